@@ -1,0 +1,291 @@
+//! Who asks, and what they may do.
+//!
+//! Over HTTP: closed unless opened. A bearer token decides; without one only open mode admits,
+//! and only what cannot come from elsewhere. As a command: the rights of the user on the files,
+//! which the kernel has checked already. The key of a running attempt speaks for its job both
+//! ways, over HTTP as the bearer token, in a shell as `CORKBOARD_TOKEN`.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::board::cards::Cards;
+use crate::board::files::{hex, random_hex};
+use crate::board::numbers;
+use crate::board::root::Root;
+use crate::board::vault::{self, Role, TokenRecord};
+use crate::cgi::Need;
+use crate::cgi::request::var;
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::model::ids::NodejobId;
+
+const TOKEN_PREFIX: &str = "cb_";
+const KEY_PREFIX: &str = "cbkey_";
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// At a shell of this machine, with rights on the files.
+    Shell,
+    /// As a token's role says.
+    Role(Role),
+    /// A running attempt of this job: may look, and submit children.
+    Job(u64),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Who {
+    /// As the cards' `by` says it.
+    pub name: String,
+    /// What they may do.
+    pub rights: Rights,
+}
+
+impl Who {
+    /// The job for which a running attempt speaks.
+    pub fn job(&self) -> Option<u64> {
+        match self.rights {
+            Rights::Job(job) => Some(job),
+            _ => None,
+        }
+    }
+}
+
+/// Refuses with 403 what somebody may not do.
+pub fn allow(who: &Who, need: Need) -> Result<()> {
+    let allowed = match who.rights {
+        Rights::Shell => true,
+        Rights::Role(Role::Admin) => need != Need::Shell,
+        Rights::Role(Role::User) => {
+            matches!(need, Need::Read | Need::Submit | Need::Control)
+        }
+        Rights::Role(Role::Worker) => need == Need::Read,
+        Rights::Job(_) => matches!(need, Need::Read | Need::Submit),
+    };
+    if allowed {
+        return Ok(());
+    }
+    let how = match need {
+        Need::Shell => "this is done at a shell of the machine, not over HTTP",
+        Need::Admin => "this needs a token with the role admin",
+        _ => "this needs a token with the role user or admin",
+    };
+    Err(Error::new(Kind::Forbidden, format!("{} may not do that: {how}", who.name)))
+}
+
+/// Who sent the request in the CGI environment.
+pub fn from_cgi(root: &Root) -> Result<Who> {
+    let host = var("HTTP_HOST").unwrap_or_default().to_ascii_lowercase();
+    if let Some(header) = var("HTTP_AUTHORIZATION") {
+        let allowed = &root.settings.allowed_hosts;
+        let admitted = allowed.is_empty()
+            || is_loopback_host(&host)
+            || allowed.iter().any(|known| known == "*" || *known == host);
+        if !admitted {
+            return Err(Error::new(
+                Kind::Misdirected,
+                "this server does not answer to that Host (setting allowed_hosts)",
+            ));
+        }
+        return from_header(root, &header);
+    }
+    if vault::is_open(root) {
+        return open_mode(&host);
+    }
+    if !vault::has_tokens(root)? {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "closed: make a token with `scheduler tokens new role=admin` on this machine and send it as `Authorization: Bearer TOKEN`, or start with `scripts/up --open`",
+        ));
+    }
+    Err(Error::new(Kind::Unauthorized, "send a token as `Authorization: Bearer TOKEN`"))
+}
+
+/// Who runs the command.
+pub fn from_command(root: &Root) -> Result<Who> {
+    if let Some(token) = var("CORKBOARD_TOKEN").filter(|t| t.starts_with(KEY_PREFIX))
+        && let Ok(job) = check_key(root, &token)
+    {
+        return Ok(job);
+    }
+    let uid = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| format!("uid {uid}"), |user| user.name);
+    Ok(Who { name, rights: Rights::Shell })
+}
+
+fn from_header(root: &Root, header: &str) -> Result<Who> {
+    let refused = || {
+        Error::new(
+            Kind::Unauthorized,
+            "the token is not known here, or has expired or been revoked",
+        )
+    };
+    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Error::new(
+            Kind::Unauthorized,
+            "send a token as `Authorization: Bearer TOKEN`",
+        ));
+    }
+    if token.starts_with(KEY_PREFIX) {
+        return check_key(root, token);
+    }
+    let (id, secret) = token
+        .strip_prefix(TOKEN_PREFIX)
+        .and_then(|rest| rest.split_once('_'))
+        .ok_or_else(refused)?;
+    let record = vault::token(root, id)?;
+    let known = record.as_ref().map_or("", |record| record.hash.as_str());
+    let equal: bool = hash(secret).as_bytes().ct_eq(known.as_bytes()).into();
+    match record {
+        Some(record) if equal && !is_expired(&record) => Ok(Who {
+            name: format!("token {}", record.name.as_deref().unwrap_or(&record.id)),
+            rights: Rights::Role(record.role),
+        }),
+        _ => Err(refused()),
+    }
+}
+
+/// Whether a token's time is over. One whose expiry cannot be read is over.
+pub fn is_expired(record: &TokenRecord) -> bool {
+    record.expires_at.as_deref().is_some_and(|text| {
+        clock::parse_rfc3339(text).is_none_or(|expiry| SystemTime::now() >= expiry)
+    })
+}
+
+/// Open mode: only a peer on this machine, who meant this machine, and no web page.
+fn open_mode(host: &str) -> Result<Who> {
+    let peer = var("REMOTE_ADDR").unwrap_or_default();
+    if !is_loopback_peer(&peer) {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "open mode admits only this machine: from elsewhere send a token as `Authorization: Bearer TOKEN`",
+        ));
+    }
+    if !is_loopback_host(host) {
+        return Err(Error::new(
+            Kind::Misdirected,
+            "open mode answers only to a loopback Host such as localhost or 127.0.0.1",
+        ));
+    }
+    let own_origin = |origin: String| {
+        origin.eq_ignore_ascii_case(&format!("http://{host}"))
+            || origin.eq_ignore_ascii_case(&format!("https://{host}"))
+    };
+    let foreign = var("HTTP_ORIGIN").is_some_and(|origin| !own_origin(origin))
+        || var("HTTP_SEC_FETCH_SITE").is_some_and(|site| site != "none" && site != "same-origin");
+    if foreign {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "a page of another web site may not use this server",
+        ));
+    }
+    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin) })
+}
+
+/// An address as busybox or lighttpd write it: `127.0.0.1`, `[::1]`, `[::ffff:127.0.0.1]`, and
+/// either with a port.
+fn is_loopback_peer(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
+    let bare = if bare.matches(':').count() == 1 {
+        bare.split(':').next().unwrap_or_default()
+    } else {
+        bare
+    };
+    match bare.parse() {
+        Ok(IpAddr::V4(v4)) => v4.is_loopback(),
+        Ok(IpAddr::V6(v6)) => {
+            v6.is_loopback() || v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        }
+        Err(_) => false,
+    }
+}
+
+/// A Host header, with or without a port, that names this machine.
+fn is_loopback_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A new token: its record to store, and the token itself, to be shown once.
+pub fn new_token(
+    role: Role,
+    name: Option<&str>,
+    expires: Option<SystemTime>,
+) -> Result<(TokenRecord, String)> {
+    let id = random_hex::<4>()?;
+    let secret = random_hex::<32>()?;
+    let record = TokenRecord {
+        hash: hash(&secret),
+        role,
+        name: name.map(str::to_string),
+        created_at: clock::now(),
+        expires_at: expires.map(clock::rfc3339),
+        id: id.clone(),
+    };
+    Ok((record, format!("{TOKEN_PREFIX}{id}_{secret}")))
+}
+
+fn hash(secret: &str) -> String {
+    hex(&Sha256::digest(secret.as_bytes()))
+}
+
+/// The key of an attempt: an HMAC of its id under the board's secret, so that nothing has to be
+/// stored, and a repeated request to the node carries the same.
+pub fn attempt_key(secret: &[u8], attempt: &NodejobId) -> Result<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret)
+        .map_err(|e| Error::new(Kind::Internal, format!("the secret cannot be used: {e}")))?;
+    mac.update(attempt.to_string().as_bytes());
+    Ok(format!("{KEY_PREFIX}{attempt}_{}", hex(&mac.finalize().into_bytes())))
+}
+
+/// Whose key this is. It counts while that attempt is the one that a node has.
+fn check_key(root: &Root, key: &str) -> Result<Who> {
+    let refused =
+        || Error::new(Kind::Unauthorized, "the key belongs to no attempt that is running here");
+    let attempt = key
+        .strip_prefix(KEY_PREFIX)
+        .and_then(|rest| rest.rsplit_once('_'))
+        .and_then(|(id, _)| NodejobId::parse(id))
+        .filter(|id| numbers::cluster(root).is_ok_and(|cluster| cluster == id.cluster))
+        .ok_or_else(refused)?;
+    let expected = attempt_key(&vault::attempt_secret(root)?, &attempt)?;
+    let equal: bool = expected.as_bytes().ct_eq(key.as_bytes()).into();
+    if !equal || !Cards::new(root).find(attempt.job).is_ok_and(|card| card.is_current(&attempt)) {
+        return Err(refused());
+    }
+    Ok(Who { name: format!("job {}", attempt.job), rights: Rights::Job(attempt.job) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback() {
+        for peer in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "::1", "127.0.0.1:4242"] {
+            assert!(is_loopback_peer(peer), "{peer}");
+        }
+        for peer in ["", "10.0.0.1", "[::ffff:10.0.0.1]", "127.0.0.1.evil", "localhost"] {
+            assert!(!is_loopback_peer(peer), "{peer}");
+        }
+        for host in ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:80"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80"] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Many cards in one commit: all of them are accepted, or none.
+//!
+//! The synced file `queue/FIRST-LAST.batch` is the commit. It holds the first lines of all cards;
+//! the submitter, holding its flock, expands it into cards before it answers, without a sync for
+//! each. If the submitter dies, the lock is free and [`recover`] finishes; after a later sync of
+//! the cards the file is removed.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use super::cards::Cards;
+use super::files::{self, SyncSet};
+use super::lock;
+use crate::error::{At, Error, Kind, Result};
+use crate::model::card::{Accepted, Card, Column};
+use crate::model::ids;
+
+fn name(first: u64, last: u64) -> String {
+    format!("{first}-{last}.batch")
+}
+
+fn parse_name(name: &str) -> Option<(u64, u64)> {
+    let (first, last) = name.strip_suffix(".batch")?.split_once('-')?;
+    Some((ids::parse_number(first)?, ids::parse_number(last)?))
+}
+
+fn path(cards: &Cards, (first, last): (u64, u64)) -> PathBuf {
+    cards.path("queue").join(name(first, last))
+}
+
+/// Publishes cards with rising numbers in a row, all or none. Request ids that clients chose are
+/// claimed first (`who`); if one is in use, nothing is published and its card is returned.
+pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Option<Card>> {
+    let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(None) };
+    let range = (first.job, last.job);
+    let mut sync = SyncSet::new();
+    if let Some(parent) = first.parent {
+        let numbers: Vec<u64> = all.iter().map(|a| a.job).collect();
+        cards.add_child(parent, &numbers, &mut sync)?;
+    }
+    let mut bytes = Vec::with_capacity(all.len() * 256);
+    for accepted in all {
+        bytes.extend(files::json_line(accepted)?);
+    }
+    let prepared = cards.path("tmp").join(name(range.0, range.1));
+    let file = files::create(&prepared, &bytes)?;
+    let claims = match who {
+        Some(who) => claim_all(cards, all, who)?,
+        None => Claims::All(Vec::new()),
+    };
+    let claims = match claims {
+        Claims::All(claims) => claims,
+        Claims::Taken(card) => {
+            files::remove(&prepared)?;
+            return Ok(Some(*card));
+        }
+    };
+    let commit = || -> Result<()> {
+        if !lock::try_lock(&file).at(&prepared)? {
+            return Err(Error::new(Kind::Internal, format!("{} is locked", prepared.display())));
+        }
+        files::sync(&file, &prepared)?;
+        if !claims.is_empty() {
+            sync.dir(&cards.path("requests"));
+        }
+        sync.commit()?;
+        files::rename_new(&prepared, &path(cards, range)).map(|_| ())
+    };
+    if let Err(error) = commit() {
+        for claim in &claims {
+            files::remove(claim)?;
+        }
+        for accepted in all.iter().filter(|_| !claims.is_empty()) {
+            files::remove(&cards.prepared(accepted.job))?;
+        }
+        files::remove(&prepared)?;
+        return Err(error);
+    }
+    files::sync_dir(&cards.path("queue"))?;
+    for accepted in all {
+        let to = cards.card_path(Column::Queue, accepted.job);
+        let from = cards.prepared(accepted.job);
+        if claims.is_empty() {
+            files::create(&from, &files::json_line(accepted)?)?;
+        }
+        files::rename_new(&from, &to)?;
+    }
+    Ok(None)
+}
+
+enum Claims {
+    All(Vec<PathBuf>),
+    Taken(Box<Card>),
+}
+
+/// Prepares every card and links it under its request id; undoes all if one is taken.
+fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
+    let mut claims: Vec<PathBuf> = Vec::new();
+    let undo = |claims: &[PathBuf], all: &[Accepted]| -> Result<()> {
+        for claim in claims {
+            files::remove(claim)?;
+        }
+        for accepted in all {
+            files::remove(&cards.prepared(accepted.job))?;
+        }
+        Ok(())
+    };
+    for (index, accepted) in all.iter().enumerate() {
+        let prepared = cards.prepared(accepted.job);
+        let claim = cards.claim_path(who, &accepted.request_id);
+        let claimed = files::create(&prepared, &files::json_line(accepted)?)
+            .and_then(|_| files::link_new(&prepared, &claim));
+        match claimed {
+            Ok(true) => claims.push(claim),
+            Ok(false) => {
+                undo(&claims, &all[..=index])?;
+                let card = files::read(&claim)?.and_then(|bytes| Card::parse(&bytes).ok());
+                return match card {
+                    Some(card) => Ok(Claims::Taken(Box::new(card))),
+                    None => Err(Error::new(Kind::Unavailable, "try again")),
+                };
+            }
+            Err(error) => {
+                undo(&claims, &all[..=index])?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(Claims::All(claims))
+}
+
+/// Batches that lie in the queue.
+fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
+    let names = files::names(&cards.path("queue"))?;
+    Ok(names.iter().filter_map(|name| parse_name(name)).collect())
+}
+
+/// Whether a batch that lies in the queue can restore this job's card.
+pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
+    Ok(committed(cards)?.iter().any(|(first, last)| (*first..=*last).contains(&job)))
+}
+
+/// Whether a batch was committed: its file is in the queue, or this card of it has left `tmp/`.
+pub(super) fn is_committed(cards: &Cards, range: (u64, u64), job: u64) -> Result<bool> {
+    let exists = |path: PathBuf| -> Result<bool> {
+        Ok(files::gone_is_fine(fs::metadata(&path)).at(&path)?.is_some())
+    };
+    Ok(exists(path(cards, range))? || !exists(cards.path("tmp").join(name(range.0, range.1)))?)
+}
+
+/// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
+/// Returns how many cards it had to write.
+pub fn recover(cards: &Cards) -> Result<usize> {
+    let mut written = 0;
+    for range in committed(cards)? {
+        let path = path(cards, range);
+        let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { continue };
+        if !lock::try_lock(&file).at(&path)? {
+            continue; // its submitter is at work
+        }
+        let bytes = files::read(&path)?.unwrap_or_default();
+        let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+        for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
+            let _lock = cards.lock()?;
+            for line in lines {
+                let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
+                written += usize::from(restore(cards, accepted.job, line)?);
+            }
+        }
+        // syncfs: the cards were written by the submitter, whose files are not open here.
+        nix::unistd::syncfs(&file).at(&path)?;
+        files::remove(&path)?;
+    }
+    Ok(written)
+}
+
+/// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.
+fn restore(cards: &Cards, job: u64, line: &[u8]) -> Result<bool> {
+    for column in [Column::Queue, Column::Running, Column::Done] {
+        if let Some(bytes) = files::read(&cards.card_path(column, job))? {
+            if column != Column::Queue || Card::parse(&bytes).is_ok() {
+                return Ok(false);
+            }
+            files::remove(&cards.card_path(column, job))?;
+        }
+    }
+    let prepared = cards.prepared(job);
+    let readable = files::read(&prepared)?.is_some_and(|bytes| Card::parse(&bytes).is_ok());
+    if !readable {
+        files::remove(&prepared)?;
+        let mut line = line.to_vec();
+        line.push(b'\n');
+        files::create(&prepared, &line)?;
+    }
+    files::rename_new(&prepared, &cards.card_path(Column::Queue, job))
+}

@@ -1,0 +1,403 @@
+//! The head's board, `state/scheduler`: where cards lie, and how they get there.
+//!
+//! A card is published once, then stamped (one append) and moved (one rename), both under the
+//! board's lock. Which column it belongs in follows from its lines alone; one that a crash left
+//! elsewhere is moved when it is next touched. A client's request id is a second name of the card's
+//! inode in `requests/`, so that the same request can be found, and finished, by whoever repeats it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use super::files::{self, Story, SyncSet};
+use super::lock::Lock;
+use super::numbers;
+use super::root::Root;
+use crate::error::{At, Error, Kind, Result};
+use crate::model::card::{Accepted, Card, Column, Event, What};
+use crate::model::ids;
+
+/// Cards in one directory of `done/`.
+pub const DONE_SHARD: u64 = 1000;
+
+/// Most cards that are changed under one hold of the lock.
+pub const CARDS_PER_LOCK: usize = 100;
+
+const COLUMNS: [Column; 3] = [Column::Queue, Column::Running, Column::Done];
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submitted {
+    /// The card was published.
+    New,
+    /// The request id is in use: the card that has it. The caller compares the requests.
+    Existing(Box<Card>),
+}
+
+/// A card after a change, with what has to be synced before anyone is told.
+#[derive(Debug)]
+pub struct Changed {
+    /// As it is now.
+    pub card: Card,
+    /// Empty if nothing changed.
+    pub sync: SyncSet,
+}
+
+/// The cards of a root.
+#[derive(Debug, Clone, Copy)]
+pub struct Cards<'r> {
+    root: &'r Root,
+}
+
+impl<'r> Cards<'r> {
+    /// The cards of this root.
+    pub fn new(root: &'r Root) -> Cards<'r> {
+        Cards { root }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.root.state("scheduler").join(name)
+    }
+
+    /// Where a card lies if it lies in this column.
+    pub fn card_path(&self, column: Column, job: u64) -> PathBuf {
+        self.path(&match column {
+            Column::Queue => format!("queue/{job}.job"),
+            Column::Running => format!("running/{job}.job"),
+            Column::Done => format!("done/{}/{job}.job", job / DONE_SHARD),
+        })
+    }
+
+    /// The directory of a column; `done/` has one level more.
+    pub fn column_path(&self, column: Column) -> PathBuf {
+        self.path(match column {
+            Column::Queue => "queue",
+            Column::Running => "running",
+            Column::Done => "done",
+        })
+    }
+
+    pub(super) fn prepared(&self, job: u64) -> PathBuf {
+        self.path(&format!("tmp/{job}.job"))
+    }
+
+    /// Takes the board's lock: needed to change a card. Held briefly, and never while talking to
+    /// another machine.
+    pub fn lock(&self) -> Result<Lock> {
+        Lock::take(&self.path("lock"))
+    }
+
+    /// Publishes a card: afterwards it is in `queue/`, whole and durable. With `who` the request
+    /// id is claimed as theirs first; if it is in use, the card that has it is brought to where
+    /// the first submitter would have brought it, and returned.
+    ///
+    /// A crash before the rename leaves `tmp/N.job`. If that has a second name in `requests/`, a
+    /// repeat of the request, or the poller, finishes it; else nobody was told and it is litter.
+    pub fn submit(&self, accepted: &Accepted, who: Option<&str>) -> Result<Submitted> {
+        let job = accepted.job;
+        let mut sync = SyncSet::new();
+        if let Some(parent) = accepted.parent {
+            self.add_child(parent, &[job], &mut sync)?;
+        }
+        let prepared = self.prepared(job);
+        let file = files::create(&prepared, &files::json_line(accepted)?)?;
+        if let Err(error) = files::sync(&file, &prepared) {
+            files::remove(&prepared)?;
+            return Err(error);
+        }
+        if let Some(who) = who {
+            let claim = self.claim_path(who, &accepted.request_id);
+            match files::link_new(&prepared, &claim) {
+                Ok(true) => sync.dir(&self.path("requests")),
+                taken => {
+                    files::remove(&prepared)?;
+                    taken?;
+                    return self.finish_claim(&claim).map(|card| Submitted::Existing(card.into()));
+                }
+            }
+        }
+        // With a claim, somebody who repeated the request may have moved it already.
+        let placed = self.publish_prepared(job);
+        if let Err(error) = placed {
+            if who.is_none() {
+                files::remove(&prepared)?;
+            }
+            return Err(error);
+        }
+        sync.dir(&self.path("queue"));
+        sync.commit()?;
+        Ok(Submitted::New)
+    }
+
+    /// Moves a prepared card into the queue; one that somebody else has moved is no error.
+    fn publish_prepared(&self, job: u64) -> Result<()> {
+        let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
+        match files::rename_new(&from, &to) {
+            Ok(_) => Ok(()),
+            Err(_) if !from.exists() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn claim_path(&self, who: &str, request_id: &str) -> PathBuf {
+        let digest = Sha256::digest(format!("{who}\0{request_id}").as_bytes());
+        self.path("requests").join(files::hex(&digest[..16]))
+    }
+
+    /// The card that claimed a request id, brought to its column by whoever comes first.
+    fn finish_claim(&self, claim: &std::path::Path) -> Result<Card> {
+        let gone = || {
+            Error::new(
+                Kind::Unavailable,
+                "the same request is being submitted by another process; try again",
+            )
+        };
+        let read = |path: &std::path::Path| -> Result<Card> {
+            let bytes = files::read(path)?.ok_or_else(gone)?;
+            Card::parse(&bytes)
+                .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", path.display())))
+        };
+        let card = read(claim)?;
+        let job = card.job();
+        if let Some(batch) = card.accepted.batch {
+            if !super::batches::is_committed(self, batch, job)? {
+                return Err(gone());
+            }
+            return Ok(card);
+        }
+        self.publish_prepared(job)?;
+        if self.look(job)?.is_none() {
+            let _lock = self.lock()?;
+            // The prepared name is gone and only holders of the lock move cards, so a card that
+            // is in no column now was lost with a power failure, or cleaned up after its end.
+            let card = read(claim)?;
+            if self.look(job)?.is_none() && card.column() == Column::Queue {
+                files::link_new(claim, &self.card_path(Column::Queue, job))?;
+            }
+        }
+        let mut sync = SyncSet::new();
+        sync.dir(&self.path("requests"));
+        sync.dir(&self.path("queue"));
+        sync.commit()?;
+        read(claim)
+    }
+
+    /// Records children of a job. Before their cards are published: a number without a card is
+    /// harmless, a card that its parent does not know would not be found.
+    pub(super) fn add_child(&self, parent: u64, jobs: &[u64], sync: &mut SyncSet) -> Result<()> {
+        let path = self.path(&format!("children/{parent}"));
+        let mut story = Story::open_or_create(path)?;
+        story.append(jobs)?;
+        let (file, path) = story.into_file();
+        sync.file(file, path);
+        sync.dir(&self.path("children"));
+        Ok(())
+    }
+
+    /// Numbers of the jobs that a job submitted, in order, each once.
+    pub fn children(&self, job: u64) -> Result<Vec<u64>> {
+        let bytes = files::read(&self.path(&format!("children/{job}")))?.unwrap_or_default();
+        let mut children: Vec<u64> =
+            String::from_utf8_lossy(&bytes).lines().filter_map(ids::parse_number).collect();
+        children.sort_unstable();
+        children.dedup();
+        Ok(children)
+    }
+
+    /// The column that a card lies in, and its bytes. Without the lock a card on the move can be
+    /// missed.
+    fn look(&self, job: u64) -> Result<Option<(Column, Vec<u8>)>> {
+        for column in COLUMNS {
+            if let Some(bytes) = files::read(&self.card_path(column, job))? {
+                return Ok(Some((column, bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A card, wherever it is. 404 for a number that was never given out, 410 for one whose card
+    /// was cleaned up or could not be read.
+    pub fn find(&self, job: u64) -> Result<Card> {
+        let mut found = self.look(job)?;
+        if found.is_none() && self.was_used(job)? {
+            let _lock = self.lock()?;
+            found = self.look(job)?;
+        }
+        match found {
+            Some((_, bytes)) => match Card::parse(&bytes) {
+                Ok(card) => Ok(card),
+                Err(_) => {
+                    let lock = self.lock()?;
+                    self.change(&lock, job, |_| Ok(Vec::new())).map(|changed| changed.card)
+                }
+            },
+            None => Err(self.missing(job)),
+        }
+    }
+
+    /// The error for a job that is in no column.
+    fn missing(&self, job: u64) -> Error {
+        if self.path(&format!("bad/{job}.job")).exists() {
+            return Error::new(
+                Kind::Gone,
+                format!("job {job}: its card could not be read and lies in bad/{job}.job"),
+            );
+        }
+        match self.was_used(job) {
+            Ok(true) => Error::new(Kind::Gone, format!("job {job} is not on the board any more")),
+            _ => Error::not_found(format!("there is no job {job}")),
+        }
+    }
+
+    fn was_used(&self, job: u64) -> Result<bool> {
+        Ok(numbers::limit(self.root)?.is_some_and(|next| job < next))
+    }
+
+    /// A card if it lies in this column and can be read.
+    pub fn read_in(&self, column: Column, job: u64) -> Result<Option<Card>> {
+        let bytes = files::read(&self.card_path(column, job))?;
+        Ok(bytes.and_then(|bytes| Card::parse(&bytes).ok()))
+    }
+
+    /// Changes a card under the board's lock: reads it, lets `decide` say what happens (an error
+    /// changes nothing), appends that in one write, and moves the card to its column. Nothing is
+    /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
+    ///
+    /// A crash after the append leaves the card in its old column; it is moved when next touched.
+    /// A card whose first line cannot be read goes to `bad/`.
+    pub fn change(
+        &self,
+        _lock: &Lock,
+        job: u64,
+        decide: impl FnOnce(&Card) -> Result<Vec<What>>,
+    ) -> Result<Changed> {
+        let mut opened = None;
+        for column in COLUMNS {
+            if let Some(story) = Story::open(self.card_path(column, job))? {
+                opened = Some((column, story));
+                break;
+            }
+        }
+        let Some((column, mut story)) = opened else { return Err(self.missing(job)) };
+        let mut card = match Card::parse(&story.read()?) {
+            Ok(card) if card.job() == job => card,
+            _ => return Err(self.quarantine(column, job)),
+        };
+        let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
+        let mut sync = SyncSet::new();
+        if !events.is_empty() {
+            story.append(&events)?;
+            for event in events {
+                card.apply(event);
+            }
+            let (file, path) = story.into_file();
+            sync.file(file, path);
+        }
+        self.move_to(column, card.column(), job, &mut sync)?;
+        Ok(Changed { card, sync })
+    }
+
+    fn move_to(&self, from: Column, to: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        let (old, new) = (self.card_path(from, job), self.card_path(to, job));
+        if !matches!(files::rename_new(&old, &new), Ok(true)) {
+            // The directory of a thousand cards is made with the first of them.
+            let dir = files::parent(&new);
+            if files::gone_is_fine(fs::metadata(dir)).at(dir)?.is_none() {
+                fs::create_dir(dir).at(dir)?;
+                sync.dir(files::parent(dir));
+            }
+            if !files::rename_new(&old, &new)? {
+                return Err(Error::new(
+                    Kind::Internal,
+                    format!("{} exists twice: see `scheduler check`", new.display()),
+                ));
+            }
+        }
+        sync.dir(files::parent(&new));
+        sync.dir(files::parent(&old));
+        Ok(())
+    }
+
+    /// Puts a card that cannot be read aside, unless a batch can still restore it.
+    fn quarantine(&self, column: Column, job: u64) -> Error {
+        let from = self.card_path(column, job);
+        let restorable = super::batches::covers(self, job).unwrap_or(true);
+        if restorable {
+            return Error::new(Kind::Unavailable, format!("job {job} is being recovered"));
+        }
+        let bad = self.path(&format!("bad/{job}.job"));
+        let moved = files::rename_new(&from, &bad).and_then(|fresh| {
+            if fresh {
+                return Ok(());
+            }
+            let other = self.path(&format!("bad/{job}.job.{}", files::random_name()?));
+            files::rename_new(&from, &other).map(|_| ())
+        });
+        match moved {
+            Ok(()) => self.missing(job),
+            Err(error) => error,
+        }
+    }
+
+    /// Numbers of the cards that lie in `queue/` or `running/`, or in one directory of `done/`
+    /// given by [`Cards::done_shards`]; in no order.
+    pub fn numbers(&self, column: Column) -> Result<Vec<u64>> {
+        match column {
+            Column::Done => {
+                let mut all = Vec::new();
+                for shard in self.done_shards()? {
+                    all.extend(self.done_in(shard)?);
+                }
+                Ok(all)
+            }
+            _ => card_numbers(&self.column_path(column)),
+        }
+    }
+
+    /// Directories of `done/`, the newest first.
+    pub fn done_shards(&self) -> Result<Vec<u64>> {
+        let mut shards: Vec<u64> = files::names(&self.path("done"))?
+            .iter()
+            .filter_map(|name| if name == "0" { Some(0) } else { ids::parse_number(name) })
+            .collect();
+        shards.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(shards)
+    }
+
+    /// Numbers of the cards in one directory of `done/`.
+    pub fn done_in(&self, shard: u64) -> Result<Vec<u64>> {
+        card_numbers(&self.path(&format!("done/{shard}")))
+    }
+
+    /// The newest jobs on the board, newest first, at most `limit`.
+    pub fn newest(&self, limit: usize) -> Result<Vec<u64>> {
+        let mut all = self.numbers(Column::Queue)?;
+        all.extend(self.numbers(Column::Running)?);
+        let mut done = 0;
+        for shard in self.done_shards()? {
+            if done >= limit {
+                break;
+            }
+            let shard = self.done_in(shard)?;
+            done += shard.len();
+            all.extend(shard);
+        }
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.dedup();
+        all.truncate(limit);
+        Ok(all)
+    }
+}
+
+fn card_numbers(dir: &std::path::Path) -> Result<Vec<u64>> {
+    Ok(files::names(dir)?.iter().filter_map(|name| card_number(name)).collect())
+}
+
+/// The job whose card has this file name.
+pub fn card_number(name: &str) -> Option<u64> {
+    ids::parse_number(name.strip_suffix(".job")?)
+}

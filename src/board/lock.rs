@@ -1,0 +1,102 @@
+//! Locks: `flock(2)` on files that are never renamed or removed. The kernel frees a lock when its
+//! owner dies, however it dies; nothing has to be cleaned up.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+
+use crate::error::{At, Error, Kind, Result};
+
+/// How long a lock that others hold for milliseconds is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A lock that is held; let go when dropped. Close-on-exec, so no child keeps it.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock, waiting at most [`PATIENCE`]; 503 if it stays taken.
+    pub fn take(path: &Path) -> Result<Lock> {
+        let file = open(path)?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(50);
+        loop {
+            match FileExt::try_lock_exclusive(&file) {
+                Ok(()) => return Ok(Lock { file }),
+                Err(e) if is_taken(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e).at(path),
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!(
+                        "{}: held by another process for {} s; try again later",
+                        path.display(),
+                        PATIENCE.as_secs()
+                    ),
+                ));
+            }
+            // A blocking flock cannot have a deadline without a signal; holders let go within
+            // milliseconds, so short pauses cost less than that.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+    }
+
+    /// Takes the lock if nobody has it.
+    pub fn try_take(path: &Path) -> Result<Option<Lock>> {
+        let file = open(path)?;
+        Ok(try_lock(&file).at(path)?.then_some(Lock { file }))
+    }
+
+    /// The locked file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// Locks an open file exclusively if nobody has it locked.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match FileExt::try_lock_exclusive(file) {
+        Ok(()) => Ok(true),
+        Err(e) if is_taken(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether somebody holds this file's lock: the probe is shared, so that probes do not see each
+/// other. `false` where there is no such file.
+pub fn is_locked(path: &Path) -> Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).at(path),
+    };
+    match FileExt::try_lock_shared(&file) {
+        Ok(()) => Ok(false),
+        Err(e) if is_taken(&e) => Ok(true),
+        Err(e) => Err(e).at(path),
+    }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(path)
+        .at(path)
+}

@@ -1,0 +1,79 @@
+//! Node records, `state/scheduler/nodes/NAME.json`: what an admin registered, and what the poller
+//! last saw. Changed only under the board's lock, replaced whole.
+
+use std::path::PathBuf;
+
+use super::cards::Cards;
+use super::files;
+use super::lock::Lock;
+use super::root::Root;
+use crate::error::{Error, Kind, Result};
+use crate::model::ids;
+use crate::model::node::Node;
+
+/// Name of the node that every root has.
+pub const LOCALHOST: &str = "localhost";
+
+fn path(root: &Root, name: &str) -> Result<PathBuf> {
+    if ids::is_valid(name) {
+        return Ok(root.state("scheduler/nodes").join(format!("{name}.json")));
+    }
+    Err(Error::bad(
+        "a node's name must be 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit",
+    ))
+}
+
+/// A node's record; 404 where there is none.
+pub fn read(root: &Root, name: &str) -> Result<Node> {
+    find(root, name)?.ok_or_else(|| Error::not_found(format!("there is no node {name}")))
+}
+
+/// A node's record; `None` where there is none.
+pub fn find(root: &Root, name: &str) -> Result<Option<Node>> {
+    let path = path(root, name)?;
+    let Some(bytes) = files::read(&path)? else {
+        return Ok((name == LOCALHOST).then(Node::localhost));
+    };
+    let node = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::new(Kind::Internal, format!("{}: not a node's record: {e}", path.display()))
+    })?;
+    Ok(Some(Node { name: name.to_string(), ..node }))
+}
+
+/// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
+pub fn list(root: &Root) -> Result<Vec<Node>> {
+    let mut names: Vec<String> = files::names(&root.state("scheduler/nodes"))?
+        .iter()
+        .filter_map(|name| name.strip_suffix(".json"))
+        .map(str::to_string)
+        .collect();
+    if !names.iter().any(|name| name == LOCALHOST) {
+        names.push(LOCALHOST.to_string());
+    }
+    names.sort_unstable();
+    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
+}
+
+/// Writes a node's record, whole and durable.
+pub fn write(root: &Root, _lock: &Lock, node: &Node) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(node)
+        .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
+    text.push('\n');
+    files::replace(&root.state("scheduler/tmp"), &path(root, &node.name)?, text.as_bytes())
+}
+
+/// Removes a node's record. Durable when this returns.
+pub fn remove(root: &Root, _lock: &Lock, name: &str) -> Result<()> {
+    let path = path(root, name)?;
+    files::remove(&path)?;
+    files::sync_dir(files::parent(&path))
+}
+
+/// Changes what the poller knows of a node, if the node is still there and anything changes.
+pub fn observe(root: &Root, name: &str, change: impl FnOnce(&mut Node)) -> Result<()> {
+    let lock = Cards::new(root).lock()?;
+    let Some(old) = find(root, name)? else { return Ok(()) };
+    let mut new = old.clone();
+    change(&mut new);
+    if new == old { Ok(()) } else { write(root, &lock, &new) }
+}

@@ -1,0 +1,136 @@
+//! A root: the directory that holds programs, settings and state; and its tree.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::error::{At, Error, Kind, Result};
+use crate::settings::Settings;
+
+/// Directories of `state/` with their modes (before the umask), parents first.
+/// `scheduler check` and `processor check` go by the same table.
+pub const TREE: &[(&str, u32)] = &[
+    ("", 0o750),
+    ("tokens", 0o700),
+    ("secrets", 0o700),
+    ("secrets/nodes", 0o700),
+    ("scheduler", 0o750),
+    ("scheduler/queue", 0o750),
+    ("scheduler/running", 0o750),
+    ("scheduler/done", 0o750),
+    ("scheduler/bad", 0o750),
+    ("scheduler/requests", 0o750),
+    ("scheduler/children", 0o750),
+    ("scheduler/files", 0o750),
+    ("scheduler/nodes", 0o750),
+    ("scheduler/tmp", 0o750),
+    ("processor", 0o750),
+    ("processor/queue", 0o750),
+    ("processor/job", 0o750),
+    ("processor/pid", 0o750),
+    ("processor/slot", 0o750),
+    ("processor/tmp", 0o750),
+];
+
+/// The last directory that is made: if it is there, all are.
+const LAST: &str = "processor/tmp";
+
+/// A root, with its settings.
+#[derive(Debug, Clone)]
+pub struct Root {
+    dir: PathBuf,
+    state: PathBuf,
+    /// Its `corkboard.conf`.
+    pub settings: Settings,
+}
+
+impl Root {
+    /// The root of this program: `CORKBOARD_ROOT`, else from its own location,
+    /// `<root>/cgi-bin/x` or `<root>/bin/x`. Makes the trees that are missing.
+    pub fn find() -> Result<Root> {
+        if let Some(dir) = env::var_os("CORKBOARD_ROOT").filter(|dir| !dir.is_empty()) {
+            return Root::open(Path::new(&dir));
+        }
+        let program = env::current_exe().at("/proc/self/exe")?;
+        let dir = program
+            .parent()
+            .filter(|dir| dir.ends_with("cgi-bin") || dir.ends_with("bin"))
+            .and_then(Path::parent)
+            .ok_or_else(|| {
+                Error::bad(format!(
+                    "{} lies neither in a root's cgi-bin nor in its bin: set CORKBOARD_ROOT to the root",
+                    program.display()
+                ))
+            })?;
+        Root::open(dir)
+    }
+
+    /// Opens the root in this directory.
+    pub fn open(dir: &Path) -> Result<Root> {
+        let dir = fs::canonicalize(dir).at(dir)?;
+        let settings = Settings::read(&dir.join("corkboard.conf"))?;
+        let root = Root { state: dir.join("state"), dir, settings };
+        umask(Mode::from_bits_truncate(if root.settings.group_readable { 0o027 } else { 0o077 }));
+        if !root.state.join(LAST).is_dir() {
+            root.make_tree()?;
+        }
+        Ok(root)
+    }
+
+    fn make_tree(&self) -> Result<()> {
+        for (name, mode) in TREE {
+            let path = self.state.join(name);
+            DirBuilder::new().recursive(true).mode(*mode).create(&path).at(&path)?;
+        }
+        self.refuse_network_fs()
+    }
+
+    /// On a network file system flock and inotify do not do what everything here rests on.
+    fn refuse_network_fs(&self) -> Result<()> {
+        use nix::sys::statfs::{self, FsType};
+        // Beside those that nix names: SMB2, AFS, Ceph, 9p (linux/magic.h).
+        const OTHERS: [i64; 4] = [0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997];
+        let kind = statfs::statfs(&self.state).at(&self.state)?.filesystem_type();
+        let network = [statfs::NFS_SUPER_MAGIC, statfs::SMB_SUPER_MAGIC, statfs::CODA_SUPER_MAGIC]
+            .contains(&kind)
+            || OTHERS.iter().any(|magic| kind == FsType(*magic));
+        if network && !self.settings.allow_network_fs {
+            return Err(Error::new(
+                Kind::Internal,
+                format!(
+                    "{} is on a network file system, where locks are not to be trusted: use a local disk, or set allow_network_fs",
+                    self.state.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The root's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A directory or file of the state tree.
+    pub(super) fn state(&self, name: &str) -> PathBuf {
+        self.state.join(name)
+    }
+
+    /// The path of one of this root's programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("cgi-bin").join(name)
+    }
+}
+
+/// The boot of this machine: pids and locks of another boot mean nothing any more.
+/// `CORKBOARD_BOOT_ID` in the environment replaces it, so that a reboot can be tried out.
+pub fn boot_id() -> Result<String> {
+    if let Ok(id) = env::var("CORKBOARD_BOOT_ID") {
+        return Ok(id);
+    }
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(fs::read_to_string(path).at(path)?.trim().to_string())
+}

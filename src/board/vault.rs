@@ -1,0 +1,146 @@
+//! What lies in `state/` for the owner alone: the mark of open mode, token records, secrets.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use super::root::Root;
+use crate::error::{At, Error, Kind, Result};
+use crate::model::ids;
+
+/// What the holder of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Submit, read, and change jobs.
+    User,
+    /// What a machine that works for this root needs.
+    Worker,
+}
+
+/// A token as stored: never the token itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Its id, the public part of the token; also the file's name.
+    pub id: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// SHA-256 of the secret part, in hexadecimal. The secret has 256 random bits, so a fast hash
+    /// is enough.
+    pub hash: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+    /// From when on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// Whether the root is in open mode: `state/open` exists.
+pub fn is_open(root: &Root) -> bool {
+    root.state("open").exists()
+}
+
+/// Stores a new token's record. Durable when this returns.
+pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
+    let path = token_path(root, &record.id)?;
+    let fresh = files::publish(&root.state("tokens"), &path, &files::json_line(record)?, true)?;
+    if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
+}
+
+/// A token's record; `None` where there is none, or where the id could not be one.
+pub fn token(root: &Root, id: &str) -> Result<Option<TokenRecord>> {
+    if !ids::is_valid(id) {
+        return Ok(None);
+    }
+    let path = root.state("tokens").join(id);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::new(Kind::Internal, format!("{}: not a token's record: {e}", path.display()))
+    })
+}
+
+/// All records that can be read.
+pub fn tokens(root: &Root) -> Result<Vec<TokenRecord>> {
+    let mut records = Vec::new();
+    for id in files::names(&root.state("tokens"))? {
+        if let Ok(Some(record)) = token(root, &id) {
+            records.push(record);
+        }
+    }
+    records.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
+    Ok(records)
+}
+
+/// Whether there is any token.
+pub fn has_tokens(root: &Root) -> Result<bool> {
+    Ok(!files::names(&root.state("tokens"))?.is_empty())
+}
+
+/// Revokes a token: its next use is refused. Durable when this returns; `false` if it was gone.
+pub fn remove_token(root: &Root, id: &str) -> Result<bool> {
+    let path = token_path(root, id)?;
+    let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
+    files::sync_dir(files::parent(&path))?;
+    Ok(removed)
+}
+
+fn token_path(root: &Root, id: &str) -> Result<PathBuf> {
+    if ids::is_valid(id) {
+        Ok(root.state("tokens").join(id))
+    } else {
+        Err(Error::bad("not a token's id"))
+    }
+}
+
+/// The secret under which the keys of attempts are made; made at first use.
+pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
+    let path = root.state("secrets/attempts");
+    for _ in 0..2 {
+        if let Some(bytes) = files::read(&path)? {
+            let text = bytes.trim_ascii();
+            if text.len() >= 64 {
+                return Ok(text.to_vec());
+            }
+            return Err(Error::new(
+                Kind::Internal,
+                format!("{}: too short for a secret; remove it", path.display()),
+            ));
+        }
+        let secret = format!("{}\n", files::random_hex::<32>()?);
+        files::publish(&root.state("secrets"), &path, secret.as_bytes(), true)?;
+    }
+    Err(Error::new(Kind::Internal, format!("{}: it keeps vanishing", path.display())))
+}
+
+/// The token that this root presents to a node; `None` where it has none.
+pub fn node_token(root: &Root, node: &str) -> Result<Option<String>> {
+    if !ids::is_valid(node) {
+        return Ok(None);
+    }
+    let bytes = files::read(&root.state("secrets/nodes").join(node))?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string()))
+}
+
+/// Keeps, replaces or (with `None`) forgets the token presented to a node. Durable.
+pub fn set_node_token(root: &Root, node: &str, token: Option<&str>) -> Result<()> {
+    if !ids::is_valid(node) {
+        return Err(Error::bad("not a node's name"));
+    }
+    let dir = root.state("secrets/nodes");
+    let path = dir.join(node);
+    files::remove(&path)?;
+    match token {
+        Some(token) => {
+            files::publish(&root.state("secrets"), &path, format!("{token}\n").as_bytes(), true)
+                .map(|_| ())
+        }
+        None => files::sync_dir(&dir),
+    }
+}

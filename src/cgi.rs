@@ -1,0 +1,18 @@
+//! One request, one answer: as a CGI program or as a command, by one route table.
+//!
+//! - [`request`]: what was asked, from the CGI environment or from words.
+//! - [`body`]: the request's body: limits, JSON, uploads.
+//! - [`response`]: what is answered, and how it is written.
+//! - [`route`]: the table of a program, and finding the route.
+//! - [`program`]: runs a program: either interface in, exit code out.
+
+pub mod body;
+pub mod program;
+pub mod request;
+pub mod response;
+pub mod route;
+
+pub use program::{Program, run};
+pub use request::{Method, Request};
+pub use response::Response;
+pub use route::{Call, Need, Route};

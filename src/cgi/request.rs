@@ -1,0 +1,183 @@
+//! What was asked, from the CGI environment or from the words of a command.
+
+use std::env;
+use std::time::Duration;
+
+use super::body::Body;
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+
+/// Longest wait that a request may ask for: it must end within 60 s, whoever stands between.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(50);
+
+/// The methods that routes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; never changes anything.
+    Get,
+    /// Does something; the only one with a body under busybox httpd.
+    Post,
+    /// Changes a thing.
+    Patch,
+    /// Removes a thing.
+    Delete,
+}
+
+impl Method {
+    /// Reads a method's name; HEAD is a GET whose body is not sent.
+    pub fn parse(name: &str) -> Option<Method> {
+        match name.to_ascii_uppercase().as_str() {
+            "GET" | "HEAD" => Some(Method::Get),
+            "POST" => Some(Method::Post),
+            "PATCH" => Some(Method::Patch),
+            "DELETE" => Some(Method::Delete),
+            _ => None,
+        }
+    }
+
+    /// The method's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+        }
+    }
+}
+
+/// What was asked. Nothing in it is trusted.
+#[derive(Debug)]
+pub struct Request {
+    /// The method, after any `X-HTTP-Method-Override`.
+    pub method: Method,
+    /// The path below the program, in its segments.
+    pub path: Vec<String>,
+    /// The query, decoded, in order.
+    pub query: Vec<(String, String)>,
+    /// The body, not read yet.
+    pub body: Body,
+    /// Whether it came as a command, not over HTTP.
+    pub command: bool,
+    /// Whether only the headers are wanted (HEAD).
+    pub head: bool,
+}
+
+impl Request {
+    /// The request in a CGI environment (RFC 3875).
+    pub fn from_cgi() -> Result<Request> {
+        if var("HTTP_TRANSFER_ENCODING").is_some() {
+            return Err(Error::new(
+                Kind::NotImplemented,
+                "Transfer-Encoding is not supported: send the body with its Content-Length",
+            ));
+        }
+        let name = var("REQUEST_METHOD").unwrap_or_default();
+        let mut method = Method::parse(&name).ok_or_else(|| {
+            Error::new(Kind::MethodNotAllowed, "only GET, HEAD, POST, PATCH and DELETE are known")
+        })?;
+        let body = Body::from_cgi(method)?;
+        if method == Method::Post
+            && let Some(other) = var("HTTP_X_HTTP_METHOD_OVERRIDE")
+        {
+            method = Method::parse(&other).filter(|m| *m != Method::Get).ok_or_else(|| {
+                Error::bad("X-HTTP-Method-Override must be POST, PATCH or DELETE")
+            })?;
+        }
+        let path = env::var_os("PATH_INFO").unwrap_or_default();
+        let path = path.into_string().map_err(|_| Error::bad("the path is not UTF-8"))?;
+        Ok(Request {
+            method,
+            path: segments(&path)?,
+            query: parse_query(&var("QUERY_STRING").unwrap_or_default()),
+            body,
+            command: false,
+            head: name.eq_ignore_ascii_case("HEAD"),
+        })
+    }
+
+    /// A request made from words.
+    pub fn from_words(
+        method: Method,
+        path: Vec<String>,
+        query: Vec<(String, String)>,
+        body: Body,
+    ) -> Request {
+        Request { method, path: alias(path), query, body, command: true, head: false }
+    }
+
+    /// A query parameter; the last one where it is repeated.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a switch such as `?kill=1` is on.
+    pub fn switch(&self, name: &str) -> Result<bool> {
+        match self.param(name) {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(_) => Err(Error::bad(format!("{name} must be 1 or 0"))),
+        }
+    }
+
+    /// A whole number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+        self.param(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Error::bad(format!("{name} must be a whole number in range")))
+            })
+            .transpose()
+    }
+
+    /// `?wait=`: how long to wait at most, cut to [`LONGEST_WAIT`]; `None` where it was not asked.
+    pub fn wait(&self) -> Result<Option<Duration>> {
+        self.param("wait")
+            .map(|text| {
+                clock::parse_duration(text)
+                    .map(|wait| wait.min(LONGEST_WAIT))
+                    .ok_or_else(|| Error::bad("wait must be a number of seconds"))
+            })
+            .transpose()
+    }
+}
+
+/// A variable of the environment, if it is text.
+pub fn var(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+/// Segments of a path. Empty ones and ones that could not be a name are refused here, so that no
+/// handler ever sees them.
+fn segments(path: &str) -> Result<Vec<String>> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let segments: Vec<String> = path.split('/').map(str::to_string).collect();
+    let sane = |s: &String| {
+        !s.is_empty() && s.len() <= 255 && s != "." && s != ".." && !s.chars().any(char::is_control)
+    };
+    if !segments.iter().all(sane) {
+        return Err(Error::not_found("no such path"));
+    }
+    Ok(alias(segments))
+}
+
+/// `/job/` is accepted wherever `/jobs/` is.
+fn alias(mut segments: Vec<String>) -> Vec<String> {
+    for segment in segments.iter_mut().take(3) {
+        if segment == "job" {
+            *segment = "jobs".into();
+            break;
+        }
+    }
+    segments
+}
+
+/// The pairs of a query string.
+pub fn parse_query(text: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(text.as_bytes())
+        .map(|(key, value)| (key.into_owned(), value.into_owned()))
+        .collect()
+}

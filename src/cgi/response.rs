@@ -1,0 +1,150 @@
+//! What is answered, and how it is written.
+//!
+//! busybox httpd recognises `Status:` only at the very start of the first piece that it reads, so
+//! the header block leaves in one write. Content-Length and Connection are ours to send.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{Error, Kind, Result};
+
+/// Writes a body piece by piece; each call of the writer reaches the client at once.
+pub type Stream = Box<dyn FnOnce(&mut dyn Write) -> Result<()>>;
+
+/// The body of an answer.
+pub enum Content {
+    /// Known as a whole.
+    Bytes(Vec<u8>),
+    /// Made while it is sent.
+    Stream(Stream),
+}
+
+/// An answer.
+pub struct Response {
+    /// Status code and phrase.
+    pub status: (u16, &'static str),
+    /// Content-Type.
+    pub content_type: &'static str,
+    /// More headers; names are fixed, values printable ASCII.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub content: Content,
+    /// What `-q` prints instead of the body.
+    pub brief: Option<String>,
+    /// The exit code as a command; 0 unless a handler says otherwise.
+    pub exit_code: i32,
+}
+
+impl Response {
+    /// 200 with JSON.
+    pub fn json(value: &impl Serialize) -> Result<Response> {
+        let mut bytes = serde_json::to_vec(value)
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
+        bytes.push(b'\n');
+        Ok(Response::bytes("application/json", bytes))
+    }
+
+    /// 200 with plain text.
+    pub fn text(text: impl Into<Vec<u8>>) -> Response {
+        Response::bytes("text/plain; charset=utf-8", text.into())
+    }
+
+    /// 200 with bytes of a type.
+    pub fn bytes(content_type: &'static str, bytes: Vec<u8>) -> Response {
+        Response::new(content_type, Content::Bytes(bytes))
+    }
+
+    /// 200 with a body that is made while it is sent.
+    pub fn stream(content_type: &'static str, stream: Stream) -> Response {
+        Response::new(content_type, Content::Stream(stream))
+    }
+
+    fn new(content_type: &'static str, content: Content) -> Response {
+        Response {
+            status: (200, "OK"),
+            content_type,
+            headers: Vec::new(),
+            content,
+            brief: None,
+            exit_code: 0,
+        }
+    }
+
+    /// Another status.
+    #[must_use]
+    pub fn status(mut self, code: u16, phrase: &'static str) -> Response {
+        self.status = (code, phrase);
+        self
+    }
+
+    /// One more header. A value with anything but printable ASCII is left out.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        let value = value.into();
+        if value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// What `-q` prints.
+    #[must_use]
+    pub fn brief(mut self, text: impl Into<String>) -> Response {
+        self.brief = Some(text.into());
+        self
+    }
+
+    /// The exit code as a command.
+    #[must_use]
+    pub fn exit_code(mut self, code: i32) -> Response {
+        self.exit_code = code;
+        self
+    }
+
+    /// The answer to an error.
+    pub fn error(error: &Error) -> Response {
+        let (code, phrase) = error.kind.http();
+        let mut bytes = json!({"error": error.message}).to_string().into_bytes();
+        bytes.push(b'\n');
+        let response = Response::bytes("application/json", bytes).status(code, phrase);
+        match error.kind {
+            Kind::Unauthorized => response.header("WWW-Authenticate", "Bearer"),
+            Kind::Unavailable => response.header("Retry-After", "1"),
+            _ => response,
+        }
+    }
+
+    /// Writes it as a CGI answer. An error of the writer means that the client has left: there is
+    /// nobody to tell.
+    pub fn write_cgi(self, out: &mut dyn Write, head: bool) -> Result<()> {
+        let mut block = format!(
+            "Status: {} {}\r\nContent-Type: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'\r\nConnection: close\r\n",
+            self.status.0, self.status.1, self.content_type
+        );
+        for (name, value) in &self.headers {
+            block.push_str(&format!("{name}: {value}\r\n"));
+        }
+        match self.content {
+            Content::Bytes(bytes) => {
+                block.push_str(&format!("Content-Length: {}\r\n\r\n", bytes.len()));
+                let mut block = block.into_bytes();
+                if !head {
+                    block.extend_from_slice(&bytes);
+                }
+                ignore_departed(out.write_all(&block).and_then(|()| out.flush()))
+            }
+            Content::Stream(stream) => {
+                block.push_str("\r\n");
+                ignore_departed(out.write_all(block.as_bytes()).and_then(|()| out.flush()))?;
+                if head { Ok(()) } else { stream(out) }
+            }
+        }
+    }
+}
+
+fn ignore_departed(result: io::Result<()>) -> Result<()> {
+    let _ = result; // a client that has left is no error of the request
+    Ok(())
+}

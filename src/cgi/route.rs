@@ -1,0 +1,120 @@
+//! The route table of a program, and finding the route of a request.
+
+use super::request::{Method, Request};
+use super::response::Response;
+use crate::auth::Who;
+use crate::board::root::Root;
+use crate::error::{Error, Kind, Result};
+
+/// What a route needs its caller to be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To look.
+    Read,
+    /// To submit jobs.
+    Submit,
+    /// To change jobs that are there.
+    Control,
+    /// To change nodes and tokens.
+    Admin,
+    /// To be at a shell of this machine: not to be had over HTTP.
+    Shell,
+}
+
+/// One row of a program's table.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path: words, and `:name` for a value, as in `jobs/:number/status`.
+    pub pattern: &'static str,
+    /// What the caller must be allowed.
+    pub need: Need,
+    /// Query parameters that it knows; any other is refused.
+    pub query: &'static [&'static str],
+    /// Whether it needs a body: a command then reads standard input if `-d` is absent.
+    pub body: bool,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Does it.
+    pub handler: fn(&Call) -> Result<Response>,
+}
+
+/// A request that found its route, with all that a handler needs.
+pub struct Call<'a> {
+    /// The root.
+    pub root: &'a Root,
+    /// What was asked.
+    pub request: &'a Request,
+    /// Who asks.
+    pub who: &'a Who,
+    /// The values of the pattern's `:names`, in order.
+    values: Vec<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    /// The pattern's value number `index`, from 0. Patterns and handlers are written together;
+    /// a missing value reads as empty, which no id is.
+    pub fn value(&self, index: usize) -> &'a str {
+        self.values.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// The values of a pattern's names if the path fits it.
+fn matches<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
+    let mut values = Vec::new();
+    let mut segments = path.iter();
+    for word in pattern.split('/').filter(|word| !word.is_empty()) {
+        let segment = segments.next()?;
+        if word.starts_with(':') {
+            values.push(segment.as_str());
+        } else if word != segment {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(values)
+}
+
+/// Whether a path fits a route's pattern.
+pub fn fits(route: &Route, path: &[String]) -> bool {
+    matches(route.pattern, path).is_some()
+}
+
+/// Methods that the table has for a path.
+pub fn methods(routes: &'static [Route], path: &[String]) -> Vec<Method> {
+    routes.iter().filter(|r| matches(r.pattern, path).is_some()).map(|r| r.method).collect()
+}
+
+/// The route of a request with the call to make. 404 for an unknown path, 405 for a method that
+/// the path does not have, 400 for a query parameter that the route does not know.
+pub fn find<'a>(
+    routes: &'static [Route],
+    root: &'a Root,
+    request: &'a Request,
+    who: &'a Who,
+) -> Result<(&'static Route, Call<'a>)> {
+    let found = routes
+        .iter()
+        .filter(|route| route.method == request.method)
+        .find_map(|route| Some((route, matches(route.pattern, &request.path)?)));
+    let Some((route, values)) = found else {
+        let allowed = methods(routes, &request.path);
+        if allowed.is_empty() {
+            return Err(Error::not_found("no such path; `--help` lists them"));
+        }
+        let names: Vec<&str> = allowed.iter().map(|m| m.name()).collect();
+        return Err(Error::new(
+            Kind::MethodNotAllowed,
+            format!("this path has only {}", names.join(", ")),
+        ));
+    };
+    if let Some((unknown, _)) = request.query.iter().find(|(key, _)| !route.query.contains(&&**key))
+    {
+        let known = if route.query.is_empty() {
+            "this path takes none".to_string()
+        } else {
+            format!("known are {}", route.query.join(", "))
+        };
+        return Err(Error::bad(format!("unknown query parameter {unknown:?}; {known}")));
+    }
+    Ok((route, Call { root, request, who, values }))
+}

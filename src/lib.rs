@@ -1,0 +1,17 @@
+//! Corkboard: a distributed job system that a person can read with `cat`.
+//!
+//! Modules, lowest first; each uses only those above it.
+
+pub mod error;
+
+pub mod clock;
+
+pub mod settings;
+
+pub mod model;
+
+pub mod board;
+
+pub mod cgi;
+
+pub mod auth;

@@ -1,0 +1,8 @@
+//! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
+
+pub mod card;
+pub mod ids;
+pub mod node;
+pub mod outcome;
+pub mod request;
+pub mod resources;

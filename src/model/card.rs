@@ -1,0 +1,514 @@
+//! A card: one job's story, and everything that follows from it.
+//!
+//! The first line is the request as accepted; each later line is an [`Event`]. State, column,
+//! attempts and priority are one pure fold over the lines ([`Card::parse`]), so that whoever reads
+//! a card comes to the same answer, and the directory it lies in is only the place where that
+//! answer can be seen.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::ids::NodejobId;
+use super::node::DriverKind;
+use super::outcome::{Outcome, Status};
+use super::request::{Expires, Spec};
+use crate::clock;
+use std::time::{Duration, SystemTime};
+
+/// A directory in which cards lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    /// Waiting, held ones too.
+    Queue,
+    /// With a node: placed, running or stopping.
+    Running,
+    /// Stopped.
+    Done,
+}
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits until somebody releases it.
+    Held,
+    /// Waits for a node.
+    Queued,
+    /// A node was chosen; it does not run yet.
+    Placed,
+    /// It runs.
+    Running,
+    /// It was killed, and its node has not reported the end.
+    Stopping,
+    /// It ended.
+    Stopped,
+}
+
+impl State {
+    /// The word, as in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Held => "held",
+            State::Queued => "queued",
+            State::Placed => "placed",
+            State::Running => "running",
+            State::Stopping => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<State> {
+        [State::Held, State::Queued, State::Placed, State::Running, State::Stopping, State::Stopped]
+            .into_iter()
+            .find(|state| state.word() == word)
+    }
+
+    /// The column of cards in this state.
+    pub fn column(self) -> Column {
+        match self {
+            State::Held | State::Queued => Column::Queue,
+            State::Placed | State::Running | State::Stopping => Column::Running,
+            State::Stopped => Column::Done,
+        }
+    }
+}
+
+/// The first line of a card: the request as accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The job's number.
+    pub job: u64,
+    /// The client's name for the request, or one made for it.
+    pub request_id: String,
+    /// When.
+    pub at: String,
+    /// Who asked.
+    pub by: String,
+    /// The job that it belongs to: the one whose key was presented, or the one named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u64>,
+    /// First and last number of the request, where one request made several jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<(u64, u64)>,
+    /// The request, without `request_id`.
+    pub request: Map<String, Value>,
+}
+
+/// Something that happened to a job, with its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it was written.
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+impl Event {
+    /// Something that happens now.
+    pub fn now(what: What) -> Event {
+        Event { at: clock::now(), what }
+    }
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum What {
+    /// It shall wait until it is released.
+    Held {
+        /// Who asked.
+        by: String,
+    },
+    /// It may be placed again.
+    Released {
+        /// Who asked.
+        by: String,
+    },
+    /// Its priority was changed.
+    Priority {
+        /// The new priority.
+        priority: i64,
+        /// Who asked.
+        by: String,
+    },
+    /// A node was chosen. On disk before the node hears of it.
+    Placed {
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// The node's name.
+        node: String,
+        /// The attempt's id on the node.
+        nodejob: String,
+        /// How the node was reached then.
+        driver: DriverKind,
+        /// Where the node was then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uri: Option<String>,
+    },
+    /// The node says that it runs.
+    Running {
+        /// Which attempt.
+        attempt: u32,
+        /// Process id on the node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<i32>,
+        /// When it started, by the node's clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started: Option<String>,
+    },
+    /// Somebody killed it; its node is being told.
+    Stopping {
+        /// Who asked.
+        by: String,
+    },
+    /// The node would not have it. Nothing ran; this does not count as a retry.
+    Refused {
+        /// Which attempt.
+        attempt: u32,
+        /// What the node said.
+        reason: String,
+        /// Not placed again before.
+        not_before: String,
+    },
+    /// The attempt ended, and another will be made.
+    Retry {
+        /// The attempt that ended.
+        attempt: u32,
+        /// How it ended.
+        #[serde(flatten)]
+        outcome: Outcome,
+        /// Not placed again before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<String>,
+    },
+    /// A report that changes nothing, kept because it was made.
+    Late {
+        /// The attempt it was about.
+        attempt: u32,
+        /// What was reported.
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    /// The end. The first one stands.
+    Stopped {
+        /// The last attempt; absent where it never was placed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+        /// How it ended.
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+}
+
+/// One attempt, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// From 1.
+    pub attempt: u32,
+    /// Where.
+    pub node: String,
+    /// Its id there.
+    pub nodejob: String,
+    /// How that node was reached.
+    pub driver: DriverKind,
+    /// Where that node was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// When it was placed.
+    pub placed_at: String,
+    /// When its node says that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Process id on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// When its end was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// How it ended, where it did.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What the node said, where it would not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// A card, read.
+#[derive(Debug, Clone)]
+pub struct Card {
+    /// The first line.
+    pub accepted: Accepted,
+    /// The later lines that could be read, in order.
+    pub events: Vec<Event>,
+    /// What the request means.
+    pub spec: Spec,
+    /// Where the job is in its life.
+    pub state: State,
+    /// As requested, or as changed since.
+    pub priority: i64,
+    /// Attempts so far, the last one last.
+    pub attempts: Vec<Attempt>,
+    /// How many attempts were used up: those that a `retry` line ended.
+    pub retries: u32,
+    /// Not placed before.
+    pub not_before: Option<SystemTime>,
+    /// The end, where it ended.
+    pub outcome: Option<Outcome>,
+    /// When the end was recorded.
+    pub stopped_at: Option<String>,
+    /// Who killed it, while that is going on.
+    pub stopping_by: Option<String>,
+    /// Why it went back to the queue, where it did.
+    pub requeue_reason: Option<String>,
+}
+
+impl Card {
+    /// Reads a card. Empty and damaged lines after the first are passed over: a crash or a power
+    /// loss can leave a torn line or zeros. A first line that cannot be read is an error (its
+    /// text says why): such a card belongs in `bad/`.
+    pub fn parse(bytes: &[u8]) -> Result<Card, String> {
+        let mut lines = bytes.split(|b| *b == b'\n');
+        let first = lines.next().unwrap_or_default();
+        let accepted: Accepted = serde_json::from_slice(first)
+            .map_err(|e| format!("its first line is not an accepted request: {e}"))?;
+        let spec = Spec::for_head(&Value::Object(accepted.request.clone()))
+            .map_err(|e| format!("its request is not valid: {e}"))?;
+        let mut card = Card {
+            state: if spec.held { State::Held } else { State::Queued },
+            priority: spec.priority,
+            accepted,
+            events: Vec::new(),
+            spec,
+            attempts: Vec::new(),
+            retries: 0,
+            not_before: None,
+            outcome: None,
+            stopped_at: None,
+            stopping_by: None,
+            requeue_reason: None,
+        };
+        for line in lines.filter(|line| !line.is_empty()) {
+            if let Ok(event) = serde_json::from_slice::<Event>(line) {
+                card.apply(event);
+            }
+        }
+        Ok(card)
+    }
+
+    /// Adds one event and all that follows from it. Events that make no sense in the present
+    /// state are kept in `events` and change nothing: after the end, nothing does.
+    pub fn apply(&mut self, event: Event) {
+        let current = self.attempts.last().map(|a| a.attempt);
+        let waiting = self.state.column() == Column::Queue;
+        let with_node = self.state.column() == Column::Running;
+        match &event.what {
+            What::Held { .. } if waiting => self.state = State::Held,
+            What::Released { .. } if waiting => self.state = State::Queued,
+            What::Priority { priority, .. } if self.state != State::Stopped => {
+                self.priority = *priority;
+            }
+            What::Placed { attempt, node, nodejob, driver, uri } if waiting => {
+                self.state = State::Placed;
+                self.not_before = None;
+                self.attempts.push(Attempt {
+                    attempt: *attempt,
+                    node: node.clone(),
+                    nodejob: nodejob.clone(),
+                    driver: *driver,
+                    uri: uri.clone(),
+                    placed_at: event.at.clone(),
+                    started_at: None,
+                    pid: None,
+                    ended_at: None,
+                    outcome: None,
+                    refused: None,
+                });
+            }
+            What::Running { attempt, pid, started } if with_node && current == Some(*attempt) => {
+                if self.state == State::Placed {
+                    self.state = State::Running;
+                }
+                if let Some(last) = self.attempts.last_mut() {
+                    last.pid = *pid;
+                    last.started_at = started.clone().or_else(|| Some(event.at.clone()));
+                }
+            }
+            What::Stopping { by } if with_node => {
+                self.state = State::Stopping;
+                self.stopping_by.get_or_insert_with(|| by.clone());
+            }
+            What::Refused { attempt, reason, not_before }
+                if with_node && current == Some(*attempt) =>
+            {
+                if let Some(last) = self.attempts.last_mut() {
+                    last.refused = Some(reason.clone());
+                    last.ended_at = Some(event.at.clone());
+                    self.requeue_reason = Some(format!("node {} refused it: {reason}", last.node));
+                }
+                self.state = State::Queued;
+                self.not_before = clock::parse_rfc3339(not_before);
+            }
+            What::Retry { attempt, outcome, not_before }
+                if with_node && current == Some(*attempt) =>
+            {
+                self.end_attempt(outcome, &event.at);
+                self.requeue_reason = Some(format!(
+                    "attempt {attempt} ended: {}",
+                    outcome.reason.as_deref().unwrap_or("no reason given")
+                ));
+                self.retries += 1;
+                self.state = State::Queued;
+                self.not_before = not_before.as_deref().and_then(clock::parse_rfc3339);
+            }
+            What::Stopped { attempt, outcome } if self.state != State::Stopped => {
+                if attempt.is_some() && *attempt == current {
+                    self.end_attempt(outcome, &event.at);
+                }
+                self.state = State::Stopped;
+                self.outcome = Some(outcome.clone());
+                self.stopped_at = Some(event.at.clone());
+            }
+            _ => {}
+        }
+        self.events.push(event);
+    }
+
+    fn end_attempt(&mut self, outcome: &Outcome, at: &str) {
+        if let Some(last) = self.attempts.last_mut() {
+            last.outcome = Some(outcome.clone());
+            last.ended_at = Some(at.to_string());
+        }
+    }
+
+    /// The job's number.
+    pub fn job(&self) -> u64 {
+        self.accepted.job
+    }
+
+    /// The column in which this card belongs.
+    pub fn column(&self) -> Column {
+        self.state.column()
+    }
+
+    /// The attempt that a node has, while one has it.
+    pub fn with_node(&self) -> Option<&Attempt> {
+        if self.column() == Column::Running { self.attempts.last() } else { None }
+    }
+
+    /// Whether `id` is the attempt that a node has now.
+    pub fn is_current(&self, id: &NodejobId) -> bool {
+        self.with_node().is_some_and(|a| a.attempt == id.attempt && a.nodejob == id.to_string())
+    }
+
+    /// `unknown` until the end.
+    pub fn status(&self) -> Status {
+        self.outcome.as_ref().map_or(Status::Unknown, |o| o.status)
+    }
+
+    /// When it expires if it still waits.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        match self.spec.expires? {
+            Expires::At(time) => Some(time),
+            Expires::After(duration) => {
+                Some(clock::parse_rfc3339(&self.accepted.at)?.checked_add(duration)?)
+            }
+        }
+    }
+
+    /// Nodes on which an attempt failed or was refused: another one is preferred.
+    pub fn nodes_to_avoid(&self) -> Vec<&str> {
+        self.attempts
+            .iter()
+            .filter(|a| a.outcome.is_some() || a.refused.is_some())
+            .map(|a| a.node.as_str())
+            .collect()
+    }
+
+    /// How often in a row nodes refused it, up to now.
+    pub fn refusals_in_a_row(&self) -> u32 {
+        self.attempts.iter().rev().take_while(|a| a.refused.is_some()).count() as u32
+    }
+
+    /// What follows from the end of the current attempt: another attempt where the request
+    /// allows one, else the end of the job. `unproven` is a loss that only silence speaks for:
+    /// the program may still run, so such a loss is retried only with `retry_lost`.
+    pub fn after_attempt(&self, attempt: u32, outcome: Outcome, unproven: bool) -> What {
+        use super::outcome::Cause::{Aborted, Exit, Expired, Killed, Lost, Signal, Timeout};
+        let may_repeat = match outcome.cause {
+            Exit | Signal | Timeout => outcome.status != Status::Good,
+            Lost => !unproven || self.spec.retry_lost,
+            Killed | Aborted | Expired => false,
+        };
+        let stopping = self.state == State::Stopping;
+        if may_repeat && !stopping && self.retries < self.spec.max_retry_count {
+            let delay = self.spec.retry_delay;
+            let not_before =
+                (!delay.is_zero()).then(|| clock::rfc3339(later(SystemTime::now(), delay)));
+            return What::Retry { attempt, outcome, not_before };
+        }
+        What::Stopped { attempt: Some(attempt), outcome }
+    }
+}
+
+fn later(time: SystemTime, by: Duration) -> SystemTime {
+    time.checked_add(by).unwrap_or(time)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = r#"{"job":2,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"max_retry_count":1}}"#;
+    const PLACED: &str = r#"{"at":"2026-01-01T00:00:01.000Z","event":"placed","attempt":1,"node":"n","nodejob":"c-2.1","driver":"local"}"#;
+
+    fn card(lines: &[&str]) -> Card {
+        Card::parse(lines.join("\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_story_becomes_a_state() {
+        assert_eq!(card(&[FIRST]).state, State::Queued);
+        assert_eq!(card(&[FIRST, PLACED]).state, State::Placed);
+        let running = r#"{"at":"t","event":"running","attempt":1,"pid":7}"#;
+        let card1 = card(&[FIRST, "", PLACED, "\0\0\0", running]);
+        assert_eq!(card1.state, State::Running);
+        assert_eq!(card1.attempts[0].pid, Some(7));
+        let late = r#"{"at":"t","event":"running","attempt":2,"pid":8}"#;
+        assert_eq!(card(&[FIRST, PLACED, late]).state, State::Placed);
+    }
+
+    #[test]
+    fn the_first_end_stands() {
+        let good =
+            r#"{"at":"t","event":"stopped","attempt":1,"status":"good","cause":"exit","code":0}"#;
+        let bad = r#"{"at":"t","event":"stopped","attempt":1,"status":"error","cause":"lost"}"#;
+        let ended = card(&[FIRST, PLACED, good, bad, PLACED]);
+        assert_eq!(ended.outcome.unwrap(), Outcome::exit(0));
+        assert_eq!(ended.state, State::Stopped);
+        assert_eq!(ended.attempts.len(), 1);
+    }
+
+    #[test]
+    fn retries_are_counted() {
+        let placed = card(&[FIRST, PLACED]);
+        let again = placed.after_attempt(1, Outcome::exit(3), false);
+        assert!(matches!(again, What::Retry { attempt: 1, .. }));
+        let mut next = placed.clone();
+        next.apply(Event::now(again));
+        assert_eq!((next.state, next.retries), (State::Queued, 1));
+        next.apply(serde_json::from_str(&PLACED.replace(":1,", ":2,")).unwrap());
+        let end = next.after_attempt(2, Outcome::exit(3), false);
+        assert!(matches!(end, What::Stopped { attempt: Some(2), .. }));
+        let lost = placed.after_attempt(1, Outcome::lost("gone"), true);
+        assert!(matches!(lost, What::Stopped { .. }), "unproven loss is not retried");
+    }
+
+    #[test]
+    fn a_damaged_first_line_is_an_error() {
+        assert!(Card::parse(b"").is_err());
+        assert!(Card::parse(&FIRST.as_bytes()[..40]).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! Ids and names: what may become part of a file's name.
+
+use std::fmt;
+
+/// Whether a text may be an id or a name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Such a text is a
+/// safe file name: no slash, no leading dot or dash, no blank, no control byte.
+pub fn is_valid(id: &str) -> bool {
+    let bytes = id.as_bytes();
+    (1..=64).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
+/// A job's number as a path or a file name spells it: decimal, no sign, no leading zero, not 0.
+pub fn parse_number(text: &str) -> Option<u64> {
+    let plain = (1..=18).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_digit())
+        && !text.starts_with('0');
+    if plain { text.parse().ok() } else { None }
+}
+
+/// The id under which attempt `attempt` of job `job` of cluster `cluster` runs on its node:
+/// `cluster-job.attempt`, as in `lab-7f3k-2.1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodejobId {
+    /// The head's name for itself, made once.
+    pub cluster: String,
+    /// The job's number at the head.
+    pub job: u64,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+}
+
+impl NodejobId {
+    /// Reads the form that `Display` writes.
+    pub fn parse(text: &str) -> Option<NodejobId> {
+        let (cluster, rest) = text.rsplit_once('-')?;
+        let (job, attempt) = rest.split_once('.')?;
+        let id = NodejobId {
+            cluster: cluster.to_string(),
+            job: parse_number(job)?,
+            attempt: u32::try_from(parse_number(attempt)?).ok()?,
+        };
+        is_valid(text).then_some(id)
+    }
+}
+
+impl fmt::Display for NodejobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}.{}", self.cluster, self.job, self.attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "7", "lab-7f3k-2.1", "A.b_c-d"] {
+            assert!(is_valid(good), "{good}");
+        }
+        for bad in ["", ".", "..", ".a", "-x", "a/b", "a b", "a\n", "é", &"x".repeat(65)] {
+            assert!(!is_valid(bad), "{bad}");
+        }
+        for bad in ["", "0", "01", "+1", "-1", "1 ", "1e3", "9999999999999999999"] {
+            assert_eq!(parse_number(bad), None, "{bad}");
+        }
+        assert_eq!(parse_number("42"), Some(42));
+    }
+
+    #[test]
+    fn nodejob_ids() {
+        let id = NodejobId::parse("lab-7f3k-2.1");
+        assert_eq!(id.as_ref().map(ToString::to_string).as_deref(), Some("lab-7f3k-2.1"));
+        assert_eq!(id.map(|id| (id.cluster, id.job, id.attempt)), Some(("lab-7f3k".into(), 2, 1)));
+        for bad in ["lab-2", "lab-2.0", "lab-x.1", "2.1", "-2.1", "lab-2.1.1"] {
+            assert_eq!(NodejobId::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! How an attempt ended, and the two lines a node writes about it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+
+/// `unknown` until the end, then `good` (exit 0) or `error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Not ended, or nothing is known.
+    Unknown,
+    /// The program exited with 0.
+    Good,
+    /// Any other end.
+    Error,
+}
+
+/// Which kind of end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// The program exited, with a code.
+    Exit,
+    /// A signal ended it that nobody asked Corkboard for.
+    Signal,
+    /// Its timeout passed.
+    Timeout,
+    /// A user killed it.
+    Killed,
+    /// What became of it cannot be known.
+    Lost,
+    /// A job that it needed failed.
+    Aborted,
+    /// It waited past its `expires`.
+    Expired,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Good or error.
+    pub status: Status,
+    /// Which kind of end.
+    pub cause: Cause,
+    /// The exit code, where the program exited (126 and 127: it could not be started).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The end in a person's words; absent where the program exited with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Outcome {
+    /// The program exited.
+    pub fn exit(code: i32) -> Outcome {
+        let good = code == 0;
+        Outcome {
+            status: if good { Status::Good } else { Status::Error },
+            cause: Cause::Exit,
+            code: Some(code),
+            reason: (!good).then(|| format!("exit {code}")),
+        }
+    }
+
+    /// The program could not be started: 127 where it does not exist, else 126, as a shell says.
+    pub fn not_started(code: i32, reason: String) -> Outcome {
+        Outcome { reason: Some(reason), ..Outcome::exit(code) }
+    }
+
+    /// A signal ended it; `name` as in `SIGSEGV`.
+    pub fn signal(name: &str) -> Outcome {
+        Outcome::error(Cause::Signal, format!("signal {name}"))
+    }
+
+    /// Its timeout passed.
+    pub fn timeout(after: Duration) -> Outcome {
+        Outcome::error(Cause::Timeout, format!("timed out after {}", clock::human(after)))
+    }
+
+    /// A user killed it.
+    pub fn killed(by: &str) -> Outcome {
+        Outcome::error(Cause::Killed, format!("killed by {by}"))
+    }
+
+    /// Nobody knows what became of it.
+    pub fn lost(reason: &str) -> Outcome {
+        Outcome::error(Cause::Lost, reason.to_string())
+    }
+
+    /// An end that is not an exit.
+    pub fn error(cause: Cause, reason: String) -> Outcome {
+        Outcome { status: Status::Error, cause, code: None, reason: Some(reason) }
+    }
+
+    /// The exit code of a command that waited for this: the program's own, else 1.
+    pub fn exit_code(&self) -> i32 {
+        self.code.unwrap_or(i32::from(self.status != Status::Good))
+    }
+}
+
+/// The state of a job on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Accepted, waiting for room (or claimed and not yet started).
+    Queued,
+    /// Its program runs.
+    Running,
+    /// It ended; the line says how.
+    Stopped,
+}
+
+/// One line of a node's `job/ID/status`, one event of its feed (there with `id`), and the answer
+/// to a status request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The job's id on the node; in the feed and in lists, not in `job/ID/status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where the job is.
+    pub state: RunState,
+    /// `unknown` until it stopped; the rest of an outcome only then.
+    pub status: Status,
+    /// When this became so.
+    pub at: String,
+    /// Process id of the program (of the last one, where there were several commands).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// When that process started, in clock ticks after boot (`/proc/PID/stat`, field 22): with
+    /// the pid and the boot, the process itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<u64>,
+    /// The boot of the machine during which it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// See [`Outcome::cause`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// See [`Outcome::code`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// See [`Outcome::reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl RunStatus {
+    /// Waiting for room since `at`.
+    pub fn queued(at: String) -> RunStatus {
+        RunStatus {
+            id: None,
+            state: RunState::Queued,
+            status: Status::Unknown,
+            at,
+            pid: None,
+            ticks: None,
+            boot: None,
+            cause: None,
+            code: None,
+            reason: None,
+        }
+    }
+
+    /// Running as this process since now.
+    pub fn running(pid: i32, ticks: u64, boot: &str) -> RunStatus {
+        RunStatus {
+            state: RunState::Running,
+            pid: Some(pid),
+            ticks: Some(ticks),
+            boot: Some(boot.to_string()),
+            ..RunStatus::queued(clock::now())
+        }
+    }
+
+    /// Ended just now.
+    pub fn stopped(outcome: &Outcome) -> RunStatus {
+        RunStatus {
+            state: RunState::Stopped,
+            status: outcome.status,
+            cause: Some(outcome.cause),
+            code: outcome.code,
+            reason: outcome.reason.clone(),
+            ..RunStatus::queued(clock::now())
+        }
+    }
+
+    /// The outcome, where the job stopped.
+    pub fn outcome(&self) -> Option<Outcome> {
+        (self.state == RunState::Stopped).then(|| Outcome {
+            status: self.status,
+            cause: self.cause.unwrap_or(Cause::Lost),
+            code: self.code,
+            reason: self.reason.clone(),
+        })
+    }
+
+    /// The same, naming the job.
+    #[must_use]
+    pub fn of(self, id: &str) -> RunStatus {
+        RunStatus { id: Some(id.to_string()), ..self }
+    }
+}

@@ -1,0 +1,361 @@
+//! A job's request: its fields, and what is refused.
+//!
+//! One reader serves the head and the node; each has its own list of fields, since a node knows
+//! nothing of priorities and retries. The card keeps the request as it was written; [`Spec`] is
+//! what it means.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+
+use super::ids;
+use super::resources::Resources;
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// Fields of a request to a node.
+pub const NODE_FIELDS: &[&str] = &[
+    "action",
+    "command",
+    "commands",
+    "dir",
+    "environment",
+    "max_termination_time",
+    "name",
+    "output",
+    "request_id",
+    "requested_resources",
+    "stdin",
+    "timeout",
+];
+
+/// Fields that a request to the head has beside [`NODE_FIELDS`].
+pub const HEAD_FIELDS: &[&str] =
+    &["expires", "max_retry_count", "parent", "priority", "retry_delay", "retry_lost", "state"];
+
+/// Whether standard output and error go to one log or two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// One file, `log`.
+    #[default]
+    Combined,
+    /// Two files, `stdout` and `stderr`.
+    Split,
+}
+
+/// A program and its arguments, or a line for the shell.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Command {
+    Argv(Vec<String>),
+    Shell(String),
+}
+
+impl Command {
+    fn argv(self) -> Vec<String> {
+        match self {
+            Command::Argv(argv) => argv,
+            Command::Shell(line) => vec!["sh".into(), "-c".into(), line],
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exec {
+    exec: Command,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FirstState {
+    Held,
+    Queued,
+}
+
+/// The fields as JSON has them; their names have been checked before.
+#[derive(Deserialize)]
+struct Raw {
+    action: Option<String>,
+    command: Option<Command>,
+    commands: Option<Vec<Exec>>,
+    name: Option<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    dir: Option<String>,
+    stdin: Option<String>,
+    request_id: Option<String>,
+    #[serde(default)]
+    requested_resources: Resources,
+    #[serde(default)]
+    priority: i64,
+    #[serde(default, deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    max_termination_time: Option<Duration>,
+    #[serde(default)]
+    max_retry_count: u32,
+    #[serde(default)]
+    retry_lost: bool,
+    #[serde(default, deserialize_with = "duration")]
+    retry_delay: Option<Duration>,
+    expires: Option<Value>,
+    parent: Option<u64>,
+    state: Option<FirstState>,
+    #[serde(default)]
+    output: Output,
+}
+
+/// What a request means. Durations are as given; defaults that are settings are applied by the
+/// node.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Programs with their arguments, run in order, stopping at the first failure; at least one.
+    pub commands: Vec<Vec<String>>,
+    /// For people.
+    pub name: Option<String>,
+    /// What the job's environment has beside the base.
+    pub environment: BTreeMap<String, String>,
+    /// Where it starts.
+    pub dir: Option<String>,
+    /// What it reads on standard input; nothing where absent.
+    pub stdin: Option<String>,
+    /// The client's name for this request.
+    pub request_id: Option<String>,
+    /// What it is given.
+    pub resources: Resources,
+    /// Higher goes first; 0 where absent.
+    pub priority: i64,
+    /// Longest run of one attempt.
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Option<Duration>,
+    /// How often it may be tried again after a proven end that was not good.
+    pub max_retry_count: u32,
+    /// Whether an unproven loss may be tried again.
+    pub retry_lost: bool,
+    /// Least time between two attempts.
+    pub retry_delay: Duration,
+    /// When it ends as expired if it still waits: RFC 3339 in UTC, or how long after submission.
+    pub expires: Option<Expires>,
+    /// The job that it belongs to.
+    pub parent: Option<u64>,
+    /// Whether it waits until it is released.
+    pub held: bool,
+    /// One log or two.
+    pub output: Output,
+}
+
+/// When a waiting job expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expires {
+    /// At a time.
+    At(std::time::SystemTime),
+    /// So long after it was accepted.
+    After(Duration),
+}
+
+impl Spec {
+    /// Reads a request to the head.
+    pub fn for_head(request: &Value) -> Result<Spec> {
+        Spec::read(request, &[NODE_FIELDS, HEAD_FIELDS])
+    }
+
+    /// Reads a request to a node.
+    pub fn for_node(request: &Value) -> Result<Spec> {
+        Spec::read(request, &[NODE_FIELDS])
+    }
+
+    fn read(request: &Value, fields: &[&[&str]]) -> Result<Spec> {
+        let Value::Object(map) = request else {
+            return Err(Error::bad("a job's request must be a JSON object"));
+        };
+        if let Some(unknown) = map.keys().find(|key| !fields.iter().any(|f| f.contains(&&***key))) {
+            let known: Vec<&str> = fields.concat();
+            return Err(Error::bad(format!(
+                "unknown field {unknown:?} in the request; known are {}",
+                known.join(", ")
+            )));
+        }
+        let raw = Raw::deserialize(request)
+            .map_err(|e| Error::bad(format!("the request has a wrong value: {e}")))?;
+        Spec::check(raw)
+    }
+
+    fn check(raw: Raw) -> Result<Spec> {
+        if raw.action.as_deref().is_some_and(|action| action != "add_job") {
+            return Err(Error::bad("action must be \"add_job\""));
+        }
+        let commands: Vec<Vec<String>> = match (raw.command, raw.commands) {
+            (Some(command), None) => vec![command.argv()],
+            (None, Some(commands)) => commands.into_iter().map(|c| c.exec.argv()).collect(),
+            (Some(_), Some(_)) => {
+                return Err(Error::bad("give command or commands, not both"));
+            }
+            (None, None) => {
+                return Err(Error::bad(
+                    "the request needs a command, e.g. {\"command\": [\"echo\", \"hello\"]}",
+                ));
+            }
+        };
+        if commands.is_empty() {
+            return Err(Error::bad("commands must not be empty"));
+        }
+        for argv in &commands {
+            if argv.first().is_none_or(String::is_empty) {
+                return Err(Error::bad("a command must name a program"));
+            }
+            for word in argv {
+                no_nul("command", word)?;
+            }
+        }
+        for (name, value) in &raw.environment {
+            if name.is_empty() || name.contains('=') {
+                return Err(Error::bad(format!("environment: {name:?} cannot be a name")));
+            }
+            no_nul("environment", name)?;
+            no_nul("environment", value)?;
+        }
+        if let Some(dir) = &raw.dir {
+            no_nul("dir", dir)?;
+            if !dir.starts_with('/') {
+                return Err(Error::bad(format!("dir must be an absolute path, not {dir:?}")));
+            }
+        }
+        if let Some(id) = &raw.request_id {
+            check_request_id(id)?;
+        }
+        if raw.requested_resources.cores == 0 {
+            return Err(Error::bad("requested_resources: cores must be at least 1"));
+        }
+        if raw.timeout.is_some_and(|t| t.is_zero()) {
+            return Err(Error::bad("timeout must be longer than 0"));
+        }
+        if raw.name.as_ref().is_some_and(|name| name.chars().count() > 200) {
+            return Err(Error::bad("name must have at most 200 characters"));
+        }
+        Ok(Spec {
+            commands,
+            name: raw.name,
+            environment: raw.environment,
+            dir: raw.dir,
+            stdin: raw.stdin,
+            request_id: raw.request_id,
+            resources: raw.requested_resources,
+            priority: raw.priority,
+            timeout: raw.timeout,
+            grace: raw.max_termination_time,
+            max_retry_count: raw.max_retry_count,
+            retry_lost: raw.retry_lost,
+            retry_delay: raw.retry_delay.unwrap_or_default(),
+            expires: raw.expires.map(|value| expires(&value)).transpose()?,
+            parent: raw.parent,
+            held: matches!(raw.state, Some(FirstState::Held)),
+            output: raw.output,
+        })
+    }
+}
+
+/// Refuses a request id that cannot be one.
+pub fn check_request_id(id: &str) -> Result<()> {
+    if ids::is_valid(id) {
+        return Ok(());
+    }
+    let shown: String = id.chars().take(80).collect();
+    Err(Error::bad(format!(
+        "request_id {shown:?} is not an id: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit"
+    )))
+}
+
+/// Takes `request_id` out of a request: the id (given, or new), and the rest.
+pub fn split_request_id(request: &Value) -> (Option<String>, Map<String, Value>) {
+    let mut map = request.as_object().cloned().unwrap_or_default();
+    let id = map.shift_remove("request_id").and_then(|v| v.as_str().map(str::to_string));
+    (id, map)
+}
+
+fn no_nul(field: &str, text: &str) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::bad(format!("{field} must not contain a NUL byte")));
+    }
+    Ok(())
+}
+
+fn expires(value: &Value) -> Result<Expires> {
+    let wrong = || {
+        Error::bad(format!(
+            "expires must be a time such as \"2030-01-31T12:00:00Z\" or a duration such as \"2h\", not {value}"
+        ))
+    };
+    match value {
+        Value::Number(seconds) => clock::parse_duration(&seconds.to_string()).map(Expires::After),
+        Value::String(text) => clock::parse_rfc3339(text)
+            .map(Expires::At)
+            .or_else(|| clock::parse_duration(text).map(Expires::After)),
+        _ => None,
+    }
+    .ok_or_else(wrong)
+}
+
+/// Seconds, or a text such as "30s"; null is as if absent.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Duration>, D::Error> {
+    let value = Value::deserialize(from)?;
+    let text = match &value {
+        Value::Null => return Ok(None),
+        Value::Number(seconds) => seconds.to_string(),
+        Value::String(text) => text.clone(),
+        _ => String::new(),
+    };
+    clock::parse_duration(&text).map(Some).ok_or_else(|| {
+        de::Error::custom(format!(
+            "{value} is not a duration: give seconds, or \"30s\", \"5m\", \"2h\""
+        ))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_the_original_requests() {
+        let head = json!({"action": "add_job", "command": ["curl", "https://example.org/"]});
+        assert_eq!(Spec::for_head(&head).unwrap().commands[0][0], "curl");
+        let node = json!({"commands": [{"exec": ["true"]}, {"exec": "echo a; echo b"}],
+                          "environment": {}, "request_id": "123456789"});
+        let spec = Spec::for_node(&node).unwrap();
+        assert_eq!(spec.commands[1], ["sh", "-c", "echo a; echo b"]);
+        assert_eq!(spec.request_id.as_deref(), Some("123456789"));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let refused = |value: Value| Spec::for_head(&value).unwrap_err().message;
+        assert!(
+            refused(json!({"command": ["x"], "comand": 1})).contains("unknown field \"comand\"")
+        );
+        assert!(refused(json!({"command": []})).contains("must name a program"));
+        assert!(refused(json!({"command": ["a\u{0}b"]})).contains("NUL"));
+        assert!(refused(json!({"command": ["a"], "timeout": "soon"})).contains("not a duration"));
+        assert!(refused(json!({"command": ["a"], "request_id": "../x"})).contains("is not an id"));
+        assert!(refused(json!({"command": 3})).contains("wrong value"));
+        assert!(refused(json!([])).contains("JSON object"));
+        assert!(Spec::for_node(&json!({"command": ["a"], "priority": 1})).is_err());
+    }
+
+    #[test]
+    fn durations_and_sizes() {
+        let spec = Spec::for_head(&json!({"command": "x", "timeout": 1.5, "retry_delay": "2m",
+            "requested_resources": {"cores": 2, "memory": "1 GiB"}, "expires": "2h"}))
+        .unwrap();
+        assert_eq!(spec.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(spec.retry_delay, Duration::from_secs(120));
+        assert_eq!(spec.resources, Resources { cores: 2, memory: 1 << 30 });
+        assert_eq!(spec.expires, Some(Expires::After(Duration::from_secs(7200))));
+    }
+}

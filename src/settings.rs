@@ -1,0 +1,218 @@
+//! `corkboard.conf`: `name = value` lines, `#` begins a comment.
+//!
+//! A missing file, and a missing line, mean the default. An unknown name, a value that does not
+//! parse and a name given twice are errors that name the line, so that a typing error is never
+//! silently a default.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::{At, Error, Result};
+
+/// Every setting, with its value for this root.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Largest body of a request in bytes, uploads included.
+    pub max_body: u64,
+    /// Largest array of jobs in one request.
+    pub max_jobs_per_request: usize,
+    /// `Host` headers admitted beside loopback ones; `*` admits any.
+    pub allowed_hosts: Vec<String>,
+    /// Whether the trees may be read by the group.
+    pub group_readable: bool,
+    /// Whether state may lie on a network file system.
+    pub allow_network_fs: bool,
+    /// Period of the poller's full scan.
+    pub scan_every: Duration,
+    /// Until a node that does not accept a connection counts as unreachable.
+    pub connect_timeout: Duration,
+    /// Until a node that says nothing counts as unreachable.
+    pub request_timeout: Duration,
+    /// A job whose node cannot be reached for so long ends as lost.
+    pub lost_after: Duration,
+    /// A job that its node does not know ends as lost after so long.
+    pub unknown_after: Duration,
+    /// Base URL under which jobs reach `/scheduler/…`.
+    pub advertise: Option<String>,
+    /// Cores given to jobs; `None` is all of the machine's.
+    pub cores: Option<u64>,
+    /// Memory given to jobs in bytes; `None` is all of the machine's.
+    pub memory: Option<u64>,
+    /// Output kept per job and stream, in bytes.
+    pub max_log: u64,
+    /// Between SIGTERM and SIGKILL when a job does not say.
+    pub default_grace: Duration,
+    /// Age at which finished cards are removed.
+    pub keep_done: Duration,
+    /// Number of finished cards kept.
+    pub keep_done_count: usize,
+    /// Age at which unreadable cards are removed.
+    pub keep_bad: Duration,
+    /// Age at which a node's finished jobs are removed.
+    pub keep_jobs: Duration,
+    /// Number of finished jobs kept on a node.
+    pub keep_jobs_count: usize,
+    /// Age at which finished jobs are removed whose result no head has fetched.
+    pub keep_unacknowledged: Duration,
+    /// Size at which a node's change feed is begun anew, in bytes.
+    pub max_events: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        const MINUTE: u64 = 60;
+        const DAY: u64 = 86_400;
+        Settings {
+            max_body: 16 << 20,
+            max_jobs_per_request: 20_000,
+            allowed_hosts: Vec::new(),
+            group_readable: true,
+            allow_network_fs: false,
+            scan_every: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            lost_after: Duration::from_secs(5 * MINUTE),
+            unknown_after: Duration::from_secs(MINUTE),
+            advertise: None,
+            cores: None,
+            memory: None,
+            max_log: 64 << 20,
+            default_grace: Duration::from_secs(10),
+            keep_done: Duration::from_secs(30 * DAY),
+            keep_done_count: 1_000_000,
+            keep_bad: Duration::from_secs(90 * DAY),
+            keep_jobs: Duration::from_secs(7 * DAY),
+            keep_jobs_count: 100_000,
+            keep_unacknowledged: Duration::from_secs(30 * DAY),
+            max_events: 16 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file; all defaults where there is none.
+    pub fn read(path: &Path) -> Result<Settings> {
+        match fs::read_to_string(path) {
+            Ok(text) => Settings::parse(&text)
+                .map_err(|e| Error::new(e.kind, format!("{}, {}", path.display(), e.message))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(e) => Err(e).at(path),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Settings> {
+        let mut settings = Settings::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or("").trim();
+            if line.is_empty() {
+                continue;
+            }
+            let number = index + 1;
+            let (name, value) = line
+                .split_once('=')
+                .map(|(n, v)| (n.trim(), v.trim()))
+                .ok_or_else(|| Error::bad(format!("line {number}: not `name = value`: {line}")))?;
+            if seen.contains(&name) {
+                return Err(Error::bad(format!("line {number}: {name} is set twice")));
+            }
+            seen.push(name);
+            settings
+                .set(name, value)
+                .map_err(|e| Error::bad(format!("line {number}: {}", e.message)))?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |what: &str| Error::bad(format!("{name}: \"{value}\" is not {what}"));
+        let duration =
+            || clock::parse_duration(value).ok_or_else(|| wrong("a duration such as 30s or 5m"));
+        let size = || parse_size(value).ok_or_else(|| wrong("a size such as 64 KiB"));
+        let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
+        let switch = || match value {
+            "true" | "yes" | "on" => Ok(true),
+            "false" | "no" | "off" => Ok(false),
+            _ => Err(wrong("true or false")),
+        };
+        let auto = value == "auto";
+        match name {
+            "max_body" => self.max_body = size()?,
+            "max_jobs_per_request" => self.max_jobs_per_request = count()?,
+            "allowed_hosts" => {
+                self.allowed_hosts = value
+                    .split(',')
+                    .map(|host| host.trim().to_ascii_lowercase())
+                    .filter(|host| !host.is_empty())
+                    .collect();
+            }
+            "group_readable" => self.group_readable = switch()?,
+            "allow_network_fs" => self.allow_network_fs = switch()?,
+            "scan_every" => self.scan_every = duration()?,
+            "connect_timeout" => self.connect_timeout = duration()?,
+            "request_timeout" => self.request_timeout = duration()?,
+            "lost_after" => self.lost_after = duration()?,
+            "unknown_after" => self.unknown_after = duration()?,
+            "advertise" if value.is_empty() => self.advertise = None,
+            "advertise" if value.starts_with("http://") || value.starts_with("https://") => {
+                self.advertise = Some(value.trim_end_matches('/').to_string());
+            }
+            "advertise" => return Err(wrong("a URL such as http://10.0.0.1:8080/cgi-bin")),
+            "cores" if auto => self.cores = None,
+            "cores" => {
+                self.cores =
+                    Some(value.parse().map_err(|_| wrong("a whole number of cores or auto"))?);
+            }
+            "memory" if auto => self.memory = None,
+            "memory" => self.memory = Some(size()?),
+            "max_log" => self.max_log = size()?,
+            "default_grace" => self.default_grace = duration()?,
+            "keep_done" => self.keep_done = duration()?,
+            "keep_done_count" => self.keep_done_count = count()?,
+            "keep_bad" => self.keep_bad = duration()?,
+            "keep_jobs" => self.keep_jobs = duration()?,
+            "keep_jobs_count" => self.keep_jobs_count = count()?,
+            "keep_unacknowledged" => self.keep_unacknowledged = duration()?,
+            "max_events" => self.max_events = size()?,
+            _ => return Err(Error::bad(format!("there is no setting \"{name}\""))),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a size: a number of bytes, or "64 KiB", "1 GiB", "10 MB". "1G" is 1 GiB, as in `ls -h`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    parse_size::Config::new().with_binary().parse_size(text).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_lists_every_setting_with_its_default() {
+        let shipped = include_str!("../corkboard.conf");
+        let uncommented: String = shipped
+            .lines()
+            .filter(|line| line.starts_with('#') && line.contains(" = ") || line.ends_with('='))
+            .map(|line| format!("{}\n", &line[1..]))
+            .collect();
+        let read = Settings::parse(&uncommented).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", Settings::default()));
+        let fields = format!("{:#?}", Settings::default()).matches(": ").count();
+        assert!(uncommented.lines().filter(|l| l.contains('=')).count() >= fields);
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        let message = |text: &str| Settings::parse(text).unwrap_err().message;
+        assert_eq!(message("\nlog = 3"), "line 2: there is no setting \"log\"");
+        assert!(message("scan_every = often").starts_with("line 1: scan_every: \"often\" is not"));
+        assert_eq!(message("cores = 1\ncores = 2"), "line 2: cores is set twice");
+        assert_eq!(message("cores"), "line 1: not `name = value`: cores");
+    }
+}
