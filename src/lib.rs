@@ -15,3 +15,19 @@ pub mod board;
 pub mod cgi;
 
 pub mod auth;
+
+pub mod tokens;
+
+pub mod processor;
+
+pub mod driver;
+
+pub mod placement;
+
+pub mod attempts;
+
+pub mod poller;
+
+pub mod scheduler;
+
+pub mod nodemgr;

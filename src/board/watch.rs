@@ -1,0 +1,74 @@
+//! Waiting for a change. Wake-ups are hints: whoever waits looks again, woken or not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use std::os::fd::AsFd;
+
+use super::cards::Cards;
+use crate::error::{At, Result};
+use crate::model::card::Column;
+
+/// inotify watches; without any (the kernel's limits are reached) it just sleeps.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: Option<Inotify>,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub fn new() -> Watch {
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        Watch { inotify: Inotify::init(flags).ok() }
+    }
+
+    /// Watches a card. The watch is on its inode, so it follows the card through its columns.
+    pub fn on_card(cards: &Cards, job: u64) -> Result<Watch> {
+        let watch = Watch::new();
+        for column in [Column::Queue, Column::Running, Column::Done] {
+            let path = cards.card_path(column, job);
+            if watch.add(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF) {
+                break;
+            }
+        }
+        Ok(watch)
+    }
+
+    /// Watches a path; `false` if that is not possible.
+    pub fn add(&self, path: &Path, flags: AddWatchFlags) -> bool {
+        self.inotify.as_ref().is_some_and(|inotify| inotify.add_watch(path, flags).is_ok())
+    }
+
+    /// Waits for anything, at most so long, and forgets what it was.
+    pub fn wait(&self, at_most: Duration) -> Result<()> {
+        self.events(at_most).map(|_| ())
+    }
+
+    /// Waits for events, at most so long. Empty: nothing came.
+    pub fn events(&self, at_most: Duration) -> Result<Vec<InotifyEvent>> {
+        let Some(inotify) = &self.inotify else {
+            std::thread::sleep(at_most.min(Duration::from_millis(100)));
+            return Ok(Vec::new());
+        };
+        let millis = u16::try_from(at_most.as_millis()).unwrap_or(u16::MAX).max(1);
+        let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(0) | Err(nix::Error::EINTR) => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(e) => return Err(e).at("inotify"),
+        }
+        match inotify.read_events() {
+            Ok(events) => Ok(events),
+            Err(nix::Error::EAGAIN) => Ok(Vec::new()),
+            Err(e) => Err(e).at("inotify"),
+        }
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch::new()
+    }
+}
