@@ -205,7 +205,7 @@ impl<'r> Engine<'r> {
         }
         processor::sweep::sweep(self.root)?;
         self.scans += 1;
-        if self.scans % SCANS_PER_RESYNC == 0 {
+        if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
             self.resync_all();
         }
         self.give_up_unreachable()

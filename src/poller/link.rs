@@ -1,6 +1,7 @@
 //! The line to one node: one thread follows its change feed, one carries out orders. A node that
 //! is slow or gone holds up nobody else. What they learn goes to the engine as [`Wake`]s.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -67,15 +68,10 @@ impl Link {
         let failed = |e: std::io::Error| {
             Error::new(Kind::Unavailable, format!("no thread for node {name}: {e}"))
         };
-        let carrier =
-            Carrier { node: name.clone(), driver: driver::open(root, node)?, wakes: wakes.clone() };
+        let carrier = Carrier { line: Line::new(root, node), wakes: wakes.clone() };
+        let follower =
+            Follower { line: Line::new(root, node), wakes: wakes.clone(), stop: stop.clone() };
         let carrier = thread("orders").spawn(move || carrier.carry_out(&inbox)).map_err(failed)?;
-        let follower = Follower {
-            node: name.clone(),
-            driver: driver::open(root, node)?,
-            wakes: wakes.clone(),
-            stop: stop.clone(),
-        };
         thread("feed").spawn(move || follower.follow(once)).map_err(failed)?;
         Ok(Link { orders: Some(orders), carrier: Some(carrier), stop })
     }
@@ -96,9 +92,38 @@ impl Link {
     }
 }
 
+/// A node's driver, opened when it is needed, and anew after an error: the token that is presented
+/// to the node may have changed.
+struct Line {
+    root: Root,
+    node: Node,
+    driver: RefCell<Option<Box<dyn Driver>>>,
+}
+
+impl Line {
+    fn new(root: &Root, node: &Node) -> Line {
+        Line { root: root.clone(), node: node.clone(), driver: RefCell::new(None) }
+    }
+
+    fn name(&self) -> String {
+        self.node.name.clone()
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&dyn Driver) -> Result<T>) -> Result<T> {
+        let driver = match self.driver.take() {
+            Some(driver) => driver,
+            None => driver::open(&self.root, &self.node)?,
+        };
+        let answer = question(driver.as_ref());
+        if answer.is_ok() {
+            self.driver.replace(Some(driver));
+        }
+        answer
+    }
+}
+
 struct Carrier {
-    node: String,
-    driver: Box<dyn Driver>,
+    line: Line,
     wakes: Sender<Wake>,
 }
 
@@ -118,19 +143,20 @@ impl Carrier {
                         }
                     }
                     let ids = runs.iter().map(|run| run.id.clone()).collect();
-                    Wake::Sent { node: self.node.clone(), ids, results: self.driver.run(runs) }
+                    let results = self.line.ask(|driver| driver.run(runs));
+                    Wake::Sent { node: self.line.name(), ids, results }
                 }
                 Order::Status(ids) => {
-                    let answers = self.driver.status(&ids);
-                    Wake::Statuses { node: self.node.clone(), ids, answers }
+                    let answers = self.line.ask(|driver| driver.status(&ids));
+                    Wake::Statuses { node: self.line.name(), ids, answers }
                 }
                 Order::Kill { id, grace, by } => {
-                    let status = self.driver.kill(&id, grace, &by);
-                    Wake::Killed { node: self.node.clone(), id, status }
+                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by));
+                    Wake::Killed { node: self.line.name(), id, status }
                 }
                 Order::Acknowledge(ids) => {
                     // One that gets lost costs the node some disk for a while, no more.
-                    let _ = self.driver.acknowledge(&ids);
+                    let _ = self.line.ask(|driver| driver.acknowledge(&ids));
                     continue;
                 }
             };
@@ -142,8 +168,7 @@ impl Carrier {
 }
 
 struct Follower {
-    node: String,
-    driver: Box<dyn Driver>,
+    line: Line,
     wakes: Sender<Wake>,
     stop: Arc<AtomicBool>,
 }
@@ -180,20 +205,21 @@ impl Follower {
 
     /// One question: without a cursor how the node is, and where its feed stands; then the feed.
     fn step(&self, cursor: &mut Option<String>) -> Result<Wake> {
-        let node = self.node.clone();
+        let node = self.line.name();
         if cursor.is_none() {
             // The cursor first: what happens after it is in the feed, what happened before it
             // the engine learns by asking for every job it has there.
-            *cursor = Some(self.driver.feed(None, Duration::ZERO)?.cursor);
-            let Info { resources } = self.driver.info()?;
+            let page = self.line.ask(|driver| driver.feed(None, Duration::ZERO))?;
+            let Info { resources } = self.line.ask(|driver| driver.info())?;
+            *cursor = Some(page.cursor);
             return Ok(Wake::Up { node, resources });
         }
-        let page = self.driver.feed(cursor.as_deref(), FEED_WAIT)?;
+        let page = self.line.ask(|driver| driver.feed(cursor.as_deref(), FEED_WAIT))?;
         *cursor = Some(page.cursor);
         Ok(Wake::Feed { node, events: page.events })
     }
 
     fn down(&self, error: Error) -> Wake {
-        Wake::Down { node: self.node.clone(), error }
+        Wake::Down { node: self.line.name(), error }
     }
 }

@@ -73,7 +73,9 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
             return Ok(());
         };
         tidy(&root, quiet)?;
-        return Engine::new(&root, step, quiet).run(Until::Idle);
+        let mut engine = Engine::new(&root, step, quiet);
+        notice::watch_signals(signals, &engine.waker())?;
+        return engine.run(Until::Idle);
     }
     let mut engine = Engine::new(&root, step, quiet);
     notice::watch_signals(signals, &engine.waker())?;

@@ -44,7 +44,8 @@ pub fn new(call: &Call) -> Result<Response> {
         ));
     }
     let existing = nodes::find(call.root, &node.name)?;
-    if let Some(old) = existing.filter(|old| *old != Node::localhost()) {
+    let given = |node: &Node| registered(node) != registered(&Node::localhost());
+    if let Some(old) = existing.filter(|old| given(old)) {
         if registered(&old) == registered(&node) {
             return Response::json(&old);
         }
@@ -64,7 +65,7 @@ pub fn new(call: &Call) -> Result<Response> {
 pub fn update(call: &Call) -> Result<Response> {
     let old = nodes::read(call.root, call.value(0))?;
     let mut fields = fields(call)?;
-    if fields.get("name").is_some_and(|name| *name != Value::from(old.name.clone())) {
+    if fields.get("name").is_some_and(|name| name.as_str() != Some(&old.name)) {
         return Err(Error::bad("a node's name cannot be changed"));
     }
     let token = take_token(&mut fields)?;
