@@ -1,6 +1,8 @@
 //! The poller: places jobs on nodes, takes in what nodes report, looks after what waits.
 //!
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
+//! - `scan`, `transitions`, `dialogue`, `membership`: what a round is made of: looking at the board,
+//!   changing cards, talking to nodes, knowing which there are.
 //! - [`index`]: what it knows of the board without looking.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
@@ -15,13 +17,17 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
 pub mod cleanup;
+mod dialogue;
 pub mod engine;
 pub mod index;
 pub mod link;
+mod membership;
 pub mod notice;
 pub mod pace;
 pub mod program;
+mod scan;
 pub mod step;
+mod transitions;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.
