@@ -1,0 +1,117 @@
+# shellcheck shell=bash
+# What up, down, demo and test have in common. Sourced, not run.
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+usage_error() {
+    printf '%s: %s; try %s --help\n' "${0##*/}" "$*" "$0" >&2
+    exit 2
+}
+
+# The comment at the head of a script is its help.
+print_help() {
+    awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$1"
+}
+
+now_seconds() { date +%s; }
+
+# --- daemons ---------------------------------------------------------------------------------
+# A daemon is known by run/NAME.pid: `PID START BOOT`. A pid alone could be somebody else's by
+# now; a pid with the time at which it started (in ticks after boot) in a given boot is one
+# process for ever.
+
+boot_id() { cat /proc/sys/kernel/random/boot_id; }
+
+# Field 22 of /proc/PID/stat. The second field is the program's name in parentheses and may hold
+# anything, so counting begins after the last parenthesis.
+start_of() {
+    local stat fields
+    { read -r -d '' stat < "/proc/$1/stat"; } 2>/dev/null || [ -n "${stat-}" ] || return 1
+    read -r -a fields <<< "${stat##*)}"
+    [ "${fields[0]}" != Z ] || return 1 # dead, only not collected yet
+    printf '%s\n' "${fields[19]}"
+}
+
+# Prints the pid of the daemon of this name, if it still runs.
+daemon_pid() {
+    local pid start boot
+    { read -r pid start boot < "$ROOT/run/$1.pid"; } 2>/dev/null || return 1
+    [[ $pid =~ ^[0-9]+$ ]] && [ "$boot" = "$(boot_id)" ] || return 1
+    [ "$(start_of "$pid")" = "$start" ] || return 1
+    printf '%s\n' "$pid"
+}
+
+# Starts a daemon: daemon_start NAME COMMAND... It has its own session, an empty environment, no
+# descriptor of ours or of our caller (a lock or a pipe kept open would make others wait for
+# ever), and is on record before its program starts.
+daemon_start() {
+    local name=$1
+    shift
+    # shellcheck disable=SC2016 # the inner shell expands it
+    (cd / && exec setsid env -i PATH="$DAEMON_PATH" bash -c '
+        source "$1/scripts/common.sh"
+        record=$1/run/$2.pid
+        printf "%s %s %s\n" "$$" "$(start_of "$$")" "$(boot_id)" > "$record.new" &&
+            mv -f "$record.new" "$record" || exit 1
+        shift 2
+        for fd in /proc/$$/fd/*; do
+            fd=${fd##*/}
+            [ "$fd" -le 2 ] || exec {fd}>&-
+        done
+        exec env -i PATH="$DAEMON_PATH" "$@"' daemon "$ROOT" "$name" "$@") \
+        < /dev/null >> "$ROOT/run/$name.log" 2>&1 9>&- &
+}
+
+# Ends the daemon of this name: SIGTERM, and after the deadline SIGKILL.
+daemon_stop() {
+    local name=$1 pid deadline
+    if ! pid=$(daemon_pid "$name"); then
+        rm -f "$ROOT/run/$name.pid"
+        return 1
+    fi
+    kill -TERM "$pid" 2>/dev/null || true
+    deadline=$(($(now_seconds) + ${2:-10}))
+    while daemon_pid "$name" > /dev/null; do
+        if [ "$(now_seconds)" -ge "$deadline" ]; then
+            kill -KILL "$pid" 2>/dev/null || true
+            deadline=$(($(now_seconds) + 5))
+        fi
+        sleep 0.05
+    done
+    rm -f "$ROOT/run/$name.pid"
+}
+
+# --- missing programs ------------------------------------------------------------------------
+
+# need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing, if that
+# is possible here; else says what to install and ends.
+need() {
+    local pair packages=() missing=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" > /dev/null || packages+=("${pair#*=}")
+    done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    local sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    if command -v apt-get > /dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
+        printf 'installing: %s\n' "${packages[*]}"
+        { "${sudo[@]}" apt-get install -y --no-install-recommends "${packages[@]}" ||
+            { "${sudo[@]}" apt-get update &&
+                "${sudo[@]}" apt-get install -y --no-install-recommends "${packages[@]}"; }; } \
+            > /dev/null || true
+    fi
+    hash -r
+    for pair in "$@"; do
+        command -v "${pair%%=*}" > /dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] || die "please install: ${missing[*]} (on Debian: apt-get install ${missing[*]})"
+}
+
+# Debian keeps some programs where only root's PATH looks.
+DAEMON_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=$PATH:/usr/sbin:/sbin
+# rustup's place, which a non-interactive shell often does not know.
+[ ! -d "${HOME-}/.cargo/bin" ] || PATH=$PATH:$HOME/.cargo/bin

@@ -1,0 +1,106 @@
+//! What the README tells people to type is typed here: its `sh` blocks run in order, in one shell,
+//! in a root that `scripts/up` made. `console` blocks only show.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+
+const PAGES: &[&str] = &[
+    "README.md",
+    "CHANGELOG.md",
+    "cgi-bin/README.md",
+    "docs/api.md",
+    "docs/decisions.md",
+    "docs/operation.md",
+    "state/README.md",
+];
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(SOURCE).join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The contents of the blocks of this kind.
+fn blocks(text: &str, kind: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<(bool, String)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(name), None) => open = Some((name == kind, String::new())),
+            (Some(_), Some((wanted, content))) => {
+                if *wanted {
+                    found.push(std::mem::take(content));
+                }
+                open = None;
+            }
+            (None, Some((_, content))) => {
+                content.push_str(line);
+                content.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    found
+}
+
+#[test]
+fn blocks_are_shell() {
+    let all = blocks(&page("README.md"), "sh").join("\n");
+    assert!(!all.is_empty());
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    bash.stdin.take().unwrap().write_all(all.as_bytes()).unwrap();
+    assert!(bash.wait().unwrap().success());
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in PAGES {
+        let text = page(name);
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let target = Path::new(SOURCE).join(name).parent().unwrap().join(link);
+            assert!(target.exists(), "{name} links to {link}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the programs: scheduler, processor, nodemgr, poller"]
+fn what_the_readme_says_works() {
+    let programs = Path::new(env!("CARGO_BIN_EXE_scheduler")).parent().unwrap();
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
+    let down = || Command::new(format!("{SOURCE}/scripts/down")).arg("--root").arg(&root).output();
+    let _ = down(); // of a run that died
+    let _ = fs::remove_dir_all(&root);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let up = Command::new(format!("{SOURCE}/scripts/up"))
+        .args(["--open", "--port", &port, "--root"])
+        .arg(&root)
+        .arg("--programs")
+        .arg(programs)
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{up:?}");
+    let script = blocks(&page("README.md"), "sh").join("\n").replace(":8080", &format!(":{port}"));
+    let mut bash = Command::new("timeout")
+        .args(["120", "bash", "-euxo", "pipefail", "-s"])
+        .current_dir(&root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = bash.wait_with_output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let _ = down();
+    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!shown.contains("\"error\":"), "{shown}");
+    for expected in ["\nhello\n", "from the shell", "its log is printed here", "\"killed\""] {
+        assert!(shown.contains(expected), "{expected:?} is missing in:\n{shown}");
+    }
+}

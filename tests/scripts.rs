@@ -1,0 +1,446 @@
+//! The scripts and the rules of httpd, with stand-ins for the programs: what is tested here is
+//! how they are installed, started, served and stopped, not what they answer.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Written into every file that nobody may fetch.
+const SECRET: &str = "corkboard-test-secret";
+
+const SCHEDULER: &str = r#"#!/bin/bash
+set -eu
+if [ -n "${GATEWAY_INTERFACE-}" ]; then
+    printf 'Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nscheduler '
+    env -0 | tr '\0' ' '
+    exit
+fi
+state=$CORKBOARD_ROOT/state
+mkdir -p "$state/tokens" "$state/secrets/nodes" "$state/scheduler/nodes"
+case "$1 $2" in
+    "tokens new")
+        echo "$3 $4" > "$state/tokens/$RANDOM"
+        echo '{"id":"1","role":"x","token":"cb_1_secret"}'
+        ;;
+    "nodes new" | "nodes localhost")
+        cat > "$state/registered"
+        uri=$(sed 's/.*"uri":"\([^"]*\)".*/\1/' "$state/registered")
+        printf '{\n  "driver": "http",\n  "uri": "%s"\n}\n' "$uri" > "$state/scheduler/nodes/localhost.json"
+        touch "$state/secrets/nodes/localhost"
+        ;;
+esac
+"#;
+
+const PROCESSOR: &str = r#"#!/bin/bash
+jobs=$CORKBOARD_ROOT/state/jobs
+case "$2" in
+    state=running) ls "$jobs" 2>/dev/null ;;
+    state=*) ;;
+    *) rm "$jobs/$2" ;;
+esac
+exit 0
+"#;
+
+const POLLER: &str =
+    "#!/bin/bash\necho \"args: $*\"\nls /proc/$$/fd\nwhile :; do sleep 0.1; done\n";
+const STUBBORN_POLLER: &str = "#!/bin/bash\ntrap '' TERM\nwhile :; do sleep 0.1; done\n";
+
+struct Root {
+    dir: PathBuf,
+    programs: PathBuf,
+}
+
+impl Root {
+    fn new(name: &str, poller: &str) -> Root {
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scripts-{name}"));
+        let root = Root { dir: base.join("root"), programs: base.join("programs") };
+        if root.dir.join("scripts/down").exists() {
+            let _ = root.script("down", &["--root", root.dir.to_str().unwrap()]); // of a run that died
+        }
+        let _ = fs::remove_dir_all(&base);
+        fs::create_dir_all(&root.dir).unwrap();
+        fs::create_dir_all(&root.programs).unwrap();
+        for (name, text) in [
+            ("scheduler", SCHEDULER),
+            ("processor", PROCESSOR),
+            ("nodemgr", "#!/bin/sh\n"),
+            ("poller", poller),
+        ] {
+            let path = root.programs.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        root
+    }
+
+    fn script(&self, name: &str, args: &[&str]) -> Output {
+        let output = Command::new(format!("{SOURCE}/scripts/{name}")).args(args).output().unwrap();
+        eprintln!("{name} {args:?}: {output:?}");
+        output
+    }
+
+    fn up(&self, args: &[&str]) -> Output {
+        let mut all = vec!["--root", self.dir.to_str().unwrap()];
+        all.extend(["--programs", self.programs.to_str().unwrap()]);
+        all.extend(args);
+        self.script("up", &all)
+    }
+
+    fn down(&self, args: &[&str]) -> Output {
+        let mut all = vec!["--root", self.dir.to_str().unwrap()];
+        all.extend(args);
+        self.script("down", &all)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn port(&self) -> u16 {
+        self.read("run/port").trim().parse().unwrap()
+    }
+
+    fn pid(&self, name: &str) -> String {
+        let record = self.read(&format!("run/{name}.pid"));
+        record.split(' ').next().unwrap().to_string()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = self.down(&[]);
+    }
+}
+
+struct Httpd(Child);
+
+impl Drop for Httpd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The answer to a request as sent: no client tidies the path.
+fn get(port: u16, path: &str, header: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(e) if Instant::now() > deadline => panic!("port {port}: {e}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer); // a reset after the answer is as good as its end
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+}
+
+/// Names at the top of the source tree: those under version control, and those that builds make.
+fn names_of_the_source() -> Vec<String> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(SOURCE).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut names: Vec<String> = listed
+        .split('\0')
+        .filter(|path| !path.is_empty())
+        .map(|path| path.split('/').next().unwrap().to_string())
+        .chain([".git".into(), "target".into(), "run".into(), "bin".into()])
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn a_bare_httpd_in_the_root_serves_only_programs() {
+    let root = Root::new("bare-httpd", POLLER);
+    assert!(root.up(&[]).status.success());
+    root.down(&[]);
+    // The names of an installed root and of a source tree, each as a directory with a secret and,
+    // where it is not one, as a secret itself.
+    let mut names: Vec<String> = fs::read_dir(&root.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .chain(names_of_the_source())
+        .collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| name != "cgi-bin" && name != "httpd.conf");
+    for name in &names {
+        let path = root.dir.join(name);
+        if path.is_dir() || Path::new(SOURCE).join(name).is_dir() {
+            fs::create_dir_all(path.join("inner")).unwrap();
+            fs::write(path.join("secret"), SECRET).unwrap();
+            fs::write(path.join("inner/secret"), SECRET).unwrap();
+        } else {
+            fs::write(path, SECRET).unwrap();
+        }
+    }
+    fs::write(root.dir.join("cgi-bin/README.md"), SECRET).unwrap();
+    fs::write(root.dir.join("cgi-bin/.hidden"), SECRET).unwrap();
+
+    let port = free_port();
+    let child = Command::new("busybox")
+        .args(["httpd", "-f", "-p", &format!("127.0.0.1:{port}")])
+        .current_dir(&root.dir)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _httpd = Httpd(child);
+    assert!(get(port, "/cgi-bin/scheduler/jobs?a=b", "").contains("PATH_INFO=/jobs"));
+    assert!(get(port, "/cgi-bin/scheduler", "").contains("scheduler "));
+
+    let mut paths: Vec<String> = vec!["/".into(), "/cgi-bin".into(), "/cgi-bin/".into()];
+    paths.extend(["/cgi-bin/README.md".into(), "/cgi-bin/.hidden".into(), "/httpd.conf".into()]);
+    for name in &names {
+        let (first, rest) = name.split_at(1);
+        let encoded = format!("%{:02x}{rest}", first.as_bytes()[0]);
+        for tail in ["", "/", "/secret", "/secret/", "/inner/secret", "/./secret", "//secret?x=y"] {
+            paths.extend([
+                format!("/{name}{tail}"),
+                format!("//{name}{tail}"),
+                format!("/./{name}{tail}"),
+                format!("/{encoded}{tail}"),
+                format!("/cgi-bin/../{name}{tail}"),
+                format!("/cgi-bin/scheduler/../../{name}{tail}"),
+                format!("/cgi-bin/%2e%2e/{name}{tail}"),
+                format!("/cgi-bin/..%2f{name}{tail}"),
+                format!("/x/../{name}{tail}"),
+                format!("/../{name}{tail}"),
+            ]);
+        }
+    }
+    for path in &paths {
+        let answer = get(port, path, "");
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(!answer.contains(SECRET), "{path} was served: {answer}");
+        assert!(["302", "400", "401", "403", "404"].contains(&status), "{path}: {answer}");
+    }
+    // The password of the rules is no password: base64 of `-:$1$-$-`, `-:`, `:`, `-`, nothing.
+    for basic in ["LTokMSQtJC0=", "LTo=", "Og==", "LQ==", ""] {
+        let header = format!("Authorization: Basic {basic}\r\n");
+        assert!(!get(port, "/state/secret", &header).contains(SECRET), "Basic {basic}");
+    }
+    let range = get(port, "/state/secret", "Range: bytes=0-4\r\n");
+    assert!(range.lines().next().unwrap().contains(" 401 "), "{range}");
+}
+
+#[test]
+fn up_serves_the_page_and_the_programs() {
+    let root = Root::new("serves", POLLER);
+    assert!(root.up(&[]).status.success());
+    let port = root.port();
+    assert!(get(port, "/", "").contains("Corkboard"));
+    assert!(get(port, "/index.html", "").contains("Corkboard"));
+    let answer = get(port, "/cgi-bin/scheduler/jobs", "Authorization: Bearer abc\r\n");
+    assert!(answer.contains("HTTP_AUTHORIZATION=Bearer abc"), "{answer}");
+    assert!(!answer.contains("CARGO"), "the environment of up reached a program: {answer}");
+    for path in ["/state/tokens/", "/../state/open", "/cgi-bin/../../httpd.conf", "/run/port"] {
+        assert!(
+            !get(port, path, "").lines().next().unwrap_or_default().contains(" 200 "),
+            "{path}"
+        );
+    }
+    assert_eq!(root.read("run/url"), format!("http://127.0.0.1:{port}/cgi-bin\n"));
+    assert!(
+        root.read("state/registered").contains(&format!("\"uri\":\"http://127.0.0.1:{port}\""))
+    );
+    assert_eq!(fs::read_link(root.dir.join("cgi-bin/node")).unwrap(), Path::new("nodemgr"));
+    assert!(!root.dir.join("cgi-bin/index.cgi").exists());
+}
+
+#[test]
+fn up_twice_is_one_up() {
+    let root = Root::new("twice", POLLER);
+    assert!(root.up(&[]).status.success());
+    let before = (root.pid("httpd"), root.pid("poller"), root.port());
+    assert!(root.up(&[]).status.success());
+    assert_eq!(before, (root.pid("httpd"), root.pid("poller"), root.port()));
+    assert_eq!(fs::read_dir(root.dir.join("state/tokens")).unwrap().count(), 2);
+    let other = root.up(&["--port", "1"]);
+    assert!(!other.status.success());
+    assert!(String::from_utf8_lossy(&other.stderr).contains("down first"));
+    // From the installed root alone.
+    let own = Command::new(root.dir.join("scripts/up")).output().unwrap();
+    assert!(own.status.success(), "{own:?}");
+    // The port stays.
+    let down = root.down(&[]);
+    assert!(down.status.success());
+    assert!(!is_alive(&before.0) && !is_alive(&before.1));
+    assert!(root.up(&[]).status.success());
+    assert_eq!(root.port(), before.2);
+}
+
+#[test]
+fn ups_at_the_same_time_are_one_up() {
+    let root = Root::new("concurrent", POLLER);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(root.up(&[]).status.success()));
+        }
+    });
+    let listed = Command::new("pgrep").args(["-f", root.dir.to_str().unwrap()]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut running: Vec<&str> = listed.lines().filter(|pid| is_alive(pid)).collect();
+    running.sort_unstable();
+    let mut recorded = [root.pid("httpd"), root.pid("poller")];
+    recorded.sort();
+    assert_eq!(running, recorded);
+}
+
+#[test]
+fn daemons_hold_nothing_of_their_caller() {
+    let root = Root::new("descriptors", POLLER);
+    assert!(root.up(&[]).status.success());
+    let lock = root.dir.join("run/lock");
+    let free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap();
+    assert!(free.success(), "a daemon holds the lock");
+    for name in ["httpd", "poller"] {
+        for entry in fs::read_dir(format!("/proc/{}/fd", root.pid(name))).unwrap() {
+            let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+            assert!(!target.to_string_lossy().starts_with("pipe:"), "{name} holds {target:?}");
+        }
+    }
+}
+
+#[test]
+fn down_ends_nothing_that_up_did_not_start() {
+    let root = Root::new("reused-pid", POLLER);
+    assert!(root.up(&[]).status.success());
+    let (httpd, record) = (root.pid("httpd"), root.read("run/httpd.pid"));
+    // The pid of another process, with the start of the old one.
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    let stolen = record.replacen(&httpd, &other.id().to_string(), 1);
+    fs::write(root.dir.join("run/httpd.pid"), stolen).unwrap();
+    assert!(root.down(&[]).status.success());
+    assert!(other.try_wait().unwrap().is_none(), "down ended a bystander");
+    // The same process in another boot.
+    assert!(is_alive(&httpd));
+    let mut words = record.split_whitespace();
+    let (pid, start) = (words.next().unwrap(), words.next().unwrap());
+    fs::write(root.dir.join("run/httpd.pid"), format!("{pid} {start} another-boot\n")).unwrap();
+    assert!(root.down(&[]).status.success());
+    assert!(is_alive(&httpd));
+    fs::write(root.dir.join("run/httpd.pid"), &record).unwrap();
+    assert!(root.down(&[]).status.success());
+    assert!(!is_alive(&httpd));
+    let _ = other.kill();
+    let _ = other.wait();
+}
+
+#[test]
+fn a_daemon_that_ignores_sigterm_is_killed() {
+    let root = Root::new("stubborn", STUBBORN_POLLER);
+    assert!(root.up(&[]).status.success());
+    let poller = root.pid("poller");
+    assert!(root.down(&[]).status.success());
+    assert!(!is_alive(&poller));
+}
+
+#[test]
+fn closed_makes_a_token_and_open_makes_none() {
+    let root = Root::new("closed", POLLER);
+    let output = root.up(&[]);
+    assert_eq!(root.read("run/admin.header"), "Authorization: Bearer cb_1_secret\n");
+    for name in ["run/admin.header", "run/admin.token"] {
+        let mode = fs::metadata(root.dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("curl -H @") && !shown.contains("cb_1_secret"), "{shown}");
+    assert!(root.read("state/registered").contains("\"token\":\"cb_1_secret\""));
+
+    let root = Root::new("open", POLLER);
+    assert!(root.up(&["--open", "--pace", "1s"]).status.success());
+    assert!(root.dir.join("state/open").exists());
+    assert!(!root.dir.join("run/admin.token").exists());
+    assert!(!root.read("state/registered").contains("token"));
+    assert!(root.read("run/poller.log").contains("args: --pace 1s"));
+}
+
+#[test]
+fn down_with_jobs_kills_them() {
+    let root = Root::new("jobs", POLLER);
+    assert!(root.up(&[]).status.success());
+    fs::create_dir(root.dir.join("state/jobs")).unwrap();
+    for id in ["lab-1.1", "lab-2.1"] {
+        fs::write(root.dir.join("state/jobs").join(id), "").unwrap();
+    }
+    assert!(root.down(&[]).status.success());
+    assert_eq!(fs::read_dir(root.dir.join("state/jobs")).unwrap().count(), 2);
+    assert!(root.down(&["--jobs"]).status.success());
+    assert_eq!(fs::read_dir(root.dir.join("state/jobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_update_leaves_running_programs_and_settings_alone() {
+    let root = Root::new("update", POLLER);
+    assert!(root.up(&[]).status.success());
+    fs::write(root.dir.join("corkboard.conf"), "cores = 1\n").unwrap();
+    let poller = root.pid("poller");
+    let program = root.programs.join("poller");
+    fs::write(&program, format!("{POLLER}# newer\n")).unwrap();
+    assert!(root.up(&[]).status.success());
+    assert!(root.read("bin/poller").ends_with("# newer\n"));
+    assert_eq!(root.read("corkboard.conf"), "cores = 1\n");
+    assert_eq!(root.pid("poller"), poller);
+    assert!(is_alive(&poller));
+}
+
+#[test]
+fn options_are_checked_and_explained() {
+    let root = Root::new("options", POLLER);
+    for name in ["up", "down", "demo", "test"] {
+        let help = root.script(name, &["--help"]);
+        assert!(help.status.success());
+        assert!(String::from_utf8_lossy(&help.stdout).contains(&format!("usage: scripts/{name}")));
+        assert_eq!(root.script(name, &["--nonsense"]).status.code(), Some(2));
+    }
+    assert_eq!(root.script("up", &["--port", "0"]).status.code(), Some(2));
+    assert_eq!(root.script("up", &["--port"]).status.code(), Some(2));
+    // A link to a script finds its root, too.
+    let link = root.dir.join("link");
+    symlink(format!("{SOURCE}/scripts/up"), &link).unwrap();
+    assert!(Command::new(link).arg("--help").output().unwrap().status.success());
+}
+
+#[test]
+fn a_taken_port_is_said_or_passed_over() {
+    let root = Root::new("port", POLLER);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let refused = root.up(&["--port", &port]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("did not start"));
+    // One that was used here before and is taken now.
+    fs::write(root.dir.join("run/port"), &port).unwrap();
+    assert!(root.up(&[]).status.success());
+    assert_ne!(root.port().to_string(), port);
+}
+
+#[test]
+fn another_address_is_warned_about() {
+    let root = Root::new("bind", POLLER);
+    let output = root.up(&["--bind", "0.0.0.0"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unencrypted"));
+    assert!(root.read("run/url").starts_with("http://127.0.0.1:"));
+}
