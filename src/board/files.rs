@@ -128,8 +128,17 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Puts a file in place of another, whole and durable, or leaves the old one.
 /// `tmp` is the directory to prepare it in, on the same file system.
 pub fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with_mode(tmp, path, bytes, MODE)
+}
+
+/// [`replace`], readable by the owner alone.
+pub fn replace_secret(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with_mode(tmp, path, bytes, SECRET_MODE)
+}
+
+fn replace_with_mode(tmp: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let prepared = tmp.join(random_name()?);
-    let file = create(&prepared, bytes)?;
+    let file = create_with_mode(&prepared, bytes, mode)?;
     let placed = sync(&file, &prepared).and_then(|()| fs::rename(&prepared, path).at(path));
     if placed.is_err() {
         let _ = fs::remove_file(&prepared); // the first error is the one to report

@@ -50,7 +50,7 @@ pub fn is_open(root: &Root) -> bool {
 /// Stores a new token's record. Durable when this returns.
 pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
     let path = token_path(root, &record.id)?;
-    let fresh = files::publish(&root.state("tokens"), &path, &files::json_line(record)?, true)?;
+    let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
     if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
 }
 
@@ -114,7 +114,7 @@ pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
             ));
         }
         let secret = format!("{}\n", files::random_hex::<32>()?);
-        files::publish(&root.state("secrets"), &path, secret.as_bytes(), true)?;
+        files::publish(&tmp(root), &path, secret.as_bytes(), true)?;
     }
     Err(Error::new(Kind::Internal, format!("{}: it keeps vanishing", path.display())))
 }
@@ -135,12 +135,16 @@ pub fn set_node_token(root: &Root, node: &str, token: Option<&str>) -> Result<()
     }
     let dir = root.state("secrets/nodes");
     let path = dir.join(node);
-    files::remove(&path)?;
     match token {
-        Some(token) => {
-            files::publish(&root.state("secrets"), &path, format!("{token}\n").as_bytes(), true)
-                .map(|_| ())
+        Some(token) => files::replace_secret(&tmp(root), &path, format!("{token}\n").as_bytes()),
+        None => {
+            files::remove(&path)?;
+            files::sync_dir(&dir)
         }
-        None => files::sync_dir(&dir),
     }
+}
+
+/// Where secrets are prepared: not in their own directories, where every name counts.
+fn tmp(root: &Root) -> PathBuf {
+    root.state("scheduler/tmp")
 }
