@@ -8,7 +8,9 @@
 //! - [`batches`]: many cards in one commit.
 //! - [`nodes`]: the node records of the head.
 //! - [`runs`]: a node's board, `state/processor`.
+//! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
+//! - [`watch`]: waiting for files to change.
 //! - [`vault`]: `state/open`, tokens and secrets.
 
 pub mod batches;
@@ -20,4 +22,6 @@ pub mod nodes;
 pub mod numbers;
 pub mod root;
 pub mod runs;
+pub mod slots;
 pub mod vault;
+pub mod watch;

@@ -15,3 +15,7 @@ pub mod board;
 pub mod cgi;
 
 pub mod auth;
+
+pub mod tokens;
+
+pub mod processor;

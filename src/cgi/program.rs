@@ -128,8 +128,8 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
     }
 }
 
-/// Words as a request: `jobs 2 status wait=5`.
-fn command(program: &Program, args: &[String]) -> Result<i32> {
+/// Words as a request: `jobs 2 status wait=5`. Returns the exit code.
+pub fn command(program: &Program, args: &[String]) -> Result<i32> {
     let mut path = Vec::new();
     let mut query = Vec::new();
     let mut method = None;

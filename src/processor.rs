@@ -1,0 +1,45 @@
+//! The node: accepts jobs, runs them, and tells what became of them.
+//!
+//! - [`accept`]: jobs come in.
+//! - [`status`], [`log`], [`info`]: what is known.
+//! - [`kill`], [`ack`]: what others want of a job.
+//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job),
+//!   `child` (fork and exec), `capture` (output), `tree` (processes).
+//! - [`start`]: starts supervisors.
+//! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
+//! - `routes`, `words`: the program's two faces.
+
+pub mod accept;
+pub mod ack;
+mod capture;
+pub mod check;
+mod child;
+mod claim;
+pub mod cleanup;
+pub mod info;
+pub mod kill;
+pub mod log;
+mod routes;
+mod run;
+pub mod start;
+pub mod status;
+mod supervise;
+pub mod sweep;
+mod tree;
+mod words;
+
+use crate::cgi::{self, Program};
+
+const PROGRAM: Program = Program {
+    name: "processor",
+    about: "runs jobs on this machine, records their status and their output",
+    routes: routes::ROUTES,
+    words: words::words,
+    own_help: &[&["jobs", "new"], &["job", "new"], &["check"]],
+    words_help: words::HELP,
+};
+
+/// The program; returns its exit code.
+pub fn main() -> i32 {
+    cgi::run(&PROGRAM)
+}
