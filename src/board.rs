@@ -5,14 +5,20 @@
 //! - [`lock`]: flock with a deadline.
 //! - [`numbers`]: job numbers and the cluster's name.
 //! - [`cards`]: the head's board, `state/scheduler`.
+//! - [`attic`]: removing what need not be kept.
+//! - [`audit`]: walks the board for `scheduler check`.
 //! - [`batches`]: many cards in one commit.
 //! - [`nodes`]: the node records of the head.
+//! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
-//! - [`watch`]: waiting for files to change.
+//! - [`uploads`]: files that came with a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
+//! - [`watch`]: waiting for a change.
 
+pub mod attic;
+pub mod audit;
 pub mod batches;
 pub mod cards;
 pub mod feed;
@@ -20,8 +26,10 @@ pub mod files;
 pub mod lock;
 pub mod nodes;
 pub mod numbers;
+pub mod poller_lock;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod uploads;
 pub mod vault;
 pub mod watch;

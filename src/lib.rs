@@ -19,3 +19,15 @@ pub mod auth;
 pub mod tokens;
 
 pub mod processor;
+
+pub mod driver;
+
+pub mod placement;
+
+pub mod attempts;
+
+pub mod poller;
+
+pub mod scheduler;
+
+pub mod nodemgr;

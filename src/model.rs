@@ -2,6 +2,7 @@
 
 pub mod card;
 pub mod ids;
+pub mod log;
 pub mod node;
 pub mod outcome;
 pub mod request;

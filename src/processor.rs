@@ -1,7 +1,7 @@
 //! The node: accepts jobs, runs them, and tells what became of them.
 //!
 //! - [`accept`]: jobs come in.
-//! - [`status`], [`log`], [`info`]: what is known.
+//! - [`status`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job),
 //!   `child` (fork and exec), `capture` (output), `tree` (processes).
@@ -16,8 +16,10 @@ pub mod check;
 mod child;
 mod claim;
 pub mod cleanup;
+pub mod files;
 pub mod info;
 pub mod kill;
+pub mod list;
 pub mod log;
 mod routes;
 mod run;

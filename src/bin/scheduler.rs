@@ -1,3 +1,5 @@
+//! See `corkboard::scheduler`.
+
 fn main() {
-    println!("hi")
+    std::process::exit(corkboard::cgi::run(&corkboard::scheduler::PROGRAM));
 }

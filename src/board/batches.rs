@@ -44,6 +44,10 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     }
     let prepared = cards.path("tmp").join(name(range.0, range.1));
     let file = files::create(&prepared, &bytes)?;
+    // Locked before the first claim: a claim whose batch is not locked is an abandoned one.
+    if !lock::try_lock(&file).at(&prepared)? {
+        return Err(Error::new(Kind::Internal, format!("{} is locked", prepared.display())));
+    }
     let claims = match who {
         Some(who) => claim_all(cards, all, who)?,
         None => Claims::All(Vec::new()),
@@ -56,9 +60,6 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
         }
     };
     let commit = || -> Result<()> {
-        if !lock::try_lock(&file).at(&prepared)? {
-            return Err(Error::new(Kind::Internal, format!("{} is locked", prepared.display())));
-        }
         files::sync(&file, &prepared)?;
         if !claims.is_empty() {
             sync.dir(&cards.path("requests"));
@@ -140,12 +141,33 @@ pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
     Ok(committed(cards)?.iter().any(|(first, last)| (*first..=*last).contains(&job)))
 }
 
-/// Whether a batch was committed: its file is in the queue, or this card of it has left `tmp/`.
-pub(super) fn is_committed(cards: &Cards, range: (u64, u64), job: u64) -> Result<bool> {
-    let exists = |path: PathBuf| -> Result<bool> {
-        Ok(files::gone_is_fine(fs::metadata(&path)).at(&path)?.is_some())
-    };
-    Ok(exists(path(cards, range))? || !exists(cards.path("tmp").join(name(range.0, range.1)))?)
+/// What became of a batch that claimed request ids.
+pub(super) enum Fate {
+    /// It was accepted.
+    Committed,
+    /// Its submitter is at work.
+    Pending,
+    /// Its submitter died before the commit: its claims mean nothing.
+    Abandoned,
+}
+
+/// The fate of the batch to which a card belongs that has claimed a request id.
+pub(super) fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
+    // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
+    let prepared = cards.path("tmp").join(name(range.0, range.1));
+    if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {
+        if !lock::try_lock(&file).at(&prepared)? {
+            return Ok(Fate::Pending);
+        }
+        if files::gone_is_fine(fs::metadata(&prepared)).at(&prepared)?.is_some() {
+            return Ok(Fate::Abandoned);
+        }
+    }
+    let path = path(cards, range);
+    let committed = files::gone_is_fine(fs::metadata(&path)).at(&path)?.is_some()
+        || card.column() == Column::Done
+        || cards.look(card.job())?.is_some();
+    Ok(if committed { Fate::Committed } else { Fate::Abandoned })
 }
 
 /// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
@@ -164,7 +186,7 @@ pub fn recover(cards: &Cards) -> Result<usize> {
             let _lock = cards.lock()?;
             for line in lines {
                 let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
-                written += usize::from(restore(cards, accepted.job, line)?);
+                written += usize::from(restore(cards, &accepted, line)?);
             }
         }
         // syncfs: the cards were written by the submitter, whose files are not open here.
@@ -175,7 +197,8 @@ pub fn recover(cards: &Cards) -> Result<usize> {
 }
 
 /// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.
-fn restore(cards: &Cards, job: u64, line: &[u8]) -> Result<bool> {
+fn restore(cards: &Cards, accepted: &Accepted, line: &[u8]) -> Result<bool> {
+    let job = accepted.job;
     for column in [Column::Queue, Column::Running, Column::Done] {
         if let Some(bytes) = files::read(&cards.card_path(column, job))? {
             if column != Column::Queue || Card::parse(&bytes).is_ok() {
@@ -191,6 +214,17 @@ fn restore(cards: &Cards, job: u64, line: &[u8]) -> Result<bool> {
         let mut line = line.to_vec();
         line.push(b'\n');
         files::create(&prepared, &line)?;
+        relink_claim(cards, accepted)?;
     }
     files::rename_new(&prepared, &cards.card_path(Column::Queue, job))
+}
+
+/// Lets a claim name the card that was written anew: one inode with two names.
+fn relink_claim(cards: &Cards, accepted: &Accepted) -> Result<()> {
+    let claim = cards.claim_path(&accepted.by, &accepted.request_id);
+    if files::read(&claim)?.is_some() {
+        files::remove(&claim)?;
+        files::link_new(&cards.prepared(accepted.job), &claim)?;
+    }
+    Ok(())
 }

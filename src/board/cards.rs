@@ -6,10 +6,13 @@
 //! inode in `requests/`, so that the same request can be found, and finished, by whoever repeats it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+use super::batches::{self, Fate};
 use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::numbers;
@@ -76,6 +79,17 @@ impl<'r> Cards<'r> {
             Column::Running => "running",
             Column::Done => "done",
         })
+    }
+
+    /// The directory of the nodes' records.
+    pub fn nodes_path(&self) -> PathBuf {
+        self.path("nodes")
+    }
+
+    /// When a card last came to `queue/` or `running/`, or left it.
+    pub fn changed_at(&self, column: Column) -> Result<SystemTime> {
+        let path = self.column_path(column);
+        fs::metadata(&path).and_then(|meta| meta.modified()).at(&path)
     }
 
     pub(super) fn prepared(&self, job: u64) -> PathBuf {
@@ -161,10 +175,14 @@ impl<'r> Cards<'r> {
         let card = read(claim)?;
         let job = card.job();
         if let Some(batch) = card.accepted.batch {
-            if !super::batches::is_committed(self, batch, job)? {
-                return Err(gone());
-            }
-            return Ok(card);
+            return match batches::fate(self, batch, &card)? {
+                Fate::Committed => Ok(card),
+                Fate::Pending => Err(gone()),
+                Fate::Abandoned => {
+                    files::remove(claim)?;
+                    Err(gone())
+                }
+            };
         }
         self.publish_prepared(job)?;
         if self.look(job)?.is_none() {
@@ -181,6 +199,38 @@ impl<'r> Cards<'r> {
         sync.dir(&self.path("queue"));
         sync.commit()?;
         read(claim)
+    }
+
+    /// The card that has claimed this request id, if one has.
+    pub fn claimed(&self, who: &str, request_id: &str) -> Result<Option<Card>> {
+        let claim = self.claim_path(who, request_id);
+        match files::read(&claim)? {
+            Some(_) => self.finish_claim(&claim).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
+    /// Returns how many.
+    pub fn recover_prepared(&self) -> Result<usize> {
+        let mut recovered = 0;
+        for job in card_numbers(&self.path("tmp"))? {
+            let path = self.prepared(job);
+            let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
+            if meta.nlink() < 2 {
+                continue; // not claimed: nobody was told of it, nobody can ask for it
+            }
+            let bytes = files::read(&path)?.unwrap_or_default();
+            let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
+            if single {
+                self.publish_prepared(job)?;
+                recovered += 1;
+            }
+        }
+        if recovered > 0 {
+            files::sync_dir(&self.path("queue"))?;
+        }
+        Ok(recovered)
     }
 
     /// Records children of a job. Before their cards are published: a number without a card is
@@ -207,7 +257,7 @@ impl<'r> Cards<'r> {
 
     /// The column that a card lies in, and its bytes. Without the lock a card on the move can be
     /// missed.
-    fn look(&self, job: u64) -> Result<Option<(Column, Vec<u8>)>> {
+    pub(super) fn look(&self, job: u64) -> Result<Option<(Column, Vec<u8>)>> {
         for column in COLUMNS {
             if let Some(bytes) = files::read(&self.card_path(column, job))? {
                 return Ok(Some((column, bytes)));
@@ -325,7 +375,7 @@ impl<'r> Cards<'r> {
     /// Puts a card that cannot be read aside, unless a batch can still restore it.
     fn quarantine(&self, column: Column, job: u64) -> Error {
         let from = self.card_path(column, job);
-        let restorable = super::batches::covers(self, job).unwrap_or(true);
+        let restorable = batches::covers(self, job).unwrap_or(true);
         if restorable {
             return Error::new(Kind::Unavailable, format!("job {job} is being recovered"));
         }

@@ -108,8 +108,8 @@ pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage
         }
         // Watched before the last look, so that nothing falls between look and wait.
         match &watch {
-            None => watch = Some(Watch::new(&[&path])),
-            Some(watch) if watch.wait(deadline) => {}
+            None => watch = Some(Watch::on(&[&path])),
+            Some(watch) if watch.wait_until(deadline) => {}
             Some(_) => return Ok(page),
         }
     }

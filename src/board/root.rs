@@ -119,6 +119,16 @@ impl Root {
         self.state.join(name)
     }
 
+    /// The base URL under which jobs reach `/scheduler/…`: the setting, else what `scripts/up`
+    /// wrote to `run/url`; `None` without a server.
+    pub fn advertised(&self) -> Result<Option<String>> {
+        if let Some(url) = &self.settings.advertise {
+            return Ok(Some(url.clone()));
+        }
+        let written = super::files::read(&self.dir.join("run/url"))?;
+        Ok(written.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string()))
+    }
+
     /// The path of one of this root's programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("cgi-bin").join(name)

@@ -1,61 +1,100 @@
-//! Waiting for files to change: inotify as a hint, a look every second as the truth.
+//! Waiting for a change. Wake-ups are hints: whoever waits looks again, woken or not.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use std::os::fd::AsFd;
+
+use super::cards::Cards;
+use crate::error::{At, Result};
+use crate::model::card::Column;
 
 /// Longest time between two looks, whatever inotify says.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Watches files and directories. Where the kernel has no watch to give, every wait is a short
-/// sleep: slower, and right all the same.
+/// inotify watches; without any (the kernel's limits are reached) it just sleeps.
 #[derive(Debug)]
 pub struct Watch {
     inotify: Option<Inotify>,
 }
 
 impl Watch {
-    /// Watches these from now on; those that do not exist are left out.
-    pub fn new(paths: &[&Path]) -> Watch {
+    /// Watches nothing yet.
+    pub fn new() -> Watch {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        let inotify = Inotify::init(flags).ok();
-        let watch = Watch { inotify };
+        Watch { inotify: Inotify::init(flags).ok() }
+    }
+
+    /// Watches a card. The watch is on its inode, so it follows the card through its columns.
+    pub fn on_card(cards: &Cards, job: u64) -> Result<Watch> {
+        let watch = Watch::new();
+        for column in [Column::Queue, Column::Running, Column::Done] {
+            let path = cards.card_path(column, job);
+            if watch.add(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF) {
+                break;
+            }
+        }
+        Ok(watch)
+    }
+
+    /// Watches files, and directories with what lies in them.
+    pub fn on(paths: &[&Path]) -> Watch {
+        let watch = Watch::new();
         for path in paths {
-            watch.add(path);
+            watch.add(
+                path,
+                AddWatchFlags::IN_MODIFY
+                    | AddWatchFlags::IN_CREATE
+                    | AddWatchFlags::IN_MOVED_TO
+                    | AddWatchFlags::IN_MOVE_SELF,
+            );
         }
         watch
     }
 
-    /// Watches one more.
-    pub fn add(&self, path: &Path) {
-        if let Some(inotify) = &self.inotify {
-            let what = AddWatchFlags::IN_MODIFY
-                | AddWatchFlags::IN_CREATE
-                | AddWatchFlags::IN_MOVED_TO
-                | AddWatchFlags::IN_MOVE_SELF;
-            let _ = inotify.add_watch(path, what); // a hint only
-        }
+    /// Waits until something may have changed, for [`LOOK_EVERY`] at most and not past the
+    /// deadline. `false` once that has passed.
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An error of the hint leaves the look.
+        !left.is_zero() && self.wait(left.min(LOOK_EVERY)).is_ok()
     }
 
-    /// Waits until something may have changed, at most until `deadline`. `false` once that has
-    /// passed.
-    pub fn wait(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
+    /// Watches a path; `false` if that is not possible.
+    pub fn add(&self, path: &Path, flags: AddWatchFlags) -> bool {
+        self.inotify.as_ref().is_some_and(|inotify| inotify.add_watch(path, flags).is_ok())
+    }
+
+    /// Waits for anything, at most so long, and forgets what it was.
+    pub fn wait(&self, at_most: Duration) -> Result<()> {
+        self.events(at_most).map(|_| ())
+    }
+
+    /// Waits for events, at most so long. Empty: nothing came.
+    pub fn events(&self, at_most: Duration) -> Result<Vec<InotifyEvent>> {
+        let Some(inotify) = &self.inotify else {
+            std::thread::sleep(at_most.min(Duration::from_millis(100)));
+            return Ok(Vec::new());
+        };
+        let millis = u16::try_from(at_most.as_millis()).unwrap_or(u16::MAX).max(1);
+        let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(0) | Err(nix::Error::EINTR) => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(e) => return Err(e).at("inotify"),
         }
-        match &self.inotify {
-            Some(inotify) => {
-                let pause = left.min(LOOK_EVERY).as_millis() as u16 + 1;
-                let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut fds, PollTimeout::from(pause)); // interrupted: look
-                let _ = inotify.read_events(); // what it was does not matter
-            }
-            None => std::thread::sleep(left.min(Duration::from_millis(50))),
+        match inotify.read_events() {
+            Ok(events) => Ok(events),
+            Err(nix::Error::EAGAIN) => Ok(Vec::new()),
+            Err(e) => Err(e).at("inotify"),
         }
-        true
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch::new()
     }
 }

@@ -175,8 +175,8 @@ pub fn command(program: &Program, args: &[String]) -> Result<i32> {
         several if several.contains(&Method::Get) => Method::Get,
         _ => first,
     });
-    let needs_body =
-        program.routes.iter().any(|r| r.body && r.method == method && route::fits(r, &probe.path));
+    let needs_body = route::candidates(program.routes, &probe.path)
+        .any(|(route, _)| route.body && route.method == method);
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
     let root = Root::find()?;
     let who = auth::from_command(&root)?;

@@ -38,7 +38,7 @@ pub struct Accepted {
 /// this returns; on an error of the whole nothing is known, and repeating it is safe.
 pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>>> {
     let runs = Runs::new(root);
-    let total = info::total(root);
+    let total = info::total(root)?;
     let mut sync = Sync { set: SyncSet::new(), jobs: 0 };
     let mut results = Vec::with_capacity(requests.len());
     // The queue is in the order of these times, so each is its own.
@@ -115,11 +115,7 @@ fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> 
     }
     Err(Error::new(
         Kind::Unprocessable,
-        format!(
-            "the job needs {}, this node has {} in all",
-            spec.resources.human(),
-            total.human()
-        ),
+        format!("the job needs {}, this node has {} in all", spec.resources.human(), total.human()),
     ))
 }
 
@@ -128,8 +124,5 @@ fn compare(runs: &Runs, new: &NewRun) -> Result<()> {
     if runs.request(&new.id)? == new.request {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Unprocessable,
-        format!("{} was accepted with another request", new.id),
-    ))
+    Err(Error::new(Kind::Unprocessable, format!("{} was accepted with another request", new.id)))
 }

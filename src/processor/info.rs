@@ -26,11 +26,12 @@ pub struct Info {
 }
 
 /// What is given to jobs: as set, else what the machine has.
-pub fn total(root: &Root) -> Resources {
-    let cores = root.settings.cores.unwrap_or_else(|| {
-        available_parallelism().map_or(1, |count| count.get() as u64)
-    });
-    Resources { cores, memory: root.settings.memory.unwrap_or_else(memory) }
+pub fn total(root: &Root) -> Result<Resources> {
+    let cores = root
+        .settings
+        .cores
+        .unwrap_or_else(|| available_parallelism().map_or(1, |count| count.get() as u64));
+    Ok(Resources { cores, memory: root.settings.memory.unwrap_or_else(memory) })
 }
 
 /// The machine's memory in bytes; 0 if that cannot be told.
@@ -52,7 +53,7 @@ pub fn info(root: &Root) -> Result<Info> {
         let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
         running += usize::from(!ended);
     }
-    let total = total(root);
+    let total = total(root)?;
     Ok(Info {
         resources: total,
         free: total.minus(&slots::used(&seen, None)),

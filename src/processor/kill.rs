@@ -101,7 +101,8 @@ fn wake(runs: &Runs, id: &str) -> Result<()> {
     let pid_of = |number: Option<u64>| -> Result<Option<(u64, i32)>> {
         Ok(slots::all(runs)?.into_iter().find_map(|slot| {
             let wanted = slot.live && number.is_none_or(|number| number == slot.number);
-            let record = slot.record.filter(|record| wanted && record.jobs.iter().any(|j| j == id))?;
+            let record =
+                slot.record.filter(|record| wanted && record.jobs.iter().any(|j| j == id))?;
             Some((slot.number, record.pid))
         }))
     };

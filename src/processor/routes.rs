@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
-use super::status::Filter;
-use super::{ack, info, kill, log, status};
+use super::list::{self, Filter};
+use super::{ack, files as work, info, kill, log, status};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::runs::Runs;
@@ -16,6 +16,7 @@ use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::log::LogQuery;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::request::Spec;
 use crate::tokens;
@@ -44,7 +45,7 @@ pub const ROUTES: &[Route] = &[
         "jobs",
         &["state", "pid", "start", "limit", "format"],
         "ids, one a line, the newest first; format=json for statuses",
-        list,
+        all,
     ),
     get("jobs/status", &["ids"], "statuses of several jobs: ids=A,B,C", statuses),
     get("jobs/:id", &[], "the request and the status", record),
@@ -78,7 +79,12 @@ pub const ROUTES: &[Route] = &[
     get("info", &[], "what the node has, and has free", |call| {
         Response::json(&info::info(call.root)?)
     }),
-    get("events", &["since", "wait"], "what changed since a cursor; without one, the cursor", events),
+    get(
+        "events",
+        &["since", "wait"],
+        "what changed since a cursor; without one, the cursor",
+        events,
+    ),
     tokens::LIST,
     tokens::NEW,
     tokens::REMOVE,
@@ -117,9 +123,10 @@ fn new(call: &Call) -> Result<Response> {
     let (id, request) = with_id(json)?;
     let answer = request.clone();
     let run = NewRun { id: id.clone(), request, uploads };
-    let accepted = accept(call.root, vec![run])?.into_iter().next().unwrap_or_else(|| {
-        Err(Error::new(Kind::Internal, "no answer for the job"))
-    })?;
+    let accepted = accept(call.root, vec![run])?
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
     let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
     let response = match wait {
         None => Response::json(&answer)?,
@@ -185,7 +192,7 @@ fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
     )
 }
 
-fn list(call: &Call) -> Result<Response> {
+fn all(call: &Call) -> Result<Response> {
     let state = call.request.param("state").map(|text| {
         serde_json::from_value(json!(text))
             .map_err(|_| Error::bad("state must be queued, running or stopped"))
@@ -196,7 +203,7 @@ fn list(call: &Call) -> Result<Response> {
         start: call.request.number("start")?,
         limit: Some(call.request.number("limit")?.unwrap_or(1000)),
     };
-    let found = status::list(call.root, &filter)?;
+    let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
         Some("json") => Response::json(&found),
         None | Some("text") => {
@@ -241,43 +248,42 @@ fn one_status(call: &Call) -> Result<Response> {
 
 fn output(call: &Call) -> Result<Response> {
     let id = call.value(0);
-    let root = call.root;
-    let stream = log::stream(root, id, call.request.param("stream"))?;
-    let offset = call.request.number("offset")?.unwrap_or(0);
-    let tail: Option<u64> = call.request.number("tail")?;
-    let limit = call.request.number("limit")?;
-    if call.request.switch("follow")? {
-        if limit.is_some() {
-            return Err(Error::bad("limit and follow exclude each other"));
-        }
-        let begin = match tail {
-            Some(_) => {
-                let part = log::read(root, id, stream, offset, None, tail)?;
-                part.next - part.bytes.len() as u64
-            }
-            None => offset,
-        };
-        let (root, id) = (root.clone(), id.to_string());
-        return Ok(Response::stream(
+    let stream = call.request.param("stream").map(str::to_string);
+    let query = LogQuery {
+        stream: stream.clone(),
+        offset: call.request.number("offset")?.unwrap_or(0),
+        limit: call.request.number("limit")?,
+        tail: call.request.number("tail")?,
+    };
+    let follow = call.request.switch("follow")?;
+    if follow && query.limit.is_some() {
+        return Err(Error::bad("limit and follow exclude each other"));
+    }
+    // Also where it is followed: what is wrong with the request is said before the stream.
+    let piece = log::read(call.root, id, &query)?;
+    let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };
+    let response = if follow {
+        let (root, id) = (call.root.clone(), id.to_string());
+        Response::stream(
             "text/plain; charset=utf-8",
             Box::new(move |out| {
-                log::follow(&root, &id, stream, begin, LONGEST_WAIT, out).map(|_| ())
+                let end = log::follow(&root, &id, stream.as_deref(), offset, LONGEST_WAIT, out);
+                end.map(|_| ())
             }),
         )
-        .header("X-Corkboard-Offset", begin.to_string()));
-    }
-    let part = log::read(root, id, stream, offset, limit, tail)?;
-    Ok(Response::text(part.bytes).header("X-Corkboard-Offset", part.next.to_string()))
+    } else {
+        Response::text(piece.bytes)
+    };
+    Ok(response.header("X-Corkboard-Offset", offset.to_string()))
 }
 
 fn work_files(call: &Call) -> Result<Response> {
-    let names = log::work_files(call.root, call.value(0))?;
+    let names = work::names(call.root, call.value(0))?;
     Response::json(&json!({"files": names}))
 }
 
 fn work_file(call: &Call) -> Result<Response> {
-    let limit = call.root.settings.max_body;
-    let bytes = log::work_file(call.root, call.value(0), call.value(1), limit)?;
+    let bytes = work::read(call.root, call.value(0), call.value(1))?;
     Ok(Response::bytes("application/octet-stream", bytes))
 }
 

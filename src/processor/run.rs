@@ -204,8 +204,7 @@ impl Supervisor<'_> {
             self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
         };
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
-        let stamped =
-            story.append(std::slice::from_ref(&line)).and_then(|()| self.gate.open());
+        let stamped = story.append(std::slice::from_ref(&line)).and_then(|()| self.gate.open());
         if let Err(error) = stamped {
             // It is our own child and not waited for: the pid is still its own.
             let _ = nix::sys::signal::kill(child.pid, Signal::SIGKILL);

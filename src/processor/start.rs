@@ -27,7 +27,7 @@ pub fn poke(root: &Root) -> Result<bool> {
 /// Room that no supervisor uses.
 pub fn free(root: &Root) -> Result<Resources> {
     let seen = slots::all(&Runs::new(root))?;
-    Ok(super::info::total(root).minus(&slots::used(&seen, None)))
+    Ok(super::info::total(root)?.minus(&slots::used(&seen, None)))
 }
 
 /// Starts a supervisor that is nobody's child: what is started here forks once more and ends.

@@ -116,7 +116,7 @@ impl<'r> Supervisor<'r> {
             runs: Runs::new(root),
             boot: boot_id()?,
             user: user(),
-            total: super::info::total(root),
+            total: super::info::total(root)?,
             slot: None,
             resources: Resources::NONE,
             queue: VecDeque::new(),
@@ -147,7 +147,8 @@ impl<'r> Supervisor<'r> {
                 }
             }
             let quick = begun.elapsed() < SHARE_SYNC * count.max(1) / 2;
-            self.batch = if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
+            self.batch =
+                if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
         }
         Ok(())
     }
@@ -175,7 +176,8 @@ fn user() -> User {
     let uid = nix::unistd::geteuid().to_string();
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let known = passwd.lines().map(|line| line.split(':').collect::<Vec<&str>>()).find_map(|f| {
-        (*f.get(2)? == uid).then_some(User { name: (*f.first()?).into(), home: (*f.get(5)?).into() })
+        (*f.get(2)? == uid)
+            .then_some(User { name: (*f.first()?).into(), home: (*f.get(5)?).into() })
     });
     known.unwrap_or_else(|| User { name: uid, home: "/".into() })
 }

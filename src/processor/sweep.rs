@@ -148,7 +148,10 @@ fn kill_remains(id: &str, pid: i32, ticks: u64) -> Result<()> {
         if Instant::now() >= deadline {
             return Err(Error::new(
                 Kind::Unavailable,
-                format!("a process of {id}, whose supervisor died, does not end: {}", remains[0].pid),
+                format!(
+                    "a process of {id}, whose supervisor died, does not end: {}",
+                    remains[0].pid
+                ),
             ));
         }
         for process in &remains {

@@ -129,9 +129,8 @@ fn request(matches: &ArgMatches) -> Result<Value> {
     }
     if let Some(path) = matches.get_one::<String>("environment").map(PathBuf::from) {
         let bytes = std::fs::read(&path).at(&path)?;
-        let environment: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::bad(format!("{}: not an object of texts: {e}", path.display()))
-        })?;
+        let environment: BTreeMap<String, String> = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::bad(format!("{}: not an object of texts: {e}", path.display())))?;
         request["environment"] = json!(environment);
     }
     Ok(request)
@@ -139,10 +138,9 @@ fn request(matches: &ArgMatches) -> Result<Value> {
 
 /// Prints the job's output until it has ended; the exit code is the job's own.
 fn wait(root: &Root, id: &str) -> Result<i32> {
-    let stream = log::stream(root, id, None)?;
     let mut offset = 0;
     loop {
-        offset = log::follow(root, id, stream, offset, LOOK, &mut io::stdout().lock())?;
+        offset = log::follow(root, id, None, offset, LOOK, &mut io::stdout().lock())?;
         let status = status::of(root, id)?;
         if status.state == RunState::Stopped {
             let outcome = status.outcome();

@@ -1,0 +1,160 @@
+//! Attempts: what is sent to a node, and what its reports do to the card.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::auth;
+use crate::board::cards::{CARDS_PER_LOCK, Cards, Changed};
+use crate::board::files::SyncSet;
+use crate::board::root::Root;
+use crate::board::{numbers, uploads, vault};
+use crate::driver::Run;
+use crate::error::{Kind, Result};
+use crate::model::card::{Attempt, Card, State, What};
+use crate::model::ids::NodejobId;
+use crate::model::node::Node;
+use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::request::NODE_FIELDS;
+
+/// The line that places a card on a node: its next attempt.
+pub fn place(root: &Root, card: &Card, node: &Node) -> Result<What> {
+    let attempt = card.attempts.last().map_or(1, |last| last.attempt + 1);
+    let id = NodejobId { cluster: numbers::cluster(root)?, job: card.job(), attempt };
+    Ok(What::Placed {
+        attempt,
+        node: node.name.clone(),
+        nodejob: id.to_string(),
+        driver: node.driver,
+        uri: node.uri.clone(),
+    })
+}
+
+/// What the node of a card's attempt is sent. The same at every repeat, unless the address at
+/// which this head can be reached has changed.
+pub fn run(root: &Root, card: &Card, attempt: &Attempt) -> Result<Run> {
+    let mut request: Map<String, Value> = card
+        .accepted
+        .request
+        .iter()
+        .filter(|(field, _)| NODE_FIELDS.contains(&field.as_str()) && *field != "action")
+        .map(|(field, value)| (field.clone(), value.clone()))
+        .collect();
+    let mut environment: Map<String, Value> = card
+        .spec
+        .environment
+        .iter()
+        .filter(|(name, _)| !name.starts_with("CORKBOARD_"))
+        .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+        .collect();
+    let mut set = |name: &str, value: String| environment.insert(name.into(), value.into());
+    set("CORKBOARD_JOB", card.job().to_string());
+    if let Some(id) = NodejobId::parse(&attempt.nodejob) {
+        set("CORKBOARD_TOKEN", auth::attempt_key(&vault::attempt_secret(root)?, &id)?);
+    }
+    if let Some(url) = root.advertised()? {
+        set("CORKBOARD_URL", url);
+    }
+    request.insert("environment".into(), Value::Object(environment));
+    request.insert("request_id".into(), attempt.nodejob.clone().into());
+    Ok(Run {
+        id: attempt.nodejob.clone(),
+        request: Value::Object(request),
+        uploads: uploads::read_all(root, card.job())?,
+    })
+}
+
+/// What a node's reports about one job, in the order in which it made them, do to the card.
+pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
+    let mut card = card.clone();
+    let before = card.events.len();
+    for (id, report) in reports {
+        let outcome = report.outcome();
+        let what = match (card.is_current(id), report.state, outcome) {
+            (true, RunState::Running, _) if card.state == State::Placed => What::Running {
+                attempt: id.attempt,
+                pid: report.pid,
+                started: Some(report.at.clone()),
+            },
+            (true, RunState::Stopped, Some(outcome)) => {
+                card.after_attempt(id.attempt, outcome, false)
+            }
+            (false, RunState::Stopped, Some(outcome)) if is_news(&card, id, &outcome) => {
+                What::Late { attempt: id.attempt, outcome }
+            }
+            _ => continue,
+        };
+        card.apply(crate::model::card::Event::now(what));
+    }
+    card.events.drain(before..).map(|event| event.what).collect()
+}
+
+/// Whether a late report says what the card does not say yet. Nodes repeat themselves.
+fn is_news(card: &Card, id: &NodejobId, outcome: &Outcome) -> bool {
+    let known = card.attempts.iter().find(|a| a.attempt == id.attempt);
+    let told = card.events.iter().any(
+        |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
+    );
+    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told
+}
+
+/// What reports did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Cards that changed, as they are now.
+    pub cards: Vec<Card>,
+    /// Ids of results that are safe here now: the nodes may forget them.
+    pub safe: Vec<String>,
+    /// Ids that run though the head has given them up.
+    pub stale: Vec<String>,
+}
+
+/// Records reports of a node on the cards, all with one sync, and only then returns. Reports on
+/// jobs of other heads, and on jobs that are not on this board, change nothing.
+pub fn record(root: &Root, reports: Vec<RunStatus>) -> Result<Applied> {
+    let cluster = numbers::cluster(root)?;
+    let mut by_job: BTreeMap<u64, Vec<(NodejobId, RunStatus)>> = BTreeMap::new();
+    for report in reports {
+        let id = report.id.as_deref().and_then(NodejobId::parse);
+        if let Some(id) = id.filter(|id| id.cluster == cluster) {
+            by_job.entry(id.job).or_default().push((id, report));
+        }
+    }
+    let cards = Cards::new(root);
+    let mut applied = Applied::default();
+    let mut sync = SyncSet::new();
+    let jobs: Vec<_> = by_job.into_iter().collect();
+    for jobs in jobs.chunks(CARDS_PER_LOCK) {
+        let lock = cards.lock()?;
+        for (job, reports) in jobs {
+            match cards.change(&lock, *job, |card| Ok(decide(card, reports))) {
+                Ok(Changed { card, sync: changed }) => {
+                    note(&card, reports, &mut applied);
+                    if !changed.is_empty() {
+                        sync.merge(changed);
+                        applied.cards.push(card);
+                    }
+                }
+                // Cleaned up, or unreadable: nobody will ask for this result.
+                Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                    applied.safe.extend(reports.iter().map(|(id, _)| id.to_string()));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    sync.commit()?;
+    Ok(applied)
+}
+
+fn note(card: &Card, reports: &[(NodejobId, RunStatus)], applied: &mut Applied) {
+    for (id, report) in reports {
+        match report.state {
+            RunState::Stopped => applied.safe.push(id.to_string()),
+            _ if !card.is_current(id) && card.attempts.iter().any(|a| a.attempt == id.attempt) => {
+                applied.stale.push(id.to_string());
+            }
+            _ => {}
+        }
+    }
+}

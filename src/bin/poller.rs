@@ -1,0 +1,5 @@
+//! See `corkboard::poller`.
+
+fn main() {
+    std::process::exit(corkboard::poller::program::main());
+}

@@ -1,0 +1,157 @@
+//! Walks the head's board for `scheduler check`: what lies where, and what should not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::cards::{self, Cards};
+use super::files::{self, SyncSet};
+use super::root::{Root, TREE};
+use crate::error::Result;
+use crate::model::card::{Card, Column};
+use crate::model::ids;
+use crate::model::node::Node;
+
+/// Something in a column.
+#[derive(Debug)]
+pub enum Entry {
+    /// A card by its name.
+    Card {
+        /// Where it lies.
+        column: Column,
+        /// Whose it is, by its name.
+        job: u64,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Something else.
+    Stray {
+        /// Its path.
+        path: PathBuf,
+        /// Why it is wrong there.
+        why: String,
+    },
+}
+
+/// Checks the directories themselves: there, and closed to those who should not look.
+pub fn tree(root: &Root) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for (name, mode) in TREE {
+        let path = root.state(name);
+        match fs::metadata(&path) {
+            Err(e) => wrong.push(format!("{}: {}", path.display(), crate::error::reason(&e))),
+            Ok(meta) if !meta.is_dir() => {
+                wrong.push(format!("{}: not a directory", path.display()))
+            }
+            Ok(meta) if *mode == 0o700 && meta.permissions().mode() & 0o077 != 0 => {
+                wrong.push(format!("{}: open to others than its owner", path.display()));
+            }
+            Ok(_) => {}
+        }
+    }
+    for dir in ["tokens", "secrets", "secrets/nodes"] {
+        for name in files::names(&root.state(dir))? {
+            let path = root.state(dir).join(name);
+            let open = fs::metadata(&path)
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o077 != 0);
+            if open {
+                wrong.push(format!("{}: open to others than its owner", path.display()));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// Everything in `queue/`, `running/` and `done/`. Files that vanish meanwhile are not there.
+pub fn cards(root: &Root) -> Result<Vec<Entry>> {
+    let board = Cards::new(root);
+    let mut entries = Vec::new();
+    for column in [Column::Queue, Column::Running, Column::Done] {
+        let dir = board.column_path(column);
+        for found in WalkDir::new(&dir).min_depth(1).into_iter().filter_map(|e| e.ok()) {
+            let path = found.path().to_path_buf();
+            let name = found.file_name().to_string_lossy();
+            let depth = if column == Column::Done { 2 } else { 1 };
+            if column == Column::Queue && name.ends_with(".batch") {
+                continue;
+            }
+            match cards::card_number(&name) {
+                _ if found.file_type().is_dir() && found.depth() < depth => {}
+                Some(job) if found.depth() == depth && path == board.card_path(column, job) => {
+                    entries.push(Entry::Card { column, job, path });
+                }
+                _ => entries.push(Entry::Stray { path, why: "not a card of this column".into() }),
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// Parent and child, of these jobs that have a parent.
+pub fn parents(root: &Root, jobs: impl Iterator<Item = u64>) -> Result<Vec<(u64, u64)>> {
+    let cards = Cards::new(root);
+    let mut pairs = Vec::new();
+    for job in jobs {
+        if let Ok(card) = cards.find(job)
+            && let Some(parent) = card.accepted.parent
+        {
+            pairs.push((parent, job));
+        }
+    }
+    Ok(pairs)
+}
+
+/// Adds a child that its parent's list lacks.
+pub fn mend_child(root: &Root, parent: u64, child: u64) -> Result<()> {
+    let mut sync = SyncSet::new();
+    Cards::new(root).add_child(parent, &[child], &mut sync)?;
+    sync.commit()
+}
+
+/// Checks that node records and token records can be read.
+pub fn records(root: &Root) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let dir = root.state("scheduler/nodes");
+    for name in files::names(&dir)? {
+        let path = dir.join(&name);
+        let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
+        let read = files::read(&path)?;
+        if !valid || read.is_some_and(|bytes| serde_json::from_slice::<Node>(&bytes).is_err()) {
+            wrong.push(format!("{}: not a node's record", path.display()));
+        }
+    }
+    for id in files::names(&root.state("tokens"))? {
+        if !matches!(super::vault::token(root, &id), Ok(Some(_))) {
+            wrong
+                .push(format!("{}: not a token's record", root.state("tokens").join(id).display()));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Checks that a claimed request id and the card in its column are one file.
+pub fn claims(root: &Root, places: &HashMap<u64, Column>) -> Result<Vec<String>> {
+    let board = Cards::new(root);
+    let dir = root.state("scheduler/requests");
+    let mut wrong = Vec::new();
+    for name in files::names(&dir)? {
+        let path = dir.join(&name);
+        let Some(bytes) = files::read(&path)? else { continue };
+        let Ok(card) = Card::parse(&bytes) else {
+            wrong.push(format!("{}: not a card", path.display()));
+            continue;
+        };
+        let Some(column) = places.get(&card.job()) else { continue };
+        let same = |a: &Path, b: &Path| match (fs::metadata(a), fs::metadata(b)) {
+            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+            _ => true, // moved meanwhile
+        };
+        if !same(&path, &board.card_path(*column, card.job())) {
+            wrong.push(format!("{}: is not the card of job {}", path.display(), card.job()));
+        }
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,105 @@
+//! How a node is talked to. Every kind of node answers the same questions, and nothing above this
+//! module knows which kind it is.
+//!
+//! - [`local`]: the processor of this very root, by its files.
+//! - [`http`]: the processor of a root, by HTTP.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::board::feed::FeedPage;
+use crate::board::root::Root;
+use crate::board::vault;
+use crate::cgi::body::Upload;
+use crate::error::{Error, Kind, Result};
+use crate::model::log::{LogPiece, LogQuery};
+use crate::model::node::{DriverKind, Node};
+use crate::model::outcome::RunStatus;
+use crate::model::resources::Resources;
+
+pub mod http;
+pub mod local;
+
+/// An attempt to run on a node.
+#[derive(Debug)]
+pub struct Run {
+    /// Its id there.
+    pub id: String,
+    /// The node's request, with `request_id` = `id`.
+    pub request: Value,
+    /// Files that go with it.
+    pub uploads: Vec<Upload>,
+}
+
+/// What a node says of one job.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Where it is.
+    Known(RunStatus),
+    /// The node never heard of it, or has forgotten it.
+    Unknown,
+    /// It was cancelled before it came, and will never run there.
+    Cancelled,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Info {
+    /// What it gives to jobs in all.
+    pub resources: Resources,
+}
+
+/// The questions that every kind of node answers. Each call ends within the settings' timeouts.
+///
+/// Errors: `Unavailable` (503): the node did nothing and says to try later. `GatewayTimeout`
+/// (504): no answer; what it did is unknown. `BadGateway` (502): nonsense; likewise. Others: the
+/// node refused, and did nothing.
+pub trait Driver: Send {
+    /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
+    /// nothing twice.
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
+
+    /// What the node knows of these jobs, in order.
+    fn status(&self, ids: &[String]) -> Result<Vec<Answer>>;
+
+    /// Kills a job: SIGTERM, then after `grace` SIGKILL. One that has not come yet never starts.
+    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus>;
+
+    /// Ids of the jobs that the node has, newest first.
+    fn list(&self) -> Result<Vec<String>>;
+
+    /// A piece of a job's log.
+    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece>;
+
+    /// Names of the files in a job's work directory.
+    fn files(&self, id: &str) -> Result<Vec<String>>;
+
+    /// One file of a job's work directory.
+    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>>;
+
+    /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
+    /// present one. 410 for a cursor of another epoch.
+    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage>;
+
+    /// Tells the node that these results are safe here.
+    fn acknowledge(&self, ids: &[String]) -> Result<()>;
+
+    /// What the node gives to jobs.
+    fn info(&self) -> Result<Info>;
+}
+
+/// The driver for a node.
+pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
+    match node.driver {
+        DriverKind::Local => Ok(Box::new(local::Local::new(root.clone()))),
+        DriverKind::Http => {
+            let uri = node.uri.as_deref().ok_or_else(|| {
+                Error::new(Kind::Internal, format!("node {} has no uri", node.name))
+            })?;
+            let token = vault::node_token(root, &node.name)?;
+            Ok(Box::new(http::Http::new(&node.name, uri, token, &root.settings)?))
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::http::Response;
+
+use super::{Answer, Driver, Info, Run};
+use crate::board::feed::FeedPage;
+use crate::error::{Error, Kind, Result};
+use crate::model::log::{LogPiece, LogQuery};
+use crate::model::outcome::RunStatus;
+use crate::settings::Settings;
+
+/// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
+const IDS_PER_REQUEST: usize = 80;
+
+/// Largest answer that is read.
+const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// See the module.
+pub struct Http {
+    node: String,
+    base: String,
+    token: Option<String>,
+    agent: Agent,
+    patience: Duration,
+}
+
+impl Http {
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie.
+    pub fn new(node: &str, uri: &str, token: Option<String>, settings: &Settings) -> Result<Http> {
+        check_uri(uri)?;
+        let uri = uri.trim_end_matches('/');
+        let host = uri.strip_prefix("http://").unwrap_or(uri);
+        let base = if host.contains('/') { uri.to_string() } else { format!("{uri}/cgi-bin") };
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // Never a proxy: HTTP_PROXY in a CGI environment is set by the client ("httpoxy").
+            .proxy(None)
+            .timeout_connect(Some(settings.connect_timeout))
+            .build()
+            .into();
+        Ok(Http { node: node.to_string(), base, token, agent, patience: settings.request_timeout })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/processor/{path}", self.base)
+    }
+
+    fn get(&self, path: &str, patience: Duration) -> Result<Response<ureq::Body>> {
+        let request = self.agent.get(self.url(path));
+        let request = match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let sent = request.config().timeout_global(Some(patience)).build().call();
+        self.checked(sent)
+    }
+
+    fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Response<ureq::Body>> {
+        let request = self.agent.post(self.url(path)).header("Content-Type", content_type);
+        let request = match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let sent = request.config().timeout_global(Some(self.patience)).build().send(body);
+        self.checked(sent)
+    }
+
+    /// An answer with a good status, or the error that it is.
+    fn checked(
+        &self,
+        sent: std::result::Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Response<ureq::Body>> {
+        let response = sent.map_err(|e| {
+            Error::new(Kind::GatewayTimeout, format!("node {} does not answer: {e}", self.node))
+        })?;
+        let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            return Ok(response);
+        }
+        let said = self
+            .json::<Value>(response)
+            .ok()
+            .and_then(|body| body.get("error")?.as_str().map(str::to_string))
+            .unwrap_or_else(|| "no reason given".into());
+        Err(Error::new(
+            Kind::from_http(status),
+            format!("node {} says {status}: {said}", self.node),
+        ))
+    }
+
+    fn bytes(&self, mut response: Response<ureq::Body>) -> Result<Vec<u8>> {
+        response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| {
+            Error::new(Kind::GatewayTimeout, format!("node {} broke off: {e}", self.node))
+        })
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, response: Response<ureq::Body>) -> Result<T> {
+        let bytes = self.bytes(response)?;
+        serde_json::from_slice(&bytes).map_err(|e| self.nonsense(&e.to_string()))
+    }
+
+    fn nonsense(&self, what: &str) -> Error {
+        Error::new(Kind::BadGateway, format!("node {} answers nonsense: {what}", self.node))
+    }
+
+    /// Several jobs in one request.
+    fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<()>>> {
+        let count = requests.len();
+        let body = Value::Array(requests).to_string();
+        let answer: Value =
+            self.json(self.post("jobs/new", "application/json", body.as_bytes())?)?;
+        let results: Vec<Result<()>> = answer
+            .get("nodejobs")
+            .and_then(Value::as_array)
+            .map(|all| all.iter().map(|one| self.one_result(one)).collect())
+            .unwrap_or_default();
+        if results.len() == count {
+            Ok(results)
+        } else {
+            Err(self.nonsense(&format!("{} results for {count} jobs", results.len())))
+        }
+    }
+
+    fn one_result(&self, one: &Value) -> Result<()> {
+        let Some(code) = one.get("code").and_then(Value::as_u64) else { return Ok(()) };
+        let said = one.get("error").and_then(Value::as_str).unwrap_or("no reason given");
+        Err(Error::new(
+            Kind::from_http(u16::try_from(code).unwrap_or(500)),
+            format!("node {} says {code}: {said}", self.node),
+        ))
+    }
+
+    /// One job with its files, as a form.
+    fn run_with_files(&self, run: &Run) -> Result<()> {
+        let boundary = crate::board::files::random_hex::<16>()?;
+        let mut body = Vec::new();
+        let mut part = |disposition: String, content: &[u8]| {
+            body.extend(
+                format!("--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n")
+                    .bytes(),
+            );
+            body.extend_from_slice(content);
+            body.extend(b"\r\n");
+        };
+        part("name=\"job\"".into(), run.request.to_string().as_bytes());
+        for upload in &run.uploads {
+            let name = upload.name.replace('\\', "\\\\").replace('"', "%22");
+            part(format!("name=\"file\"; filename=\"{name}\""), &upload.content);
+        }
+        body.extend(format!("--{boundary}--\r\n").bytes());
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        self.post("jobs/new", &content_type, &body).map(|_| ())
+    }
+}
+
+impl Driver for Http {
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
+        let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
+        let mut plain = Vec::new();
+        for run in runs {
+            if run.uploads.is_empty() {
+                plain.push(run.request);
+                results.push(None);
+            } else {
+                results.push(Some(self.run_with_files(&run)));
+            }
+        }
+        let mut answers =
+            if plain.is_empty() { Vec::new() } else { self.run_many(plain)? }.into_iter();
+        results
+            .into_iter()
+            .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
+            .collect()
+    }
+
+    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_REQUEST) {
+            let path = format!("jobs/status?ids={}", ids.join(","));
+            let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
+            if all.len() != ids.len() {
+                return Err(self.nonsense("not one status for each id"));
+            }
+            for one in all {
+                answers.push(match one.get("code").and_then(Value::as_u64) {
+                    Some(404) if one.get("error").is_some() => Answer::Unknown,
+                    Some(410) if one.get("error").is_some() => Answer::Cancelled,
+                    _ => Answer::Known(
+                        serde_json::from_value(one).map_err(|e| self.nonsense(&e.to_string()))?,
+                    ),
+                });
+            }
+        }
+        Ok(answers)
+    }
+
+    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
+        let grace =
+            grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
+        self.json(self.post(&format!("jobs/{id}/kill?by={by}{grace}"), "application/json", b"")?)
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        let text = self.bytes(self.get("jobs", self.patience)?)?;
+        Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
+    }
+
+    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
+        let mut path = format!("jobs/{id}/log?offset={}", query.offset);
+        if let Some(stream) = &query.stream {
+            path.push_str(&format!("&stream={stream}"));
+        }
+        if let Some(limit) = query.limit {
+            path.push_str(&format!("&limit={limit}"));
+        }
+        if let Some(tail) = query.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        let response = self.get(&path, self.patience)?;
+        let next = response
+            .headers()
+            .get("X-Corkboard-Offset")
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let bytes = self.bytes(response)?;
+        let next = next.unwrap_or(query.offset + bytes.len() as u64);
+        Ok(LogPiece { bytes, next })
+    }
+
+    fn files(&self, id: &str) -> Result<Vec<String>> {
+        self.json(self.get(&format!("jobs/{id}/files"), self.patience)?)
+    }
+
+    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
+        let name: String = name.bytes().fold(String::new(), |mut path, byte| {
+            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+                path.push(byte as char);
+            } else {
+                path.push_str(&format!("%{byte:02X}"));
+            }
+            path
+        });
+        self.bytes(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?)
+    }
+
+    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
+        let since = since.map(|since| format!("since={since}&")).unwrap_or_default();
+        let path = format!("events?{since}wait={}", wait.as_secs_f64());
+        self.json(self.get(&path, self.patience + wait)?)
+    }
+
+    fn acknowledge(&self, ids: &[String]) -> Result<()> {
+        let body = json!({ "nodejobs": ids }).to_string();
+        self.post("jobs/ack", "application/json", body.as_bytes()).map(|_| ())
+    }
+
+    fn info(&self) -> Result<Info> {
+        self.json(self.get("info", self.patience)?)
+    }
+}
+
+/// Refuses a node's URI that could not be one.
+pub fn check_uri(uri: &str) -> Result<()> {
+    let rest = match uri.strip_prefix("http://") {
+        Some(rest) => rest,
+        None if uri.starts_with("https://") => {
+            return Err(Error::bad("uri: https is not supported; use http, or a tunnel"));
+        }
+        None => return Err(Error::bad("uri must be like http://node01.example:8080")),
+    };
+    let sane = !rest.is_empty()
+        && !rest.starts_with('/')
+        && uri.len() <= 500
+        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b));
+    if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
+}

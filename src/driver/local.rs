@@ -1,0 +1,88 @@
+//! The processor of this very root: its files are right here, no server is needed.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Answer, Driver, Info, Run};
+use crate::board::feed::{self, FeedPage};
+use crate::board::root::Root;
+use crate::error::{Kind, Result};
+use crate::model::log::{LogPiece, LogQuery};
+use crate::model::outcome::RunStatus;
+use crate::processor;
+
+/// See the module.
+pub struct Local {
+    root: Root,
+}
+
+impl Local {
+    /// The processor of this root.
+    pub fn new(root: Root) -> Local {
+        Local { root }
+    }
+}
+
+impl Driver for Local {
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
+        let root = self.root.dir().display().to_string();
+        let runs = runs
+            .into_iter()
+            .map(|mut run| {
+                // Board and job are on one machine: the job may use the programs as commands.
+                if let Some(environment) =
+                    run.request.get_mut("environment").and_then(Value::as_object_mut)
+                {
+                    environment.insert("CORKBOARD_ROOT".into(), Value::String(root.clone()));
+                }
+                processor::accept::NewRun { id: run.id, request: run.request, uploads: run.uploads }
+            })
+            .collect();
+        let accepted = processor::accept::accept(&self.root, runs)?;
+        Ok(accepted.into_iter().map(|one| one.map(|_| ())).collect())
+    }
+
+    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+        ids.iter()
+            .map(|id| match processor::status::of(&self.root, id) {
+                Ok(status) => Ok(Answer::Known(status)),
+                Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
+                Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+                Err(e) => Err(e),
+            })
+            .collect()
+    }
+
+    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+        processor::kill::kill(&self.root, id, grace, by)
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        processor::list::ids(&self.root)
+    }
+
+    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
+        processor::log::read(&self.root, id, query)
+    }
+
+    fn files(&self, id: &str) -> Result<Vec<String>> {
+        processor::files::names(&self.root, id)
+    }
+
+    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
+        processor::files::read(&self.root, id, name)
+    }
+
+    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
+        feed::read(&self.root, since, wait)
+    }
+
+    fn acknowledge(&self, ids: &[String]) -> Result<()> {
+        processor::ack::acknowledge(&self.root, ids).map(|_| ())
+    }
+
+    fn info(&self) -> Result<Info> {
+        Ok(Info { resources: processor::info::total(&self.root)? })
+    }
+}

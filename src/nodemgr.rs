@@ -1,0 +1,267 @@
+//! The node manager: the four operations on any node by its name, through its driver.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::board::cards::Cards;
+use crate::board::{files, nodes, root::Root};
+use crate::cgi::Method::{Get, Post};
+use crate::cgi::Need::{Control, Read, Submit};
+use crate::cgi::{Call, Program, Response, Route};
+use crate::clock;
+use crate::driver::{self, Answer, Driver, Run};
+use crate::error::{Error, Kind, Result};
+use crate::model::card::Column;
+use crate::model::ids;
+use crate::model::log::LogQuery;
+use crate::model::node::Node;
+use crate::model::request::Spec;
+use crate::placement::Rooms;
+
+const ROUTES: &[Route] = &[
+    Route {
+        method: Get,
+        pattern: "",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "the nodes",
+        handler: list,
+    },
+    Route {
+        method: Get,
+        pattern: "list",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "the nodes",
+        handler: list,
+    },
+    Route {
+        method: Post,
+        pattern: "jobs/run",
+        need: Submit,
+        query: &["job-number", "json_data", "node"],
+        body: false,
+        help: "run a request (json_data=, or -d) on node=NAME or on the best one",
+        handler: run,
+    },
+    Route {
+        method: Get,
+        pattern: ":name",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "what a node says of itself",
+        handler: info,
+    },
+    Route {
+        method: Get,
+        pattern: ":name/jobs",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "ids of the jobs on a node",
+        handler: jobs,
+    },
+    Route {
+        method: Post,
+        pattern: ":name/jobs/new",
+        need: Submit,
+        query: &[],
+        body: true,
+        help: "run a request on a node",
+        handler: new,
+    },
+    Route {
+        method: Get,
+        pattern: ":name/jobs/:id/status",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "the status of a job on a node",
+        handler: status,
+    },
+    Route {
+        method: Get,
+        pattern: ":name/jobs/:id/log",
+        need: Read,
+        query: &["stream", "offset", "limit", "tail"],
+        body: false,
+        help: "the log of a job on a node",
+        handler: log,
+    },
+    Route {
+        method: Post,
+        pattern: ":name/jobs/:id/kill",
+        need: Control,
+        query: &["grace"],
+        body: false,
+        help: "kill a job on a node",
+        handler: kill,
+    },
+];
+
+/// The program.
+pub const PROGRAM: Program = Program {
+    name: "nodemgr",
+    about: "list, run, status and kill on any node, by its name",
+    routes: ROUTES,
+    words: |_| None,
+    own_help: &[],
+    words_help: "",
+};
+
+fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {
+    let node = nodes::read(call.root, call.value(0))?;
+    let driver = driver::open(call.root, &node)?;
+    Ok((node, driver))
+}
+
+/// The job's id in the path, checked before any node hears of it.
+fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
+    let id = call.value(1);
+    if ids::is_valid(id) { Ok(id) } else { Err(Error::not_found("there is no such job")) }
+}
+
+fn list(call: &Call) -> Result<Response> {
+    Response::json(&json!({ "nodes": nodes::list(call.root)? }))
+}
+
+fn info(call: &Call) -> Result<Response> {
+    let (_, driver) = open(call)?;
+    Response::json(&driver.info()?)
+}
+
+fn jobs(call: &Call) -> Result<Response> {
+    let (_, driver) = open(call)?;
+    let text: String = driver.list()?.iter().map(|id| format!("{id}\n")).collect();
+    Ok(Response::text(text))
+}
+
+fn status(call: &Call) -> Result<Response> {
+    let (node, driver) = open(call)?;
+    let id = id(call)?.to_string();
+    match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
+        Some(Answer::Known(status)) => Response::json(&status.of(&id)),
+        Some(Answer::Cancelled) => Err(Error::new(
+            Kind::Gone,
+            format!("job {id} was cancelled before it came to {}", node.name),
+        )),
+        _ => Err(Error::not_found(format!("node {} has no job {id}", node.name))),
+    }
+}
+
+fn log(call: &Call) -> Result<Response> {
+    let (_, driver) = open(call)?;
+    let query = LogQuery {
+        stream: call.request.param("stream").map(str::to_string),
+        offset: call.request.number("offset")?.unwrap_or(0),
+        limit: call.request.number("limit")?,
+        tail: call.request.number("tail")?,
+    };
+    if query.stream.as_deref().is_some_and(|s| s != "stdout" && s != "stderr") {
+        return Err(Error::bad("stream must be stdout or stderr"));
+    }
+    let piece = driver.log(id(call)?, &query)?;
+    Ok(Response::text(piece.bytes).header("X-Corkboard-Offset", piece.next.to_string()))
+}
+
+fn kill(call: &Call) -> Result<Response> {
+    let (_, driver) = open(call)?;
+    let grace = call
+        .request
+        .param("grace")
+        .map(|text| {
+            clock::parse_duration(text).ok_or_else(|| Error::bad("grace must be a duration"))
+        })
+        .transpose()?;
+    let id = id(call)?;
+    Response::json(&driver.kill(id, grace, &call.who.name)?.of(id))
+}
+
+fn new(call: &Call) -> Result<Response> {
+    let node = nodes::read(call.root, call.value(0))?;
+    let parts = call.request.body.parts(call.root.settings.max_body)?;
+    start(call.root, &node, parts.json, parts.uploads, None)
+}
+
+/// `POST jobs/run?job-number=2`, as in the original walkthrough.
+fn run(call: &Call) -> Result<Response> {
+    let number = call.request.param("job-number");
+    if number.is_some_and(|text| ids::parse_number(text).is_none()) {
+        return Err(Error::bad("job-number must be a job's number"));
+    }
+    let (request, uploads) = match call.request.param("json_data") {
+        Some(text) => (
+            serde_json::from_str(text)
+                .map_err(|e| Error::bad(format!("json_data is not JSON: {e}")))?,
+            Vec::new(),
+        ),
+        None => {
+            let parts = call.request.body.parts(call.root.settings.max_body)?;
+            (parts.json, parts.uploads)
+        }
+    };
+    let spec = Spec::for_node(&request)?;
+    let node = match call.request.param("node") {
+        Some(name) => nodes::read(call.root, name)?,
+        None => best(call.root, &spec)?,
+    };
+    start(call.root, &node, request, uploads, number)
+}
+
+/// The node that placement would choose, going by the running cards.
+fn best(root: &Root, spec: &Spec) -> Result<Node> {
+    let all: BTreeMap<String, Node> =
+        nodes::list(root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
+    let mut rooms = Rooms::default();
+    for node in all.values() {
+        rooms.update(node);
+    }
+    let cards = Cards::new(root);
+    for job in cards.numbers(Column::Running)? {
+        if let Some(card) = cards.read_in(Column::Running, job)?
+            && let Some(attempt) = card.with_node()
+        {
+            rooms.take(&attempt.node, &card.spec.resources);
+        }
+    }
+    rooms.choose(&spec.resources, &[]).and_then(|name| all.get(&name).cloned()).ok_or_else(|| {
+        Error::new(
+            Kind::Unavailable,
+            format!("no node has room for {} now; name one with node=", spec.resources.human()),
+        )
+    })
+}
+
+fn start(
+    root: &Root,
+    node: &Node,
+    mut request: Value,
+    uploads: Vec<crate::cgi::body::Upload>,
+    number: Option<&str>,
+) -> Result<Response> {
+    let spec = Spec::for_node(&request)?;
+    let id = match spec.request_id {
+        Some(id) => id,
+        None => format!("nodemgr-{}", files::random_name()?),
+    };
+    if let Some(map) = request.as_object_mut() {
+        map.insert("request_id".into(), id.clone().into());
+    }
+    let run = Run { id: id.clone(), request, uploads };
+    let result = driver::open(root, node)?.run(vec![run])?.into_iter().next();
+    result.unwrap_or_else(|| {
+        Err(Error::new(Kind::BadGateway, "the node did not answer for the job"))
+    })?;
+    let nodejob = json!({
+        "nodejob-idx": id,
+        "schedulerjob-idx": number,
+        "node": node.name,
+        "hostname": node.hostname,
+        "ipv4": node.ipv4,
+    });
+    Ok(Response::json(&json!({ "nodejobs": [nodejob] }))?.status(201, "Created").brief(id))
+}

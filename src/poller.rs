@@ -1,0 +1,94 @@
+//! The poller: places jobs on nodes, takes in what nodes report, looks after what waits.
+//!
+//! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
+//! - `scan`, `transitions`, `dialogue`, `membership`: what a round is made of: looking at the board,
+//!   changing cards, talking to nodes, knowing which there are.
+//! - [`index`]: what it knows of the board without looking.
+//! - [`link`]: the line to one node.
+//! - [`notice`]: wake-ups from the board's directories and from signals.
+//! - [`pace`]: how much may be sent ahead.
+//! - [`step`]: shows transitions before they are made.
+//! - [`cleanup`]: what the head's board keeps, and for how long.
+//! - [`program`]: the program's options; one at work, others standing by.
+
+use crate::driver::Answer;
+use crate::error::{Error, Result};
+use crate::model::outcome::RunStatus;
+use crate::model::resources::Resources;
+
+pub mod cleanup;
+mod dialogue;
+pub mod engine;
+pub mod index;
+pub mod link;
+mod membership;
+pub mod notice;
+pub mod pace;
+pub mod program;
+mod scan;
+pub mod step;
+mod transitions;
+
+/// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
+/// nodes are what the nodes said.
+#[derive(Debug)]
+pub enum Wake {
+    /// A card came, went, or was stamped.
+    Card(u64),
+    /// A batch of cards is being submitted, or was.
+    Batch,
+    /// A node was registered, changed or removed.
+    Nodes,
+    /// Wake-ups were lost: look at everything.
+    Overflow,
+    /// The process is asked to end.
+    End,
+    /// A node answers. Its jobs are to be asked about: reports may have been missed.
+    Up {
+        /// Its name.
+        node: String,
+        /// What it gives to jobs.
+        resources: Resources,
+    },
+    /// A node does not answer.
+    Down {
+        /// Its name.
+        node: String,
+        /// What happened.
+        error: Error,
+    },
+    /// A node's feed, possibly empty.
+    Feed {
+        /// Its name.
+        node: String,
+        /// What changed there.
+        events: Vec<RunStatus>,
+    },
+    /// What became of a request to run attempts.
+    Sent {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids.
+        ids: Vec<String>,
+        /// One result for each, or what went wrong with the request.
+        results: Result<Vec<Result<()>>>,
+    },
+    /// Where jobs are.
+    Statuses {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids.
+        ids: Vec<String>,
+        /// One answer for each, or what went wrong.
+        answers: Result<Vec<Answer>>,
+    },
+    /// What became of a request to kill.
+    Killed {
+        /// The node's name.
+        node: String,
+        /// The attempt's id.
+        id: String,
+        /// The job's status after it, or what went wrong.
+        status: Result<RunStatus>,
+    },
+}

@@ -1,0 +1,211 @@
+//! Talking to nodes: orders out, answers in. What a node's silence leaves open is asked again of
+//! the same node, never sent to another.
+
+use super::engine::Engine;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::link::Order;
+use crate::attempts;
+use crate::driver::{Answer, Run};
+use crate::error::{Kind, Result};
+use crate::model::card::{Card, State};
+use crate::model::ids::NodejobId;
+use crate::model::outcome::{RunState, RunStatus};
+
+impl Engine<'_> {
+    /// Sends placed cards to their nodes.
+    pub(super) fn send(&mut self, cards: &[Card]) -> Result<()> {
+        let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+        for card in cards.iter().filter(|card| card.state == State::Placed) {
+            let Some(attempt) = card.with_node() else { continue };
+            self.say(&format!(
+                "job {}: placed on {} as {}",
+                card.job(),
+                attempt.node,
+                attempt.nodejob
+            ));
+            let run = attempts::run(self.root, card, attempt)?;
+            orders.entry(attempt.node.clone()).or_default().push(run);
+        }
+        for (node, runs) in orders {
+            self.order(&node, Order::Run(runs));
+        }
+        Ok(())
+    }
+
+    pub(super) fn order(&mut self, node: &str, order: Order) {
+        if let Some(link) = self.links.get(node) {
+            if !matches!(order, Order::Acknowledge(_)) {
+                self.outstanding += 1;
+            }
+            link.order(order);
+        }
+    }
+
+    pub(super) fn order_kill(&mut self, job: u64) {
+        let Some(known) = self.index.on_node_mut(job).filter(|known| !known.kill_sent) else {
+            return;
+        };
+        known.kill_sent = true;
+        let by = known.stopping_by.clone().unwrap_or_else(|| "a user".into());
+        let (node, id, grace) = (known.node.clone(), known.id.clone(), known.grace);
+        self.say(&format!("job {job}: to be killed on {node}, asked by {by}"));
+        self.order(&node, Order::Kill { id, grace, by });
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// A node's word on attempts that it was sent.
+    pub(super) fn sent(
+        &mut self,
+        node: &str,
+        ids: Vec<String>,
+        results: Result<Vec<Result<()>>>,
+    ) -> Result<()> {
+        self.answered();
+        let results = match results {
+            Ok(results) => results,
+            Err(error) => vec![Err(error); ids.len()],
+        };
+        let mut refused = Vec::new();
+        let mut ask = Vec::new();
+        for (id, result) in ids.into_iter().zip(results) {
+            let Err(error) = result else { continue };
+            match error.kind {
+                // It may have been accepted: ask the same node again, never another.
+                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
+                    self.down(node, &error)?;
+                    ask.push(id);
+                }
+                Kind::Unprocessable | Kind::Gone => {
+                    if let Some(known) = self.known_mut(&id) {
+                        known.disputed = Some(error.message);
+                    }
+                    ask.push(id);
+                }
+                _ => refused.push((id, error.message)),
+            }
+        }
+        if !ask.is_empty() {
+            self.order(node, Order::Status(ask));
+        }
+        self.refuse(refused)
+    }
+
+    pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::index::OnNode> {
+        let job = NodejobId::parse(id)?.job;
+        self.index.on_node_mut(job).filter(|known| known.id == id)
+    }
+
+    /// A node's word on where jobs are: reports to record; what it does not know is sent again,
+    /// or, if it had it once, given up after a while.
+    pub(super) fn statuses(
+        &mut self,
+        node: &str,
+        ids: Vec<String>,
+        answers: Result<Vec<Answer>>,
+    ) -> Result<Vec<RunStatus>> {
+        self.answered();
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.down(node, &error)?;
+                return Ok(Vec::new());
+            }
+        };
+        let mut reports = Vec::new();
+        let mut again = Vec::new();
+        let mut refused = Vec::new();
+        let mut lost = Vec::new();
+        for (id, answer) in ids.into_iter().zip(answers) {
+            let unknown_after = self.root.settings.unknown_after;
+            let Some(known) = self.known_mut(&id) else { continue };
+            let dispute = known.disputed.take();
+            match answer {
+                Answer::Known(status) => {
+                    known.unknown_since = None;
+                    if status.state != RunState::Queued {
+                        reports.push(status.of(&id));
+                    }
+                }
+                Answer::Cancelled => {
+                    refused.push((id, "it was cancelled on the node".to_string()));
+                }
+                Answer::Unknown if known.state == State::Placed => match dispute {
+                    Some(reason) => refused.push((id, reason)),
+                    None => again.push(id),
+                },
+                Answer::Unknown if known.state == State::Stopping => {
+                    known.kill_sent = false; // a kill of an unknown job forbids its start
+                    again.push(id);
+                }
+                Answer::Unknown => {
+                    let now = SystemTime::now();
+                    let since = *known.unknown_since.get_or_insert(now);
+                    if now.duration_since(since).unwrap_or_default() >= unknown_after {
+                        lost.push(id);
+                    }
+                }
+            }
+        }
+        for id in again {
+            let Some(job) = NodejobId::parse(&id).map(|id| id.job) else { continue };
+            let card = self.cards.find(job)?;
+            match card.state {
+                State::Stopping => self.order_kill(job),
+                _ => self.send(&[card])?,
+            }
+        }
+        self.refuse(refused)?;
+        self.lose(lost, &format!("node {node} does not know it any more"))?;
+        Ok(reports)
+    }
+
+    pub(super) fn killed(
+        &mut self,
+        node: &str,
+        id: &str,
+        status: Result<RunStatus>,
+    ) -> Option<RunStatus> {
+        self.answered();
+        match status {
+            Ok(status) => Some(status.of(id)),
+            Err(error) => {
+                if let Some(known) = self.known_mut(id) {
+                    known.kill_sent = false;
+                }
+                self.say(&format!(
+                    "{id}: not killed on {node}: {}; will be repeated",
+                    error.message
+                ));
+                None
+            }
+        }
+    }
+
+    /// Asks every node about every job that it has.
+    pub(super) fn resync_all(&mut self) {
+        for node in self.links.keys().cloned().collect::<Vec<_>>() {
+            self.resync(&node);
+        }
+    }
+
+    pub(super) fn resync(&mut self, node: &str) {
+        let ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        let stopping: Vec<u64> = self
+            .index
+            .on(node)
+            .filter(|(_, known)| known.state == State::Stopping && !known.kill_sent)
+            .map(|(job, _)| job)
+            .collect();
+        if !ids.is_empty() {
+            self.order(node, Order::Status(ids));
+        }
+        for job in stopping {
+            self.order_kill(job);
+        }
+    }
+}

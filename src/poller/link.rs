@@ -1,0 +1,225 @@
+//! The line to one node: one thread follows its change feed, one carries out orders. A node that
+//! is slow or gone holds up nobody else. What they learn goes to the engine as [`Wake`]s.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::Wake;
+use crate::board::root::Root;
+use crate::driver::{self, Driver, Info, Run};
+use crate::error::{Error, Kind, Result};
+use crate::model::node::Node;
+
+/// How long one request for the feed waits at the node. Short enough for every proxy.
+const FEED_WAIT: Duration = Duration::from_secs(25);
+
+/// Between two attempts to reach a node that does not answer; doubled up to [`SLOWEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+
+/// See [`FIRST_RETRY`].
+const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+
+/// Stack of a link's thread: a thousand nodes are two thousand threads.
+const STACK: usize = 256 << 10;
+
+/// Something to ask of a node.
+pub enum Order {
+    /// Start these.
+    Run(Vec<Run>),
+    /// Say where these are.
+    Status(Vec<String>),
+    /// Kill this one.
+    Kill {
+        /// Its id on the node.
+        id: String,
+        /// Between SIGTERM and SIGKILL.
+        grace: Option<Duration>,
+        /// Who asked.
+        by: String,
+    },
+    /// These results are safe.
+    Acknowledge(Vec<String>),
+}
+
+/// The line to a node. Dropped, its threads end after what they are doing.
+pub struct Link {
+    orders: Option<Sender<Order>>,
+    carrier: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Link {
+    /// Opens the line. `once`: ask how the node is, and do not follow its feed.
+    pub fn open(root: &Root, node: &Node, wakes: &Sender<Wake>, once: bool) -> Result<Link> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (orders, inbox) = channel();
+        let name = node.name.clone();
+        let thread = |what: &str| thread::Builder::new().name(what.into()).stack_size(STACK);
+        let failed = |e: std::io::Error| {
+            Error::new(Kind::Unavailable, format!("no thread for node {name}: {e}"))
+        };
+        let carrier = Carrier { line: Line::new(root, node), wakes: wakes.clone() };
+        let follower =
+            Follower { line: Line::new(root, node), wakes: wakes.clone(), stop: stop.clone() };
+        let carrier = thread("orders").spawn(move || carrier.carry_out(&inbox)).map_err(failed)?;
+        thread("feed").spawn(move || follower.follow(once)).map_err(failed)?;
+        Ok(Link { orders: Some(orders), carrier: Some(carrier), stop })
+    }
+
+    /// Gives an order. The answer comes as a wake-up.
+    pub fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order); // the thread lives as long as this sender
+        }
+    }
+
+    /// Waits until all orders are carried out; each of them has its own deadline.
+    pub fn close(mut self) {
+        self.orders = None;
+        if let Some(carrier) = self.carrier.take() {
+            let _ = carrier.join(); // a thread that died has told why on standard error
+        }
+    }
+}
+
+/// A node's driver, opened when it is needed, and anew after an error: the token that is presented
+/// to the node may have changed.
+struct Line {
+    root: Root,
+    node: Node,
+    driver: RefCell<Option<Box<dyn Driver>>>,
+}
+
+impl Line {
+    fn new(root: &Root, node: &Node) -> Line {
+        Line { root: root.clone(), node: node.clone(), driver: RefCell::new(None) }
+    }
+
+    fn name(&self) -> String {
+        self.node.name.clone()
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&dyn Driver) -> Result<T>) -> Result<T> {
+        let driver = match self.driver.take() {
+            Some(driver) => driver,
+            None => driver::open(&self.root, &self.node)?,
+        };
+        let answer = question(driver.as_ref());
+        if answer.is_ok() {
+            self.driver.replace(Some(driver));
+        }
+        answer
+    }
+}
+
+struct Carrier {
+    line: Line,
+    wakes: Sender<Wake>,
+}
+
+impl Carrier {
+    fn carry_out(&self, inbox: &Receiver<Order>) {
+        let mut waiting: Option<Order> = None;
+        while let Some(order) = waiting.take().or_else(|| inbox.recv().ok()) {
+            let wake = match order {
+                Order::Run(mut runs) => {
+                    while let Ok(next) = inbox.try_recv() {
+                        match next {
+                            Order::Run(more) => runs.extend(more),
+                            other => {
+                                waiting = Some(other);
+                                break;
+                            }
+                        }
+                    }
+                    let ids = runs.iter().map(|run| run.id.clone()).collect();
+                    let results = self.line.ask(|driver| driver.run(runs));
+                    Wake::Sent { node: self.line.name(), ids, results }
+                }
+                Order::Status(ids) => {
+                    let answers = self.line.ask(|driver| driver.status(&ids));
+                    Wake::Statuses { node: self.line.name(), ids, answers }
+                }
+                Order::Kill { id, grace, by } => {
+                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by));
+                    Wake::Killed { node: self.line.name(), id, status }
+                }
+                Order::Acknowledge(ids) => {
+                    // One that gets lost costs the node some disk for a while, no more.
+                    let _ = self.line.ask(|driver| driver.acknowledge(&ids));
+                    continue;
+                }
+            };
+            if self.wakes.send(wake).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Follower {
+    line: Line,
+    wakes: Sender<Wake>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Follower {
+    fn follow(&self, once: bool) {
+        let mut cursor: Option<String> = None;
+        let mut pause = FIRST_RETRY;
+        while !self.stop.load(Ordering::Relaxed) {
+            let wake = match self.step(&mut cursor) {
+                Ok(wake) => {
+                    pause = FIRST_RETRY;
+                    wake
+                }
+                Err(e) if e.kind == Kind::Gone && cursor.is_some() => {
+                    cursor = None; // another epoch: begin anew, and let the engine ask
+                    continue;
+                }
+                Err(error) => {
+                    if self.wakes.send(self.down(error)).is_err() || once {
+                        return;
+                    }
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(SLOWEST_RETRY);
+                    cursor = None;
+                    continue;
+                }
+            };
+            if self.wakes.send(wake).is_err() || once {
+                return;
+            }
+        }
+    }
+
+    /// One question: without a cursor how the node is, and where its feed stands; then the feed.
+    fn step(&self, cursor: &mut Option<String>) -> Result<Wake> {
+        let node = self.line.name();
+        if cursor.is_none() {
+            // The cursor first: what happens after it is in the feed, what happened before it
+            // the engine learns by asking for every job it has there.
+            let page = self.line.ask(|driver| driver.feed(None, Duration::ZERO))?;
+            let Info { resources } = self.line.ask(|driver| driver.info())?;
+            *cursor = Some(page.cursor);
+            return Ok(Wake::Up { node, resources });
+        }
+        let page = self.line.ask(|driver| driver.feed(cursor.as_deref(), FEED_WAIT))?;
+        *cursor = Some(page.cursor);
+        Ok(Wake::Feed { node, events: page.events })
+    }
+
+    fn down(&self, error: Error) -> Wake {
+        Wake::Down { node: self.line.name(), error }
+    }
+}

@@ -1,0 +1,119 @@
+//! The nodes: which there are, whether they answer, and giving up the jobs of those that do not.
+
+use super::engine::Engine;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::link::Link;
+use crate::board::nodes;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::model::node::{Node, NodeState};
+use crate::model::resources::Resources;
+
+/// How exact `last_seen` in a node's record is.
+const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
+
+impl Engine<'_> {
+    pub(super) fn load_nodes(&mut self) -> Result<()> {
+        let fresh: BTreeMap<String, Node> =
+            nodes::list(self.root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
+        self.links.retain(|name, _| {
+            let same = |old: &Node, new: &Node| (old.driver, &old.uri) == (new.driver, &new.uri);
+            matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new)) if same(old, new))
+        });
+        self.index.rooms.retain(|name| fresh.contains_key(name));
+        for node in fresh.values() {
+            self.index.rooms.update(node);
+            if !self.links.contains_key(&node.name) {
+                self.seen.remove(&node.name);
+                match Link::open(self.root, node, &self.waker, self.once) {
+                    Ok(link) => {
+                        self.links.insert(node.name.clone(), link);
+                    }
+                    Err(error) => self.say(&format!("node {}: {}", node.name, error.message)),
+                }
+            }
+        }
+        self.nodes = fresh;
+        Ok(())
+    }
+
+    pub(super) fn up(&mut self, node: &str, resources: Resources) -> Result<()> {
+        self.seen.insert(node.to_string(), Instant::now());
+        self.observe(node, |node| {
+            if node.state != NodeState::Connected {
+                node.since = Some(clock::now());
+            }
+            node.state = NodeState::Connected;
+            node.reason = None;
+            node.last_seen = Some(clock::now());
+            if !node.fixed {
+                node.resources = Some(resources);
+            }
+        })?;
+        self.say(&format!("node {node}: connected, {}", resources.human()));
+        for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
+            known.kill_sent = false;
+        }
+        self.resync(node);
+        Ok(())
+    }
+
+    pub(super) fn down(&mut self, node: &str, error: &Error) -> Result<()> {
+        self.seen.insert(node.to_string(), Instant::now());
+        let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
+        if known == Some((NodeState::Disconnected, Some(error.message.as_str()))) {
+            return Ok(());
+        }
+        self.say(&format!("node {node}: disconnected: {}", error.message));
+        self.observe(node, |node| {
+            if node.state != NodeState::Disconnected {
+                node.since = Some(clock::now());
+            }
+            node.state = NodeState::Disconnected;
+            node.reason = Some(error.message.clone());
+        })
+    }
+
+    /// A node answered, even if it had nothing to say.
+    pub(super) fn heard(&mut self, node: &str) -> Result<()> {
+        let Some(record) = self.nodes.get(node) else { return Ok(()) };
+        if record.state != NodeState::Connected {
+            if let Some(resources) = record.resources {
+                return self.up(node, resources);
+            }
+            return Ok(());
+        }
+        let now = Instant::now();
+        let recent = self.seen.get(node).is_some_and(|seen| now - *seen < LAST_SEEN_EVERY);
+        if recent {
+            return Ok(());
+        }
+        self.seen.insert(node.to_string(), now);
+        self.observe(node, |node| node.last_seen = Some(clock::now()))
+    }
+
+    pub(super) fn observe(&mut self, node: &str, change: impl FnOnce(&mut Node)) -> Result<()> {
+        nodes::observe(self.root, node, change)?;
+        if let Some(fresh) = nodes::find(self.root, node)? {
+            self.index.rooms.update(&fresh);
+            self.nodes.insert(node.to_string(), fresh);
+        }
+        Ok(())
+    }
+
+    /// Gives up the jobs of nodes that did not answer for `lost_after`.
+    pub(super) fn give_up_unreachable(&mut self) -> Result<()> {
+        let now = SystemTime::now();
+        let lost_after = self.root.settings.lost_after;
+        let mut ids = Vec::new();
+        for node in self.nodes.values().filter(|n| n.state == NodeState::Disconnected) {
+            let since = node.since.as_deref().and_then(clock::parse_rfc3339).unwrap_or(now);
+            if now.duration_since(since).unwrap_or_default() >= lost_after {
+                ids.extend(self.index.on(&node.name).map(|(_, known)| known.id.clone()));
+            }
+        }
+        self.lose(ids, "abandoned (node unreachable)")
+    }
+}

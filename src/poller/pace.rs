@@ -1,0 +1,70 @@
+//! How fast nodes finish short jobs: so many may be sent ahead of their room, so that one follows
+//! the other without a round trip.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::model::outcome::{RunState, RunStatus};
+
+/// The last few round trips.
+const WINDOW: Duration = Duration::from_millis(250);
+
+/// A job that runs longer is not short: nothing is sent ahead for its like.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Most jobs that wait on a node beyond its room.
+const MOST_AHEAD: u64 = 1024;
+
+/// What the nodes finished lately.
+#[derive(Debug, Default)]
+pub struct Paces {
+    nodes: HashMap<String, Pace>,
+}
+
+#[derive(Debug, Default)]
+struct Pace {
+    started: HashMap<String, Instant>,
+    finished: VecDeque<Instant>,
+}
+
+impl Paces {
+    /// Takes in a piece of a node's feed.
+    pub fn note(&mut self, node: &str, events: &[RunStatus]) {
+        if events.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let pace = self.nodes.entry(node.to_string()).or_default();
+        for event in events {
+            let Some(id) = &event.id else { continue };
+            match event.state {
+                RunState::Queued => {}
+                RunState::Running => {
+                    pace.started.insert(id.clone(), now);
+                }
+                RunState::Stopped => {
+                    if pace.started.remove(id).is_some_and(|start| now - start < SHORT) {
+                        pace.finished.push_back(now);
+                    }
+                }
+            }
+        }
+        pace.started.retain(|_, start| now - *start < SHORT);
+    }
+
+    /// How many jobs each node may be sent beyond its room.
+    pub fn ahead<'a>(&mut self, nodes: impl Iterator<Item = &'a String>) -> Vec<(String, u64)> {
+        let now = Instant::now();
+        nodes
+            .map(|node| {
+                let finished = self.nodes.get_mut(node).map_or(0, |pace| {
+                    while pace.finished.front().is_some_and(|time| now - *time > WINDOW) {
+                        pace.finished.pop_front();
+                    }
+                    pace.finished.len() as u64
+                });
+                (node.clone(), finished.min(MOST_AHEAD))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! The poller's options; one poller of a root is at work, others stand by.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::{Arg, ArgAction, Command};
+
+use super::engine::{Engine, Until};
+use super::step::Step;
+use super::{Wake, cleanup, notice};
+use crate::board::lock::Lock;
+use crate::board::poller_lock;
+use crate::board::root::Root;
+use crate::clock;
+use crate::error::{Result, exit};
+use crate::processor;
+
+/// How often a poller that stands by looks whether it is needed.
+const STANDBY: Duration = Duration::from_millis(200);
+
+/// Runs the program and returns its exit code.
+pub fn main() -> i32 {
+    let words = match options().try_get_matches() {
+        Ok(words) => words,
+        Err(error) => {
+            let _ = error.print(); // there is nowhere else to say it
+            return if error.use_stderr() { exit::USAGE } else { 0 };
+        }
+    };
+    let step = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
+        Some(Some(pace)) => Step::Pace(pace),
+        Some(None) => {
+            eprintln!("poller: --pace needs a duration such as 2s");
+            return exit::USAGE;
+        }
+        None if words.get_flag("step") => Step::Enter,
+        None => Step::Run,
+    };
+    match run(step, words.get_flag("once"), words.get_flag("quiet")) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("poller: {}", error.message);
+            error.kind.exit_code()
+        }
+    }
+}
+
+fn options() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new("poller")
+        .about("Places waiting jobs on nodes, takes in their results, cleans up")
+        .after_help(
+            "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.",
+        )
+        .arg(flag("once", "Make one round and end; for cron. Does nothing if a poller is at work"))
+        .arg(flag("step", "Show each transition and wait for Enter before it is made").conflicts_with("pace"))
+        .arg(
+            Arg::new("pace")
+                .long("pace")
+                .value_name("DURATION")
+                .help("Show each transition and wait so long before it is made"),
+        )
+        .arg(flag("quiet", "Say nothing but errors").short('q'))
+}
+
+fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
+    let root = Root::find()?;
+    let signals = notice::block_signals()?;
+    if once {
+        let Some(_lock) = poller_lock::try_take(&root)? else {
+            eprintln!("poller: another poller is at work");
+            return Ok(());
+        };
+        tidy(&root, quiet)?;
+        let mut engine = Engine::new(&root, step, quiet);
+        notice::watch_signals(signals, &engine.waker())?;
+        return engine.run(Until::Idle);
+    }
+    let mut engine = Engine::new(&root, step, quiet);
+    notice::watch_signals(signals, &engine.waker())?;
+    let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
+    eprintln!("poller: at work for {}", root.dir().display());
+    let tidier = root.clone();
+    std::thread::spawn(move || {
+        loop {
+            if let Err(error) = tidy(&tidier, quiet) {
+                eprintln!("poller: clean-up: {}", error.message);
+            }
+            std::thread::sleep(cleanup::EVERY);
+        }
+    });
+    engine.run(Until::End)?;
+    eprintln!("poller: ended");
+    Ok(())
+}
+
+/// Waits for the lock; `None` if asked to end before that.
+fn stand_by(root: &Root, engine: &mut Engine) -> Result<Option<Lock>> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = poller_lock::try_take(root)? {
+            return Ok(Some(lock));
+        }
+        if !told {
+            eprintln!("poller: another poller is at work; standing by");
+            told = true;
+        }
+        if engine.asked_to_end(STANDBY) {
+            return Ok(None);
+        }
+    }
+}
+
+fn tidy(root: &Root, quiet: bool) -> Result<()> {
+    let now = SystemTime::now();
+    let head = cleanup::clean(root, now)?;
+    let node = processor::cleanup::clean(root, now)?;
+    if !quiet && (head.cards, head.others, node) != (0, 0, 0) {
+        eprintln!(
+            "clean-up: {} finished cards, {} other files of the head, {node} jobs of the processor",
+            head.cards, head.others
+        );
+    }
+    Ok(())
+}
+
+/// Makes rounds for a job, while no poller is at work, until it has stopped or the deadline.
+pub fn run_for(root: &Root, job: u64, deadline: Option<Instant>) -> Result<()> {
+    loop {
+        if let Some(_lock) = poller_lock::try_take(root)? {
+            return Engine::new(root, Step::Run, true).run(Until::Stopped(job));
+        }
+        let stopped = crate::board::cards::Cards::new(root)
+            .find(job)
+            .map_or(true, |card| card.state == crate::model::card::State::Stopped);
+        if stopped || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(());
+        }
+        std::thread::sleep(STANDBY);
+    }
+}
+
+impl Engine<'_> {
+    /// Waits so long for the request to end.
+    fn asked_to_end(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        self.wakes_until(deadline).iter().any(|wake| matches!(wake, Wake::End))
+    }
+}

@@ -1,0 +1,93 @@
+//! Looking at the board: what wake-ups may have missed.
+
+use super::engine::Engine;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use crate::board::batches;
+use crate::error::{Kind, Result};
+use crate::model::card::{Card, Column, State};
+use crate::processor;
+
+/// A directory's time is trusted to tell changes apart once it is so old.
+const GRAIN: Duration = Duration::from_secs(2);
+
+/// Every so many scans, nodes are asked about every job that they have.
+const SCANS_PER_RESYNC: u32 = 6;
+
+impl Engine<'_> {
+    /// Looks at everything that wake-ups may have missed.
+    pub(super) fn scan(&mut self) -> Result<()> {
+        let restored = batches::recover(&self.cards)? + self.cards.recover_prepared()?;
+        if restored > 0 {
+            self.say(&format!("recovered {restored} submitted jobs"));
+        }
+        self.load_nodes()?;
+        let full = self.scans == 0;
+        for job in self.changed_jobs(full)? {
+            self.look(job)?;
+        }
+        processor::sweep::sweep(self.root)?;
+        self.scans += 1;
+        if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
+            self.resync_all();
+        }
+        self.give_up_unreachable()
+    }
+
+    /// Jobs that came to the queue or to the running cards, or left them, without our knowing;
+    /// with `full` all of them. A column whose directory did not change costs one stat.
+    pub(super) fn changed_jobs(&mut self, full: bool) -> Result<BTreeSet<u64>> {
+        let seen = [Column::Queue, Column::Running].map(|c| self.cards.changed_at(c));
+        let [queue, running] = seen;
+        let settled = (queue?, running?);
+        if !full && self.settled == Some(settled) {
+            return Ok(BTreeSet::new());
+        }
+        let mut jobs: BTreeSet<u64> = self.index.waiting().collect();
+        jobs.extend(self.index.on_nodes().map(|(job, _)| job));
+        for column in [Column::Queue, Column::Running] {
+            for job in self.cards.numbers(column)? {
+                if full || !jobs.remove(&job) {
+                    jobs.insert(job);
+                }
+            }
+        }
+        // A change within the clock's grain of the look could hide behind an equal time.
+        let old = SystemTime::now() - GRAIN;
+        self.settled = (settled.0 < old && settled.1 < old).then_some(settled);
+        Ok(jobs)
+    }
+
+    /// Reads a card again, and acts on what it says.
+    pub(super) fn look(&mut self, job: u64) -> Result<()> {
+        for column in [Column::Queue, Column::Running] {
+            if let Some(card) = self.cards.read_in(column, job)? {
+                if card.column() == column {
+                    self.take_in(&card);
+                } else {
+                    self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                }
+                return Ok(());
+            }
+        }
+        if !self.index.knows(job) {
+            return Ok(());
+        }
+        // In no column that concerns us, on the move, or unreadable: now for certain.
+        let lock = self.cards.lock()?;
+        match self.cards.change(&lock, job, |_| Ok(Vec::new())) {
+            Ok(changed) => self.take_in(&changed.card),
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => self.index.remove(job),
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_in(&mut self, card: &Card) {
+        self.index.put(card);
+        if card.state == State::Stopping {
+            self.order_kill(card.job());
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What the engine does to cards: recorded reports, placements, ends that nobody reported. Each is
+//! stamped and moved under the board's lock, and durable before anyone hears of it.
+
+use super::engine::Engine;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::Wake;
+use super::link::Order;
+use crate::attempts;
+use crate::board::cards::CARDS_PER_LOCK;
+use crate::board::files::SyncSet;
+use crate::board::root::Root;
+use crate::board::uploads;
+use crate::clock;
+use crate::error::{Kind, Result};
+use crate::model::card::{Card, Column, State, What};
+use crate::model::ids::NodejobId;
+use crate::model::node::Node;
+use crate::model::outcome::{Cause, Outcome, RunStatus};
+
+/// Most jobs that are placed before reports are looked at again.
+const PLACED_PER_ROUND: usize = 256;
+
+/// Longest wait before a job that nodes keep refusing is placed again.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+impl Engine<'_> {
+    /// Records reports, all with one sync, then tells the nodes that their results are safe.
+    pub(super) fn record(&mut self, reports: Vec<RunStatus>) -> Result<()> {
+        if reports.is_empty() {
+            return Ok(());
+        }
+        let batches = if self.step.is_shown() {
+            reports.into_iter().map(|report| vec![report]).collect()
+        } else {
+            vec![reports]
+        };
+        for batch in batches {
+            self.show_reports(&batch);
+            let from: BTreeMap<String, String> = self.origins(&batch);
+            let applied = attempts::record(self.root, batch)?;
+            for card in &applied.cards {
+                self.tell_end(card);
+                self.index.put(card);
+                if card.state == State::Stopped {
+                    uploads::remove(self.root, card.job())?;
+                }
+            }
+            let mut safe: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for id in applied.safe {
+                if let Some(node) = from.get(&id) {
+                    safe.entry(node).or_default().push(id);
+                }
+            }
+            for (node, ids) in safe {
+                self.order(node, Order::Acknowledge(ids));
+            }
+            for id in applied.stale {
+                let node = from.get(&id).cloned().unwrap_or_default();
+                self.say(&format!("{id}: given up before, still runs on {node}: killed"));
+                let by = "the head, which had given it up".to_string();
+                self.order(&node, Order::Kill { id, grace: None, by });
+            }
+            if !applied.cards.is_empty() {
+                self.step.after(self.root)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node of each attempt that reports are about.
+    pub(super) fn origins(&self, reports: &[RunStatus]) -> BTreeMap<String, String> {
+        let mut origins = BTreeMap::new();
+        for report in reports {
+            let Some(id) = report.id.as_deref().and_then(NodejobId::parse) else { continue };
+            let name = id.to_string();
+            let node = match self.index.on_node(id.job).filter(|known| known.id == name) {
+                Some(known) => Some(known.node.clone()),
+                None => self.cards.find(id.job).ok().and_then(|card| {
+                    let attempt = card.attempts.iter().find(|a| a.nodejob == name)?;
+                    Some(attempt.node.clone())
+                }),
+            };
+            if let Some(node) = node {
+                origins.insert(name, node);
+            }
+        }
+        origins
+    }
+
+    pub(super) fn show_reports(&self, reports: &[RunStatus]) {
+        if !self.step.is_shown() {
+            return;
+        }
+        for report in reports {
+            let id = report.id.as_deref().and_then(NodejobId::parse);
+            if let Some(id) = id
+                && let Ok(card) = self.cards.find(id.job)
+            {
+                self.step.before(&card, &attempts::decide(&card, &[(id, report.clone())]));
+            }
+        }
+    }
+
+    pub(super) fn tell_end(&self, card: &Card) {
+        let node = card.attempts.last().map_or("no node", |a| a.node.as_str());
+        let Some(last) = card.events.last() else { return };
+        let why = |outcome: &Outcome| outcome.reason.clone().unwrap_or_else(|| "exit 0".into());
+        let job = card.job();
+        self.say(&match &last.what {
+            What::Stopped { outcome, .. } => {
+                let status = if card.status() == crate::model::outcome::Status::Good {
+                    "good"
+                } else {
+                    "error"
+                };
+                format!("job {job}: stopped, {status} ({}) on {node}", why(outcome))
+            }
+            What::Retry { outcome, .. } => {
+                format!("job {job}: to be tried again ({}) after {node}", why(outcome))
+            }
+            What::Refused { reason, .. } => format!("job {job}: refused by {node}: {reason}"),
+            What::Running { .. } => format!("job {job}: running on {node}"),
+            _ => return,
+        });
+    }
+
+    /// Stamps and moves cards by their plans, all with one sync; durable when this returns. A
+    /// card for which nothing is left to do by then is left alone.
+    pub(super) fn stamp(&mut self, plans: Vec<Plan>) -> Result<Vec<Card>> {
+        let mut changed_cards = Vec::new();
+        let mut sync = SyncSet::new();
+        let at_once = if self.step.is_shown() { 1 } else { CARDS_PER_LOCK };
+        for plans in plans.chunks(at_once) {
+            if let ([(job, plan)], true) = (plans, self.step.is_shown())
+                && let Ok(card) = self.cards.find(*job)
+            {
+                self.step.before(&card, &plan(&card));
+            }
+            let lock = self.cards.lock()?;
+            for (job, plan) in plans {
+                match self.cards.change(&lock, *job, |card| Ok(plan(card))) {
+                    Ok(changed) => {
+                        if !changed.sync.is_empty() {
+                            sync.merge(changed.sync);
+                        }
+                        changed_cards.push(changed.card);
+                    }
+                    Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                        self.index.remove(*job);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            drop(lock);
+            self.step.after(self.root)?;
+        }
+        sync.commit()?;
+        for card in &changed_cards {
+            self.take_in(card);
+        }
+        Ok(changed_cards)
+    }
+
+    pub(super) fn expire(&mut self, jobs: Vec<u64>) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let plan = |card: &Card| {
+            let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
+            if !due || card.column() != Column::Queue {
+                return Vec::new();
+            }
+            let reason = "expired before a node had room".to_string();
+            vec![What::Stopped { attempt: None, outcome: Outcome::error(Cause::Expired, reason) }]
+        };
+        let plans = jobs.into_iter().map(|job| (job, Box::new(plan) as PlanFn)).collect();
+        for card in self.stamp(plans)? {
+            self.tell_end(&card);
+        }
+        Ok(())
+    }
+
+    /// Places what fits, records it, and only then tells the nodes.
+    pub(super) fn place(&mut self) -> Result<()> {
+        loop {
+            for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
+                self.index.rooms.room(&node).ahead = ahead;
+            }
+            let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
+            let mut plans: Vec<Plan> = Vec::new();
+            let mut reserved = Vec::new();
+            while plans.len() < at_once {
+                let index = &mut self.index;
+                let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
+                    break;
+                };
+                reserved.push((node.clone(), candidate.resources));
+                let Some(node) = self.nodes.get(&node).cloned() else { continue };
+                let root = self.root.clone();
+                plans.push((candidate.job, Box::new(move |card| place_plan(&root, card, &node))));
+            }
+            let count = plans.len();
+            if count == 0 {
+                return Ok(());
+            }
+            let placed = self.stamp(plans);
+            // A card that was placed has taken its room itself by now.
+            for (node, resources) in reserved {
+                self.index.rooms.give_back(&node, &resources);
+            }
+            self.send(&placed?)?;
+            if count < at_once || !self.once {
+                return if count < at_once { Ok(()) } else { self.yield_round() };
+            }
+        }
+    }
+
+    /// More is to be placed, but reports come first.
+    pub(super) fn yield_round(&self) -> Result<()> {
+        let _ = self.waker.send(Wake::Batch); // our own receiver is alive
+        Ok(())
+    }
+
+    /// Takes attempts back that a node would not have: nothing ran.
+    pub(super) fn refuse(&mut self, refused: Vec<(String, String)>) -> Result<()> {
+        let mut plans: Vec<Plan> = Vec::new();
+        for (id, reason) in refused {
+            let Some(id) = NodejobId::parse(&id) else { continue };
+            let job = id.job;
+            let plan = move |card: &Card| {
+                if !card.is_current(&id) {
+                    return Vec::new();
+                }
+                if let (State::Stopping, Some(by)) = (card.state, &card.stopping_by) {
+                    let outcome = Outcome::killed(by);
+                    return vec![What::Stopped { attempt: Some(id.attempt), outcome }];
+                }
+                let backoff = Duration::from_secs(1 << card.refusals_in_a_row().min(6));
+                vec![What::Refused {
+                    attempt: id.attempt,
+                    reason: reason.clone(),
+                    not_before: after(backoff.min(LONGEST_BACKOFF)),
+                }]
+            };
+            plans.push((job, Box::new(plan)));
+        }
+        for card in self.stamp(plans)? {
+            self.tell_end(&card);
+        }
+        Ok(())
+    }
+
+    /// Ends attempts of which nobody knows what became.
+    pub(super) fn lose(&mut self, ids: Vec<String>, why: &str) -> Result<()> {
+        let mut plans: Vec<Plan> = Vec::new();
+        for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
+            let why = why.to_string();
+            let job = id.job;
+            plans.push((
+                job,
+                Box::new(move |card: &Card| {
+                    if !card.is_current(&id) {
+                        return Vec::new();
+                    }
+                    let outcome = match (card.state, &card.stopping_by) {
+                        (State::Stopping, Some(by)) => {
+                            Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
+                        }
+                        _ => Outcome::lost(&why),
+                    };
+                    vec![card.after_attempt(id.attempt, outcome, true)]
+                }),
+            ));
+        }
+        for card in self.stamp(plans)? {
+            self.tell_end(&card);
+        }
+        Ok(())
+    }
+}
+
+/// What is to happen to a card, worked out again from the card as it is under the lock.
+pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
+pub(super) type Plan = (u64, PlanFn);
+
+fn place_plan(root: &Root, card: &Card, node: &Node) -> Vec<What> {
+    let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
+    if card.state != State::Queued || !due {
+        return Vec::new();
+    }
+    match attempts::place(root, card, node) {
+        Ok(what) => vec![what],
+        Err(error) => {
+            eprintln!("poller: job {}: {}", card.job(), error.message);
+            Vec::new()
+        }
+    }
+}
+
+fn after(delay: Duration) -> String {
+    clock::rfc3339(SystemTime::now().checked_add(delay).unwrap_or(SystemTime::now()))
+}

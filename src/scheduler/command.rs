@@ -1,0 +1,193 @@
+//! Commands that are more than a route in words: `jobs new [options] -- CMD ARGS`.
+
+use std::env;
+use std::io;
+use std::thread;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value, json};
+
+use super::{outputs, submit};
+use crate::auth;
+use crate::board::cards::Cards;
+use crate::board::root::Root;
+use crate::error::{Error, Result, exit};
+use crate::model::log::LogQuery;
+use crate::poller;
+
+/// Lines of `scheduler --help`.
+pub const HELP: &str =
+    "jobs new [options] -- CMD ARGS   submit a job from words; see jobs new --help
+check --repair                   mend what has one right answer
+tokens new role=ROLE [name=] [expires=], tokens ls, tokens rm id=ID";
+
+/// The commands of this program; `None` for words that are a path.
+pub fn words(args: &[String]) -> Option<Result<i32>> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["jobs" | "job", "new", rest @ ..] if is_words(rest) => Some(new(&args[2..])),
+        _ => None,
+    }
+}
+
+/// Whether `jobs new` is followed by options of its own, and not by those of a request.
+fn is_words(rest: &[&str]) -> bool {
+    rest.iter().any(|word| matches!(*word, "--" | "--help" | "-h" | "--wait"))
+}
+
+fn options() -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new("scheduler jobs new")
+        .about("Submits a job; with --wait, makes the rounds itself if no poller is running")
+        .arg(text("name", "NAME", "A name, for people"))
+        .arg(
+            text("env", "NAME=VALUE", "Set in the job's environment; may be repeated")
+                .action(ArgAction::Append),
+        )
+        .arg(text("dir", "DIR", "Where it starts; the current directory if absent"))
+        .arg(text("cores", "N", "Cores that it is given; 1 if absent"))
+        .arg(text("memory", "SIZE", "Memory that it is given, e.g. \"1 GiB\""))
+        .arg(text("timeout", "DURATION", "Longest run of one attempt, e.g. 30s, 2h"))
+        .arg(text("grace", "DURATION", "Between SIGTERM and SIGKILL; 10s if absent"))
+        .arg(text("retries", "N", "How often it is tried again after it failed"))
+        .arg(text("retry-delay", "DURATION", "Least time between two attempts"))
+        .arg(flag("retry-lost", "Try again, too, when nobody knows what became of an attempt"))
+        .arg(text("priority", "P", "Higher goes first; 0 if absent").allow_negative_numbers(true))
+        .arg(text("expires", "WHEN", "Ends unless placed by then: a time, or e.g. 2h"))
+        .arg(text("request-id", "ID", "Submitting again with the same id gives the same job"))
+        .arg(text("output", "HOW", "combined (one log) or split (stdout and stderr)"))
+        .arg(flag("held", "Wait until released"))
+        .arg(flag("wait", "Print the job's log, and exit with its code"))
+        .arg(flag("quiet", "Print only the number").short('q'))
+        .arg(
+            Arg::new("command")
+                .value_name("CMD ARGS")
+                .num_args(1..)
+                .last(true)
+                .required(true)
+                .help("The program and its arguments"),
+        )
+        .after_help("Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage, 75 try again later.")
+}
+
+fn new(args: &[String]) -> Result<i32> {
+    let name = "scheduler jobs new".to_string();
+    let words = match options().try_get_matches_from(std::iter::once(&name).chain(args)) {
+        Ok(words) => words,
+        Err(error) => {
+            let _ = error.print(); // there is nowhere else to say it
+            return Ok(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    let request = request(&words)?;
+    let root = Root::find()?;
+    let who = auth::from_command(&root)?;
+    let (accepted, _) = submit::submit(&root, &who, request, &[])?;
+    let job = accepted.job;
+    if words.get_flag("wait") {
+        if words.get_flag("quiet") {
+            println!("{job}");
+        }
+        return wait(&root, job);
+    }
+    if words.get_flag("quiet") {
+        println!("{job}");
+    } else {
+        println!("{}", submit::answer(accepted));
+    }
+    Ok(0)
+}
+
+fn request(words: &ArgMatches) -> Result<Value> {
+    let mut map = Map::new();
+    let text = |name: &str| words.get_one::<String>(name).cloned();
+    let number = |name: &str| -> Result<Option<Value>> {
+        text(name)
+            .map(|word| {
+                word.parse::<i64>()
+                    .map(Value::from)
+                    .map_err(|_| Error::bad(format!("--{name}: {word:?} is not a whole number")))
+            })
+            .transpose()
+    };
+    let command: Vec<&String> = words.get_many("command").into_iter().flatten().collect();
+    map.insert("command".into(), json!(command));
+    let dir = match text("dir") {
+        Some(dir) => dir,
+        None => env::current_dir()
+            .ok()
+            .and_then(|dir| dir.into_os_string().into_string().ok())
+            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))?,
+    };
+    map.insert("dir".into(), dir.into());
+    for (option, field) in [
+        ("name", "name"),
+        ("timeout", "timeout"),
+        ("grace", "max_termination_time"),
+        ("retry-delay", "retry_delay"),
+        ("expires", "expires"),
+        ("request-id", "request_id"),
+        ("output", "output"),
+    ] {
+        if let Some(value) = text(option) {
+            map.insert(field.into(), value.into());
+        }
+    }
+    for (option, field) in [("retries", "max_retry_count"), ("priority", "priority")] {
+        if let Some(value) = number(option)? {
+            map.insert(field.into(), value);
+        }
+    }
+    let mut resources = Map::new();
+    if let Some(cores) = number("cores")? {
+        resources.insert("cores".into(), cores);
+    }
+    if let Some(memory) = text("memory") {
+        resources.insert("memory".into(), memory.into());
+    }
+    if !resources.is_empty() {
+        map.insert("requested_resources".into(), Value::Object(resources));
+    }
+    let mut environment = Map::new();
+    for pair in words.get_many::<String>("env").into_iter().flatten() {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::bad(format!("--env: {pair:?} is not NAME=VALUE")))?;
+        environment.insert(name.into(), value.into());
+    }
+    if !environment.is_empty() {
+        map.insert("environment".into(), Value::Object(environment));
+    }
+    if words.get_flag("held") {
+        map.insert("state".into(), "held".into());
+    }
+    if words.get_flag("retry-lost") {
+        map.insert("retry_lost".into(), true.into());
+    }
+    Ok(Value::Object(map))
+}
+
+/// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
+/// poller is at work.
+fn wait(root: &Root, job: u64) -> Result<i32> {
+    let rounds = thread::spawn({
+        let root = root.clone();
+        move || poller::program::run_for(&root, job, None)
+    });
+    outputs::follow(root, job, LogQuery::default(), None, &mut io::stdout().lock())?;
+    // The rounds end when the job has; a report of theirs is of use only if they failed before.
+    if let Ok(result) = rounds.join() {
+        result?;
+    }
+    let card = Cards::new(root).find(job)?;
+    let Some(outcome) = card.outcome else { return Ok(exit::REFUSED) };
+    if let Some(reason) = &outcome.reason {
+        eprintln!("scheduler: job {job}: {reason}");
+    }
+    Ok(outcome.exit_code())
+}

@@ -1,0 +1,273 @@
+//! Looking at jobs, and changing them: lists, records, status, `update`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::reason::reason;
+use crate::attempts;
+use crate::board::cards::Cards;
+use crate::board::nodes;
+use crate::board::root::Root;
+use crate::board::watch::Watch;
+use crate::cgi::{Call, Response};
+use crate::driver::{self, Answer};
+use crate::error::{Error, Result};
+use crate::model::card::{Card, Column, State, What};
+use crate::model::ids;
+use crate::model::outcome::{Outcome, RunStatus};
+
+/// Most jobs in a list, unless `limit` asks for fewer.
+const LONGEST_LIST: usize = 1000;
+
+/// Between two looks while waiting, should a wake-up get lost.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// The number in a path.
+pub fn number(call: &Call) -> Result<u64> {
+    ids::parse_number(call.value(0))
+        .ok_or_else(|| Error::not_found("there is no such job: a job's number is like 1 or 42"))
+}
+
+/// `GET jobs`.
+pub fn list(call: &Call) -> Result<Response> {
+    let limit: usize = call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(100_000);
+    let state = match call.request.param("state") {
+        None => None,
+        Some(word) => Some(State::parse(word).ok_or_else(|| {
+            Error::bad("state must be held, queued, placed, running, stopping or stopped")
+        })?),
+    };
+    let format = call.request.param("format");
+    if !matches!(format, None | Some("json" | "text")) {
+        return Err(Error::bad("format must be json or text"));
+    }
+    let cards = Cards::new(call.root);
+    let (numbers, read) = match state {
+        None => (cards.newest(limit)?, format == Some("json")),
+        Some(state) => {
+            let mut numbers = match state.column() {
+                Column::Done => cards.newest(usize::MAX)?,
+                column => cards.numbers(column)?,
+            };
+            numbers.sort_unstable_by(|a, b| b.cmp(a));
+            (numbers, true)
+        }
+    };
+    if !read {
+        return Ok(Response::text(lines(&numbers)));
+    }
+    let mut found = Vec::new();
+    for job in numbers {
+        if found.len() >= limit {
+            break;
+        }
+        match cards.find(job) {
+            Ok(card) if state.is_none_or(|state| state == card.state) => found.push(card),
+            _ => {} // in another state, or cleaned up meanwhile
+        }
+    }
+    if format == Some("json") {
+        let records: Result<Vec<Value>> =
+            found.iter().map(|card| Ok(Value::Object(summary(call.root, card)?))).collect();
+        return Response::json(&records?);
+    }
+    Ok(Response::text(lines(&found.iter().map(Card::job).collect::<Vec<_>>())))
+}
+
+/// `GET queue`.
+pub fn queue(call: &Call) -> Result<Response> {
+    let limit: usize = call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(100_000);
+    let mut numbers = Cards::new(call.root).numbers(Column::Queue)?;
+    numbers.sort_unstable();
+    numbers.truncate(limit);
+    Ok(Response::text(lines(&numbers)))
+}
+
+/// `GET queue/N`: whether the job still waits, and why.
+pub fn queue_entry(call: &Call) -> Result<Response> {
+    let card = Cards::new(call.root).find(number(call)?)?;
+    let valid = card.column() == Column::Queue;
+    let mut answer = Map::new();
+    answer.insert("job".into(), card.job().into());
+    answer.insert("valid".into(), valid.into());
+    answer.extend(status_fields(call.root, &card)?);
+    Response::json(&answer)
+}
+
+/// `DELETE queue/N`: removes a job that still waits; it ends as killed.
+pub fn queue_remove(call: &Call) -> Result<Response> {
+    let by = call.who.name.clone();
+    let card = change(call.root, number(call)?, |card| match card.state {
+        State::Held | State::Queued => {
+            Ok(vec![What::Stopped { attempt: None, outcome: Outcome::killed(&by) }])
+        }
+        _ => Err(Error::conflict(format!(
+            "job {} waits no more, it is {}; to end it: jobs/{}/update?kill=1",
+            card.job(),
+            card.state.word(),
+            card.job()
+        ))),
+    })?;
+    Response::json(&status_fields(call.root, &card)?)
+}
+
+fn lines(numbers: &[u64]) -> String {
+    numbers.iter().map(|n| format!("{n}\n")).collect()
+}
+
+/// `GET jobs/N`.
+pub fn record(call: &Call) -> Result<Response> {
+    let cards = Cards::new(call.root);
+    let card = cards.find(number(call)?)?;
+    let mut map = Map::new();
+    map.insert("job".into(), card.job().into());
+    map.insert("request_id".into(), card.accepted.request_id.clone().into());
+    map.insert("by".into(), card.accepted.by.clone().into());
+    if let Some(parent) = card.accepted.parent {
+        map.insert("parent".into(), parent.into());
+    }
+    map.extend(status_fields(call.root, &card)?);
+    map.insert("priority".into(), card.priority.into());
+    map.insert("request".into(), Value::Object(card.accepted.request.clone()));
+    map.insert("attempts".into(), json!(card.attempts));
+    map.insert("events".into(), json!(card.events));
+    map.insert("children".into(), json!(cards.children(card.job())?));
+    let tag = format!("\"{}-{}\"", card.job(), card.events.len());
+    Ok(Response::json(&map)?.header("ETag", tag))
+}
+
+/// `GET jobs/N/status`, with `?wait=` until it ends.
+pub fn status(call: &Call) -> Result<Response> {
+    let job = number(call)?;
+    let card = match call.request.wait()? {
+        None => Cards::new(call.root).find(job)?,
+        Some(wait) => wait_for_end(call.root, job, Instant::now() + wait)?,
+    };
+    Response::json(&status_fields(call.root, &card)?)
+}
+
+/// The card once it stopped, or as it is at the deadline.
+pub fn wait_for_end(root: &Root, job: u64, deadline: Instant) -> Result<Card> {
+    let cards = Cards::new(root);
+    let watch = Watch::on_card(&cards, job)?;
+    loop {
+        let card = cards.find(job)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if card.state == State::Stopped || left.is_zero() {
+            return Ok(card);
+        }
+        watch.wait(left.min(RECHECK))?;
+    }
+}
+
+/// The fields of a status answer.
+pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
+    let last = card.attempts.last();
+    let mut map = Map::new();
+    map.insert("state".into(), card.state.word().into());
+    map.insert("status".into(), json!(card.status()));
+    map.insert("node".into(), json!(last.map(|a| &a.node)));
+    map.insert("created-at".into(), card.accepted.at.clone().into());
+    let mut add = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            map.insert(name.into(), value);
+        }
+    };
+    add("started-at", last.and_then(|a| a.started_at.clone()).map(Value::from));
+    add("stopped-at", card.stopped_at.clone().map(Value::from));
+    add("attempt", last.map(|a| a.attempt.into()));
+    add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
+    add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
+    add("reason", reason(root, card)?.map(Value::from));
+    Ok(map)
+}
+
+fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {
+    let mut map = Map::new();
+    map.insert("job".into(), card.job().into());
+    if let Some(name) = &card.spec.name {
+        map.insert("name".into(), name.clone().into());
+    }
+    map.insert("commands".into(), json!(card.spec.commands));
+    map.insert("priority".into(), card.priority.into());
+    map.extend(status_fields(root, card)?);
+    Ok(map)
+}
+
+/// `POST jobs/N/update`: kill, hold, release, priority; without any, asks the node now.
+pub fn update(call: &Call) -> Result<Response> {
+    let job = number(call)?;
+    let request = call.request;
+    let (kill, hold, release) =
+        (request.switch("kill")?, request.switch("hold")?, request.switch("release")?);
+    let priority: Option<i64> = request.number("priority")?;
+    if hold && release {
+        return Err(Error::bad("hold and release exclude each other"));
+    }
+    if !(kill || hold || release || priority.is_some()) {
+        let card = refresh(call.root, job)?;
+        return Response::json(&status_fields(call.root, &card)?);
+    }
+    let by = &call.who.name;
+    let card = change(call.root, job, |card| {
+        let mut events = Vec::new();
+        let waits = card.column() == Column::Queue;
+        let refuse = |what: &str| {
+            Err(Error::conflict(format!("job {job} is {} and cannot be {what}", card.state.word())))
+        };
+        match priority {
+            Some(_) if card.state == State::Stopped => return refuse("given a priority"),
+            Some(priority) if priority != card.priority => {
+                events.push(What::Priority { priority, by: by.clone() });
+            }
+            _ => {}
+        }
+        if hold && !waits {
+            return refuse("held");
+        } else if hold && card.state != State::Held {
+            events.push(What::Held { by: by.clone() });
+        }
+        if release && !waits {
+            return refuse("released");
+        } else if release && card.state == State::Held {
+            events.push(What::Released { by: by.clone() });
+        }
+        if kill && waits {
+            events.push(What::Stopped { attempt: None, outcome: Outcome::killed(by) });
+        } else if kill && matches!(card.state, State::Placed | State::Running) {
+            events.push(What::Stopping { by: by.clone() });
+        }
+        Ok(events)
+    })?;
+    let response = Response::json(&status_fields(call.root, &card)?)?;
+    Ok(if card.state == State::Stopping { response.status(202, "Accepted") } else { response })
+}
+
+/// Changes one card; durable when this returns.
+fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>) -> Result<Card> {
+    let cards = Cards::new(root);
+    let lock = cards.lock()?;
+    let changed = cards.change(&lock, job, decide)?;
+    drop(lock);
+    changed.sync.commit()?;
+    Ok(changed.card)
+}
+
+/// Asks the node that has the job, and records what it says.
+fn refresh(root: &Root, job: u64) -> Result<Card> {
+    let cards = Cards::new(root);
+    let card = cards.find(job)?;
+    let Some(attempt) = card.with_node() else { return Ok(card) };
+    let node = nodes::read(root, &attempt.node)?;
+    let answers = driver::open(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
+    let reports: Vec<RunStatus> = answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            Answer::Known(status) => Some(status.of(&attempt.nodejob)),
+            Answer::Unknown | Answer::Cancelled => None,
+        })
+        .collect();
+    attempts::record(root, reports)?;
+    cards.find(job)
+}

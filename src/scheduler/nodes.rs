@@ -1,0 +1,183 @@
+//! Registering nodes, and listing them.
+
+use serde_json::{Map, Value, json};
+
+use crate::board::cards::Cards;
+use crate::board::root::Root;
+use crate::board::{nodes, vault};
+use crate::cgi::{Call, Response};
+use crate::driver::http::check_uri;
+use crate::error::{Error, Result};
+use crate::model::card::Column;
+use crate::model::ids;
+use crate::model::node::{DriverKind, Node, NodeState};
+
+/// Fields that a registration may have; the others of a record are the poller's.
+const FIELDS: &[&str] =
+    &["name", "driver", "uri", "ipv4", "hostname", "resources", "drain", "token"];
+
+/// `GET nodes/list`; with `?job=N` only nodes that are large enough for it.
+pub fn list(call: &Call) -> Result<Response> {
+    let mut all = nodes::list(call.root)?;
+    if let Some(text) = call.request.param("job") {
+        let job =
+            ids::parse_number(text).ok_or_else(|| Error::bad("job must be a job's number"))?;
+        let asked = Cards::new(call.root).find(job)?.spec.resources;
+        all.retain(|node| !node.drain && node.resources.is_some_and(|has| asked.fits(&has)));
+    }
+    Response::json(&json!({ "nodes": all }))
+}
+
+/// `GET nodes/NAME`.
+pub fn show(call: &Call) -> Result<Response> {
+    Response::json(&nodes::read(call.root, call.value(0))?)
+}
+
+/// `POST nodes/new`: registers a node. The same registration again changes nothing.
+pub fn new(call: &Call) -> Result<Response> {
+    let mut fields = fields(call)?;
+    let token = take_token(&mut fields)?;
+    let node = checked(Value::Object(fields))?;
+    if !ids::is_valid(&node.name) {
+        return Err(Error::bad(
+            "a node needs a name: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit",
+        ));
+    }
+    let existing = nodes::find(call.root, &node.name)?;
+    let given = |node: &Node| registered(node) != registered(&Node::localhost());
+    if let Some(old) = existing.filter(|old| given(old)) {
+        if registered(&old) == registered(&node) {
+            return Response::json(&old);
+        }
+        return Err(Error::conflict(format!(
+            "node {} is registered already: change it with nodes/{}/update",
+            node.name, node.name
+        )));
+    }
+    save(call.root, &node, token)?;
+    Ok(Response::json(&node)?
+        .status(201, "Created")
+        .header("Location", format!("/scheduler/nodes/{}", node.name))
+        .brief(node.name.clone()))
+}
+
+/// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
+pub fn update(call: &Call) -> Result<Response> {
+    let old = nodes::read(call.root, call.value(0))?;
+    let mut fields = fields(call)?;
+    if fields.get("name").is_some_and(|name| name.as_str() != Some(&old.name)) {
+        return Err(Error::bad("a node's name cannot be changed"));
+    }
+    let token = take_token(&mut fields)?;
+    let mut merged = registered(&old);
+    for (field, value) in fields {
+        if value.is_null() {
+            merged.remove(&field);
+        } else {
+            merged.insert(field, value);
+        }
+    }
+    let mut node = checked(Value::Object(merged))?;
+    if node.driver == old.driver && node.uri == old.uri {
+        // What the poller knows of it still holds.
+        let resources = if node.fixed || old.fixed { node.resources } else { old.resources };
+        node = Node {
+            resources,
+            state: old.state,
+            since: old.since,
+            reason: old.reason,
+            last_seen: old.last_seen,
+            ..node
+        };
+    }
+    save(call.root, &node, token)?;
+    Response::json(&node)
+}
+
+/// `POST nodes/NAME/remove`: not while it has jobs.
+pub fn remove(call: &Call) -> Result<Response> {
+    let name = call.value(0);
+    let cards = Cards::new(call.root);
+    let lock = cards.lock()?;
+    let node = nodes::read(call.root, name)?;
+    for job in cards.numbers(Column::Running)? {
+        let card = cards.read_in(Column::Running, job)?;
+        if card.is_some_and(|card| card.with_node().is_some_and(|a| a.node == name)) {
+            return Err(Error::conflict(format!(
+                "node {name} has job {job}: drain it first with nodes/{name}/update and {{\"drain\": true}}"
+            )));
+        }
+    }
+    nodes::remove(call.root, &lock, name)?;
+    vault::set_node_token(call.root, name, None)?;
+    Response::json(&node)
+}
+
+fn fields(call: &Call) -> Result<Map<String, Value>> {
+    let Value::Object(fields) = call.request.body.json(call.root.settings.max_body)? else {
+        return Err(Error::bad("a node must be a JSON object"));
+    };
+    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        return Err(Error::bad(format!(
+            "unknown field {unknown:?} of a node; known are {}",
+            FIELDS.join(", ")
+        )));
+    }
+    Ok(fields)
+}
+
+/// The token to present to the node: kept apart, never in its record.
+fn take_token(fields: &mut Map<String, Value>) -> Result<Option<Option<String>>> {
+    match fields.shift_remove("token") {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(Value::String(token))
+            if !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) =>
+        {
+            Ok(Some(Some(token)))
+        }
+        Some(_) => Err(Error::bad("token must be printable text without blanks, or null")),
+    }
+}
+
+fn checked(value: Value) -> Result<Node> {
+    let mut node: Node = serde_json::from_value(value)
+        .map_err(|e| Error::bad(format!("the node has a wrong value: {e}")))?;
+    match (node.driver, &node.uri) {
+        (DriverKind::Http, Some(uri)) => check_uri(uri)?,
+        (DriverKind::Http, None) => {
+            return Err(Error::bad("an http node needs a uri such as http://node01.example:8080"));
+        }
+        (DriverKind::Local, Some(_)) => return Err(Error::bad("a local node has no uri")),
+        (DriverKind::Local, None) => {}
+    }
+    node.fixed = node.resources.is_some();
+    Ok(node)
+}
+
+/// The part of a record that was registered, not observed.
+fn registered(node: &Node) -> Map<String, Value> {
+    let bare = Node {
+        resources: node.resources.filter(|_| node.fixed),
+        fixed: false,
+        state: NodeState::Unknown,
+        since: None,
+        reason: None,
+        last_seen: None,
+        ..node.clone()
+    };
+    let mut map = match serde_json::to_value(bare) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    map.shift_remove("state");
+    map
+}
+
+fn save(root: &Root, node: &Node, token: Option<Option<String>>) -> Result<()> {
+    if let Some(token) = token {
+        vault::set_node_token(root, &node.name, token.as_deref())?;
+    }
+    let lock = Cards::new(root).lock()?;
+    nodes::write(root, &lock, node)
+}

@@ -1,0 +1,172 @@
+//! Submission: one job, or an array of jobs, accepted whole or not at all.
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use crate::auth::Who;
+use crate::board::cards::{Cards, Submitted};
+use crate::board::{batches, files, numbers, root::Root, uploads};
+use crate::cgi::body::Upload;
+use crate::cgi::{Call, Response};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::model::card::{Accepted, Card};
+use crate::model::request::{Expires, Spec, split_request_id};
+
+/// `POST jobs/new`.
+pub fn new(call: &Call) -> Result<Response> {
+    let parts = call.request.body.parts(call.root.settings.max_body)?;
+    match parts.json {
+        Value::Array(requests) => {
+            if !parts.uploads.is_empty() {
+                return Err(Error::bad("files can be sent with one job, not with an array"));
+            }
+            let (accepted, fresh) = submit_array(call.root, call.who, requests)?;
+            let numbers: Vec<String> = accepted.iter().map(|a| a.job.to_string()).collect();
+            let answers: Vec<Value> = accepted.into_iter().map(answer).collect();
+            let response = Response::json(&answers)?.brief(numbers.join("\n"));
+            Ok(if fresh { response.status(201, "Created") } else { response })
+        }
+        request => {
+            let (accepted, fresh) = submit(call.root, call.who, request, &parts.uploads)?;
+            let job = accepted.job;
+            let script = crate::cgi::request::var("SCRIPT_NAME").unwrap_or("/scheduler".into());
+            let response = Response::json(&answer(accepted))?
+                .header("Location", format!("{script}/jobs/{job}"))
+                .brief(job.to_string());
+            Ok(if fresh { response.status(201, "Created") } else { response })
+        }
+    }
+}
+
+/// Accepts one job; durable when this returns. With a request id that this client has used: the
+/// same job and `false`, or 422 if that was another request.
+pub fn submit(
+    root: &Root,
+    who: &Who,
+    request: Value,
+    files: &[Upload],
+) -> Result<(Accepted, bool)> {
+    let mut accepted = prepare(root, who, request)?;
+    let chosen = !accepted.request_id.is_empty();
+    if !chosen {
+        accepted.request_id = files::random_name()?;
+    }
+    accepted.job = *numbers::reserve(root, 1)?.start();
+    uploads::store(root, accepted.job, files)?;
+    let submitted = Cards::new(root).submit(&accepted, chosen.then_some(who.name.as_str()));
+    match submitted {
+        Ok(Submitted::New) => Ok((accepted, true)),
+        Ok(Submitted::Existing(card)) => {
+            uploads::remove(root, accepted.job)?;
+            same_request(&accepted, &card)?;
+            Ok((card.accepted, false))
+        }
+        Err(error) => {
+            if error.kind == Kind::Unavailable {
+                uploads::remove(root, accepted.job)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Accepts all of these jobs or none, with numbers in a row; durable when this returns. `false`:
+/// they all had been accepted before.
+fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Accepted>, bool)> {
+    let most = root.settings.max_jobs_per_request;
+    if requests.is_empty() || requests.len() > most {
+        return Err(Error::bad(format!(
+            "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
+        )));
+    }
+    let mut all = Vec::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        all.push(prepare(root, who, request).map_err(|e| {
+            Error::new(e.kind, format!("job {} of the array: {}", index + 1, e.message))
+        })?);
+    }
+    let chosen = all.iter().filter(|a| !a.request_id.is_empty()).count();
+    if chosen != 0 && chosen != all.len() {
+        return Err(Error::bad("give every job of the array a request_id, or none"));
+    }
+    let numbers = numbers::reserve(root, all.len() as u64)?;
+    let batch = (*numbers.start(), *numbers.end());
+    for (accepted, job) in all.iter_mut().zip(numbers) {
+        accepted.job = job;
+        accepted.batch = Some(batch);
+        if chosen == 0 {
+            accepted.request_id = format!("{}-{job}", accepted.at.replace([':', '-'], ""));
+        }
+    }
+    let cards = Cards::new(root);
+    let claimant = (chosen > 0).then_some(who.name.as_str());
+    if batches::submit(&cards, &all, claimant)?.is_none() {
+        return Ok((all, true));
+    }
+    let mut earlier = Vec::with_capacity(all.len());
+    for accepted in &all {
+        let card = cards.claimed(&who.name, &accepted.request_id)?.ok_or_else(|| {
+            Error::new(
+                Kind::Unprocessable,
+                format!(
+                    "some request ids of the array are in use, but {} is not: nothing was submitted",
+                    accepted.request_id
+                ),
+            )
+        })?;
+        same_request(accepted, &card)?;
+        earlier.push(card.accepted);
+    }
+    Ok((earlier, false))
+}
+
+/// Checks a request; the number, and an id where the client chose none, are still missing.
+fn prepare(root: &Root, who: &Who, request: Value) -> Result<Accepted> {
+    let spec = Spec::for_head(&request)?;
+    if let Some(Expires::At(time)) = spec.expires
+        && time <= SystemTime::now()
+    {
+        return Err(Error::bad("expires lies in the past"));
+    }
+    if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
+        Cards::new(root).find(parent).map_err(|e| Error::bad(format!("parent: {}", e.message)))?;
+    }
+    let (request_id, request) = split_request_id(&request);
+    Ok(Accepted {
+        job: 0,
+        request_id: request_id.unwrap_or_default(),
+        at: clock::now(),
+        by: who.name.clone(),
+        parent: spec.parent.or(who.job()),
+        batch: None,
+        request,
+    })
+}
+
+fn same_request(accepted: &Accepted, card: &Card) -> Result<()> {
+    if accepted.request == card.accepted.request && accepted.parent == card.accepted.parent {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unprocessable,
+        format!(
+            "request_id {} was used for job {} with another request",
+            accepted.request_id,
+            card.job()
+        ),
+    ))
+}
+
+/// The request as accepted, with its number and id.
+pub fn answer(accepted: Accepted) -> Value {
+    let mut map = Map::new();
+    map.insert("job".into(), accepted.job.into());
+    map.insert("request_id".into(), accepted.request_id.into());
+    map.extend(accepted.request);
+    if let Some(parent) = accepted.parent {
+        map.insert("parent".into(), parent.into());
+    }
+    Value::Object(map)
+}
