@@ -11,6 +11,7 @@
 //! - [`nodes`]: the node records of the head.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
+//! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
 //! - [`uploads`]: files that came with a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
@@ -28,6 +29,7 @@ pub mod numbers;
 pub mod poller_lock;
 pub mod root;
 pub mod runs;
+pub mod slots;
 pub mod uploads;
 pub mod vault;
 pub mod watch;

@@ -1,29 +1,108 @@
-#![allow(missing_docs)]
-use crate::cgi::{Method::*, *};
+//! The routes by which tokens are made, listed and revoked, the same in every program. All need a
+//! shell of the machine: over HTTP nobody can make themselves a token.
+
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::auth;
+use crate::board::vault::{self, Role};
+use crate::cgi::{Call, Method, Need, Response, Route};
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// `tokens`.
 pub const LIST: Route = Route {
-    method: Get,
+    method: Method::Get,
     pattern: "tokens",
     need: Need::Shell,
     query: &[],
     body: false,
-    help: "",
-    handler: |_| todo!(),
+    help: "tokens, without their secrets (also: tokens ls)",
+    handler: list,
 };
+
+/// `tokens/new`.
 pub const NEW: Route = Route {
-    method: Post,
+    method: Method::Post,
     pattern: "tokens/new",
     need: Need::Shell,
-    query: &[],
+    query: &["role", "name", "expires"],
     body: false,
-    help: "",
-    handler: |_| todo!(),
+    help: "make a token: role=admin|user|worker, expires= a time or a duration; shown once",
+    handler: new,
 };
+
+/// `tokens/ID/remove`.
 pub const REMOVE: Route = Route {
-    method: Post,
-    pattern: "tokens/rm",
+    method: Method::Post,
+    pattern: "tokens/:id/remove",
     need: Need::Shell,
     query: &[],
     body: false,
-    help: "",
-    handler: |_| todo!(),
+    help: "revoke a token (also: tokens rm id=ID)",
+    handler: remove,
 };
+
+/// `tokens ls` and `tokens rm id=ID` as the words of the routes.
+pub fn words(args: &[String]) -> Option<Vec<String>> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["tokens", "ls", rest @ ..] => {
+            Some(["tokens"].iter().chain(rest).map(|w| (*w).to_string()).collect())
+        }
+        ["tokens", "rm", id] => {
+            let id = id.strip_prefix("id=").unwrap_or(id);
+            Some(vec!["tokens".into(), id.into(), "remove".into()])
+        }
+        _ => None,
+    }
+}
+
+fn list(call: &Call) -> Result<Response> {
+    let shown: Vec<_> = vault::tokens(call.root)?
+        .into_iter()
+        .map(|record| {
+            json!({
+                "id": record.id,
+                "role": record.role,
+                "name": record.name,
+                "created_at": record.created_at,
+                "expires_at": record.expires_at,
+                "expired": auth::is_expired(&record),
+            })
+        })
+        .collect();
+    Response::json(&json!({"tokens": shown}))
+}
+
+fn new(call: &Call) -> Result<Response> {
+    let role: Role = match call.request.param("role") {
+        Some("admin") => Role::Admin,
+        Some("user") => Role::User,
+        Some("worker") => Role::Worker,
+        _ => return Err(Error::bad("role must be admin, user or worker")),
+    };
+    let expires = call.request.param("expires").map(|text| {
+        clock::parse_rfc3339(text)
+            .or_else(|| SystemTime::now().checked_add(clock::parse_duration(text)?))
+            .ok_or_else(|| Error::bad("expires must be a time or a duration such as 90d"))
+    });
+    let (record, token) = auth::new_token(role, call.request.param("name"), expires.transpose()?)?;
+    vault::add_token(call.root, &record)?;
+    let answer = json!({
+        "id": record.id,
+        "token": token,
+        "role": record.role,
+        "expires_at": record.expires_at,
+    });
+    Ok(Response::json(&answer)?.status(201, "Created").brief(token))
+}
+
+fn remove(call: &Call) -> Result<Response> {
+    let id = call.value(0);
+    if !vault::remove_token(call.root, id)? {
+        return Err(Error::not_found(format!("no token {id}")));
+    }
+    Response::json(&json!({"removed": id}))
+}

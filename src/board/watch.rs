@@ -1,7 +1,7 @@
 //! Waiting for a change. Wake-ups are hints: whoever waits looks again, woken or not.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
@@ -10,6 +10,9 @@ use std::os::fd::AsFd;
 use super::cards::Cards;
 use crate::error::{At, Result};
 use crate::model::card::Column;
+
+/// Longest time between two looks, whatever inotify says.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// inotify watches; without any (the kernel's limits are reached) it just sleeps.
 #[derive(Debug)]
@@ -34,6 +37,29 @@ impl Watch {
             }
         }
         Ok(watch)
+    }
+
+    /// Watches files, and directories with what lies in them.
+    pub fn on(paths: &[&Path]) -> Watch {
+        let watch = Watch::new();
+        for path in paths {
+            watch.add(
+                path,
+                AddWatchFlags::IN_MODIFY
+                    | AddWatchFlags::IN_CREATE
+                    | AddWatchFlags::IN_MOVED_TO
+                    | AddWatchFlags::IN_MOVE_SELF,
+            );
+        }
+        watch
+    }
+
+    /// Waits until something may have changed, for [`LOOK_EVERY`] at most and not past the
+    /// deadline. `false` once that has passed.
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An error of the hint leaves the look.
+        !left.is_zero() && self.wait(left.min(LOOK_EVERY)).is_ok()
     }
 
     /// Watches a path; `false` if that is not possible.

@@ -128,8 +128,8 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
     }
 }
 
-/// Words as a request: `jobs 2 status wait=5`.
-fn command(program: &Program, args: &[String]) -> Result<i32> {
+/// Words as a request: `jobs 2 status wait=5`. Returns the exit code.
+pub fn command(program: &Program, args: &[String]) -> Result<i32> {
     let mut path = Vec::new();
     let mut query = Vec::new();
     let mut method = None;
@@ -175,8 +175,8 @@ fn command(program: &Program, args: &[String]) -> Result<i32> {
         several if several.contains(&Method::Get) => Method::Get,
         _ => first,
     });
-    let needs_body =
-        program.routes.iter().any(|r| r.body && r.method == method && route::fits(r, &probe.path));
+    let needs_body = route::candidates(program.routes, &probe.path)
+        .any(|(route, _)| route.body && route.method == method);
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
     let root = Root::find()?;
     let who = auth::from_command(&root)?;

@@ -74,14 +74,19 @@ fn matches<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
     segments.next().is_none().then_some(values)
 }
 
-/// Whether a path fits a route's pattern.
-pub fn fits(route: &Route, path: &[String]) -> bool {
-    matches(route.pattern, path).is_some()
+/// The routes of a path. A word counts for more than a `:name`: `jobs/new` is no `jobs/:id`.
+pub fn candidates<'a>(
+    routes: &'static [Route],
+    path: &'a [String],
+) -> impl Iterator<Item = (&'static Route, Vec<&'a str>)> {
+    let fitting = move || routes.iter().filter_map(|r| Some((r, matches(r.pattern, path)?)));
+    let fewest = fitting().map(|(_, values)| values.len()).min();
+    fitting().filter(move |(_, values)| Some(values.len()) == fewest)
 }
 
 /// Methods that the table has for a path.
 pub fn methods(routes: &'static [Route], path: &[String]) -> Vec<Method> {
-    routes.iter().filter(|r| matches(r.pattern, path).is_some()).map(|r| r.method).collect()
+    candidates(routes, path).map(|(route, _)| route.method).collect()
 }
 
 /// The route of a request with the call to make. 404 for an unknown path, 405 for a method that
@@ -92,10 +97,7 @@ pub fn find<'a>(
     request: &'a Request,
     who: &'a Who,
 ) -> Result<(&'static Route, Call<'a>)> {
-    let found = routes
-        .iter()
-        .filter(|route| route.method == request.method)
-        .find_map(|route| Some((route, matches(route.pattern, &request.path)?)));
+    let found = candidates(routes, &request.path).find(|(route, _)| route.method == request.method);
     let Some((route, values)) = found else {
         let allowed = methods(routes, &request.path);
         if allowed.is_empty() {

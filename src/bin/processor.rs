@@ -1,0 +1,5 @@
+//! `processor`: runs jobs on this machine. CGI program and command.
+
+fn main() {
+    std::process::exit(corkboard::processor::main());
+}

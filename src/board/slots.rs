@@ -1,0 +1,179 @@
+//! Slots: what each supervisor of the node has claimed, and the room that it uses.
+//!
+//! `slot/K` is a small file that is never removed. Its supervisor holds its flock for life, so a
+//! locked slot is a live supervisor and its resources are in use; a free one that names jobs was
+//! left by a crash. Room and recovery cost O(slots), however many jobs there are. Slots are taken
+//! and written under the board's lock.
+//!
+//! The record is one line of fixed length, rewritten in place by one write: whole for every
+//! reader of this boot. A power loss may tear it; what happens at the first start of a boot does
+//! not rely on it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use super::lock::{self, Lock};
+use super::runs::Runs;
+use crate::error::{At, Error, Kind, Result};
+use crate::model::ids;
+use crate::model::resources::Resources;
+
+/// Length of a record: room for two claims of [`MOST_CLAIMS`] ids each of 64 characters.
+const LINE: usize = 2048;
+
+/// Most jobs that a supervisor claims at a time.
+pub const MOST_CLAIMS: usize = 8;
+
+/// What a slot's file says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The supervisor.
+    pub pid: i32,
+    /// The boot during which it was written.
+    pub boot: String,
+    /// What its jobs are given; they run one after another.
+    pub resources: Resources,
+    /// Claimed, and not yet reported in the feed.
+    pub jobs: Vec<String>,
+}
+
+/// A slot that is held. Let go when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    file: File,
+    path: PathBuf,
+    /// Its number.
+    pub number: u64,
+}
+
+/// A slot as others see it.
+#[derive(Debug)]
+pub struct Seen {
+    /// Its number.
+    pub number: u64,
+    /// Whether its supervisor lives.
+    pub live: bool,
+    /// `None` where it cannot be read, or nothing was written yet.
+    pub record: Option<Record>,
+}
+
+impl Seen {
+    /// The claims of a live supervisor, or those that a dead one left.
+    pub fn jobs(&self) -> &[String] {
+        self.record.as_ref().map_or(&[], |record| &record.jobs)
+    }
+}
+
+impl Slot {
+    fn open(runs: &Runs, number: u64) -> Result<Slot> {
+        let path = runs.path("slot").join(number.to_string());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&path)
+            .at(&path)?;
+        Ok(Slot { file, path, number })
+    }
+
+    /// Takes the first free slot that no crash left claims in. The caller holds the board's lock.
+    pub fn take(runs: &Runs, _held: &Lock) -> Result<Slot> {
+        for number in 1.. {
+            let slot = Slot::open(runs, number)?;
+            if lock::try_lock(&slot.file).at(&slot.path)?
+                && slot.read()?.is_none_or(|record| record.jobs.is_empty())
+            {
+                return Ok(slot);
+            }
+        }
+        Err(Error::new(Kind::Unavailable, "no slot is free"))
+    }
+
+    /// Takes every slot in which a dead supervisor left claims. The caller holds the board's lock
+    /// and may let it go afterwards: whoever holds the slot is the one who recovers it.
+    pub fn take_dead(runs: &Runs, _held: &Lock) -> Result<Vec<(Slot, Record)>> {
+        let mut dead = Vec::new();
+        for number in numbers(runs)? {
+            let slot = Slot::open(runs, number)?;
+            let Some(record) = slot.read()?.filter(|record| !record.jobs.is_empty()) else {
+                continue;
+            };
+            if lock::try_lock(&slot.file).at(&slot.path)? {
+                dead.push((slot, record));
+            }
+        }
+        Ok(dead)
+    }
+
+    /// What the slot says.
+    pub fn read(&self) -> Result<Option<Record>> {
+        let mut bytes = [0u8; LINE];
+        let length = self.file.read_at(&mut bytes, 0).at(&self.path)?;
+        Ok(serde_json::from_slice(bytes[..length].trim_ascii()).ok())
+    }
+
+    /// Writes the record. The caller holds the board's lock. Not synced.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let mut line = files::json_line(record)?;
+        line.pop();
+        if line.len() >= LINE {
+            return Err(Error::new(Kind::Internal, "too many claims for one slot"));
+        }
+        line.resize(LINE - 1, b' ');
+        line.push(b'\n');
+        let written = self.file.write_at(&line, 0).at(&self.path)?;
+        if written != line.len() {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("{}: short write", self.path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The open file, to be synced.
+    pub fn file(&self) -> Result<(File, PathBuf)> {
+        Ok((self.file.try_clone().at(&self.path)?, self.path.clone()))
+    }
+}
+
+fn numbers(runs: &Runs) -> Result<Vec<u64>> {
+    let mut numbers: Vec<u64> =
+        files::names(&runs.path("slot"))?.iter().filter_map(|n| ids::parse_number(n)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// All slots. A snapshot: exact under the board's lock.
+pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for number in numbers(runs)? {
+        let slot = Slot::open(runs, number)?;
+        let live = !fs2_shared(&slot)?;
+        seen.push(Seen { number, live, record: slot.read()? });
+    }
+    Ok(seen)
+}
+
+/// Whether the lock is free; the probe is shared, so that probes do not see each other.
+fn fs2_shared(slot: &Slot) -> Result<bool> {
+    match fs2::FileExt::try_lock_shared(&slot.file) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e).at(&slot.path),
+    }
+}
+
+/// What the live supervisors use, `except` left out.
+pub fn used(seen: &[Seen], except: Option<u64>) -> Resources {
+    seen.iter()
+        .filter(|slot| slot.live && Some(slot.number) != except)
+        .filter_map(|slot| slot.record.as_ref().filter(|record| !record.jobs.is_empty()))
+        .fold(Resources::NONE, |sum, record| sum.plus(&record.resources))
+}

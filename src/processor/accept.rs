@@ -1,0 +1,128 @@
+//! Accepting jobs: any number in one sync, and a supervisor is woken.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::{info, start};
+use crate::board::files::SyncSet;
+use crate::board::root::Root;
+use crate::board::runs::{Entered, Prepared, RUNS_PER_LOCK, Runs, check_id};
+use crate::cgi::body::Upload;
+use crate::error::{Error, Kind, Result};
+use crate::model::request::Spec;
+
+/// A job to be accepted.
+#[derive(Debug)]
+pub struct NewRun {
+    /// Its id here.
+    pub id: String,
+    /// Its request, kept as it is.
+    pub request: Value,
+    /// Files for its `work/`.
+    pub uploads: Vec<Upload>,
+}
+
+/// A job that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: String,
+    /// Whether it came just now; otherwise the same request was accepted before.
+    pub new: bool,
+}
+
+/// Accepts jobs, each for itself: 400 for a request that is not valid, 422 for one that this node
+/// could never run or that differs from an accepted one of the same id, 410 for an id that was
+/// cancelled before it came, 503 if there is no space for it. What is accepted is durable when
+/// this returns; on an error of the whole nothing is known, and repeating it is safe.
+pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>>> {
+    let runs = Runs::new(root);
+    let total = info::total(root)?;
+    let mut sync = Sync { set: SyncSet::new(), jobs: 0 };
+    let mut results = Vec::with_capacity(requests.len());
+    // The queue is in the order of these times, so each is its own.
+    let begun = SystemTime::now();
+    let mut requests = requests.into_iter().enumerate().peekable();
+    while requests.peek().is_some() {
+        let prepared: Vec<(NewRun, Result<Prepared>)> = requests
+            .by_ref()
+            .take(RUNS_PER_LOCK)
+            .map(|(index, new)| {
+                let prepared = check(&new, total).and_then(|()| {
+                    let files: Vec<(&str, &[u8])> =
+                        new.uploads.iter().map(|u| (u.name.as_str(), &u.content[..])).collect();
+                    let at = begun + Duration::from_nanos(index as u64);
+                    runs.prepare(&new.request, &files, at)
+                });
+                (new, prepared)
+            })
+            .collect();
+        let held = runs.lock()?;
+        for (new, prepared) in prepared {
+            let entered = prepared.and_then(|prepared| runs.enter(&held, &new.id, prepared));
+            results.push(entered.and_then(|entered| match entered {
+                Entered::New(set) => {
+                    sync.add(set);
+                    Ok(Accepted { id: new.id, new: true })
+                }
+                Entered::Taken => {
+                    compare(&runs, &new)?;
+                    sync.add(runs.sync_of(&new.id)?);
+                    Ok(Accepted { id: new.id, new: false })
+                }
+            }));
+        }
+    }
+    sync.commit(&runs)?;
+    if results.iter().any(|result| result.as_ref().is_ok_and(|accepted| accepted.new)) {
+        // What is accepted is accepted; a supervisor that cannot be started now is by a sweep.
+        if let Err(error) = start::poke(root) {
+            eprintln!("processor: {}", error.message);
+        }
+    }
+    Ok(results)
+}
+
+/// One sync for all; with many jobs their files are not kept open for it.
+struct Sync {
+    set: SyncSet,
+    jobs: usize,
+}
+
+impl Sync {
+    fn add(&mut self, set: SyncSet) {
+        self.jobs += 1;
+        if self.jobs == 1 {
+            self.set = set;
+        }
+    }
+
+    fn commit(self, runs: &Runs) -> Result<()> {
+        match self.jobs {
+            0 => Ok(()),
+            1 => self.set.commit(),
+            _ => runs.sync_all(),
+        }
+    }
+}
+
+fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> {
+    check_id(&new.id)?;
+    let spec = Spec::for_node(&new.request)?;
+    if spec.resources.fits(&total) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unprocessable,
+        format!("the job needs {}, this node has {} in all", spec.resources.human(), total.human()),
+    ))
+}
+
+/// Whether the id belongs to the same request.
+fn compare(runs: &Runs, new: &NewRun) -> Result<()> {
+    if runs.request(&new.id)? == new.request {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Unprocessable, format!("{} was accepted with another request", new.id)))
+}

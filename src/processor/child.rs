@@ -1,0 +1,275 @@
+//! Starting a program: what the child does between fork and exec.
+//!
+//! The child stops at a gate, a pipe that only the supervisor writes to, until its `running` line
+//! is in the job's story. If the supervisor dies before it opened the gate, the child reads the
+//! end of the pipe and exits. So a program that was started has a line, whatever was killed when:
+//! a job without one never ran and may be started, one with a line never is again. The supervisor
+//! is the only writer: once it is dead nobody can open the gate, which is why whoever sees its
+//! lock free may rely on this without waiting for the child.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::stat::{Mode, umask};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, getppid, pipe2, setsid};
+
+use super::tree;
+use crate::error::{At, Error, Result, reason};
+use crate::model::outcome::Outcome;
+
+/// The program was not found.
+const NOT_FOUND: i32 = 127;
+/// The program was found and could not be started, or its directory could not be entered.
+const NOT_STARTED: i32 = 126;
+
+const STEP_DIR: u8 = 1;
+const STEP_EXEC: u8 = 2;
+
+/// A program, ready to be started.
+#[derive(Debug)]
+pub struct Program {
+    argv: Vec<CString>,
+    /// Where it may be, in the order of `PATH`.
+    candidates: Vec<CString>,
+    env: Vec<CString>,
+    dir: CString,
+}
+
+impl Program {
+    /// Prepares a program; `path` is the `PATH` of its environment.
+    pub fn new(argv: &[String], env: &[String], path: &str, dir: &str) -> Result<Program> {
+        let name = argv.first().map(String::as_str).unwrap_or_default();
+        let candidates = if name.contains('/') {
+            vec![text(name)?]
+        } else {
+            let dirs = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+            dirs.map(|dir| text(&format!("{dir}/{name}"))).collect::<Result<_>>()?
+        };
+        Ok(Program {
+            argv: argv.iter().map(|word| text(word)).collect::<Result<_>>()?,
+            candidates,
+            env: env.iter().map(|pair| text(pair)).collect::<Result<_>>()?,
+            dir: text(dir)?,
+        })
+    }
+
+    /// Never returns if one of the candidates could be executed; as `execvp` searches, and like
+    /// it hands a script without `#!` to the shell.
+    fn exec(&self) -> Errno {
+        let mut error = Errno::ENOENT;
+        for candidate in &self.candidates {
+            let failed = match execve(candidate, &self.argv, &self.env) {
+                Err(Errno::ENOEXEC) => self.shell(candidate),
+                Err(errno) => errno,
+                Ok(never) => match never {},
+            };
+            match failed {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => error = Errno::EACCES,
+                other => return other,
+            }
+        }
+        error
+    }
+
+    fn shell(&self, script: &CStr) -> Errno {
+        let mut argv: Vec<&CStr> = vec![c"sh", script];
+        argv.extend(self.argv.iter().skip(1).map(CString::as_c_str));
+        let result: nix::Result<Infallible> = execve(c"/bin/sh", &argv, &self.env);
+        match result {
+            Err(errno) => errno,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// What a person reads when it could not be started.
+    fn outcome(&self, step: u8, errno: Errno) -> Outcome {
+        let why = reason(&io::Error::from(errno));
+        let quoted = |text: Option<&CString>| {
+            format!("{:?}", text.map(|t| t.to_string_lossy()).unwrap_or_default())
+        };
+        if step == STEP_DIR {
+            let dir = quoted(Some(&self.dir));
+            return Outcome::not_started(
+                NOT_STARTED,
+                format!("cannot enter directory {dir}: {why}"),
+            );
+        }
+        let code =
+            if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { NOT_FOUND } else { NOT_STARTED };
+        Outcome::not_started(code, format!("cannot start {}: {why}", quoted(self.argv.first())))
+    }
+}
+
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::bad("a NUL byte in the request"))
+}
+
+/// The descriptors that a program gets as 0, 1 and 2.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends<'a> {
+    /// Standard input.
+    pub stdin: BorrowedFd<'a>,
+    /// Standard output.
+    pub stdout: BorrowedFd<'a>,
+    /// Standard error.
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// A child at the gate, or past it.
+#[derive(Debug, Clone, Copy)]
+pub struct Child {
+    /// Its process id.
+    pub pid: Pid,
+    /// When it started, in clock ticks after boot.
+    pub ticks: u64,
+}
+
+/// The gate of a supervisor, and the pipe through which a child says why it could not start its
+/// program. Both serve all its children, one after another.
+#[derive(Debug)]
+pub struct Gate {
+    closed_end: OwnedFd,
+    open_end: File,
+    complaints: File,
+    complain: OwnedFd,
+    ticks_per_second: i64,
+}
+
+impl Gate {
+    /// Makes both pipes, close-on-exec.
+    pub fn new() -> Result<Gate> {
+        let (closed_end, open_end) = pipe2(OFlag::O_CLOEXEC).at("pipe")?;
+        let (complaints, complain) = pipe2(OFlag::O_CLOEXEC).at("pipe")?;
+        fcntl(&complaints, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).at("pipe")?;
+        // SAFETY: sysconf only reads a constant of the system.
+        let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Ok(Gate {
+            closed_end,
+            open_end: open_end.into(),
+            complaints: complaints.into(),
+            complain,
+            ticks_per_second,
+        })
+    }
+
+    /// Makes a child that waits at the gate.
+    pub fn fork(&self, program: &Program, ends: Ends) -> Result<Child> {
+        let parent = getpid();
+        let before = self.ticks();
+        // SAFETY: this process has a single thread, so the child may do whatever it likes; it
+        // leaves by exec or _exit alone.
+        match unsafe { fork() }.at("fork")? {
+            ForkResult::Child => self.child(program, ends, parent),
+            ForkResult::Parent { child } => {
+                // The kernel takes its start from the same clock; where a tick went by
+                // meanwhile, ask.
+                let ticks = match before {
+                    Some(before) if Some(before) == self.ticks() => before,
+                    before => {
+                        let seen = tree::look(child.as_raw()).map(|process| process.ticks);
+                        seen.or(before).unwrap_or(0)
+                    }
+                };
+                Ok(Child { pid: child, ticks })
+            }
+        }
+    }
+
+    fn ticks(&self) -> Option<u64> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+        let per_tick = 1_000_000_000 / self.ticks_per_second.max(1);
+        u64::try_from(now.tv_sec() * self.ticks_per_second + now.tv_nsec() / per_tick).ok()
+    }
+
+    /// Lets the child that waits start its program. The caller has stamped its line before.
+    pub fn open(&mut self) -> Result<()> {
+        self.open_end.write_all(&[1]).at("pipe")
+    }
+
+    /// What a child that exited with this code had to say about its start.
+    pub fn complaint(&mut self, program: &Program, code: i32) -> Option<Outcome> {
+        if code != NOT_FOUND && code != NOT_STARTED {
+            return None;
+        }
+        let mut message = [0u8; 5];
+        self.complaints.read_exact(&mut message).ok()?;
+        let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
+        Some(program.outcome(message[0], Errno::from_raw(errno)))
+    }
+
+    fn child(&self, program: &Program, ends: Ends, parent: Pid) -> ! {
+        let (step, errno) = match self.become_program(program, ends, parent) {
+            Ok(Never::Orphan) => exit(1),
+            Err(failed) => failed,
+        };
+        let mut message = [step; 5];
+        message[1..].copy_from_slice(&(errno as i32).to_ne_bytes());
+        let _ = nix::unistd::write(&self.complain, &message); // then the code alone speaks
+        let missing = step == STEP_EXEC && matches!(errno, Errno::ENOENT | Errno::ENOTDIR);
+        exit(if missing { NOT_FOUND } else { NOT_STARTED })
+    }
+
+    fn become_program(
+        &self,
+        program: &Program,
+        ends: Ends,
+        parent: Pid,
+    ) -> std::result::Result<Never, (u8, Errno)> {
+        let exec = |errno| (STEP_EXEC, errno);
+        // SAFETY: the child's own copy, never used again; while it is open the end of the pipe
+        // would never be read.
+        unsafe { libc::close(self.open_end.as_raw_fd()) };
+        setsid().map_err(exec)?;
+        // It dies with its supervisor, which may have died already.
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(exec)?;
+        if getppid() != parent {
+            return Ok(Never::Orphan);
+        }
+        for (fd, target) in [(ends.stdin, 0), (ends.stdout, 1), (ends.stderr, 2)] {
+            // SAFETY: 0, 1 and 2 are /dev/null in a supervisor, and nothing owns them.
+            if unsafe { libc::dup2(fd.as_raw_fd(), target) } < 0 {
+                return Err(exec(Errno::last()));
+            }
+        }
+        umask(Mode::from_bits_truncate(0o022));
+        default_signals().map_err(exec)?;
+        let mut opened = [0u8; 1];
+        loop {
+            match nix::unistd::read(self.closed_end.as_fd(), &mut opened) {
+                Ok(1) => break,
+                Err(Errno::EINTR) => {}
+                _ => return Ok(Never::Orphan),
+            }
+        }
+        chdir(program.dir.as_c_str()).map_err(|errno| (STEP_DIR, errno))?;
+        Err(exec(program.exec()))
+    }
+}
+
+/// The child must not start anything.
+enum Never {
+    Orphan,
+}
+
+/// Rust ignores SIGPIPE, which a program would inherit, like the mask.
+fn default_signals() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action replaces that of a signal; no handler is involved.
+    unsafe { sigaction(Signal::SIGPIPE, &action) }?;
+    SigSet::empty().thread_set_mask()
+}
+
+fn exit(code: i32) -> ! {
+    // SAFETY: leaves the child at once, without running what the parent registered for its exit.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,233 @@
+//! Claiming jobs, and reporting what became of them: the supervisor's part of the protocol.
+//!
+//! A claim is made under the board's lock: the slot's record names the jobs, then their links
+//! leave the queue. A crash between the two leaves jobs that are named and still wait, which
+//! recovery passes over. Then one sync makes the claim durable, together with the results of the
+//! jobs before; only then is a program started, and only then do those results enter the feed.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::start;
+use super::supervise::{Claimed, Supervisor};
+use crate::board::feed;
+use crate::board::files::{self, SyncSet};
+use crate::board::lock::Lock;
+use crate::board::slots::{self, Record, Slot};
+use crate::error::{At, Result};
+use crate::model::outcome::RunStatus;
+use crate::model::request::Spec;
+use crate::model::resources::Resources;
+
+/// How many waiting jobs a supervisor remembers, so as not to read the queue for each.
+const REMEMBERED: usize = 1024;
+
+impl Supervisor<'_> {
+    /// Claims the next jobs. `false` if there are none for this supervisor: its slot is free then
+    /// and everything is reported.
+    pub(super) fn claim(&mut self) -> Result<bool> {
+        if self.stopping {
+            return self.leave();
+        }
+        loop {
+            let mut unreadable = Vec::new();
+            let mut jobs = self.pick(&mut unreadable)?;
+            let held = self.runs.lock()?;
+            for id in unreadable {
+                self.set_aside(&held, &id)?;
+            }
+            if jobs.is_empty() {
+                // Exact under the lock: what is accepted later finds this slot free.
+                self.remember()?;
+                if !self.queue.is_empty() {
+                    continue;
+                }
+                return self.end_under(held);
+            }
+            let resources = jobs[0].spec.resources;
+            let Some(room_left) = self.room(&held, resources)? else {
+                return self.end_under(held);
+            };
+            jobs.retain(|job| self.runs.is_queued(&job.id));
+            if jobs.is_empty() {
+                continue;
+            }
+            self.resources = resources;
+            let sync = self.record(&held, &jobs)?;
+            drop(held);
+            self.claimed.extend(jobs);
+            if room_left.is_some_and(|left| left.cores > 0) && !self.queue.is_empty() {
+                self.start_another();
+            }
+            self.ended_sync.merge(sync);
+            self.report(None)?;
+            return Ok(true);
+        }
+    }
+
+    /// The jobs at the head of the queue, as many as may be claimed and need the same. Without the
+    /// lock: they may be gone by the time they are claimed.
+    fn pick(&mut self, unreadable: &mut Vec<String>) -> Result<Vec<Claimed>> {
+        if self.queue.is_empty() {
+            self.remember()?;
+        }
+        let mut jobs: Vec<Claimed> = Vec::new();
+        while let Some(next) = self.queue.front() {
+            if let Some(first) = jobs.first() {
+                // More than one at a time only where all slots together have far more to do.
+                let slots = (self.total.cores / first.spec.resources.cores.max(1)).max(1) as usize;
+                if jobs.len() >= self.batch.min(self.queue.len() / (2 * slots)) {
+                    break;
+                }
+            }
+            let path = self.runs.queue_path(&next.id);
+            let id = next.id.clone();
+            let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
+            if let Some(mut file) = opened {
+                match spec(&mut file) {
+                    Some(spec)
+                        if jobs.first().is_some_and(|f| f.spec.resources != spec.resources) =>
+                    {
+                        break;
+                    }
+                    Some(spec) => jobs.push(Claimed { id, spec, request: file }),
+                    None => unreadable.push(id),
+                }
+            }
+            self.queue.pop_front();
+        }
+        Ok(jobs)
+    }
+
+    fn remember(&mut self) -> Result<()> {
+        self.queue = self.runs.waiting(REMEMBERED)?.into();
+        Ok(())
+    }
+
+    /// Whether there is room for a job: `None` if not; otherwise what is left beside it, where
+    /// that had to be found out.
+    fn room(&mut self, held: &Lock, needed: Resources) -> Result<Option<Option<Resources>>> {
+        if self.slot.is_some() && self.resources == needed {
+            return Ok(Some(None));
+        }
+        if self.slot.is_none() {
+            self.slot = Some(Slot::take(&self.runs, held)?);
+        }
+        let seen = slots::all(&self.runs)?;
+        let own = self.slot.as_ref().map(|slot| slot.number);
+        let free = self.total.minus(&slots::used(&seen, own));
+        Ok(needed.fits(&free).then(|| Some(free.minus(&needed))))
+    }
+
+    /// Writes the claim; what it returns makes it durable.
+    fn record(&mut self, _held: &Lock, jobs: &[Claimed]) -> Result<SyncSet> {
+        let mut sync = SyncSet::new();
+        let record = self.named(jobs.iter().map(|job| job.id.clone()));
+        if let Some(slot) = &self.slot {
+            slot.write(&record)?;
+            let (file, path) = slot.file()?;
+            sync.file(file, path);
+        }
+        for job in jobs {
+            files::remove(&self.runs.queue_path(&job.id))?;
+        }
+        sync.dir(&self.runs.queue_dir());
+        Ok(sync)
+    }
+
+    /// The slot's record with these jobs beside those that are not reported yet.
+    fn named(&self, jobs: impl Iterator<Item = String>) -> Record {
+        let ended = self.ended.iter().filter_map(|status| status.id.clone());
+        Record {
+            pid: std::process::id() as i32,
+            boot: self.boot.clone(),
+            resources: self.resources,
+            jobs: ended.chain(jobs).collect(),
+        }
+    }
+
+    /// There is nothing to claim: lets the slot go, unless results have to be reported first.
+    fn end_under(&mut self, held: Lock) -> Result<bool> {
+        if !self.ended.is_empty() {
+            drop(held);
+            self.report(None)?;
+            return self.claim(); // something may have come meanwhile
+        }
+        if let Some(slot) = self.slot.take() {
+            slot.write(&self.named(std::iter::empty()))?;
+        }
+        drop(held);
+        Ok(false)
+    }
+
+    fn leave(&mut self) -> Result<bool> {
+        self.report(None)?;
+        let held = self.runs.lock()?;
+        if let Some(slot) = self.slot.take() {
+            slot.write(&self.named(std::iter::empty()))?;
+        }
+        drop(held);
+        Ok(false)
+    }
+
+    /// Makes what ended durable, then says so in the feed, with one more line if given.
+    pub(super) fn report(&mut self, line: Option<RunStatus>) -> Result<()> {
+        std::mem::take(&mut self.ended_sync).commit()?;
+        self.ended_since = None;
+        if self.ended.is_empty() && line.is_none() {
+            return Ok(());
+        }
+        let lines: Vec<RunStatus> = self.ended.drain(..).chain(line).collect();
+        let held = self.runs.lock()?;
+        feed::append(self.runs.root(), &held, &lines)
+    }
+
+    /// Lets others have what is claimed and not started, because the present job takes long.
+    /// Links first: a crash before the record is rewritten leaves jobs that are named and wait.
+    pub(super) fn put_back(&mut self, running: &str) -> Result<()> {
+        let held = self.runs.lock()?;
+        for job in &self.claimed {
+            self.runs.put_back(&held, &job.id)?;
+        }
+        self.claimed.clear();
+        if let Some(slot) = &self.slot {
+            slot.write(&self.named(std::iter::once(running.to_string())))?;
+        }
+        drop(held);
+        self.batch = 1;
+        if !self.stopping && start::free(self.runs.root())?.cores > 0 {
+            self.start_beside();
+        }
+        Ok(())
+    }
+
+    /// What the queue has and cannot be read was never accepted: a crash or power loss came
+    /// before anyone was told. It is moved out of the way, for a while still to be looked at.
+    fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
+        let job = self.runs.job_dir(id);
+        if job.exists() {
+            let aside = self.runs.tmp_dir().join(format!("{id}.unreadable"));
+            files::remove_tree(&aside)?;
+            files::rename_new(&job, &aside)?;
+        }
+        files::remove(&self.runs.queue_path(id))
+    }
+
+    /// Whether the results that wait have waited long enough.
+    pub(super) fn report_due(&self) -> Option<Instant> {
+        self.ended_since.map(|since| since + super::supervise::SHARE_SYNC)
+    }
+
+    /// The descriptor of `/dev/null`.
+    pub(super) fn null(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.null.as_fd()
+    }
+}
+
+fn spec(file: &mut File) -> Option<Spec> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    Spec::for_node(&serde_json::from_slice(&bytes).ok()?).ok()
+}

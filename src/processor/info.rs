@@ -1,0 +1,63 @@
+//! What this node has, uses and has free.
+
+use std::fs;
+use std::thread::available_parallelism;
+
+use serde::{Deserialize, Serialize};
+
+use crate::board::root::Root;
+use crate::board::runs::Runs;
+use crate::board::{files, slots};
+use crate::error::Result;
+use crate::model::outcome::RunState;
+use crate::model::resources::Resources;
+
+/// The answer of `info`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Info {
+    /// What is given to jobs in all.
+    pub resources: Resources,
+    /// What no running job has.
+    pub free: Resources,
+    /// Jobs that run or were claimed to run next.
+    pub running: usize,
+    /// Jobs that wait for room.
+    pub queued: usize,
+}
+
+/// What is given to jobs: as set, else what the machine has.
+pub fn total(root: &Root) -> Result<Resources> {
+    let cores = root
+        .settings
+        .cores
+        .unwrap_or_else(|| available_parallelism().map_or(1, |count| count.get() as u64));
+    Ok(Resources { cores, memory: root.settings.memory.unwrap_or_else(memory) })
+}
+
+/// The machine's memory in bytes; 0 if that cannot be told.
+fn memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
+/// The node as it is now.
+pub fn info(root: &Root) -> Result<Info> {
+    let runs = Runs::new(root);
+    let seen = slots::all(&runs)?;
+    let mut running = 0;
+    for id in seen.iter().filter(|slot| slot.live).flat_map(|slot| slot.jobs()) {
+        let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+        running += usize::from(!ended);
+    }
+    let total = total(root)?;
+    Ok(Info {
+        resources: total,
+        free: total.minus(&slots::used(&seen, None)),
+        running,
+        queued: files::names(&runs.queue_dir())?.len(),
+    })
+}

@@ -1,0 +1,116 @@
+//! Killing a job, wherever it is in its life.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{status, tree};
+use crate::board::feed;
+use crate::board::files::{self, SyncSet};
+use crate::board::root::Root;
+use crate::board::runs::{Runs, check_id};
+use crate::board::slots;
+use crate::clock;
+use crate::error::{Kind, Result};
+use crate::model::outcome::{Outcome, RunState, RunStatus};
+
+/// `job/ID/kill`: somebody wants the job to end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Killed {
+    at: String,
+    by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grace: Option<f64>,
+}
+
+impl Killed {
+    /// What the job ends as.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::killed(&self.by)
+    }
+
+    /// Between SIGTERM and SIGKILL, where the killer said.
+    pub fn grace(&self) -> Option<Duration> {
+        self.grace.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+}
+
+/// Whether somebody wants this job to end. A record that cannot be read counts: only a kill is
+/// ever written there.
+pub(super) fn asked(runs: &Runs, id: &str) -> Result<Option<Killed>> {
+    let Some(bytes) = files::read(&runs.kill_path(id))? else { return Ok(None) };
+    Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Killed {
+        at: clock::now(),
+        by: "somebody".into(),
+        grace: None,
+    })))
+}
+
+/// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
+/// (else the request's, else the setting) made to, one that has not come yet will be refused.
+/// Durable when this returns; an ended job is left as it is. Answers with what is known now.
+pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+    check_id(id)?;
+    let runs = Runs::new(root);
+    let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
+    let held = runs.lock()?;
+    match runs.request(id) {
+        Ok(_) => {}
+        Err(e) if e.kind == Kind::Gone => return Ok(refused()),
+        Err(e) if e.kind == Kind::NotFound => {
+            runs.refuse(&held, id, by)?;
+            return Ok(refused());
+        }
+        Err(e) => return Err(e),
+    }
+    let before = runs.last_line(id)?;
+    if let Some(end) = before.filter(|line| line.state == RunState::Stopped) {
+        return Ok(end.of(id));
+    }
+    if runs.is_queued(id) {
+        // The line first: a crash before the link is gone leaves a job that has ended and still
+        // waits, which is seen when it is claimed.
+        let line = RunStatus::stopped(&Outcome::killed(by));
+        let mut story = runs.story(id)?;
+        story.append(std::slice::from_ref(&line))?;
+        files::remove(&runs.queue_path(id))?;
+        let mut sync = SyncSet::new();
+        let (file, path) = story.into_file();
+        sync.file(file, path);
+        sync.dir(&runs.job_dir(id));
+        sync.dir(&runs.queue_dir());
+        sync.commit()?;
+        let line = line.of(id);
+        feed::append(root, &held, std::slice::from_ref(&line))?;
+        return Ok(line);
+    }
+    drop(held);
+    let killed = Killed {
+        at: clock::now(),
+        by: by.to_string(),
+        grace: grace.map(|grace| grace.as_secs_f64()),
+    };
+    files::replace(&runs.tmp_dir(), &runs.kill_path(id), &files::json_line(&killed)?)?;
+    wake(&runs, id)?;
+    status::of(root, id)
+}
+
+/// Tells the job's supervisor to look. One that has not started the job yet looks by itself.
+fn wake(runs: &Runs, id: &str) -> Result<()> {
+    let pid_of = |number: Option<u64>| -> Result<Option<(u64, i32)>> {
+        Ok(slots::all(runs)?.into_iter().find_map(|slot| {
+            let wanted = slot.live && number.is_none_or(|number| number == slot.number);
+            let record =
+                slot.record.filter(|record| wanted && record.jobs.iter().any(|j| j == id))?;
+            Some((slot.number, record.pid))
+        }))
+    };
+    let Some((number, pid)) = pid_of(None)? else { return Ok(()) };
+    let Some(process) = tree::open(pid) else { return Ok(()) };
+    // The slot is still held by that pid, so the process in our hands is the supervisor.
+    if pid_of(Some(number))? == Some((number, pid)) && !tree::has_ended(&process) {
+        tree::send(&process, Signal::SIGUSR1);
+    }
+    Ok(())
+}

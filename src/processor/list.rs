@@ -1,0 +1,89 @@
+//! Finding jobs.
+
+use std::fs;
+use std::time::SystemTime;
+
+use super::status;
+use crate::board::files;
+use crate::board::root::Root;
+use crate::board::runs::{Runs, check_id};
+use crate::error::{Kind, Result};
+use crate::model::outcome::{RunState, RunStatus};
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// In this state.
+    pub state: Option<RunState>,
+    /// One of whose programs had this process id.
+    pub pid: Option<i32>,
+    /// One of whose programs was started at this time, in Unix seconds.
+    pub start: Option<u64>,
+    /// At most so many, the newest first.
+    pub limit: Option<usize>,
+}
+
+/// Jobs, the newest first; refused ids are none.
+pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
+    let runs = Runs::new(root);
+    let limit = filter.limit.unwrap_or(usize::MAX);
+    let mut found = Vec::new();
+    for id in candidates(&runs, filter)? {
+        if found.len() >= limit {
+            break;
+        }
+        match status::of(root, &id) {
+            Ok(status) if filter.state.is_none_or(|state| state == status.state) => {
+                found.push(status);
+            }
+            Ok(_) => {}
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
+/// Ids of all jobs, the newest first, refused ones too.
+pub fn ids(root: &Root) -> Result<Vec<String>> {
+    candidates(&Runs::new(root), &Filter::default())
+}
+
+/// Ids to look at, the newest first.
+fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
+    let names = if filter.pid.is_some() || filter.start.is_some() {
+        by_process(runs, filter)?
+    } else if filter.state == Some(RunState::Queued) {
+        files::names(&runs.queue_dir())?
+    } else {
+        files::names(&runs.jobs_dir())?
+    };
+    let mut dated: Vec<(SystemTime, String)> = names
+        .into_iter()
+        .filter_map(|id| {
+            check_id(&id).ok()?;
+            Some((runs.accepted_at(&id).ok()?, id))
+        })
+        .collect();
+    dated.sort_by(|a, b| b.cmp(a));
+    Ok(dated.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Ids of the links `pid/PID_START[_END]` that fit.
+fn by_process(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for name in files::names(&runs.pid_dir())? {
+        let mut parts = name.split('_');
+        let pid = parts.next().and_then(|text| text.parse::<i32>().ok());
+        let start = parts.next().and_then(|text| text.parse::<u64>().ok());
+        let fits = filter.pid.is_none_or(|wanted| pid == Some(wanted))
+            && filter.start.is_none_or(|wanted| start == Some(wanted));
+        if let Some(target) = fits.then(|| fs::read_link(runs.pid_dir().join(&name)).ok()).flatten()
+            && let Some(id) = target.file_name().and_then(|id| id.to_str())
+            && !ids.iter().any(|known| known == id)
+        {
+            ids.push(id.to_string());
+        }
+    }
+    Ok(ids)
+}

@@ -1,0 +1,142 @@
+//! Reading a job's output.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use super::status;
+use crate::board::files;
+use crate::board::root::Root;
+use crate::board::runs::{Runs, Stream};
+use crate::board::watch::Watch;
+use crate::error::{At, Error, Result};
+use crate::model::log::{LogPiece, LogQuery};
+use crate::model::outcome::RunState;
+use crate::model::request::{Output, Spec};
+
+/// Most bytes of output in one answer.
+pub const PIECE: u64 = 4 << 20;
+
+/// Bytes that are looked at in one go when lines are counted from the end.
+const BACKWARDS: u64 = 64 << 10;
+
+/// The stream that a request names, checked against what the job writes. Without a name it is
+/// `log`, or `stdout` of a job with split output.
+fn stream(root: &Root, id: &str, name: Option<&str>) -> Result<Stream> {
+    let output = Spec::for_node(&Runs::new(root).request(id)?)?.output;
+    match (name, output) {
+        (None | Some("log"), Output::Combined) => Ok(Stream::Log),
+        (None | Some("stdout"), Output::Split) => Ok(Stream::Stdout),
+        (Some("stderr"), Output::Split) => Ok(Stream::Stderr),
+        (Some("stdout" | "stderr"), Output::Combined) => {
+            Err(Error::bad("this job has one stream, log; ask for two with output: \"split\""))
+        }
+        _ => Err(Error::bad("stream must be stdout or stderr")),
+    }
+}
+
+/// Reads output: a piece, at most `limit` bytes of the query and [`PIECE`]. A job that has written
+/// nothing has an empty output. 404 for an id that is not here, 400 for a stream it does not have.
+pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
+    let stream = stream(root, id, query.stream.as_deref())?;
+    let path = Runs::new(root).log_path(id, stream);
+    let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else {
+        return Ok(LogPiece { bytes: Vec::new(), next: 0 });
+    };
+    let offset = match query.tail {
+        Some(lines) => query.offset.max(start_of_tail(&file, lines).at(&path)?),
+        None => query.offset,
+    };
+    piece(&file, offset, query.limit.unwrap_or(PIECE)).at(&path)
+}
+
+fn piece(file: &File, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
+    let size = file.metadata()?.len();
+    let length = size.saturating_sub(offset).min(limit).min(PIECE);
+    let mut bytes = vec![0; length as usize];
+    let length = file.read_at(&mut bytes, offset)?;
+    bytes.truncate(length);
+    Ok(LogPiece { next: offset.min(size) + length as u64, bytes })
+}
+
+/// Where the last `lines` lines begin.
+fn start_of_tail(file: &File, lines: u64) -> std::io::Result<u64> {
+    let size = file.metadata()?.len();
+    let mut end = size;
+    let mut seen = 0;
+    let mut bytes = vec![0; BACKWARDS as usize];
+    while end > 0 {
+        let begin = end.saturating_sub(BACKWARDS);
+        let piece = &mut bytes[..(end - begin) as usize];
+        file.read_exact_at(piece, begin)?;
+        for (index, _) in piece.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = begin + index as u64 + 1;
+            // The newline that ends the last line begins none.
+            if after < size {
+                seen += 1;
+            }
+            if seen == lines || lines == 0 {
+                return Ok(if lines == 0 { size } else { after });
+            }
+        }
+        end = begin;
+    }
+    Ok(if lines == 0 { size } else { 0 })
+}
+
+/// Writes output as it comes, until the job has ended or `wait` is over. Returns where to go on.
+pub fn follow(
+    root: &Root,
+    id: &str,
+    name: Option<&str>,
+    mut offset: u64,
+    wait: Duration,
+    out: &mut dyn Write,
+) -> Result<u64> {
+    let runs = Runs::new(root);
+    let deadline = Instant::now() + wait;
+    let watch = Watch::on(&[&runs.job_dir(id)]);
+    loop {
+        // Asked before the output is read: what is written before the end is read after it.
+        let ended = status::of(root, id)?.state == RunState::Stopped;
+        loop {
+            let query =
+                LogQuery { stream: name.map(str::to_string), offset, ..LogQuery::default() };
+            let part = read(root, id, &query)?;
+            if part.bytes.is_empty() {
+                break;
+            }
+            offset = part.next;
+            if out.write_all(&part.bytes).and_then(|()| out.flush()).is_err() {
+                return Ok(offset); // the reader has left
+            }
+        }
+        if ended || !watch.wait_until(deadline) {
+            return Ok(offset);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn tails() {
+        let path = std::env::temp_dir().join(format!("tail-{}", files::random_name().unwrap()));
+        let tail = |text: &str, lines| {
+            fs::write(&path, text).unwrap();
+            start_of_tail(&File::open(&path).unwrap(), lines).unwrap()
+        };
+        assert_eq!(tail("a\nb\nc\n", 1), 4);
+        assert_eq!(tail("a\nb\nc", 1), 4);
+        assert_eq!(tail("a\nb\nc\n", 2), 2);
+        assert_eq!(tail("a\nb\nc\n", 9), 0);
+        assert_eq!(tail("a\nb\n", 0), 4);
+        assert_eq!(tail("", 3), 0);
+        fs::remove_file(&path).unwrap();
+    }
+}

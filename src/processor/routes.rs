@@ -1,0 +1,315 @@
+//! The routes of `processor`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::accept::{NewRun, accept};
+use super::list::{self, Filter};
+use super::{ack, files as work, info, kill, log, status};
+use crate::board::feed;
+use crate::board::files;
+use crate::board::runs::Runs;
+use crate::cgi::body::Parts;
+use crate::cgi::request::LONGEST_WAIT;
+use crate::cgi::{Call, Method, Need, Response, Route};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::model::log::LogQuery;
+use crate::model::outcome::{RunState, RunStatus};
+use crate::model::request::Spec;
+use crate::tokens;
+
+const fn get(
+    pattern: &'static str,
+    query: &'static [&'static str],
+    help: &'static str,
+    handler: fn(&Call) -> Result<Response>,
+) -> Route {
+    Route { method: Method::Get, pattern, need: Need::Read, query, body: false, help, handler }
+}
+
+/// All of them.
+pub const ROUTES: &[Route] = &[
+    Route {
+        method: Method::Post,
+        pattern: "jobs/new",
+        need: Need::Submit,
+        query: &["wait"],
+        body: true,
+        help: "accept a job, or an array of jobs; wait=SECONDS streams its start and its end",
+        handler: new,
+    },
+    get(
+        "jobs",
+        &["state", "pid", "start", "limit", "format"],
+        "ids, one a line, the newest first; format=json for statuses",
+        all,
+    ),
+    get("jobs/status", &["ids"], "statuses of several jobs: ids=A,B,C", statuses),
+    get("jobs/:id", &[], "the request and the status", record),
+    get("jobs/:id/status", &["wait"], "the status; wait=SECONDS until it has ended", one_status),
+    get(
+        "jobs/:id/log",
+        &["stream", "offset", "limit", "tail", "follow"],
+        "the output: stream=stdout|stderr, offset=, limit= in bytes, tail=LINES, follow=1",
+        output,
+    ),
+    get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
+    get("jobs/:id/files/:name", &[], "one of those files", work_file),
+    Route {
+        method: Method::Post,
+        pattern: "jobs/:id/kill",
+        need: Need::Control,
+        query: &["grace"],
+        body: false,
+        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused",
+        handler: kill_one,
+    },
+    Route {
+        method: Method::Post,
+        pattern: "jobs/ack",
+        need: Need::Control,
+        query: &[],
+        body: true,
+        help: "the results of {\"nodejobs\": [ID...]} are held by the head",
+        handler: acknowledge,
+    },
+    get("info", &[], "what the node has, and has free", |call| {
+        Response::json(&info::info(call.root)?)
+    }),
+    get(
+        "events",
+        &["since", "wait"],
+        "what changed since a cursor; without one, the cursor",
+        events,
+    ),
+    tokens::LIST,
+    tokens::NEW,
+    tokens::REMOVE,
+];
+
+/// The body of a request for one job or many.
+pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
+    let spec = Spec::for_node(&request)?;
+    match (spec.request_id, request) {
+        (Some(id), request) => Ok((id, request)),
+        (None, Value::Object(mut map)) => {
+            let id = files::random_name()?;
+            map.insert("request_id".into(), json!(id));
+            Ok((id, Value::Object(map)))
+        }
+        (None, _) => Err(Error::bad("a job's request must be a JSON object")),
+    }
+}
+
+fn new(call: &Call) -> Result<Response> {
+    let settings = &call.root.settings;
+    let Parts { json, uploads } = call.request.body.parts(settings.max_body)?;
+    let wait = call.request.wait()?;
+    if let Value::Array(requests) = json {
+        if wait.is_some() || !uploads.is_empty() {
+            return Err(Error::bad("wait and files are for one job, not for an array"));
+        }
+        if requests.len() > settings.max_jobs_per_request {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("more than {} jobs in one request", settings.max_jobs_per_request),
+            ));
+        }
+        return many(call, requests);
+    }
+    let (id, request) = with_id(json)?;
+    let answer = request.clone();
+    let run = NewRun { id: id.clone(), request, uploads };
+    let accepted = accept(call.root, vec![run])?
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
+    let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
+    let response = match wait {
+        None => Response::json(&answer)?,
+        Some(wait) => started_and_finished(call, id.clone(), wait),
+    };
+    let location = format!("/processor/jobs/{id}");
+    Ok(response.status(code, phrase).header("Location", location).brief(id))
+}
+
+fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
+    let runs: Vec<NewRun> = requests
+        .into_iter()
+        .enumerate()
+        .map(|(index, request)| {
+            let (id, request) = with_id(request)
+                .map_err(|e| Error::new(e.kind, format!("job {index}: {}", e.message)))?;
+            Ok(NewRun { id, request, uploads: Vec::new() })
+        })
+        .collect::<Result<_>>()?;
+    let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+    let results = accept(call.root, runs)?;
+    let mut all_new = true;
+    let mut nodejobs = Vec::with_capacity(ids.len());
+    for (id, result) in ids.iter().zip(results) {
+        nodejobs.push(match result {
+            Ok(accepted) if accepted.new => json!({"id": id, "state": RunState::Queued}),
+            Ok(_) => {
+                all_new = false;
+                json!(status::of(call.root, id)?)
+            }
+            Err(error) => {
+                all_new = false;
+                json!({"id": id, "error": error.message, "code": error.kind.http().0})
+            }
+        });
+    }
+    let response = Response::json(&json!({"nodejobs": nodejobs}))?.brief(ids.join("\n"));
+    Ok(if all_new { response.status(201, "Created") } else { response })
+}
+
+/// Two lines: the job has started, the job has ended; or what is known when the wait is over.
+fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
+    let root = call.root.clone();
+    Response::stream(
+        "application/x-ndjson",
+        Box::new(move |out| {
+            let begun = std::time::Instant::now();
+            let mut line = |status: &RunStatus| -> Result<bool> {
+                let bytes = files::json_line(status)?;
+                Ok(out.write_all(&bytes).and_then(|()| out.flush()).is_ok())
+            };
+            let started = status::wait(&root, &id, RunState::Running, wait)?;
+            if !line(&started)? || started.state == RunState::Stopped {
+                return Ok(());
+            }
+            let left = wait.saturating_sub(begun.elapsed());
+            let ended = status::wait(&root, &id, RunState::Stopped, left)?;
+            if ended.state == RunState::Stopped {
+                line(&ended)?;
+            }
+            Ok(())
+        }),
+    )
+}
+
+fn all(call: &Call) -> Result<Response> {
+    let state = call.request.param("state").map(|text| {
+        serde_json::from_value(json!(text))
+            .map_err(|_| Error::bad("state must be queued, running or stopped"))
+    });
+    let filter = Filter {
+        state: state.transpose()?,
+        pid: call.request.number("pid")?,
+        start: call.request.number("start")?,
+        limit: Some(call.request.number("limit")?.unwrap_or(1000)),
+    };
+    let found = list::list(call.root, &filter)?;
+    match call.request.param("format") {
+        Some("json") => Response::json(&found),
+        None | Some("text") => {
+            let ids = found.into_iter().filter_map(|status| status.id);
+            Ok(Response::text(ids.map(|id| id + "\n").collect::<String>()))
+        }
+        Some(_) => Err(Error::bad("format must be json or text")),
+    }
+}
+
+fn statuses(call: &Call) -> Result<Response> {
+    let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
+    let mut found = Vec::new();
+    for id in ids.split(',').filter(|id| !id.is_empty()) {
+        found.push(match status::of(call.root, id) {
+            Ok(status) => json!(status),
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                json!({"id": id, "error": e.message, "code": e.kind.http().0})
+            }
+            Err(e) => return Err(e),
+        });
+    }
+    Response::json(&found)
+}
+
+fn record(call: &Call) -> Result<Response> {
+    let id = call.value(0);
+    let mut request = Runs::new(call.root).request(id)?;
+    if let Some(token) = request.pointer_mut("/environment/CORKBOARD_TOKEN") {
+        *token = json!("(not shown)");
+    }
+    let status = status::of(call.root, id)?;
+    Response::json(&json!({"id": id, "request": request, "status": status}))
+}
+
+fn one_status(call: &Call) -> Result<Response> {
+    let wait = call.request.wait()?.unwrap_or_default();
+    let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
+    let brief = found.state;
+    Ok(Response::json(&found)?.brief(json!(brief).as_str().unwrap_or_default()))
+}
+
+fn output(call: &Call) -> Result<Response> {
+    let id = call.value(0);
+    let stream = call.request.param("stream").map(str::to_string);
+    let query = LogQuery {
+        stream: stream.clone(),
+        offset: call.request.number("offset")?.unwrap_or(0),
+        limit: call.request.number("limit")?,
+        tail: call.request.number("tail")?,
+    };
+    let follow = call.request.switch("follow")?;
+    if follow && query.limit.is_some() {
+        return Err(Error::bad("limit and follow exclude each other"));
+    }
+    // Also where it is followed: what is wrong with the request is said before the stream.
+    let piece = log::read(call.root, id, &query)?;
+    let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };
+    let response = if follow {
+        let (root, id) = (call.root.clone(), id.to_string());
+        Response::stream(
+            "text/plain; charset=utf-8",
+            Box::new(move |out| {
+                let end = log::follow(&root, &id, stream.as_deref(), offset, LONGEST_WAIT, out);
+                end.map(|_| ())
+            }),
+        )
+    } else {
+        Response::text(piece.bytes)
+    };
+    Ok(response.header("X-Corkboard-Offset", offset.to_string()))
+}
+
+fn work_files(call: &Call) -> Result<Response> {
+    let names = work::names(call.root, call.value(0))?;
+    Response::json(&json!({"files": names}))
+}
+
+fn work_file(call: &Call) -> Result<Response> {
+    let bytes = work::read(call.root, call.value(0), call.value(1))?;
+    Ok(Response::bytes("application/octet-stream", bytes))
+}
+
+fn kill_one(call: &Call) -> Result<Response> {
+    let grace = call.request.param("grace").map(|text| {
+        clock::parse_duration(text).ok_or_else(|| Error::bad("grace must be a number of seconds"))
+    });
+    let status = kill::kill(call.root, call.value(0), grace.transpose()?, &call.who.name)?;
+    Response::json(&status)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ack {
+    nodejobs: Vec<String>,
+}
+
+fn acknowledge(call: &Call) -> Result<Response> {
+    let body = call.request.body.json(call.root.settings.max_body)?;
+    let ack: Ack = serde_json::from_value(body)
+        .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
+    let count = ack::acknowledge(call.root, &ack.nodejobs)?;
+    Response::json(&json!({"acknowledged": count}))
+}
+
+fn events(call: &Call) -> Result<Response> {
+    let wait = call.request.wait()?.unwrap_or_default();
+    Response::json(&feed::read(call.root, call.request.param("since"), wait)?)
+}

@@ -1,0 +1,463 @@
+//! Running one job: its programs in order, its output, its timeout, its end.
+
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::capture::Capture;
+use super::child::{Child, Ends, Program};
+use super::kill::{self, Killed};
+use super::supervise::{Claimed, Supervisor};
+use super::tree;
+use crate::board::files::{self, Story};
+use crate::board::runs::{Stream, answer};
+use crate::board::slots;
+use crate::clock;
+use crate::error::{At, Result};
+use crate::model::outcome::{Outcome, RunStatus};
+use crate::model::request::Output;
+
+/// A job that runs longer keeps nobody waiting who was claimed with it.
+const KEEP_CLAIMS: Duration = Duration::from_millis(100);
+
+/// A job that runs longer is reported as running; a shorter one just as stopped.
+const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
+
+/// Between two attempts at something that a full disk or a stubborn process prevents.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// `PATH` of a job that does not set its own.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// A job that is being ended.
+#[derive(Debug)]
+struct Ending {
+    /// What it ends as; `None` where only what its program left behind is ended.
+    outcome: Option<Outcome>,
+    /// When patience is over.
+    kill_at: Instant,
+}
+
+/// A job that runs.
+#[derive(Debug)]
+struct Running {
+    id: String,
+    captures: Vec<Capture>,
+    grace: Duration,
+    deadline: Option<(Instant, Duration)>,
+    ending: Option<Ending>,
+    /// The program, until its end was seen.
+    program: Option<Pid>,
+    /// How it ended.
+    ended: Option<WaitStatus>,
+    /// Its line, until it was reported.
+    line: Option<RunStatus>,
+    report_at: Instant,
+    put_back_at: Instant,
+}
+
+impl Supervisor<'_> {
+    /// Runs a claimed job to its end and records it. An error means that nothing was started.
+    pub(super) fn run_job(&mut self, job: Claimed) -> Result<()> {
+        // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
+        fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
+        let mut story = self.runs.story(&job.id)?;
+        let before = answer(&story.read()?);
+        if let Some(known) = before.filter(|line| line.outcome().is_some()) {
+            self.ended.push(known.of(&job.id)); // killed while it waited; only to be reported
+            return Ok(());
+        }
+        let mut captures = Vec::new();
+        let outcome = match kill::asked(&self.runs, &job.id)? {
+            Some(killed) => killed.outcome(),
+            None => self.run_programs(&job, &mut story, &mut captures)?,
+        };
+        let line = RunStatus::stopped(&outcome);
+        while let Err(error) = story.append(std::slice::from_ref(&line)) {
+            // The result must not be lost for want of space; the slot is kept meanwhile.
+            eprintln!("processor: {}", error.message);
+            std::thread::sleep(AGAIN);
+        }
+        for capture in captures {
+            capture.into_sync(&mut self.ended_sync);
+        }
+        let (file, path) = story.into_file();
+        self.ended_sync.file(file, path);
+        self.ended_sync.dir(&self.runs.job_dir(&job.id));
+        self.ended.push(line.of(&job.id));
+        self.ended_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    fn run_programs(
+        &mut self,
+        job: &Claimed,
+        story: &mut Story,
+        captures: &mut Vec<Capture>,
+    ) -> Result<Outcome> {
+        let streams: &[Stream] = match job.spec.output {
+            Output::Combined => &[Stream::Log],
+            Output::Split => &[Stream::Stdout, Stream::Stderr],
+        };
+        let settings = &self.runs.root().settings;
+        for stream in streams {
+            let path = self.runs.log_path(&job.id, *stream);
+            captures.push(Capture::new(path, settings.max_log)?);
+        }
+        let now = Instant::now();
+        let mut running = Running {
+            id: job.id.clone(),
+            captures: std::mem::take(captures),
+            grace: job.spec.grace.unwrap_or(settings.default_grace),
+            deadline: job.spec.timeout.and_then(|t| Some((now.checked_add(t)?, t))),
+            ending: None,
+            program: None,
+            ended: None,
+            line: None,
+            report_at: now + REPORT_RUNNING,
+            put_back_at: now + KEEP_CLAIMS,
+        };
+        let outcome = self.run_in_order(job, story, &mut running);
+        if outcome.is_ok() {
+            self.end_rest(&mut running);
+        }
+        *captures = running.captures;
+        let outcome = outcome?;
+        Ok(running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome))
+    }
+
+    fn run_in_order(
+        &mut self,
+        job: &Claimed,
+        story: &mut Story,
+        running: &mut Running,
+    ) -> Result<Outcome> {
+        let (env, path) = self.environment(job);
+        let stdin = stdin(job)?;
+        let work = self.runs.work_dir(&job.id);
+        let dir = match &job.spec.dir {
+            Some(dir) => dir.clone(),
+            None if work.is_dir() => work.to_string_lossy().into_owned(),
+            None => self.user.home.clone(),
+        };
+        let mut outcome = Outcome::exit(0);
+        for (index, argv) in job.spec.commands.iter().enumerate() {
+            let program = Program::new(argv, &env, &path, &dir)?;
+            let started = SystemTime::now();
+            let child = match self.start_program(&program, stdin.as_ref(), story, running) {
+                Ok(child) => child,
+                // Nothing has run: the job may wait again. Later programs cannot.
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => {
+                    let why = format!("cannot start {:?}: {}", argv[0], error.message);
+                    return Ok(Outcome::not_started(126, why));
+                }
+            };
+            if index + 1 == job.spec.commands.len() {
+                running.captures.iter_mut().for_each(Capture::last_started);
+            }
+            let link = self.link_pid(&job.id, child, started);
+            while running.program.is_some() {
+                self.wait(running);
+            }
+            if let Some(link) = link {
+                let ended = clock::unix_seconds(SystemTime::now());
+                let _ = std::fs::rename(&link, with_end(&link, ended)); // a convenience for people
+            }
+            outcome = match running.ended.take() {
+                Some(WaitStatus::Exited(_, code)) => {
+                    self.gate.complaint(&program, code).unwrap_or_else(|| Outcome::exit(code))
+                }
+                Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
+                _ => Outcome::lost("its end was not seen"),
+            };
+            if running.ending.is_some() || outcome != Outcome::exit(0) {
+                break;
+            }
+        }
+        running.captures.iter_mut().for_each(Capture::last_started);
+        Ok(outcome)
+    }
+
+    /// Starts a program: a child at the gate, its line in the story, then the gate is opened.
+    fn start_program(
+        &mut self,
+        program: &Program,
+        stdin: Option<&OwnedFd>,
+        story: &mut Story,
+        running: &mut Running,
+    ) -> Result<Child> {
+        let child = {
+            let null = self.null();
+            let out = running.captures.first().and_then(Capture::writer).unwrap_or(null);
+            let err = running.captures.last().and_then(Capture::writer).unwrap_or(null);
+            let stdin = stdin.map_or(null, OwnedFd::as_fd);
+            self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
+        };
+        let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
+        let stamped = story.append(std::slice::from_ref(&line)).and_then(|()| self.gate.open());
+        if let Err(error) = stamped {
+            // It is our own child and not waited for: the pid is still its own.
+            let _ = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
+            let _ = waitpid(child.pid, None); // it is gone then
+            return Err(error);
+        }
+        running.program = Some(child.pid);
+        running.line = Some(line.of(&running.id));
+        Ok(child)
+    }
+
+    /// What the program left behind is ended, and the last output read.
+    fn end_rest(&mut self, running: &mut Running) {
+        while !self.is_alone() {
+            if running.ending.is_none() {
+                self.end(running, None, running.grace);
+            }
+            self.wait(running);
+        }
+        while self.copy_ready(running, 0) {}
+    }
+
+    /// Whether no process of the job is left. Costs one system call where there are no children.
+    fn is_alone(&mut self) -> bool {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => true,
+            Ok(WaitStatus::StillAlive) => self.descendants().is_empty(),
+            Ok(status) => {
+                self.forget(&status);
+                self.is_alone()
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The job's processes: all that descend from this one, save other supervisors, which a job
+    /// that submits jobs may have started.
+    fn descendants(&self) -> Vec<tree::Process> {
+        let mut others = self.others.clone();
+        for slot in slots::all(&self.runs).unwrap_or_default() {
+            others.extend(slot.record.filter(|_| slot.live).map(|record| record.pid));
+        }
+        let own = std::process::id() as i32;
+        others.retain(|pid| *pid != own);
+        tree::descendants(own, &others)
+    }
+
+    fn forget(&mut self, status: &WaitStatus) {
+        if let Some(pid) = status.pid() {
+            self.others.retain(|other| *other != pid.as_raw());
+        }
+    }
+
+    /// Asks all of the job's processes to end; after `grace` they are made to.
+    fn end(&self, running: &mut Running, outcome: Option<Outcome>, grace: Duration) {
+        let now = Instant::now();
+        let kill_at = now.checked_add(grace).unwrap_or(now);
+        match &mut running.ending {
+            Some(ending) => {
+                ending.kill_at = ending.kill_at.min(kill_at);
+                if ending.outcome.is_none() && running.program.is_some() {
+                    ending.outcome = outcome;
+                }
+            }
+            None => {
+                running.ending = Some(Ending { outcome, kill_at });
+                for process in self.descendants() {
+                    tree::signal(&process, Signal::SIGTERM);
+                    // One that is stopped would not notice before it is continued.
+                    tree::signal(&process, Signal::SIGCONT);
+                }
+            }
+        }
+    }
+
+    /// Ends all of the job's processes by force. All are stopped first, so that none can start
+    /// another while the rest is looked for.
+    fn end_by_force(&self) {
+        let mut stopped: Vec<tree::Process> = Vec::new();
+        loop {
+            let fresh: Vec<tree::Process> =
+                self.descendants().into_iter().filter(|p| !stopped.contains(p)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for process in &fresh {
+                tree::signal(process, Signal::SIGSTOP);
+            }
+            stopped.extend(fresh);
+        }
+        for process in &stopped {
+            tree::signal(process, Signal::SIGKILL);
+        }
+    }
+
+    /// Waits for the next thing to happen, and deals with it.
+    fn wait(&mut self, running: &mut Running) {
+        let mut next = Instant::now() + Duration::from_secs(60);
+        let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
+        at_latest(running.ending.as_ref().map(|ending| ending.kill_at));
+        if running.ending.is_none() {
+            at_latest(running.deadline.map(|(deadline, _)| deadline));
+        }
+        if !self.failed {
+            at_latest(self.report_due());
+            at_latest(running.line.is_some().then_some(running.report_at));
+            at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
+        }
+        let left = next.saturating_duration_since(Instant::now());
+        let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
+        self.copy_ready(running, timeout);
+        self.heed_signals(running);
+        self.heed_clock(running);
+    }
+
+    /// Copies what the job has written; `false` if there was nothing within so many milliseconds.
+    fn copy_ready(&mut self, running: &mut Running, timeout: u16) -> bool {
+        let Running { captures, .. } = running;
+        let ready: Vec<bool> = {
+            let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            if timeout == 0 {
+                fds.clear();
+            }
+            let readers = captures.iter().filter_map(Capture::reader);
+            let signals = fds.len();
+            fds.extend(readers.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            if fds.is_empty() || poll(&mut fds, PollTimeout::from(timeout)).is_err() {
+                return false;
+            }
+            fds[signals..].iter().map(|fd| fd.any().unwrap_or(false)).collect()
+        };
+        let open = captures.iter_mut().filter(|capture| capture.reader().is_some());
+        for (capture, _) in open.zip(&ready).filter(|(_, ready)| **ready) {
+            capture.copy(&mut self.buffer);
+        }
+        ready.contains(&true)
+    }
+
+    fn heed_signals(&mut self, running: &mut Running) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => match kill::asked(&self.runs, &running.id) {
+                    Ok(Some(killed)) => self.end_killed(running, &killed),
+                    Ok(None) => {}
+                    Err(error) => eprintln!("processor: {}", error.message),
+                },
+                Ok(Signal::SIGTERM) => {
+                    self.stopping = true;
+                    if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
+                        self.failed = true;
+                    }
+                    let by = "the supervisor, which was told to end";
+                    self.end(running, Some(Outcome::killed(by)), running.grace);
+                }
+                _ => self.reap(running),
+            }
+        }
+    }
+
+    fn end_killed(&self, running: &mut Running, killed: &Killed) {
+        self.end(running, Some(killed.outcome()), killed.grace().unwrap_or(running.grace));
+    }
+
+    fn reap(&mut self, running: &mut Running) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) if status.pid() == running.program => {
+                    running.program = None;
+                    running.ended = Some(status);
+                }
+                Ok(status) => self.forget(&status),
+            }
+        }
+    }
+
+    fn heed_clock(&mut self, running: &mut Running) {
+        let now = Instant::now();
+        if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now)
+            && running.program.is_some()
+            && running.ending.is_none()
+        {
+            self.end(running, Some(Outcome::timeout(timeout)), running.grace);
+        }
+        if let Some(ending) = running.ending.as_mut().filter(|ending| ending.kill_at <= now) {
+            ending.kill_at = now + AGAIN; // once more, for one that was just being born
+            self.end_by_force();
+        }
+        if self.failed {
+            return;
+        }
+        let line_due = running.line.is_some() && running.report_at <= now;
+        if line_due || self.report_due().is_some_and(|at| at <= now) {
+            let line = if line_due { running.line.take() } else { None };
+            if let Err(error) = self.report(line) {
+                eprintln!("processor: {}", error.message);
+                self.failed = true;
+            }
+        }
+        if !self.claimed.is_empty() && running.put_back_at <= now {
+            if let Err(error) = self.put_back(&running.id) {
+                eprintln!("processor: {}", error.message);
+                self.failed = true;
+            }
+        }
+    }
+
+    /// The job's environment, and its `PATH`.
+    fn environment(&self, job: &Claimed) -> (Vec<String>, String) {
+        let asked = &job.spec.environment;
+        let base = [
+            ("PATH", PATH),
+            ("HOME", &self.user.home),
+            ("USER", &self.user.name),
+            ("LOGNAME", &self.user.name),
+            ("LANG", "C.UTF-8"),
+            ("TMPDIR", "/tmp"),
+        ];
+        let mark = format!("CORKBOARD_NODEJOB={}", job.id);
+        let env = base
+            .iter()
+            .filter(|(name, _)| !asked.contains_key(*name))
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain(
+                asked
+                    .iter()
+                    .filter(|(name, _)| *name != "CORKBOARD_NODEJOB")
+                    .map(|(name, value)| format!("{name}={value}")),
+            )
+            .chain(std::iter::once(mark))
+            .collect();
+        (env, asked.get("PATH").map_or(PATH, String::as_str).to_string())
+    }
+
+    /// Links the process's id and start to the job, for people and for `jobs?pid=`.
+    fn link_pid(&self, id: &str, child: Child, started: SystemTime) -> Option<PathBuf> {
+        let name = format!("{}_{}", child.pid, clock::unix_seconds(started));
+        let link = self.runs.pid_dir().join(name);
+        symlink(format!("../job/{id}"), &link).ok()?;
+        Some(link)
+    }
+}
+
+fn with_end(link: &std::path::Path, end: u64) -> PathBuf {
+    let name = link.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    files::parent(link).join(format!("{name}_{end}"))
+}
+
+fn stdin(job: &Claimed) -> Result<Option<OwnedFd>> {
+    let Some(text) = &job.spec.stdin else { return Ok(None) };
+    let fd = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC).at("memfd")?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(text.as_bytes()).at("memfd")?;
+    file.rewind().at("memfd")?;
+    Ok(Some(file.into()))
+}

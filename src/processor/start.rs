@@ -1,0 +1,69 @@
+//! Starting supervisors.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::{env, path::Path};
+
+use crate::board::root::Root;
+use crate::board::runs::Runs;
+use crate::board::{files, slots};
+use crate::error::{At, Result};
+use crate::model::resources::Resources;
+
+/// The program whose `supervise` is a supervisor.
+const PROGRAM: &str = "processor";
+
+/// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is
+/// decided by the supervisor, under the lock. Never leaves a zombie, nor a descriptor.
+pub fn poke(root: &Root) -> Result<bool> {
+    let runs = Runs::new(root);
+    if files::names(&runs.queue_dir())?.is_empty() || free(root)?.cores == 0 {
+        return Ok(false);
+    }
+    detached(root)?;
+    Ok(true)
+}
+
+/// Room that no supervisor uses.
+pub fn free(root: &Root) -> Result<Resources> {
+    let seen = slots::all(&Runs::new(root))?;
+    Ok(super::info::total(root)?.minus(&slots::used(&seen, None)))
+}
+
+/// Starts a supervisor that is nobody's child: what is started here forks once more and ends.
+pub(super) fn detached(root: &Root) -> Result<()> {
+    let program = program(root);
+    let mut child = command(root, &program, &["supervise"]).spawn().at(&program)?;
+    child.wait().at(&program)?;
+    Ok(())
+}
+
+/// Starts a supervisor as a child of this process, which has to wait for it.
+pub(super) fn child(root: &Root) -> Result<Child> {
+    let program = program(root);
+    command(root, &program, &["supervise", "--stay"]).spawn().at(&program)
+}
+
+fn program(root: &Root) -> PathBuf {
+    let own = env::current_exe().ok();
+    own.filter(|path| path.file_name().is_some_and(|name| name == PROGRAM))
+        .unwrap_or_else(|| root.program(PROGRAM))
+}
+
+/// Nothing of this process's environment is passed on, so that nothing of a web server's, or of
+/// another job's, reaches a job.
+fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(words)
+        .env_clear()
+        .env("CORKBOARD_ROOT", root.dir())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(boot) = env::var_os("CORKBOARD_BOOT_ID") {
+        command.env("CORKBOARD_BOOT_ID", boot);
+    }
+    command
+}

@@ -1,0 +1,183 @@
+//! A supervisor: runs one job after another while there is work for its room.
+//!
+//! It is a small process without threads. Whatever it does for a job is on the board before the
+//! next step, so that it may be killed at any point: see `claim` for what is durable when, and
+//! `child` for why a program is started at most once.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{ForkResult, fork, setsid};
+
+use super::child::Gate;
+use super::{start, sweep};
+use crate::board::files::SyncSet;
+use crate::board::root::{Root, boot_id};
+use crate::board::runs::{Runs, Waiting};
+use crate::board::slots::Slot;
+use crate::error::{At, Result};
+use crate::model::outcome::RunStatus;
+use crate::model::request::Spec;
+use crate::model::resources::Resources;
+
+/// A result waits at most so long for others to share its sync with.
+pub(super) const SHARE_SYNC: Duration = Duration::from_millis(20);
+
+/// A job that is claimed.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub id: String,
+    pub spec: Spec,
+    /// Its `request.json`, to be locked while it runs.
+    pub request: File,
+}
+
+/// Who owns the jobs' processes on this machine.
+#[derive(Debug)]
+pub(super) struct User {
+    pub name: String,
+    pub home: String,
+}
+
+/// The state of a supervisor.
+#[derive(Debug)]
+pub(super) struct Supervisor<'r> {
+    pub runs: Runs<'r>,
+    pub boot: String,
+    pub user: User,
+    pub total: Resources,
+    /// Held from the first claim on.
+    pub slot: Option<Slot>,
+    /// What the slot's jobs are given.
+    pub resources: Resources,
+    /// The jobs that have waited longest, as seen a while ago.
+    pub queue: VecDeque<Waiting>,
+    /// How many to claim at a time.
+    pub batch: usize,
+    /// Claimed and not started.
+    pub claimed: VecDeque<Claimed>,
+    /// Ended and not in the feed yet.
+    pub ended: Vec<RunStatus>,
+    /// What makes those durable.
+    pub ended_sync: SyncSet,
+    /// Since when the first of them waits.
+    pub ended_since: Option<Instant>,
+    pub gate: Gate,
+    pub signals: SignalFd,
+    pub null: OwnedFd,
+    pub buffer: Vec<u8>,
+    /// Supervisors that are children of this one; not part of any job.
+    pub others: Vec<i32>,
+    /// Told to end.
+    pub stopping: bool,
+    /// Something could not be recorded: end after this job, and leave the rest to recovery.
+    pub failed: bool,
+}
+
+/// Runs a supervisor to its end. Unless it is to stay, the caller's process ends at once and the
+/// supervisor is a process of its own, in a session of its own.
+pub fn run(stay: bool) -> Result<i32> {
+    if !stay {
+        // SAFETY: the program was just started and has a single thread.
+        if let ForkResult::Parent { .. } = unsafe { fork() }.at("fork")? {
+            return Ok(0);
+        }
+    }
+    let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
+    let root = Root::find()?;
+    sweep::recover(&root)?;
+    let mut supervisor = Supervisor::new(&root)?;
+    supervisor.work()?;
+    Ok(0)
+}
+
+impl<'r> Supervisor<'r> {
+    fn new(root: &'r Root) -> Result<Supervisor<'r>> {
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+        let mut mask = SigSet::empty();
+        for caught in [Signal::SIGCHLD, Signal::SIGUSR1, Signal::SIGTERM] {
+            mask.add(caught);
+        }
+        mask.thread_set_mask().at("signal mask")?;
+        for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGCHLD] {
+            // An ignored signal would be inherited by every program.
+            // SAFETY: the default action; no handler is involved.
+            unsafe { signal(ignored, SigHandler::SigDfl) }.at("signal")?;
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        // Processes that a job detaches come back to its supervisor, not to init.
+        prctl::set_child_subreaper(true).at("subreaper")?;
+        Ok(Supervisor {
+            runs: Runs::new(root),
+            boot: boot_id()?,
+            user: user(),
+            total: super::info::total(root)?,
+            slot: None,
+            resources: Resources::NONE,
+            queue: VecDeque::new(),
+            batch: 1,
+            claimed: VecDeque::new(),
+            ended: Vec::new(),
+            ended_sync: SyncSet::new(),
+            ended_since: None,
+            gate: Gate::new()?,
+            signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
+            null: null.at("/dev/null")?.into(),
+            buffer: Vec::new(),
+            others: Vec::new(),
+            stopping: false,
+            failed: false,
+        })
+    }
+
+    fn work(&mut self) -> Result<()> {
+        while self.claim()? {
+            let begun = Instant::now();
+            let mut count = 0u32;
+            while let Some(job) = self.claimed.pop_front() {
+                self.run_job(job)?;
+                count += 1;
+                if self.failed {
+                    return Ok(()); // the slot still names what recovery has to finish
+                }
+            }
+            let quick = begun.elapsed() < SHARE_SYNC * count.max(1) / 2;
+            self.batch =
+                if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
+        }
+        Ok(())
+    }
+
+    /// Starts another supervisor between two jobs. It must not become a child of this one, whose
+    /// children are its jobs' processes; while no job runs nobody else needs the subreaper.
+    pub(super) fn start_another(&mut self) {
+        let root = self.runs.root();
+        let _ = prctl::set_child_subreaper(false); // then it is a child that is known to live
+        let _ = start::detached(root); // a later sweep starts one
+        let _ = prctl::set_child_subreaper(true);
+    }
+
+    /// Starts another supervisor while a job runs: as a child, and known as one.
+    pub(super) fn start_beside(&mut self) {
+        if let Ok(child) = start::child(self.runs.root()) {
+            self.others.push(child.id() as i32);
+        }
+    }
+}
+
+/// The user that this process runs as, by `/etc/passwd` alone: a static program cannot load what
+/// other sources would need.
+fn user() -> User {
+    let uid = nix::unistd::geteuid().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = passwd.lines().map(|line| line.split(':').collect::<Vec<&str>>()).find_map(|f| {
+        (*f.get(2)? == uid)
+            .then_some(User { name: (*f.first()?).into(), home: (*f.get(5)?).into() })
+    });
+    known.unwrap_or_else(|| User { name: uid, home: "/".into() })
+}

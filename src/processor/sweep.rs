@@ -1,0 +1,231 @@
+//! Recovery: what dead supervisors and other boots left is brought to one of its right ends.
+//!
+//! A slot that is free and names jobs was left by a crash. Whoever takes its lock recovers it, and
+//! while they do its room stays in use. Decisions are made under the board's lock, against the
+//! present records of the other slots; each can be repeated without harm.
+
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use super::{start, tree};
+use crate::board::feed;
+use crate::board::files::{self, SyncSet};
+use crate::board::lock::Lock;
+use crate::board::root::{Root, boot_id};
+use crate::board::runs::Runs;
+use crate::board::slots::{self, Record, Slot};
+use crate::error::{At, Error, Kind, Result};
+use crate::model::outcome::{Outcome, RunState, RunStatus};
+
+/// How long a dead supervisor's processes are waited for after SIGKILL.
+const UNTIL_KILLED: Duration = Duration::from_secs(5);
+
+/// What lies in `tmp/` for so long belongs to nobody.
+const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest life of whoever prepares something there: a request.
+const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+
+const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
+
+const REBOOTED: &str = "the machine was restarted";
+const DIED: &str = "its supervisor died";
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Swept {
+    /// Jobs that ended as lost.
+    pub lost: usize,
+    /// Claimed jobs that wait again.
+    pub requeued: usize,
+    /// Whether a supervisor was started.
+    pub started: bool,
+}
+
+/// Recovers what dead supervisors left, and starts one if a job waits and there is room.
+/// Idempotent; with nothing to do it costs a look at each slot.
+pub fn sweep(root: &Root) -> Result<Swept> {
+    let mut swept = recover(root)?;
+    swept.started = start::poke(root)?;
+    Ok(swept)
+}
+
+/// [`sweep`] without starting anyone.
+pub fn recover(root: &Root) -> Result<Swept> {
+    let runs = Runs::new(root);
+    let mut swept = Swept::default();
+    let held = runs.lock()?;
+    at_boot(&runs, &held, &mut swept)?;
+    let mut dead = Vec::new();
+    for (slot, record) in Slot::take_dead(&runs, &held)? {
+        let record = decide(&runs, &held, &slot, record, &mut swept)?;
+        dead.push((slot, record));
+    }
+    drop(held);
+    for (slot, record) in dead {
+        finish(&runs, &slot, record, &mut swept)?;
+    }
+    Ok(swept)
+}
+
+/// Puts back what never ran and drops what is no longer this slot's; what stays in the record
+/// has a story.
+fn decide(
+    runs: &Runs,
+    held: &Lock,
+    slot: &Slot,
+    mut record: Record,
+    swept: &mut Swept,
+) -> Result<Record> {
+    let others = slots::all(runs)?;
+    let mut kept = Vec::new();
+    for id in std::mem::take(&mut record.jobs) {
+        let elsewhere =
+            others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
+        if elsewhere || runs.is_queued(&id) || !runs.job_dir(&id).exists() {
+            continue;
+        }
+        if runs.last_line(&id)?.is_some() {
+            kept.push(id);
+        } else {
+            runs.put_back(held, &id)?;
+            swept.requeued += 1;
+        }
+    }
+    record.jobs = kept;
+    slot.write(&record)?;
+    Ok(record)
+}
+
+/// Ends what ran and has no end, and reports all. What is left of its processes is killed first,
+/// so that an end is an end.
+fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Result<()> {
+    let mut sync = SyncSet::new();
+    let mut lines = Vec::new();
+    for id in &record.jobs {
+        let Some(line) = runs.last_line(id)? else { continue };
+        if line.state == RunState::Stopped {
+            let path = runs.status_path(id);
+            sync.file(std::fs::File::open(&path).at(&path)?, path);
+            sync.dir(&runs.job_dir(id));
+            lines.push(line.of(id));
+            continue;
+        }
+        if let (Some(pid), Some(ticks)) = (line.pid, line.ticks) {
+            kill_remains(id, pid, ticks)?;
+        }
+        lines.push(lose(runs, id, DIED, &mut sync)?);
+        swept.lost += 1;
+    }
+    sync.commit()?;
+    let held = runs.lock()?;
+    feed::append(runs.root(), &held, &lines)?;
+    record.jobs.clear();
+    slot.write(&record)
+}
+
+/// Stamps the end of a job of which nothing more can be known.
+fn lose(runs: &Runs, id: &str, why: &str, sync: &mut SyncSet) -> Result<RunStatus> {
+    let line = RunStatus::stopped(&Outcome::lost(why));
+    let mut story = runs.story(id)?;
+    story.append(std::slice::from_ref(&line))?;
+    let (file, path) = story.into_file();
+    sync.file(file, path);
+    sync.dir(&runs.job_dir(id));
+    Ok(line.of(id))
+}
+
+fn kill_remains(id: &str, pid: i32, ticks: u64) -> Result<()> {
+    let deadline = Instant::now() + UNTIL_KILLED;
+    loop {
+        let remains = tree::remains(id, pid, ticks);
+        if remains.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "a process of {id}, whose supervisor died, does not end: {}",
+                    remains[0].pid
+                ),
+            ));
+        }
+        for process in &remains {
+            tree::signal(process, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(2)); // nothing to wait on: not our children
+    }
+}
+
+/// Once in every boot, before anything is claimed in it: what was claimed in another boot and has
+/// no result is lost. Looks at every job, since after a power loss no slot can be relied on. The
+/// board's lock file holds the boot for which this is done.
+fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
+    let boot = boot_id()?;
+    let mut bytes = [0u8; 128];
+    let length = held.file().read_at(&mut bytes, 0).at("lock")?;
+    if bytes[..length].trim_ascii() == boot.as_bytes() {
+        return Ok(());
+    }
+    swept.lost += end_unowned(runs, held, REBOOTED)?.len();
+    held.file().write_at(format!("{boot:<126}\n").as_bytes(), 0).at("lock")?;
+    Ok(())
+}
+
+/// Ends as lost every job that neither waits, nor has ended, nor is named by a slot of this boot.
+/// Returns their ids.
+pub(super) fn end_unowned(runs: &Runs, held: &Lock, why: &str) -> Result<Vec<String>> {
+    let ids = unowned(runs)?;
+    let mut lines = Vec::new();
+    for id in &ids {
+        // One sync at the end serves all; their files are not kept open for it.
+        lines.push(lose(runs, id, why, &mut SyncSet::new())?);
+    }
+    if !ids.is_empty() {
+        runs.sync_all()?;
+        feed::append(runs.root(), held, &lines)?;
+    }
+    Ok(ids)
+}
+
+/// Jobs that no one is responsible for. Exact under the board's lock.
+pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
+    let boot = boot_id()?;
+    let owned: Vec<String> = slots::all(runs)?
+        .into_iter()
+        .filter_map(|slot| slot.record.filter(|record| record.boot == boot))
+        .flat_map(|record| record.jobs)
+        .collect();
+    let mut found = Vec::new();
+    for id in files::names(&runs.jobs_dir())? {
+        let ended = runs.last_line(&id)?.is_some_and(|line| line.state == RunState::Stopped);
+        if !ended && !owned.contains(&id) && !runs.is_queued(&id) && runs.request(&id).is_ok() {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what nobody prepares any more in `tmp/`.
+pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
+    let mut removed = 0;
+    for path in litter(runs)? {
+        files::remove_tree(&path).or_else(|_| files::remove(&path))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// What lies in `tmp/` for too long.
+pub(super) fn litter(runs: &Runs) -> Result<Vec<std::path::PathBuf>> {
+    let dir = runs.tmp_dir();
+    let old = |path: &std::path::PathBuf| {
+        let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LITTER_AGE))
+    };
+    Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(old).collect())
+}
