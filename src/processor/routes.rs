@@ -62,7 +62,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/:id/kill",
         need: Need::Control,
-        query: &["grace"],
+        query: &["grace", "by"],
         body: false,
         help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused",
         handler: kill_one,
@@ -291,7 +291,15 @@ fn kill_one(call: &Call) -> Result<Response> {
     let grace = call.request.param("grace").map(|text| {
         clock::parse_duration(text).ok_or_else(|| Error::bad("grace must be a number of seconds"))
     });
-    let status = kill::kill(call.root, call.value(0), grace.transpose()?, &call.who.name)?;
+    // A head says on whose behalf it asks; the token says which head.
+    let by = match call.request.param("by") {
+        Some(by) if by.len() > 100 || by.chars().any(char::is_control) => {
+            return Err(Error::bad("by must be at most 100 bytes of plain text"));
+        }
+        Some(by) => by,
+        None => &call.who.name,
+    };
+    let status = kill::kill(call.root, call.value(0), grace.transpose()?, by)?;
     Response::json(&status)
 }
 
