@@ -39,7 +39,7 @@ pub fn clean(root: &Root, now: SystemTime) -> Result<usize> {
     let settings = &root.settings;
     sweep::remove_litter(&runs)?;
     let mut ended = ended(&runs)?;
-    ended.sort_by(|a, b| b.at.cmp(&a.at));
+    ended.sort_by_key(|job| std::cmp::Reverse(job.at));
     let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
     let mut removed = 0;
     for (index, job) in ended.iter().enumerate() {
