@@ -70,7 +70,7 @@ impl Seen {
 
 impl Slot {
     fn open(runs: &Runs, number: u64) -> Result<Slot> {
-        let path = runs.path("slot").join(number.to_string());
+        let path = path(runs, number);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -143,6 +143,11 @@ impl Slot {
     }
 }
 
+/// Where a slot lies, for a person.
+pub fn path(runs: &Runs, number: u64) -> PathBuf {
+    runs.path("slot").join(number.to_string())
+}
+
 fn numbers(runs: &Runs) -> Result<Vec<u64>> {
     let mut numbers: Vec<u64> =
         files::names(&runs.path("slot"))?.iter().filter_map(|n| ids::parse_number(n)).collect();
@@ -155,14 +160,14 @@ pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for number in numbers(runs)? {
         let slot = Slot::open(runs, number)?;
-        let live = !fs2_shared(&slot)?;
+        let live = !is_free(&slot)?;
         seen.push(Seen { number, live, record: slot.read()? });
     }
     Ok(seen)
 }
 
 /// Whether the lock is free; the probe is shared, so that probes do not see each other.
-fn fs2_shared(slot: &Slot) -> Result<bool> {
+fn is_free(slot: &Slot) -> Result<bool> {
     match fs2::FileExt::try_lock_shared(&slot.file) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(false),

@@ -1,8 +1,161 @@
-//! `processor check`: every invariant of the node's board.
-pub use super::sweep::Swept;
+//! `processor check`: every invariant of the node's board, and mending what has one right answer.
+//!
+//! Looks under the board's lock, so that what is on its way is not taken for damage. What it
+//! cannot tell from a change by hand that is allowed, it does not report.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::{cleanup, sweep};
+use crate::board::audit;
+use crate::board::files;
+use crate::board::lock::Lock;
 use crate::board::root::Root;
-use crate::error::Result;
-/// Stub.
-pub fn check(_root: &Root, _repair: bool) -> Result<Vec<String>> {
-    Ok(Vec::new())
+use crate::board::runs::{Runs, check_id};
+use crate::board::slots;
+use crate::error::{Kind, Result};
+use crate::model::outcome::{RunState, RunStatus};
+
+/// Why a job is ended by a repair.
+const FORGOTTEN: &str = "no supervisor and no queue had it";
+
+/// What is found, and whether it is to be mended.
+struct Findings {
+    repair: bool,
+    lines: Vec<String>,
+}
+
+impl Findings {
+    /// Notes a violation; `true` if it is to be mended, which the line says.
+    fn mend(&mut self, path: &Path, what: &str) -> bool {
+        let mended = if self.repair { "; mended" } else { "" };
+        self.lines.push(format!("{}: {what}{mended}", path.display()));
+        self.repair
+    }
+
+    /// Notes a violation that a person has to judge.
+    fn note(&mut self, path: &Path, what: &str) {
+        self.lines.push(format!("{}: {what}", path.display()));
+    }
+}
+
+/// Verifies the node's board: one line for each violation. With `repair`, what has one right
+/// answer is mended, and the line says so; a second check then no longer finds it.
+pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
+    let runs = Runs::new(root);
+    let mut findings = Findings { repair, lines: audit::tree(root)? };
+    if repair {
+        sweep::recover(root)?;
+    }
+    let held = runs.lock()?;
+    queue(&runs, &held, &mut findings)?;
+    jobs(&runs, &held, &mut findings)?;
+    slots(&runs, &held, &mut findings)?;
+    pids(&runs, &held, &mut findings)?;
+    for path in sweep::litter(&runs)? {
+        findings.note(&path, "left behind more than a day ago; the clean-up removes it");
+    }
+    if repair {
+        sweep::remove_litter(&runs)?;
+    }
+    Ok(findings.lines)
+}
+
+fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
+    for name in files::names(&runs.queue_dir())? {
+        let path = runs.queue_dir().join(&name);
+        if check_id(&name).is_err() {
+            findings.note(&path, "its name is not an id; nothing will read it");
+            continue;
+        }
+        let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+        if !runs.job_dir(&name).exists() {
+            if findings.mend(&path, "waits, but has no job: nobody was told that it was accepted") {
+                files::remove(&path)?;
+            }
+        } else if inode(&path) != inode(&runs.request_path(&name)) {
+            if findings.mend(&path, "is not the request of the job of that name") {
+                files::remove(&path)?;
+                runs.put_back(held, &name)?;
+            }
+        } else if ended(runs, &name)? && findings.mend(&path, "waits, but has ended") {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn ended(runs: &Runs, id: &str) -> Result<bool> {
+    Ok(runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped))
+}
+
+fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
+    for name in files::names(&runs.jobs_dir())? {
+        let dir = runs.job_dir(&name);
+        if check_id(&name).is_err() {
+            findings.note(&dir, "its name is not an id; nothing will read it");
+            continue;
+        }
+        let request = runs.request_path(&name);
+        match runs.request(&name) {
+            Ok(_) => {}
+            Err(e) if e.kind == Kind::Gone => {}
+            Err(e) if e.kind == Kind::NotFound => findings.note(&request, "is missing"),
+            Err(e) => findings.lines.push(e.message),
+        }
+        let mode = fs::metadata(&request).map_or(0, |meta| meta.permissions().mode());
+        if mode & 0o077 != 0 && findings.mend(&request, "is open to others; it may hold a key") {
+            let _ = fs::set_permissions(&request, fs::Permissions::from_mode(0o600)); // found again
+        }
+        story(runs, &name, findings)?;
+    }
+    let unowned = sweep::unowned(runs)?;
+    for id in &unowned {
+        findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
+    }
+    if findings.repair {
+        sweep::end_unowned(runs, held, FORGOTTEN)?;
+    }
+    Ok(())
+}
+
+/// Damaged lines are what a power loss may leave; a second end is not.
+fn story(runs: &Runs, id: &str, findings: &mut Findings) -> Result<()> {
+    let path = runs.status_path(id);
+    let Some(bytes) = files::read(&path)? else { return Ok(()) };
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let read: Vec<RunStatus> = lines.filter_map(|l| serde_json::from_slice(l).ok()).collect();
+    let end = read.iter().position(|line| line.state == RunState::Stopped);
+    if end.is_some_and(|end| end + 1 < read.len()) {
+        findings.note(&path, "goes on after the end; the first end stands");
+    }
+    Ok(())
+}
+
+fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
+    let seen = slots::all(runs)?;
+    for slot in &seen {
+        let path = slots::path(runs, slot.number);
+        if !slot.live && !slot.jobs().is_empty() {
+            findings.note(&path, "names jobs of a supervisor that died; a sweep recovers them");
+        }
+        for id in slot.jobs() {
+            let twice = seen.iter().any(|s| s.number > slot.number && s.jobs().contains(id));
+            if twice && !ended(runs, id)? && !runs.is_queued(id) {
+                findings.note(&path, &format!("{id} is claimed by another slot, too"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pids(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
+    for name in cleanup::dangling(runs)? {
+        let path = runs.pid_dir().join(&name);
+        if findings.mend(&path, "links to a job that is gone") {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
 }

@@ -404,11 +404,10 @@ impl Supervisor<'_> {
                 self.failed = true;
             }
         }
-        if !self.claimed.is_empty() && running.put_back_at <= now {
-            if let Err(error) = self.put_back(&running.id) {
-                eprintln!("processor: {}", error.message);
-                self.failed = true;
-            }
+        let others_wait = !self.claimed.is_empty() && running.put_back_at <= now;
+        if let Err(error) = if others_wait { self.put_back(&running.id) } else { Ok(()) } {
+            eprintln!("processor: {}", error.message);
+            self.failed = true;
         }
     }
 
@@ -419,7 +418,6 @@ impl Supervisor<'_> {
             ("PATH", PATH),
             ("HOME", &self.user.home),
             ("USER", &self.user.name),
-            ("LOGNAME", &self.user.name),
             ("LANG", "C.UTF-8"),
             ("TMPDIR", "/tmp"),
         ];

@@ -82,6 +82,9 @@ pub(super) struct Supervisor<'r> {
 /// Runs a supervisor to its end. Unless it is to stay, the caller's process ends at once and the
 /// supervisor is a process of its own, in a session of its own.
 pub fn run(stay: bool) -> Result<i32> {
+    // Whoever started this may have left descriptors open; no job is to have them.
+    // SAFETY: nothing has been opened in this process yet, so nobody owns what is closed.
+    unsafe { nix::libc::close_range(3, nix::libc::c_uint::MAX, 0) };
     if !stay {
         // SAFETY: the program was just started and has a single thread.
         if let ForkResult::Parent { .. } = unsafe { fork() }.at("fork")? {
