@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
@@ -233,7 +234,12 @@ impl Driver for Http {
     }
 
     fn files(&self, id: &str) -> Result<Vec<String>> {
-        self.json(self.get(&format!("jobs/{id}/files"), self.patience)?)
+        #[derive(Deserialize)]
+        struct Names {
+            files: Vec<String>,
+        }
+        let answer: Names = self.json(self.get(&format!("jobs/{id}/files"), self.patience)?)?;
+        Ok(answer.files)
     }
 
     fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {

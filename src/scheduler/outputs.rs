@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::jobs::{number, wait_for_end};
 use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads};
@@ -30,6 +32,9 @@ pub fn log(call: &Call) -> Result<Response> {
         return Err(Error::bad("stream must be stdout or stderr"));
     }
     if request.switch("follow")? {
+        if query.limit.is_some() {
+            return Err(Error::bad("limit and follow exclude each other"));
+        }
         let root = call.root.clone();
         // As a command there is nobody in between who would give up.
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
@@ -111,7 +116,7 @@ pub fn files(call: &Call) -> Result<Response> {
     }
     names.sort_unstable();
     names.dedup();
-    Response::json(&names)
+    Response::json(&json!({ "files": names }))
 }
 
 /// `GET jobs/N/files/NAME`.
