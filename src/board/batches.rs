@@ -5,6 +5,7 @@
 //! each. If the submitter dies, the lock is free and [`recover`] finishes; after a later sync of
 //! the cards the file is removed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 
@@ -34,9 +35,14 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(None) };
     let range = (first.job, last.job);
     let mut sync = SyncSet::new();
-    if let Some(parent) = first.parent {
-        let numbers: Vec<u64> = all.iter().map(|a| a.job).collect();
-        cards.add_child(parent, &numbers, &mut sync)?;
+    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for accepted in all {
+        if let Some(parent) = accepted.parent {
+            children.entry(parent).or_default().push(accepted.job);
+        }
+    }
+    for (parent, jobs) in children {
+        cards.add_child(parent, &jobs, &mut sync)?;
     }
     let mut bytes = Vec::with_capacity(all.len() * 256);
     for accepted in all {

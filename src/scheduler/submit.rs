@@ -1,5 +1,6 @@
 //! Submission: one job, or an array of jobs, accepted whole or not at all.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -91,6 +92,14 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     if chosen != 0 && chosen != all.len() {
         return Err(Error::bad("give every job of the array a request_id, or none"));
     }
+    let mut ids = HashSet::with_capacity(chosen);
+    if let Some(twice) = all.iter().take(chosen).find(|a| !ids.insert(&a.request_id)) {
+        return Err(Error::bad(format!(
+            "request_id {} is given to two jobs of the array",
+            twice.request_id
+        )));
+    }
+    drop(ids);
     let numbers = numbers::reserve(root, all.len() as u64)?;
     let batch = (*numbers.start(), *numbers.end());
     for (accepted, job) in all.iter_mut().zip(numbers) {
