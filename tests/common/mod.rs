@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod head;
+
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
 
