@@ -32,7 +32,7 @@ pub fn words(args: &[String]) -> Option<Result<i32>> {
 
 /// Whether `jobs new` is followed by options of its own, and not by those of a request.
 fn is_words(rest: &[&str]) -> bool {
-    rest.iter().any(|word| matches!(*word, "--" | "--help" | "-h" | "--wait"))
+    rest.iter().any(|word| word.starts_with("--") || *word == "-h")
 }
 
 fn options() -> Command {
