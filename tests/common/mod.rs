@@ -164,25 +164,41 @@ impl TestRoot {
     pub fn httpd(&self) -> Httpd {
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(httpd) = self.try_httpd(port, &[]) {
+                return httpd;
+            }
+        }
+        panic!("no port for httpd");
+    }
+
+    /// Starts it again on a port that it had.
+    pub fn httpd_on(&self, port: u16) -> Httpd {
+        wait_for(SOON, || self.try_httpd(port, &[]).ok_or_else(|| format!("port {port} is in use")))
+    }
+
+    /// Starts it on this port, with more in its environment; `None` if the port is in use.
+    pub fn try_httpd(&self, port: u16, env: &[(&str, &str)]) -> Option<Httpd> {
+        {
             let mut child = Command::new("busybox")
                 .args(["httpd", "-f", "-p", &format!("127.0.0.1:{port}"), "-h"])
                 .arg(self.path("www"))
                 .env_clear()
                 .env("CORKBOARD_ROOT", &self.dir)
+                .envs(env.iter().copied())
                 .stdin(Stdio::null())
                 .spawn()
                 .expect("busybox is needed");
             let deadline = Instant::now() + SOON;
             while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Httpd { child, port };
+                    return Some(Httpd { child, port });
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
             let _ = child.kill();
             let _ = child.wait();
         }
-        panic!("no port for httpd");
+        None
     }
 
     /// The status of a node's job as its file says, `Null` where there is none.
