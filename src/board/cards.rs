@@ -423,19 +423,24 @@ impl<'r> Cards<'r> {
         card_numbers(&self.path(&format!("done/{shard}")))
     }
 
+    /// The newest finished jobs, newest first, at least `limit` of them where there are so many.
+    pub fn newest_done(&self, limit: usize) -> Result<Vec<u64>> {
+        let mut done = Vec::new();
+        for shard in self.done_shards()? {
+            if done.len() >= limit {
+                break;
+            }
+            done.extend(self.done_in(shard)?);
+        }
+        done.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(done)
+    }
+
     /// The newest jobs on the board, newest first, at most `limit`.
     pub fn newest(&self, limit: usize) -> Result<Vec<u64>> {
         let mut all = self.numbers(Column::Queue)?;
         all.extend(self.numbers(Column::Running)?);
-        let mut done = 0;
-        for shard in self.done_shards()? {
-            if done >= limit {
-                break;
-            }
-            let shard = self.done_in(shard)?;
-            done += shard.len();
-            all.extend(shard);
-        }
+        all.extend(self.newest_done(limit)?);
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.dedup();
         all.truncate(limit);
