@@ -61,6 +61,8 @@ struct Running {
     ended: Option<WaitStatus>,
     /// Its line, until it was reported.
     line: Option<RunStatus>,
+    /// The line of its first program.
+    begun: Option<RunStatus>,
     report_at: Instant,
     put_back_at: Instant,
 }
@@ -77,11 +79,11 @@ impl Supervisor<'_> {
             return Ok(());
         }
         let mut captures = Vec::new();
-        let outcome = match kill::asked(&self.runs, &job.id)? {
-            Some(killed) => killed.outcome(),
+        let (outcome, begun) = match kill::asked(&self.runs, &job.id)? {
+            Some(killed) => (killed.outcome(), None),
             None => self.run_programs(&job, &mut story, &mut captures)?,
         };
-        let line = RunStatus::stopped(&outcome);
+        let line = RunStatus::stopped(&outcome).begun(begun.as_ref());
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -103,7 +105,7 @@ impl Supervisor<'_> {
         job: &Claimed,
         story: &mut Story,
         captures: &mut Vec<Capture>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, Option<RunStatus>)> {
         let streams: &[Stream] = match job.spec.output {
             Output::Combined => &[Stream::Log],
             Output::Split => &[Stream::Stdout, Stream::Stderr],
@@ -123,6 +125,7 @@ impl Supervisor<'_> {
             program: None,
             ended: None,
             line: None,
+            begun: None,
             report_at: now + REPORT_RUNNING,
             put_back_at: now + KEEP_CLAIMS,
         };
@@ -132,7 +135,8 @@ impl Supervisor<'_> {
         }
         *captures = running.captures;
         let outcome = outcome?;
-        Ok(running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome))
+        let outcome = running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome);
+        Ok((outcome, running.begun))
     }
 
     fn run_in_order(
@@ -212,6 +216,7 @@ impl Supervisor<'_> {
             return Err(error);
         }
         running.program = Some(child.pid);
+        running.begun.get_or_insert_with(|| line.clone());
         running.line = Some(line.of(&running.id));
         Ok(child)
     }
