@@ -4,7 +4,7 @@
 //! - [`status`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job),
-//!   `child` (fork and exec), `capture` (output), `tree` (processes).
+//!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
 //! - [`start`]: starts supervisors.
 //! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
 //! - `routes`, `words`: the program's two faces.
@@ -23,6 +23,7 @@ pub mod list;
 pub mod log;
 mod routes;
 mod run;
+mod small;
 pub mod start;
 pub mod status;
 mod supervise;

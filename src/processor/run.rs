@@ -17,7 +17,7 @@ use super::capture::Capture;
 use super::child::{Child, Ends, Program};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
-use super::tree;
+use super::{small, tree};
 use crate::board::files::{self, Story};
 use crate::board::runs::{Stream, answer};
 use crate::board::slots;
@@ -399,9 +399,13 @@ impl Supervisor<'_> {
         let line_due = running.line.is_some() && running.report_at <= now;
         if line_due || self.report_due().is_some_and(|at| at <= now) {
             let line = if line_due { running.line.take() } else { None };
+            let is_long = line.is_some();
             if let Err(error) = self.report(line) {
                 eprintln!("processor: {}", error.message);
                 self.failed = true;
+            }
+            if is_long {
+                small::give_back_code();
             }
         }
         let others_wait = !self.claimed.is_empty() && running.put_back_at <= now;
