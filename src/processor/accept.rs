@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{info, start};
+use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files::SyncSet;
 use crate::board::root::Root;
-use crate::board::runs::{Entered, Prepared, RUNS_PER_LOCK, Runs, check_id};
+use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
 use crate::cgi::body::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::request::Spec;
