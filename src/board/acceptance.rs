@@ -53,7 +53,7 @@ impl Runs<'_> {
 
     fn fill(
         &self,
-        dir: &PathBuf,
+        dir: &Path,
         request: &Value,
         uploads: &[(&str, &[u8])],
         at: SystemTime,
