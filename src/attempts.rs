@@ -11,7 +11,7 @@ use crate::board::root::Root;
 use crate::board::{numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Kind, Result};
-use crate::model::card::{Attempt, Card, State, What};
+use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Outcome, RunState, RunStatus};
@@ -70,6 +70,13 @@ pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
     let before = card.events.len();
     for (id, report) in reports {
         let outcome = report.outcome();
+        if report.started.is_some() && card.is_current(id) && card.state == State::Placed {
+            card.apply(Event::now(What::Running {
+                attempt: id.attempt,
+                pid: report.pid,
+                started: report.started.clone(),
+            }));
+        }
         let what = match (card.is_current(id), report.state, outcome) {
             (true, RunState::Running, _) if card.state == State::Placed => What::Running {
                 attempt: id.attempt,
@@ -84,7 +91,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
             }
             _ => continue,
         };
-        card.apply(crate::model::card::Event::now(what));
+        card.apply(Event::now(what));
     }
     card.events.drain(before..).map(|event| event.what).collect()
 }

@@ -11,12 +11,14 @@
 //! - [`nodes`]: the node records of the head.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
+//! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
 //! - [`uploads`]: files that came with a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
 //! - [`watch`]: waiting for a change.
 
+pub mod acceptance;
 pub mod attic;
 pub mod audit;
 pub mod batches;

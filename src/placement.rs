@@ -1,14 +1,22 @@
 //! Which waiting job goes to which node. Pure policy: no clock, no files.
 //!
 //! Higher priority first, then the lower number; of the nodes that have room, one on which the job
-//! has not failed yet, then the one that is least loaded, then the first by name. Jobs are kept by
-//! what they ask for, so that a decision looks at one job of each kind and never at those behind it.
+//! has not failed yet, then the one that is least loaded, then the first by name.
+//!
+//! Jobs are kept by what they ask for. Only the first of each kind is looked at, and a kind for
+//! which no node has room is not looked at again before some room has grown. Nodes are kept by
+//! what they have in all, the least loaded first ([`rooms`]). So a decision costs neither the
+//! number of jobs nor the number of nodes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::node::Node;
 use crate::model::resources::Resources;
+
+pub mod rooms;
+
+pub use rooms::{Room, Rooms};
 
 /// A job that may be placed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,34 +31,62 @@ pub struct Candidate {
     pub avoid: Vec<String>,
 }
 
+/// The order in which jobs are placed: higher priority, then lower number.
+type Turn = (Reverse<i64>, u64);
+
 /// Jobs that may be placed now, by what they ask for.
 #[derive(Debug, Default)]
 pub struct Ready {
-    shapes: BTreeMap<Resources, BTreeSet<(Reverse<i64>, u64)>>,
     candidates: HashMap<u64, Candidate>,
+    kinds: BTreeMap<Resources, BTreeSet<Turn>>,
+    /// The first of each kind that some node may have room for.
+    heads: BTreeSet<(Turn, Resources)>,
+    /// Kinds that no node had room for when the rooms were as of `grown`.
+    blocked: BTreeSet<Resources>,
+    grown: u64,
 }
 
 impl Ready {
     /// Adds a job, or replaces what is known of it.
     pub fn insert(&mut self, candidate: Candidate) {
         self.remove(candidate.job);
-        self.shapes
-            .entry(candidate.resources)
+        let resources = candidate.resources;
+        self.unhead(&resources);
+        self.kinds
+            .entry(resources)
             .or_default()
             .insert((Reverse(candidate.priority), candidate.job));
         self.candidates.insert(candidate.job, candidate);
+        self.head(&resources);
     }
 
     /// Takes a job out; `None` if it was not there.
     pub fn remove(&mut self, job: u64) -> Option<Candidate> {
         let candidate = self.candidates.remove(&job)?;
-        if let Some(shape) = self.shapes.get_mut(&candidate.resources) {
-            shape.remove(&(Reverse(candidate.priority), job));
-            if shape.is_empty() {
-                self.shapes.remove(&candidate.resources);
+        let resources = candidate.resources;
+        self.unhead(&resources);
+        if let Some(kind) = self.kinds.get_mut(&resources) {
+            kind.remove(&(Reverse(candidate.priority), job));
+            if kind.is_empty() {
+                self.kinds.remove(&resources);
             }
         }
+        self.head(&resources);
         Some(candidate)
+    }
+
+    fn head(&mut self, kind: &Resources) {
+        if let Some(first) = self.kinds.get(kind).and_then(BTreeSet::first)
+            && !self.blocked.contains(kind)
+        {
+            self.heads.insert((*first, *kind));
+        }
+    }
+
+    fn unhead(&mut self, kind: &Resources) {
+        if let Some(first) = self.kinds.get(kind).and_then(BTreeSet::first) {
+            self.heads.remove(&(*first, *kind));
+        }
     }
 
     /// How many jobs may be placed.
@@ -65,106 +101,23 @@ impl Ready {
 
     /// The next placement, if there is one: the job is taken out, the node's room is used up.
     pub fn place_next(&mut self, rooms: &mut Rooms) -> Option<(Candidate, String)> {
-        let (_, job, node) = self
-            .shapes
-            .iter()
-            .filter(|(resources, _)| rooms.any_takes(resources))
-            .filter_map(|(_, jobs)| jobs.first())
-            .min()
-            .and_then(|(priority, job)| {
-                let candidate = self.candidates.get(job)?;
-                let node = rooms.choose(&candidate.resources, &candidate.avoid)?;
-                Some((*priority, *job, node))
-            })?;
-        let candidate = self.remove(job)?;
-        rooms.take(&node, &candidate.resources);
-        Some((candidate, node))
-    }
-}
-
-/// What a node has, what is in use, and how much may wait there beyond its room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
-    /// Whether new jobs may be placed on it.
-    pub open: bool,
-    /// What it gives in all.
-    pub total: Resources,
-    /// What the jobs sent to it ask for in all.
-    pub used: Resources,
-    /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
-    /// without a round trip.
-    pub ahead: u64,
-}
-
-impl Room {
-    fn takes(&self, job: &Resources) -> bool {
-        let ahead = |amount: u64| amount.saturating_mul(self.ahead);
-        self.open
-            && job.fits(&self.total)
-            && self.used.cores + job.cores <= self.total.cores.saturating_add(ahead(job.cores))
-            && self.used.memory.saturating_add(job.memory)
-                <= self.total.memory.saturating_add(ahead(job.memory))
-    }
-
-    /// Load in thousandths: the fuller of cores and memory.
-    fn load(&self) -> u64 {
-        let share = |used: u64, total: u64| used.saturating_mul(1000) / total.max(1);
-        share(self.used.cores, self.total.cores).max(share(self.used.memory, self.total.memory))
-    }
-}
-
-/// The rooms of all nodes, by name.
-#[derive(Debug, Default)]
-pub struct Rooms {
-    rooms: BTreeMap<String, Room>,
-}
-
-impl Rooms {
-    /// A node's room, made closed and empty where the node is new.
-    pub fn room(&mut self, node: &str) -> &mut Room {
-        self.rooms.entry(node.to_string()).or_insert(Room {
-            open: false,
-            total: Resources::NONE,
-            used: Resources::NONE,
-            ahead: 0,
-        })
-    }
-
-    /// Takes in what a node's record says.
-    pub fn update(&mut self, node: &Node) {
-        let room = self.room(&node.name);
-        room.open = node.takes_jobs();
-        room.total = node.resources.unwrap_or(Resources::NONE);
-    }
-
-    /// Forgets nodes that are not registered any more.
-    pub fn retain(&mut self, known: impl Fn(&str) -> bool) {
-        self.rooms.retain(|name, _| known(name));
-    }
-
-    /// A job was sent there.
-    pub fn take(&mut self, node: &str, job: &Resources) {
-        let room = self.room(node);
-        room.used = room.used.plus(job);
-    }
-
-    /// A job is there no more.
-    pub fn give_back(&mut self, node: &str, job: &Resources) {
-        let room = self.room(node);
-        room.used = room.used.minus(job);
-    }
-
-    fn any_takes(&self, job: &Resources) -> bool {
-        self.rooms.values().any(|room| room.takes(job))
-    }
-
-    /// The node for a job that asks for this; `None` if none has room.
-    pub fn choose(&self, job: &Resources, avoid: &[String]) -> Option<String> {
-        self.rooms
-            .iter()
-            .filter(|(_, room)| room.takes(job))
-            .min_by_key(|(name, room)| (avoid.contains(*name), room.load(), *name))
-            .map(|(name, _)| name.clone())
+        if self.grown != rooms.grown() {
+            self.grown = rooms.grown();
+            for kind in std::mem::take(&mut self.blocked) {
+                self.head(&kind);
+            }
+        }
+        while let Some(((_, job), kind)) = self.heads.first().copied() {
+            let avoid = self.candidates.get(&job).map(|c| c.avoid.as_slice()).unwrap_or_default();
+            if let Some(node) = rooms.choose(&kind, avoid) {
+                let candidate = self.remove(job)?;
+                rooms.take(&node, &candidate.resources);
+                return Some((candidate, node));
+            }
+            self.unhead(&kind);
+            self.blocked.insert(kind);
+        }
+        None
     }
 }
 
@@ -211,7 +164,7 @@ mod tests {
         let mut rooms = Rooms::default();
         for (name, cores) in nodes {
             let total = Resources { cores: *cores, memory: 0 };
-            *rooms.room(name) = Room { open: true, total, used: Resources::NONE, ahead: 0 };
+            rooms.set(name, Room { open: true, total, used: Resources::NONE, ahead: 0 });
         }
         rooms
     }
@@ -249,7 +202,7 @@ mod tests {
         let mut ready = Ready::default();
         (1..=10).for_each(|job| ready.insert(candidate(job, 0, 1)));
         let mut rooms = rooms(&[("a", 2)]);
-        rooms.room("a").ahead = 3;
+        rooms.set_ahead("a", 3);
         assert_eq!(place_all(&mut ready, &mut rooms).len(), 5);
     }
 

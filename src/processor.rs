@@ -3,8 +3,8 @@
 //! - [`accept`]: jobs come in.
 //! - [`status`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job.
-//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job),
-//!   `child` (fork and exec), `capture` (output), `tree` (processes).
+//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job), `ending`, `surroundings`,
+//!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
 //! - [`start`]: starts supervisors.
 //! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
 //! - `routes`, `words`: the program's two faces.
@@ -16,6 +16,7 @@ pub mod check;
 mod child;
 mod claim;
 pub mod cleanup;
+mod ending;
 pub mod files;
 pub mod info;
 pub mod kill;
@@ -23,9 +24,11 @@ pub mod list;
 pub mod log;
 mod routes;
 mod run;
+mod small;
 pub mod start;
 pub mod status;
 mod supervise;
+mod surroundings;
 pub mod sweep;
 mod tree;
 mod words;

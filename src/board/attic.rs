@@ -1,7 +1,6 @@
 //! Removing what the head's board need not keep any more. Policy is the caller's; what may never
 //! be removed is decided here.
 
-use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -36,12 +35,10 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
     is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
-/// Removes a finished card and its list of children; `false` if it was gone.
+/// Removes a finished card and its list of children; `false` if it was gone. Not for cards that
+/// a committed batch would restore.
 pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     let cards = Cards::new(root);
-    if super::batches::covers(&cards, job)? {
-        return Ok(false); // the batch would restore it
-    }
     let path = cards.card_path(Column::Done, job);
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::remove(&cards.path(&format!("children/{job}")))?;
@@ -108,11 +105,11 @@ pub fn remove_litter(root: &Root, now: SystemTime) -> Result<usize> {
 }
 
 /// Removes lists of children whose parent is not on the board any more.
-pub fn remove_children(root: &Root, alive: &HashSet<u64>) -> Result<usize> {
+pub fn remove_children(root: &Root, is_there: impl Fn(u64) -> bool) -> Result<usize> {
     let dir = Cards::new(root).path("children");
     let mut removed = 0;
     for name in files::names(&dir)? {
-        if ids::parse_number(&name).is_some_and(|job| !alive.contains(&job)) {
+        if ids::parse_number(&name).is_some_and(|job| !is_there(job)) {
             files::remove(&dir.join(name))?;
             removed += 1;
         }

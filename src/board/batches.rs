@@ -136,8 +136,8 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
     Ok(Claims::All(claims))
 }
 
-/// Batches that lie in the queue.
-fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
+/// First and last numbers of the batches that lie in the queue.
+pub fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
     let names = files::names(&cards.path("queue"))?;
     Ok(names.iter().filter_map(|name| parse_name(name)).collect())
 }

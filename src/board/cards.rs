@@ -132,16 +132,28 @@ impl<'r> Cards<'r> {
             }
         }
         // With a claim, somebody who repeated the request may have moved it already.
-        let placed = self.publish_prepared(job);
-        if let Err(error) = placed {
-            if who.is_none() {
-                files::remove(&prepared)?;
-            }
+        if let Err(error) = self.publish_prepared(job)
+            && self.take_back(accepted, who)?
+        {
             return Err(error);
         }
         sync.dir(&self.path("queue"));
         sync.commit()?;
         Ok(Submitted::New)
+    }
+
+    /// Undoes a submission that could not be published: what is refused must never run. Under the
+    /// lock, so that nobody finishes it meanwhile; `false` if somebody has.
+    fn take_back(&self, accepted: &Accepted, who: Option<&str>) -> Result<bool> {
+        let _lock = self.lock()?;
+        let prepared = self.prepared(accepted.job);
+        if files::gone_is_fine(fs::remove_file(&prepared)).at(&prepared)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(who) = who {
+            files::remove(&self.claim_path(who, &accepted.request_id))?;
+        }
+        Ok(true)
     }
 
     /// Moves a prepared card into the queue; one that somebody else has moved is no error.
@@ -423,19 +435,24 @@ impl<'r> Cards<'r> {
         card_numbers(&self.path(&format!("done/{shard}")))
     }
 
+    /// The newest finished jobs, newest first, at least `limit` of them where there are so many.
+    pub fn newest_done(&self, limit: usize) -> Result<Vec<u64>> {
+        let mut done = Vec::new();
+        for shard in self.done_shards()? {
+            if done.len() >= limit {
+                break;
+            }
+            done.extend(self.done_in(shard)?);
+        }
+        done.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(done)
+    }
+
     /// The newest jobs on the board, newest first, at most `limit`.
     pub fn newest(&self, limit: usize) -> Result<Vec<u64>> {
         let mut all = self.numbers(Column::Queue)?;
         all.extend(self.numbers(Column::Running)?);
-        let mut done = 0;
-        for shard in self.done_shards()? {
-            if done >= limit {
-                break;
-            }
-            let shard = self.done_in(shard)?;
-            done += shard.len();
-            all.extend(shard);
-        }
+        all.extend(self.newest_done(limit)?);
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.dedup();
         all.truncate(limit);

@@ -276,8 +276,11 @@ fn json_failed(error: serde_json::Error) -> Error {
 #[derive(Debug, Default)]
 #[must_use = "nothing is durable before commit"]
 pub struct SyncSet {
+    /// The first few; more are not kept open, since one `syncfs` does for all.
     files: Vec<(File, PathBuf)>,
     dirs: Vec<PathBuf>,
+    /// How many files are not kept.
+    others: usize,
 }
 
 impl SyncSet {
@@ -288,7 +291,11 @@ impl SyncSet {
 
     /// This file's content.
     pub fn file(&mut self, file: File, path: PathBuf) {
-        self.files.push((file, path));
+        if self.files.len() <= SYNC_EACH_UP_TO {
+            self.files.push((file, path));
+        } else {
+            self.others += 1;
+        }
     }
 
     /// This directory's entries.
@@ -300,7 +307,10 @@ impl SyncSet {
 
     /// Everything that another one has.
     pub fn merge(&mut self, other: SyncSet) {
-        self.files.extend(other.files);
+        for (file, path) in other.files {
+            self.file(file, path);
+        }
+        self.others += other.others;
         for dir in other.dirs {
             self.dir(&dir);
         }
@@ -308,7 +318,7 @@ impl SyncSet {
 
     /// How many files and directories are to be synced.
     pub fn len(&self) -> usize {
-        self.files.len() + self.dirs.len()
+        self.files.len() + self.dirs.len() + self.others
     }
 
     /// Whether nothing changed.

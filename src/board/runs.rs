@@ -6,28 +6,23 @@
 //! acceptance that nobody was told of, and `job/ID` without `queue/ID` is claimed, ended, or
 //! refused before it came.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use nix::sys::stat::futimens;
-use nix::sys::time::TimeSpec;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::files::{self, Story, SyncSet};
+use super::acceptance::REFUSED;
+use super::files::{self, Story};
 use super::lock::Lock;
 use super::root::Root;
-use crate::clock;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::outcome::{RunState, RunStatus};
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;
-
-/// The field of a `request.json` that says: cancelled before it came, never to be started.
-const REFUSED: &str = "refused";
 
 /// One of a job's output files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,22 +50,6 @@ impl Stream {
 #[derive(Debug, Clone, Copy)]
 pub struct Runs<'r> {
     root: &'r Root,
-}
-
-/// A job's directory that has been made in `tmp/` and has no other name yet.
-#[derive(Debug)]
-pub struct Prepared {
-    dir: PathBuf,
-    request: File,
-}
-
-/// What became of an acceptance.
-#[derive(Debug)]
-pub enum Entered {
-    /// It is in the queue. Not durable before the set is committed.
-    New(SyncSet),
-    /// The id is taken.
-    Taken,
 }
 
 /// A job that waits for room.
@@ -157,99 +136,6 @@ impl<'r> Runs<'r> {
         Lock::take(&self.path("lock"))
     }
 
-    /// Makes a job's directory in `tmp/`: its request (readable by the owner alone, for it holds
-    /// the attempt's key) and its uploads. `at` orders the queue. Nothing is left on an error.
-    pub fn prepare(
-        &self,
-        request: &Value,
-        uploads: &[(&str, &[u8])],
-        at: SystemTime,
-    ) -> Result<Prepared> {
-        let dir = self.path("tmp").join(files::random_name()?);
-        let made = self.fill(&dir, request, uploads, at);
-        if made.is_err() {
-            let _ = files::remove_tree(&dir); // the first error is the one to report
-        }
-        Ok(Prepared { request: made?, dir })
-    }
-
-    fn fill(
-        &self,
-        dir: &PathBuf,
-        request: &Value,
-        uploads: &[(&str, &[u8])],
-        at: SystemTime,
-    ) -> Result<File> {
-        make_dir(dir)?;
-        let path = dir.join("request.json");
-        let file = files::create_secret(&path, &files::json_line(request)?)?;
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let time = TimeSpec::from_duration(since);
-        futimens(&file, &time, &time).at(&path)?;
-        if !uploads.is_empty() {
-            let work = dir.join("work");
-            make_dir(&work)?;
-            for (name, content) in uploads {
-                files::create(&work.join(name), content)?;
-            }
-        }
-        Ok(file)
-    }
-
-    /// Gives a prepared job its names. The lock is the caller's proof that no one else is between
-    /// the two. On an error nothing is left of it; a crash leaves `queue/ID` alone at worst.
-    pub fn enter(&self, _held: &Lock, id: &str, prepared: Prepared) -> Result<Entered> {
-        let queued = self.queue_path(id);
-        let job = self.job_dir(id);
-        let record = prepared.dir.join("request.json");
-        let entered = (|| {
-            if !files::link_new(&record, &queued)? {
-                if job.exists() {
-                    return Ok(false);
-                }
-                files::remove(&queued)?;
-                files::link_new(&record, &queued)?;
-            }
-            let named = files::rename_new(&prepared.dir, &job);
-            if !matches!(named, Ok(true)) {
-                files::remove(&queued)?;
-            }
-            named
-        })();
-        if !matches!(entered, Ok(true)) {
-            let _ = files::remove_tree(&prepared.dir); // the first error is the one to report
-        }
-        if !entered? {
-            return Ok(Entered::Taken);
-        }
-        let mut sync = SyncSet::new();
-        let work = job.join("work");
-        if work.is_dir() {
-            for name in files::names(&work)? {
-                let path = work.join(name);
-                sync.file(File::open(&path).at(&path)?, path);
-            }
-            sync.dir(&work);
-        }
-        sync.file(prepared.request, self.request_path(id));
-        sync.dir(&job);
-        sync.dir(&self.path("job"));
-        sync.dir(&self.path("queue"));
-        Ok(Entered::New(sync))
-    }
-
-    /// What makes an acceptance durable that somebody else may have made.
-    pub fn sync_of(&self, id: &str) -> Result<SyncSet> {
-        let mut sync = SyncSet::new();
-        let path = self.request_path(id);
-        if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
-            sync.file(file, path);
-        }
-        sync.dir(&self.path("job"));
-        sync.dir(&self.path("queue"));
-        Ok(sync)
-    }
-
     /// Makes everything on the board's file system durable.
     pub fn sync_all(&self) -> Result<()> {
         let path = self.path("lock");
@@ -257,28 +143,6 @@ impl<'r> Runs<'r> {
         nix::unistd::syncfs(&file).at(&path).map_err(|e| {
             Error::new(Kind::Internal, format!("{} (repeat with the same ids)", e.message))
         })
-    }
-
-    /// Publishes a refusal under the job's name, so that a late acceptance of it finds the name
-    /// taken. Durable when this returns; `false` if the job is there.
-    pub fn refuse(&self, held: &Lock, id: &str, by: &str) -> Result<bool> {
-        let record = json!({REFUSED: {"at": clock::now(), "by": by}});
-        let prepared = self.prepare(&record, &[], SystemTime::now())?;
-        let _ = held; // the name is decided under the lock, like an acceptance
-        let job = self.job_dir(id);
-        let named = files::rename_new(&prepared.dir, &job);
-        if !matches!(named, Ok(true)) {
-            let _ = files::remove_tree(&prepared.dir); // the first error is the one to report
-        }
-        if !named? {
-            return Ok(false);
-        }
-        let mut sync = SyncSet::new();
-        sync.file(prepared.request, self.request_path(id));
-        sync.dir(&job);
-        sync.dir(&self.path("job"));
-        sync.commit()?;
-        Ok(true)
     }
 
     /// The request as it was accepted; 404 for an id that is not here, 410 for a refused one.
@@ -368,10 +232,6 @@ pub fn check_id(id: &str) -> Result<()> {
 /// 404 for an id that is not here.
 pub fn unknown(id: &str) -> Error {
     Error::not_found(format!("no job {id} here"))
-}
-
-fn make_dir(path: &PathBuf) -> Result<()> {
-    DirBuilder::new().mode(0o750).create(path).at(path)
 }
 
 #[cfg(test)]

@@ -22,11 +22,14 @@ use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::resources::Resources;
 
-/// Length of a record: room for two claims of [`MOST_CLAIMS`] ids each of 64 characters.
-const LINE: usize = 2048;
+/// Length of a record: room for two claims, each of [`MOST_CLAIMS`] ids of 64 characters, and one
+/// page, which the kernel writes whole whatever happens to the writer.
+const LINE: usize = 4096;
 
 /// Most jobs that a supervisor claims at a time.
-pub const MOST_CLAIMS: usize = 8;
+pub const MOST_CLAIMS: usize = 24;
+
+const _: () = assert!(2 * MOST_CLAIMS * 67 + 256 < LINE);
 
 /// What a slot's file says.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -126,7 +126,10 @@ pub struct RunStatus {
     pub status: Status,
     /// When this became so.
     pub at: String,
-    /// Process id of the program (of the last one, where there were several commands).
+    /// When it started, in the line about its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// Process id of the program; in the line about the end, of the first of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     /// When that process started, in clock ticks after boot (`/proc/PID/stat`, field 22): with
@@ -155,6 +158,7 @@ impl RunStatus {
             state: RunState::Queued,
             status: Status::Unknown,
             at,
+            started: None,
             pid: None,
             ticks: None,
             boot: None,
@@ -185,6 +189,14 @@ impl RunStatus {
             reason: outcome.reason.clone(),
             ..RunStatus::queued(clock::now())
         }
+    }
+
+    /// The same end, with what the line about the start said: who reads only this one line, as
+    /// the head does of a short job, learns both.
+    #[must_use]
+    pub fn begun(self, line: Option<&RunStatus>) -> RunStatus {
+        let Some(line) = line else { return self };
+        RunStatus { started: Some(line.at.clone()), pid: line.pid, ..self }
     }
 
     /// The outcome, where the job stopped.

@@ -83,7 +83,9 @@ impl Engine<'_> {
             if let Some(resources) = record.resources {
                 return self.up(node, resources);
             }
-            return Ok(());
+            // What it has was not taken in: ask again.
+            self.links.remove(node);
+            return self.load_nodes();
         }
         let now = Instant::now();
         let recent = self.seen.get(node).is_some_and(|seen| now - *seen < LAST_SEEN_EVERY);

@@ -186,7 +186,7 @@ impl Engine<'_> {
     pub(super) fn place(&mut self) -> Result<()> {
         loop {
             for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
-                self.index.rooms.room(&node).ahead = ahead;
+                self.index.rooms.set_ahead(&node, ahead);
             }
             let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
             let mut plans: Vec<Plan> = Vec::new();

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{info, start};
+use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files::SyncSet;
 use crate::board::root::Root;
-use crate::board::runs::{Entered, Prepared, RUNS_PER_LOCK, Runs, check_id};
+use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
 use crate::cgi::body::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::request::Spec;
@@ -39,7 +40,7 @@ pub struct Accepted {
 pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>>> {
     let runs = Runs::new(root);
     let total = info::total(root)?;
-    let mut sync = Sync { set: SyncSet::new(), jobs: 0 };
+    let mut sync = SyncSet::new();
     let mut results = Vec::with_capacity(requests.len());
     // The queue is in the order of these times, so each is its own.
     let begun = SystemTime::now();
@@ -63,18 +64,18 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             let entered = prepared.and_then(|prepared| runs.enter(&held, &new.id, prepared));
             results.push(entered.and_then(|entered| match entered {
                 Entered::New(set) => {
-                    sync.add(set);
+                    sync.merge(set);
                     Ok(Accepted { id: new.id, new: true })
                 }
                 Entered::Taken => {
                     compare(&runs, &new)?;
-                    sync.add(runs.sync_of(&new.id)?);
+                    sync.merge(runs.sync_of(&new.id)?);
                     Ok(Accepted { id: new.id, new: false })
                 }
             }));
         }
     }
-    sync.commit(&runs)?;
+    sync.commit()?;
     if results.iter().any(|result| result.as_ref().is_ok_and(|accepted| accepted.new)) {
         // What is accepted is accepted; a supervisor that cannot be started now is by a sweep.
         if let Err(error) = start::poke(root) {
@@ -82,29 +83,6 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
         }
     }
     Ok(results)
-}
-
-/// One sync for all; with many jobs their files are not kept open for it.
-struct Sync {
-    set: SyncSet,
-    jobs: usize,
-}
-
-impl Sync {
-    fn add(&mut self, set: SyncSet) {
-        self.jobs += 1;
-        if self.jobs == 1 {
-            self.set = set;
-        }
-    }
-
-    fn commit(self, runs: &Runs) -> Result<()> {
-        match self.jobs {
-            0 => Ok(()),
-            1 => self.set.commit(),
-            _ => runs.sync_all(),
-        }
-    }
 }
 
 fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> {

@@ -1,26 +1,23 @@
 //! Running one job: its programs in order, its output, its timeout, its end.
 
-use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::capture::Capture;
 use super::child::{Child, Ends, Program};
+use super::ending::{AGAIN, Ending};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
-use super::tree;
+use super::{small, surroundings};
 use crate::board::files::{self, Story};
 use crate::board::runs::{Stream, answer};
-use crate::board::slots;
 use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
@@ -32,37 +29,24 @@ const KEEP_CLAIMS: Duration = Duration::from_millis(100);
 /// A job that runs longer is reported as running; a shorter one just as stopped.
 const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
 
-/// Between two attempts at something that a full disk or a stubborn process prevents.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// `PATH` of a job that does not set its own.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-
-/// A job that is being ended.
-#[derive(Debug)]
-struct Ending {
-    /// What it ends as; `None` where only what its program left behind is ended.
-    outcome: Option<Outcome>,
-    /// When patience is over.
-    kill_at: Instant,
-}
-
 /// A job that runs.
 #[derive(Debug)]
-struct Running {
-    id: String,
-    captures: Vec<Capture>,
-    grace: Duration,
-    deadline: Option<(Instant, Duration)>,
-    ending: Option<Ending>,
+pub(super) struct Running {
+    pub id: String,
+    pub captures: Vec<Capture>,
+    pub grace: Duration,
+    pub deadline: Option<(Instant, Duration)>,
+    pub ending: Option<Ending>,
     /// The program, until its end was seen.
-    program: Option<Pid>,
+    pub program: Option<Pid>,
     /// How it ended.
-    ended: Option<WaitStatus>,
+    pub ended: Option<WaitStatus>,
     /// Its line, until it was reported.
-    line: Option<RunStatus>,
-    report_at: Instant,
-    put_back_at: Instant,
+    pub line: Option<RunStatus>,
+    /// The line of its first program.
+    pub begun: Option<RunStatus>,
+    pub report_at: Instant,
+    pub put_back_at: Instant,
 }
 
 impl Supervisor<'_> {
@@ -77,11 +61,11 @@ impl Supervisor<'_> {
             return Ok(());
         }
         let mut captures = Vec::new();
-        let outcome = match kill::asked(&self.runs, &job.id)? {
-            Some(killed) => killed.outcome(),
+        let (outcome, begun) = match kill::asked(&self.runs, &job.id)? {
+            Some(killed) => (killed.outcome(), None),
             None => self.run_programs(&job, &mut story, &mut captures)?,
         };
-        let line = RunStatus::stopped(&outcome);
+        let line = RunStatus::stopped(&outcome).begun(begun.as_ref());
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -103,7 +87,7 @@ impl Supervisor<'_> {
         job: &Claimed,
         story: &mut Story,
         captures: &mut Vec<Capture>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, Option<RunStatus>)> {
         let streams: &[Stream] = match job.spec.output {
             Output::Combined => &[Stream::Log],
             Output::Split => &[Stream::Stdout, Stream::Stderr],
@@ -123,6 +107,7 @@ impl Supervisor<'_> {
             program: None,
             ended: None,
             line: None,
+            begun: None,
             report_at: now + REPORT_RUNNING,
             put_back_at: now + KEEP_CLAIMS,
         };
@@ -132,7 +117,8 @@ impl Supervisor<'_> {
         }
         *captures = running.captures;
         let outcome = outcome?;
-        Ok(running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome))
+        let outcome = running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome);
+        Ok((outcome, running.begun))
     }
 
     fn run_in_order(
@@ -141,8 +127,8 @@ impl Supervisor<'_> {
         story: &mut Story,
         running: &mut Running,
     ) -> Result<Outcome> {
-        let (env, path) = self.environment(job);
-        let stdin = stdin(job)?;
+        let (env, path) = surroundings::environment(&self.user, job);
+        let stdin = surroundings::stdin(job)?;
         let work = self.runs.work_dir(&job.id);
         let dir = match &job.spec.dir {
             Some(dir) => dir.clone(),
@@ -212,96 +198,13 @@ impl Supervisor<'_> {
             return Err(error);
         }
         running.program = Some(child.pid);
+        running.begun.get_or_insert_with(|| line.clone());
         running.line = Some(line.of(&running.id));
         Ok(child)
     }
 
-    /// What the program left behind is ended, and the last output read.
-    fn end_rest(&mut self, running: &mut Running) {
-        while !self.is_alone() {
-            if running.ending.is_none() {
-                self.end(running, None, running.grace);
-            }
-            self.wait(running);
-        }
-        while self.copy_ready(running, 0) {}
-    }
-
-    /// Whether no process of the job is left. Costs one system call where there are no children.
-    fn is_alone(&mut self) -> bool {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => true,
-            Ok(WaitStatus::StillAlive) => self.descendants().is_empty(),
-            Ok(status) => {
-                self.forget(&status);
-                self.is_alone()
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// The job's processes: all that descend from this one, save other supervisors, which a job
-    /// that submits jobs may have started.
-    fn descendants(&self) -> Vec<tree::Process> {
-        let mut others = self.others.clone();
-        for slot in slots::all(&self.runs).unwrap_or_default() {
-            others.extend(slot.record.filter(|_| slot.live).map(|record| record.pid));
-        }
-        let own = std::process::id() as i32;
-        others.retain(|pid| *pid != own);
-        tree::descendants(own, &others)
-    }
-
-    fn forget(&mut self, status: &WaitStatus) {
-        if let Some(pid) = status.pid() {
-            self.others.retain(|other| *other != pid.as_raw());
-        }
-    }
-
-    /// Asks all of the job's processes to end; after `grace` they are made to.
-    fn end(&self, running: &mut Running, outcome: Option<Outcome>, grace: Duration) {
-        let now = Instant::now();
-        let kill_at = now.checked_add(grace).unwrap_or(now);
-        match &mut running.ending {
-            Some(ending) => {
-                ending.kill_at = ending.kill_at.min(kill_at);
-                if ending.outcome.is_none() && running.program.is_some() {
-                    ending.outcome = outcome;
-                }
-            }
-            None => {
-                running.ending = Some(Ending { outcome, kill_at });
-                for process in self.descendants() {
-                    tree::signal(&process, Signal::SIGTERM);
-                    // One that is stopped would not notice before it is continued.
-                    tree::signal(&process, Signal::SIGCONT);
-                }
-            }
-        }
-    }
-
-    /// Ends all of the job's processes by force. All are stopped first, so that none can start
-    /// another while the rest is looked for.
-    fn end_by_force(&self) {
-        let mut stopped: Vec<tree::Process> = Vec::new();
-        loop {
-            let fresh: Vec<tree::Process> =
-                self.descendants().into_iter().filter(|p| !stopped.contains(p)).collect();
-            if fresh.is_empty() {
-                break;
-            }
-            for process in &fresh {
-                tree::signal(process, Signal::SIGSTOP);
-            }
-            stopped.extend(fresh);
-        }
-        for process in &stopped {
-            tree::signal(process, Signal::SIGKILL);
-        }
-    }
-
     /// Waits for the next thing to happen, and deals with it.
-    fn wait(&mut self, running: &mut Running) {
+    pub(super) fn wait(&mut self, running: &mut Running) {
         let mut next = Instant::now() + Duration::from_secs(60);
         let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
         at_latest(running.ending.as_ref().map(|ending| ending.kill_at));
@@ -321,7 +224,7 @@ impl Supervisor<'_> {
     }
 
     /// Copies what the job has written; `false` if there was nothing within so many milliseconds.
-    fn copy_ready(&mut self, running: &mut Running, timeout: u16) -> bool {
+    pub(super) fn copy_ready(&mut self, running: &mut Running, timeout: u16) -> bool {
         let Running { captures, .. } = running;
         let ready: Vec<bool> = {
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -399,9 +302,13 @@ impl Supervisor<'_> {
         let line_due = running.line.is_some() && running.report_at <= now;
         if line_due || self.report_due().is_some_and(|at| at <= now) {
             let line = if line_due { running.line.take() } else { None };
+            let is_long = line.is_some();
             if let Err(error) = self.report(line) {
                 eprintln!("processor: {}", error.message);
                 self.failed = true;
+            }
+            if is_long {
+                small::give_back_code();
             }
         }
         let others_wait = !self.claimed.is_empty() && running.put_back_at <= now;
@@ -409,32 +316,6 @@ impl Supervisor<'_> {
             eprintln!("processor: {}", error.message);
             self.failed = true;
         }
-    }
-
-    /// The job's environment, and its `PATH`.
-    fn environment(&self, job: &Claimed) -> (Vec<String>, String) {
-        let asked = &job.spec.environment;
-        let base = [
-            ("PATH", PATH),
-            ("HOME", &self.user.home),
-            ("USER", &self.user.name),
-            ("LANG", "C.UTF-8"),
-            ("TMPDIR", "/tmp"),
-        ];
-        let mark = format!("CORKBOARD_NODEJOB={}", job.id);
-        let env = base
-            .iter()
-            .filter(|(name, _)| !asked.contains_key(*name))
-            .map(|(name, value)| format!("{name}={value}"))
-            .chain(
-                asked
-                    .iter()
-                    .filter(|(name, _)| *name != "CORKBOARD_NODEJOB")
-                    .map(|(name, value)| format!("{name}={value}")),
-            )
-            .chain(std::iter::once(mark))
-            .collect();
-        (env, asked.get("PATH").map_or(PATH, String::as_str).to_string())
     }
 
     /// Links the process's id and start to the job, for people and for `jobs?pid=`.
@@ -449,13 +330,4 @@ impl Supervisor<'_> {
 fn with_end(link: &std::path::Path, end: u64) -> PathBuf {
     let name = link.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     files::parent(link).join(format!("{name}_{end}"))
-}
-
-fn stdin(job: &Claimed) -> Result<Option<OwnedFd>> {
-    let Some(text) = &job.spec.stdin else { return Ok(None) };
-    let fd = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC).at("memfd")?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(text.as_bytes()).at("memfd")?;
-    file.rewind().at("memfd")?;
-    Ok(Some(file.into()))
 }

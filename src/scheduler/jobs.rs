@@ -47,7 +47,7 @@ pub fn list(call: &Call) -> Result<Response> {
         None => (cards.newest(limit)?, format == Some("json")),
         Some(state) => {
             let mut numbers = match state.column() {
-                Column::Done => cards.newest(usize::MAX)?,
+                Column::Done => cards.newest_done(limit)?,
                 column => cards.numbers(column)?,
             };
             numbers.sort_unstable_by(|a, b| b.cmp(a));
