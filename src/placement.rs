@@ -144,6 +144,13 @@ pub fn why_waiting(job: &Resources, nodes: &[Node]) -> String {
         return format!("waiting for room on {}", names(&open));
     }
     let draining: Vec<&Node> = fit.iter().copied().filter(|node| node.drain).collect();
+    if draining.len() == fit.len() && unknown > 0 {
+        return format!(
+            "nodes with {} take no new jobs (drain): {}; other nodes did not answer yet",
+            job.human(),
+            names(&fit)
+        );
+    }
     if draining.len() == fit.len() {
         return format!("nodes with {} take no new jobs (drain): {}", job.human(), names(&fit));
     }

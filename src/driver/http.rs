@@ -17,6 +17,9 @@ use crate::settings::Settings;
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
 
+/// Most jobs that are listed as waiting or running.
+const MOST_ACTIVE: usize = 100_000;
+
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
 
@@ -103,6 +106,11 @@ impl Http {
     fn json<T: serde::de::DeserializeOwned>(&self, response: Response<ureq::Body>) -> Result<T> {
         let bytes = self.bytes(response)?;
         serde_json::from_slice(&bytes).map_err(|e| self.nonsense(&e.to_string()))
+    }
+
+    fn lines(&self, path: &str) -> Result<Vec<String>> {
+        let text = self.bytes(self.get(path, self.patience)?)?;
+        Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
     }
 
     fn nonsense(&self, what: &str) -> Error {
@@ -207,9 +215,14 @@ impl Driver for Http {
         self.json(self.post(&format!("jobs/{id}/kill?by={by}{grace}"), "application/json", b"")?)
     }
 
+    fn active(&self) -> Result<Vec<String>> {
+        let mut ids = self.lines(&format!("jobs?state=queued&limit={MOST_ACTIVE}"))?;
+        ids.extend(self.lines(&format!("jobs?state=running&limit={MOST_ACTIVE}"))?);
+        Ok(ids)
+    }
+
     fn list(&self) -> Result<Vec<String>> {
-        let text = self.bytes(self.get("jobs", self.patience)?)?;
-        Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
+        self.lines("jobs")
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {

@@ -7,9 +7,10 @@ use std::time::SystemTime;
 
 use super::link::Order;
 use crate::attempts;
+use crate::board::numbers;
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
-use crate::model::card::{Card, State};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 
@@ -52,6 +53,28 @@ impl Engine<'_> {
         let (node, id, grace) = (known.node.clone(), known.id.clone(), known.grace);
         self.say(&format!("job {job}: to be killed on {node}, asked by {by}"));
         self.order(&node, Order::Kill { id, grace, by });
+    }
+
+    /// Kills those of these jobs of a node that the head has given up, say because the node was
+    /// away too long: it cannot have been told then.
+    pub(super) fn kill_given_up(&mut self, node: &str, active: &[String]) -> Result<()> {
+        let cluster = numbers::cluster(self.root)?;
+        let parsed = active.iter().filter_map(|id| NodejobId::parse(id));
+        for id in parsed.filter(|id| id.cluster == cluster) {
+            let name = id.to_string();
+            if self.index.on_node(id.job).is_some_and(|known| known.id == name) {
+                continue;
+            }
+            let Ok(card) = self.cards.find(id.job) else { continue };
+            let ended = |a: &Attempt| a.nodejob == name && a.ended_at.is_some();
+            if !card.attempts.iter().any(ended) {
+                continue;
+            }
+            self.say(&format!("{name}: given up before, still on {node}: killed"));
+            let by = card.stopping_by.unwrap_or_else(|| "the head, which had given it up".into());
+            self.order(node, Order::Kill { id: name, grace: card.spec.grace, by });
+        }
+        Ok(())
     }
 
     pub(super) fn answered(&mut self) {

@@ -183,7 +183,10 @@ impl<'r> Engine<'r> {
                     self.scan()?;
                 }
                 Wake::End => self.ending = true,
-                Wake::Up { node, resources } => self.up(&node, resources)?,
+                Wake::Up { node, resources, active } => {
+                    self.up(&node, resources)?;
+                    self.kill_given_up(&node, &active)?;
+                }
                 Wake::Down { node, error } => self.down(&node, &error)?,
                 Wake::Feed { node, events } => {
                     self.heard(&node)?;

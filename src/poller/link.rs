@@ -211,8 +211,9 @@ impl Follower {
             // the engine learns by asking for every job it has there.
             let page = self.line.ask(|driver| driver.feed(None, Duration::ZERO))?;
             let Info { resources } = self.line.ask(|driver| driver.info())?;
+            let active = self.line.ask(|driver| driver.active())?;
             *cursor = Some(page.cursor);
-            return Ok(Wake::Up { node, resources });
+            return Ok(Wake::Up { node, resources, active });
         }
         let page = self.line.ask(|driver| driver.feed(cursor.as_deref(), FEED_WAIT))?;
         *cursor = Some(page.cursor);

@@ -58,9 +58,7 @@ impl Engine<'_> {
             }
             for id in applied.stale {
                 let node = from.get(&id).cloned().unwrap_or_default();
-                self.say(&format!("{id}: given up before, still runs on {node}: killed"));
-                let by = "the head, which had given it up".to_string();
-                self.order(&node, Order::Kill { id, grace: None, by });
+                self.kill_given_up(&node, &[id])?;
             }
             if !applied.cards.is_empty() {
                 self.step.after(self.root)?;

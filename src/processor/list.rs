@@ -7,6 +7,7 @@ use super::status;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
+use crate::board::slots;
 use crate::error::{Kind, Result};
 use crate::model::outcome::{RunState, RunStatus};
 
@@ -55,6 +56,9 @@ fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
         by_process(runs, filter)?
     } else if filter.state == Some(RunState::Queued) {
         files::names(&runs.queue_dir())?
+    } else if filter.state == Some(RunState::Running) {
+        // What runs is named in a slot, so that nobody reads through all that ended.
+        slots::all(runs)?.iter().flat_map(|seen| seen.jobs().to_vec()).collect()
     } else {
         files::names(&runs.jobs_dir())?
     };
