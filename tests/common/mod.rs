@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -178,26 +179,25 @@ impl TestRoot {
 
     /// Starts it on this port, with more in its environment; `None` if the port is in use.
     pub fn try_httpd(&self, port: u16, env: &[(&str, &str)]) -> Option<Httpd> {
-        {
-            let mut child = Command::new("busybox")
-                .args(["httpd", "-f", "-p", &format!("127.0.0.1:{port}"), "-h"])
-                .arg(self.path("www"))
-                .env_clear()
-                .env("CORKBOARD_ROOT", &self.dir)
-                .envs(env.iter().copied())
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("busybox is needed");
-            let deadline = Instant::now() + SOON;
-            while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Some(Httpd { child, port });
-                }
-                std::thread::sleep(Duration::from_millis(5));
+        let mut child = Command::new("busybox")
+            .args(["httpd", "-f", "-p", &format!("127.0.0.1:{port}"), "-h"])
+            .arg(self.path("www"))
+            .env_clear()
+            .env("CORKBOARD_ROOT", &self.dir)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("busybox is needed");
+        let deadline = Instant::now() + SOON;
+        while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(Httpd { child, port });
             }
-            let _ = child.kill();
-            let _ = child.wait();
+            std::thread::sleep(Duration::from_millis(5));
         }
+        let _ = child.kill();
+        let _ = child.wait();
         None
     }
 
@@ -259,6 +259,11 @@ pub struct Httpd {
 }
 
 impl Httpd {
+    /// Ends the server and every request that it is answering: the machine's cable is cut.
+    pub fn cut(self) {
+        signal(-(self.child.id() as i32), "KILL");
+    }
+
     /// One request by curl: more arguments, and the path below `/cgi-bin`.
     pub fn curl(&self, args: &[&str], path: &str) -> Answer {
         let mut command = Command::new("curl");
@@ -329,7 +334,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Signals a process that the test has started, directly or not.
 pub fn signal(pid: i32, name: &str) {
-    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    let _ = Command::new("kill").args([format!("-{name}"), "--".into(), pid.to_string()]).status();
 }
 
 /// Whether a process is there (and is no zombie).
