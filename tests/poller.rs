@@ -1,0 +1,190 @@
+//! The poller as a program: from cron, standing by, told to end, and shown step by step.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use common::head::open_root;
+use common::{SOON, wait_for};
+use serde_json::json;
+
+#[test]
+fn rounds_from_cron_carry_jobs_to_their_end() {
+    let root = open_root("");
+    let script =
+        format!("echo run; until [ -e {} ]; do sleep 0.02; done", root.path("go").display());
+    let job = root.submit(&json!({"command": script, "request_id": "one"}));
+    let retried =
+        root.submit(&json!({"command": "exit 1", "max_retry_count": 1, "retry_delay": "50ms"}));
+    let once = || root.cmd("poller", &["--once"]).expect(0).stderr;
+    let said = once();
+    assert!(said.contains("node localhost: connected, 2 cores, 4 GiB memory\n"), "{said}");
+    assert!(said.contains(&format!("job {job}: placed on localhost as ")), "{said}");
+    assert_eq!(root.card(job)[1]["event"], "placed");
+    root.reason(job, "no poller is running"); // between the rounds
+    wait_for(SOON, || {
+        once();
+        let state = root.status(job)["state"].clone();
+        if state == "running" { Ok(()) } else { Err(state.to_string()) }
+    });
+    root.write("go", "");
+    for (job, status, attempt) in [(job, "good", 1), (retried, "error", 2)] {
+        let end = wait_for(SOON, || {
+            once();
+            let end = root.status(job);
+            if end["state"] == "stopped" { Ok(end) } else { Err(end.to_string()) }
+        });
+        assert_eq!((&end["status"], &end["attempt"]), (&json!(status), &json!(attempt)));
+    }
+    // Killed by a round, too.
+    let job = root.submit(&json!({"command": ["sleep", "100"]}));
+    wait_for(SOON, || {
+        once();
+        let state = root.status(job)["state"].clone();
+        if state == "running" { Ok(()) } else { Err(state.to_string()) }
+    });
+    root.update(job, "kill=1").expect(0);
+    wait_for(SOON, || {
+        once();
+        let end = root.status(job);
+        if end["cause"] == "killed" { Ok(()) } else { Err(end.to_string()) }
+    });
+    root.check();
+    // Where a poller is at work, a round from cron is not needed, and says so.
+    let _poller = root.poller();
+    let idle = root.cmd("poller", &["--once"]).expect(0);
+    assert_eq!(idle.stderr, "poller: another poller is at work\n");
+}
+
+#[test]
+fn another_takes_over() {
+    let root = open_root("");
+    let first = root.poller();
+    let script = format!("until [ -e {} ]; do sleep 0.02; done; exit 4", root.path("go").display());
+    let job = root.submit(&json!({"command": script}));
+    root.reaches(job, "running");
+    let second = root.poller_with(&[]);
+    let third = root.poller_with(&[]);
+    wait_for(SOON, || {
+        let log = root.read("poller.log");
+        if log.matches("standing by").count() == 2 { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(root.read("poller.log").matches("at work for").count(), 1);
+    assert!(!first.end("KILL").success());
+    wait_for(SOON, || {
+        let log = root.read("poller.log");
+        if log.matches("at work for").count() == 2 { Ok(()) } else { Err(log) }
+    });
+    root.write("go", "");
+    assert_eq!(root.reaches(job, "stopped")["reason"], "exit 4");
+    let next = root.submit(&json!({"command": ["true"]}));
+    assert_eq!(root.reaches(next, "stopped")["status"], "good");
+    // Both the one at work and the one that stands by end when they are told to.
+    assert_eq!(second.end("TERM").code(), Some(0));
+    assert_eq!(third.end("INT").code(), Some(0));
+    assert_eq!(root.story(job), ["placed", "running", "stopped"]);
+    root.check();
+}
+
+#[test]
+fn told_to_end_it_leaves_jobs_running() {
+    let root = open_root("");
+    let poller = root.poller();
+    let script = format!("until [ -e {} ]; do sleep 0.02; done", root.path("go").display());
+    let job = root.submit(&json!({"command": script}));
+    root.reaches(job, "running");
+    assert_eq!(poller.end("TERM").code(), Some(0));
+    let said = root.read("poller.log");
+    assert!(said.ends_with("poller: ended\n"), "{said}");
+    for line in said.lines() {
+        assert!(line.contains(": "), "one line each: {line:?} in {said}");
+    }
+    assert!(said.contains(&format!("job {job}: running on localhost\n")), "{said}");
+    assert_eq!(root.status(job)["reason"], "no poller is running");
+    root.write("go", "");
+    let _poller = root.poller();
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    wait_for(SOON, || {
+        let said = root.read("poller.log");
+        let line = format!("job {job}: stopped, good (exit 0) on localhost\n");
+        if said.contains(&line) { Ok(()) } else { Err(said) }
+    });
+    root.check();
+}
+
+#[test]
+fn quiet_says_nothing_but_errors() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"]}));
+    let said = root.cmd("poller", &["--once", "-q"]).expect(0);
+    assert_eq!((said.body.as_str(), said.stderr.as_str()), ("", ""));
+    wait_for(SOON, || {
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        let state = root.status(job)["state"].clone();
+        if state == "stopped" { Ok(()) } else { Err(state.to_string()) }
+    });
+    root.cmd("poller", &["--pace", "often"]).expect(2);
+    root.cmd("poller", &["--pace", "1s", "--step"]).expect(2);
+    root.cmd("poller", &["--nonsense"]).expect(2);
+    root.check();
+}
+
+#[test]
+fn transitions_are_shown() {
+    let root = open_root("");
+    let poller = root.poller_with(&["--pace", "20ms"]);
+    let job = root.submit(&json!({"command": ["sleep", "0.3"]}));
+    root.reaches(job, "stopped");
+    assert_eq!(poller.end("TERM").code(), Some(0));
+    let said = root.read("poller.log");
+    let parts = [
+        "--- job 1\nappend to queue/1.job:\n    {\"at\":\"",
+        "\"event\":\"placed\",\"attempt\":1,\"node\":\"localhost\"",
+        "rename:\n    queue/1.job -> running/1.job\n",
+        "the board now:\n    queue   \n    running 1.job\n    done    \n",
+        "append to running/1.job:\n    {\"at\":\"",
+        "\"event\":\"running\"",
+        "rename:\n    running/1.job -> done/0/1.job\n",
+        "    done    1.job\n",
+    ];
+    let mut rest = said.as_str();
+    for part in parts {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} in {rest}\nall: {said}"));
+        rest = &rest[at + part.len()..];
+    }
+    root.check();
+}
+
+#[test]
+fn step_waits_for_enter() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"]}));
+    let log = std::fs::File::create(root.path("step.log")).unwrap();
+    let mut poller = Command::new(root.path("bin/poller"))
+        .arg("--step")
+        .env("CORKBOARD_ROOT", &root.dir)
+        .stdin(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut keyboard = poller.stdin.take().unwrap();
+    let shown = |count: usize| {
+        wait_for(SOON, || {
+            let said = root.read("step.log");
+            if said.matches("Enter to go on").count() >= count { Ok(()) } else { Err(said) }
+        });
+    };
+    shown(1);
+    assert_eq!(root.status(job)["state"], "queued", "not before Enter");
+    keyboard.write_all(b"\n").unwrap();
+    shown(2);
+    assert_eq!(root.card(job)[1]["event"], "placed");
+    assert_ne!(root.status(job)["state"], "stopped");
+    drop(keyboard); // nobody is there any more: it goes on
+    root.reaches(job, "stopped");
+    common::signal(poller.id() as i32, "TERM");
+    assert!(poller.wait().unwrap().success());
+    root.check();
+}
