@@ -11,9 +11,11 @@ use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
+use crate::cgi::program;
 use crate::error::{Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::poller;
+use crate::tokens;
 
 /// Lines of `scheduler --help`.
 pub const HELP: &str =
@@ -26,7 +28,7 @@ pub fn words(args: &[String]) -> Option<Result<i32>> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["jobs" | "job", "new", rest @ ..] if is_words(rest) => Some(new(&args[2..])),
-        _ => None,
+        _ => tokens::words(args).map(|words| program::command(&super::PROGRAM, &words)),
     }
 }
 
