@@ -35,7 +35,8 @@ mod words;
 
 use crate::cgi::{self, Program};
 
-const PROGRAM: Program = Program {
+/// The program.
+pub const PROGRAM: Program = Program {
     name: "processor",
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,

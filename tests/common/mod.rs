@@ -155,7 +155,8 @@ impl TestRoot {
         }
         for (name, value) in headers {
             let upper = name.to_ascii_uppercase().replace('-', "_");
-            let name = if upper == "CONTENT_TYPE" { upper } else { format!("HTTP_{upper}") };
+            let plain = ["CONTENT_TYPE", "CONTENT_LENGTH", "REMOTE_ADDR"].contains(&&*upper);
+            let name = if plain { upper } else { format!("HTTP_{upper}") };
             command.env(name, value);
         }
         finish(command, body, true)
