@@ -28,6 +28,10 @@ pub fn words(args: &[String]) -> Option<Result<i32>> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["jobs" | "job", "new", rest @ ..] if is_words(rest) => Some(new(&args[2..])),
+        ["check", "--repair"] => {
+            let words = ["check", "repair=1"].map(String::from);
+            Some(program::command(&super::PROGRAM, &words))
+        }
         _ => tokens::words(args).map(|words| program::command(&super::PROGRAM, &words)),
     }
 }
