@@ -122,31 +122,45 @@ fn has_cards(root: &Root) -> Result<bool> {
 
 /// The cluster's name, made once: the host's name and a few random characters.
 pub fn cluster(root: &Root) -> Result<String> {
-    let path = root.state("scheduler/cluster");
     for _ in 0..2 {
-        if let Some(bytes) = files::read(&path)? {
-            let name = String::from_utf8_lossy(&bytes).trim().to_string();
-            if crate::model::ids::is_valid(&name) && name.len() <= 24 {
-                return Ok(name);
-            }
-            return Err(Error::new(
-                Kind::Internal,
-                format!("{}: {name:?} is not a name; mend it by hand", path.display()),
-            ));
-        }
-        if has_running(root)? {
-            return Err(Error::new(
-                Kind::Internal,
-                format!(
-                    "{} is missing but jobs are with nodes: put it back (it is in their `nodejob`, before the last dash)",
-                    path.display()
-                ),
-            ));
+        if let Some(name) = known_cluster(root)? {
+            return Ok(name);
         }
         let name = format!("{}-{}\n", host_part(), files::random_hex::<2>()?);
+        let path = cluster_path(root);
         files::publish(&root.state("scheduler/tmp"), &path, name.as_bytes(), false)?;
     }
+    let path = cluster_path(root);
     Err(Error::new(Kind::Internal, format!("{}: it keeps vanishing", path.display())))
+}
+
+/// The cluster's name if it has been made. An error if it must have been: jobs are with nodes.
+pub fn known_cluster(root: &Root) -> Result<Option<String>> {
+    let path = cluster_path(root);
+    if let Some(bytes) = files::read(&path)? {
+        let name = String::from_utf8_lossy(&bytes).trim().to_string();
+        if crate::model::ids::is_valid(&name) && name.len() <= 24 {
+            return Ok(Some(name));
+        }
+        return Err(Error::new(
+            Kind::Internal,
+            format!("{}: {name:?} is not a name; mend it by hand", path.display()),
+        ));
+    }
+    if has_running(root)? {
+        return Err(Error::new(
+            Kind::Internal,
+            format!(
+                "{} is missing but jobs are with nodes: put it back (it is in their `nodejob`, before the last dash)",
+                path.display()
+            ),
+        ));
+    }
+    Ok(None)
+}
+
+fn cluster_path(root: &Root) -> PathBuf {
+    root.state("scheduler/cluster")
 }
 
 fn has_running(root: &Root) -> Result<bool> {

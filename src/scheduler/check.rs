@@ -52,9 +52,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
-    if !places.is_empty()
-        && let Err(e) = numbers::cluster(root)
-    {
+    if let Err(e) = numbers::known_cluster(root) {
         wrong.push(e.message);
     }
     Ok(wrong)
