@@ -8,8 +8,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::run::Running;
 use super::supervise::Supervisor;
-use super::tree;
-use crate::board::slots;
+use super::{start, tree};
 use crate::model::outcome::Outcome;
 
 /// Between two attempts at something that a full disk or a stubborn process prevents.
@@ -37,34 +36,21 @@ impl Supervisor<'_> {
     }
 
     /// Whether no process of the job is left. Costs one system call where there are no children.
-    pub(super) fn is_alone(&mut self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => true,
             Ok(WaitStatus::StillAlive) => self.descendants().is_empty(),
-            Ok(status) => {
-                self.forget(&status);
-                self.is_alone()
-            }
+            Ok(_) => self.is_alone(),
             Err(_) => false,
         }
     }
 
-    /// The job's processes: all that descend from this one, save other supervisors, which a job
-    /// that submits jobs may have started.
+    /// The job's processes: all that descend from this one, save other supervisors with what they
+    /// run, which a job that submits jobs may have started. A supervisor is known by what it
+    /// executes: it may not have taken a slot yet.
     pub(super) fn descendants(&self) -> Vec<tree::Process> {
-        let mut others = self.others.clone();
-        for slot in slots::all(&self.runs).unwrap_or_default() {
-            others.extend(slot.record.filter(|_| slot.live).map(|record| record.pid));
-        }
         let own = std::process::id() as i32;
-        others.retain(|pid| *pid != own);
-        tree::descendants(own, &others)
-    }
-
-    pub(super) fn forget(&mut self, status: &WaitStatus) {
-        if let Some(pid) = status.pid() {
-            self.others.retain(|other| *other != pid.as_raw());
-        }
+        tree::descendants(own, |pid| tree::runs_this_program(pid, start::SUPERVISE))
     }
 
     /// Asks all of the job's processes to end; after `grace` they are made to.

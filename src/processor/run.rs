@@ -279,7 +279,7 @@ impl Supervisor<'_> {
                     running.program = None;
                     running.ended = Some(status);
                 }
-                Ok(status) => self.forget(&status),
+                Ok(_) => {} // something that the job left to this process
             }
         }
     }

@@ -13,6 +13,9 @@ use crate::model::resources::Resources;
 /// The program whose `supervise` is a supervisor.
 const PROGRAM: &str = "processor";
 
+/// The word by which this program is a supervisor, and is known as one.
+pub(super) const SUPERVISE: &str = "supervise";
+
 /// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is
 /// decided by the supervisor, under the lock. Never leaves a zombie, nor a descriptor.
 pub fn poke(root: &Root) -> Result<bool> {
@@ -33,7 +36,7 @@ pub fn free(root: &Root) -> Result<Resources> {
 /// Starts a supervisor that is nobody's child: what is started here forks once more and ends.
 pub(super) fn detached(root: &Root) -> Result<()> {
     let program = program(root);
-    let mut child = command(root, &program, &["supervise"]).spawn().at(&program)?;
+    let mut child = command(root, &program, &[SUPERVISE]).spawn().at(&program)?;
     child.wait().at(&program)?;
     Ok(())
 }
@@ -41,7 +44,7 @@ pub(super) fn detached(root: &Root) -> Result<()> {
 /// Starts a supervisor as a child of this process, which has to wait for it.
 pub(super) fn child(root: &Root) -> Result<Child> {
     let program = program(root);
-    command(root, &program, &["supervise", "--stay"]).spawn().at(&program)
+    command(root, &program, &[SUPERVISE, "--stay"]).spawn().at(&program)
 }
 
 fn program(root: &Root) -> PathBuf {

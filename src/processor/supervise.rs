@@ -71,8 +71,6 @@ pub(super) struct Supervisor<'r> {
     pub signals: SignalFd,
     pub null: OwnedFd,
     pub buffer: Vec<u8>,
-    /// Supervisors that are children of this one; not part of any job.
-    pub others: Vec<i32>,
     /// Told to end.
     pub stopping: bool,
     /// Something could not be recorded: end after this job, and leave the rest to recovery.
@@ -132,7 +130,6 @@ impl<'r> Supervisor<'r> {
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),
             buffer: Vec::new(),
-            others: Vec::new(),
             stopping: false,
             failed: false,
         })
@@ -165,11 +162,9 @@ impl<'r> Supervisor<'r> {
         let _ = prctl::set_child_subreaper(true);
     }
 
-    /// Starts another supervisor while a job runs: as a child, and known as one.
-    pub(super) fn start_beside(&mut self) {
-        if let Ok(child) = start::child(self.runs.root()) {
-            self.others.push(child.id() as i32);
-        }
+    /// Starts another supervisor while a job runs. It is a child of this one, which will reap it.
+    pub(super) fn start_beside(&self) {
+        let _ = start::child(self.runs.root()); // a later sweep starts one
     }
 }
 

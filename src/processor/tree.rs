@@ -51,13 +51,13 @@ pub fn all() -> Vec<Process> {
         .collect()
 }
 
-/// All that descend from a process, without those in `except` and what descends from them.
-pub fn descendants(ancestor: i32, except: &[i32]) -> Vec<Process> {
+/// All that descend from a process, without those that are `other` and what descends from them.
+pub fn descendants(ancestor: i32, other: impl Fn(i32) -> bool) -> Vec<Process> {
     let all = all();
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
-        for process in all.iter().filter(|p| p.parent == parent && !except.contains(&p.pid)) {
+        for process in all.iter().filter(|p| p.parent == parent && !other(p.pid)) {
             if !found.iter().any(|known| known.pid == process.pid) {
                 found.push(*process);
                 parents.push(process.pid);
@@ -65,6 +65,21 @@ pub fn descendants(ancestor: i32, except: &[i32]) -> Vec<Process> {
         }
     }
     found
+}
+
+/// Whether a process runs this program (or what stood in its place before an update) with
+/// `word` as its first argument.
+pub fn runs_this_program(pid: i32, word: &str) -> bool {
+    let program = |pid: &str| {
+        let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?.into_os_string();
+        let path = path.into_string().ok()?;
+        Some(path.trim_end_matches(" (deleted)").to_string())
+    };
+    let own = program("self");
+    own.is_some()
+        && program(&pid.to_string()) == own
+        && fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(word.as_bytes()))
 }
 
 /// What is left of a job whose supervisor died: processes that have the job's id in their
@@ -130,7 +145,7 @@ mod tests {
     #[test]
     fn finds_itself() {
         let own = look(std::process::id() as i32).unwrap();
-        assert!(descendants(own.parent, &[]).contains(&own));
-        assert!(!descendants(own.parent, &[own.pid]).contains(&own));
+        assert!(descendants(own.parent, |_| false).contains(&own));
+        assert!(!descendants(own.parent, |pid| pid == own.pid).contains(&own));
     }
 }
