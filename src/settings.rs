@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Error, Kind, Result};
 
 /// Every setting, with its value for this root.
 #[derive(Debug, Clone)]
@@ -97,7 +97,10 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Settings> {
         match fs::read_to_string(path) {
             Ok(text) => Settings::parse(&text)
-                .map_err(|e| Error::new(e.kind, format!("{}, {}", path.display(), e.message))),
+                // The fault of the root, not of whoever asks.
+                .map_err(|e| {
+                    Error::new(Kind::Internal, format!("{}, {}", path.display(), e.message))
+                }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
             Err(e) => Err(e).at(path),
         }
