@@ -127,14 +127,7 @@ impl Slot {
         }
         line.resize(LINE - 1, b' ');
         line.push(b'\n');
-        let written = self.file.write_at(&line, 0).at(&self.path)?;
-        if written != line.len() {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("{}: short write", self.path.display()),
-            ));
-        }
-        Ok(())
+        self.file.write_all_at(&line, 0).at(&self.path)
     }
 
     /// The open file, to be synced.

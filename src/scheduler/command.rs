@@ -1,7 +1,7 @@
 //! Commands that are more than a route in words: `jobs new [options] -- CMD ARGS`.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -11,6 +11,7 @@ use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
+use crate::cgi::program;
 use crate::error::{Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::poller;
@@ -95,12 +96,11 @@ fn new(args: &[String]) -> Result<i32> {
         }
         return wait(&root, job);
     }
-    if words.get_flag("quiet") {
-        println!("{job}");
-    } else {
-        println!("{}", submit::answer(accepted));
-    }
-    Ok(0)
+    let text = match words.get_flag("quiet") {
+        true => job.to_string(),
+        false => submit::answer(accepted).to_string(),
+    };
+    Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
 }
 
 fn request(words: &ArgMatches) -> Result<Value> {

@@ -180,6 +180,24 @@ impl Act {
 
     /// Runs it once under strace, unharmed: the calls at which it can be hurt.
     pub fn trace(&self) -> (Ran, Vec<Point>) {
+        let (ran, text) = self.watch();
+        (ran, points(&text))
+    }
+
+    /// Every call of these names in a run that is unharmed.
+    pub fn calls(&self, names: &[&str]) -> (Ran, Vec<Point>) {
+        let (ran, text) = self.watch();
+        let mut all = Vec::new();
+        for name in names {
+            let of_name = counts(&text).into_iter().filter(|((_, n), _)| n == name);
+            let most = of_name.map(|(_, count)| count).max().unwrap_or(0);
+            let point = |nth| Point { name: name.to_string(), nth, seen: true };
+            all.extend((1..=most).map(point));
+        }
+        (ran, all)
+    }
+
+    fn watch(&self) -> (Ran, String) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("cork-strace-{}-{count}", std::process::id()));
@@ -188,22 +206,36 @@ impl Act {
         let ran = self.finish(command);
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
         fs::remove_file(&log).unwrap();
-        (ran, points(&text))
+        (ran, text)
     }
+}
+
+/// The calls of a trace: thread, name, arguments.
+fn lines(trace: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    trace.lines().filter_map(|line| {
+        let (pid, call) = line.split_once(' ')?;
+        let (name, args) = call.trim_start().split_once('(')?;
+        // Else resumed, a signal, or an exit.
+        let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        named.then_some((pid, name, args))
+    })
+}
+
+/// How often each thread made each call.
+fn counts(trace: &str) -> BTreeMap<(&str, &str), u32> {
+    let mut counts = BTreeMap::new();
+    for (pid, name, _) in lines(trace) {
+        *counts.entry((pid, name)).or_default() += 1;
+    }
+    counts
 }
 
 /// The calls of a trace that have an effect, each once, and for each name one beyond the last.
 fn points(trace: &str) -> Vec<Point> {
-    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut so_far: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let mut found = BTreeSet::new();
-    for line in trace.lines() {
-        let Some((pid, call)) = line.split_once(' ') else { continue };
-        let call = call.trim_start();
-        let Some((name, args)) = call.split_once('(') else { continue };
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            continue; // resumed, signals, exits
-        }
-        let count = counts.entry((pid, name)).or_default();
+    for (pid, name, args) in lines(trace) {
+        let count = so_far.entry((pid, name)).or_default();
         *count += 1;
         let reads = name == "openat" && !args.contains("O_CREAT");
         let starts = name == "execve";
@@ -216,7 +248,7 @@ fn points(trace: &str) -> Vec<Point> {
         .map(|(name, nth)| Point { name: name.clone(), nth: *nth, seen: true })
         .collect();
     for name in found.iter().map(|(name, _)| name).collect::<BTreeSet<_>>() {
-        let of_name = counts.iter().filter(|((_, n), _)| n == name);
+        let of_name = so_far.iter().filter(|((_, n), _)| n == name);
         let last = of_name.map(|(_, count)| *count).max().unwrap_or(0);
         points.push(Point { name: name.clone(), nth: last + 1, seen: false });
     }
