@@ -173,6 +173,7 @@ impl Act {
                 let code = head.split_whitespace().nth(1).unwrap().parse().unwrap();
                 (code, body.to_string())
             }
+            None if self.cgi => (-1, text), // no answer at all
             None => (output.status.code().unwrap_or(-1), text),
         };
         Ran { killed, code, body, stderr }
