@@ -341,9 +341,8 @@ fn supervising(what: &str, jobs: usize, every: usize) -> Counts {
             })
             .collect()
     };
-    let supervise = |journal: &Journal| {
-        Act::cmd(journal.root, "processor", &["supervise", "--stay"], "")
-    };
+    let supervise =
+        |journal: &Journal| Act::cmd(journal.root, "processor", &["supervise", "--stay"], "");
     accept(&mut journal);
     let (ran, points) = supervise(&journal).trace();
     assert!(ran.acknowledged(), "{ran:?}");

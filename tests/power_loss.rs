@@ -129,8 +129,7 @@ struct World<'r> {
 
 impl World<'_> {
     fn submit(&mut self, request: &Value) -> (Ran, Vec<u64>) {
-        let act =
-            Act::cmd(self.journal.root, "scheduler", &["jobs", "new"], &request.to_string());
+        let act = Act::cmd(self.journal.root, "scheduler", &["jobs", "new"], &request.to_string());
         let ran = act.run();
         let jobs = self.journal.answered(&ran);
         (ran, jobs)
@@ -190,9 +189,8 @@ impl World<'_> {
                 drop(self.submit(&json!([one, one, one])));
             }
             3 => {
-                let one = |k: i32| {
-                    self.request("ids", json!({"request_id": format!("{round}-{k}")}))
-                };
+                let one =
+                    |k: i32| self.request("ids", json!({"request_id": format!("{round}-{k}")}));
                 let jobs = json!([one(1), one(2), one(3)]);
                 drop(self.submit(&jobs));
             }
@@ -331,12 +329,8 @@ fn nothing_that_was_acknowledged_is_lost() {
         told = world.told;
     }
     // Only what had been claimed when the power failed may have ended as lost.
-    let lost: Vec<u64> = told
-        .ends
-        .iter()
-        .filter(|(_, end)| end.contains("lost"))
-        .map(|(job, _)| *job)
-        .collect();
+    let lost: Vec<u64> =
+        told.ends.iter().filter(|(_, end)| end.contains("lost")).map(|(job, _)| *job).collect();
     println!("power loss: {} jobs claimed when it came ended as lost, {mended} mended", lost.len());
     assert_eq!(mended, 0);
     counts.report("power loss", begun);
