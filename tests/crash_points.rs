@@ -454,10 +454,12 @@ fn killing_a_running_job() {
             let line = format!("{}; exec sleep 1000", journal.line());
             let request = json!({"command": line, "dir": "/"});
             let job = journal.answered(&submit_act(journal.root, &request).run())[0];
+            let started = format!("-{job}.1\n");
             until("it runs", || {
                 journal.root.cmd("poller", &["--once", "-q"]).expect(0);
                 let card = journal.root.cmd("scheduler", &["jobs", &job.to_string()]);
-                card.expect(0).json()["state"] == "running"
+                let witness = std::fs::read_to_string(&journal.witness).unwrap_or_default();
+                card.expect(0).json()["state"] == "running" && witness.contains(&started)
             });
             *current.borrow_mut() = job.to_string();
             let words = ["jobs", &job.to_string(), "update", "kill=1"];
@@ -480,7 +482,10 @@ fn killing_a_running_job() {
             let request = json!({"command": line, "dir": "/", "request_id": id});
             journal.counts.submitted += 1;
             journal.root.cmd_in("processor", &["jobs", "new"], &request.to_string()).expect(0);
-            until("it runs", || journal.root.node_status(&id)["state"] == "running");
+            until("it runs", || {
+                let witness = std::fs::read_to_string(&journal.witness).unwrap_or_default();
+                witness.lines().any(|line| line == id)
+            });
             *current.borrow_mut() = id.clone();
             Act::cmd(journal.root, "processor", &["jobs", &id, "kill"], "")
         },
