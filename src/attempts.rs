@@ -140,6 +140,9 @@ pub fn record(root: &Root, reports: Vec<RunStatus>) -> Result<Applied> {
                     if !changed.is_empty() {
                         sync.merge(changed);
                         applied.cards.push(card);
+                    } else if reports.iter().any(|(_, r)| r.state == RunState::Stopped) {
+                        // The node is about to be told that it is safe here.
+                        sync.merge(cards.sync_of(*job)?);
                     }
                 }
                 // Cleaned up, or unreadable: nobody will ask for this result.

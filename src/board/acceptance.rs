@@ -23,6 +23,8 @@ pub(super) const REFUSED: &str = "refused";
 pub struct Prepared {
     dir: PathBuf,
     request: File,
+    /// Open, so that nothing but the sync can fail once the job has its names.
+    uploads: Vec<(File, String)>,
 }
 
 /// What became of an acceptance.
@@ -48,7 +50,13 @@ impl Runs<'_> {
         if made.is_err() {
             let _ = files::remove_tree(&dir); // the first error is the one to report
         }
-        Ok(Prepared { request: made?, dir })
+        let (request, uploads) = made?;
+        Ok(Prepared { dir, request, uploads })
+    }
+
+    /// Removes a prepared job that will get no name.
+    pub fn discard(&self, prepared: &Prepared) {
+        let _ = files::remove_tree(&prepared.dir); // clean-up removes what is left
     }
 
     fn fill(
@@ -57,21 +65,22 @@ impl Runs<'_> {
         request: &Value,
         uploads: &[(&str, &[u8])],
         at: SystemTime,
-    ) -> Result<File> {
+    ) -> Result<(File, Vec<(File, String)>)> {
         make_dir(dir)?;
         let path = dir.join("request.json");
         let file = files::create_secret(&path, &files::json_line(request)?)?;
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = TimeSpec::from_duration(since);
         futimens(&file, &time, &time).at(&path)?;
+        let mut made = Vec::new();
         if !uploads.is_empty() {
             let work = dir.join("work");
             make_dir(&work)?;
             for (name, content) in uploads {
-                files::create(&work.join(name), content)?;
+                made.push((files::create(&work.join(name), content)?, name.to_string()));
             }
         }
-        Ok(file)
+        Ok((file, made))
     }
 
     /// Gives a prepared job its names. The lock is the caller's proof that no one else is between
@@ -102,12 +111,11 @@ impl Runs<'_> {
         }
         let mut sync = SyncSet::new();
         let work = job.join("work");
-        if work.is_dir() {
-            for name in files::names(&work)? {
-                let path = work.join(name);
-                sync.file(File::open(&path).at(&path)?, path);
-            }
+        if !prepared.uploads.is_empty() {
             sync.dir(&work);
+        }
+        for (file, name) in prepared.uploads {
+            sync.file(file, work.join(name));
         }
         sync.file(prepared.request, self.request_path(id));
         sync.dir(&job);
@@ -123,6 +131,16 @@ impl Runs<'_> {
         if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
             sync.file(file, path);
         }
+        let work = self.work_dir(id);
+        for name in files::names(&work)? {
+            let path = work.join(name);
+            // Its own copies are the job's to change and to remove.
+            if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+                sync.file(file, path);
+                sync.dir(&work);
+            }
+        }
+        sync.dir(&self.job_dir(id));
         sync.dir(&self.path("job"));
         sync.dir(&self.path("queue"));
         Ok(sync)

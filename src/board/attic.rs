@@ -45,10 +45,15 @@ pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     Ok(removed)
 }
 
-/// Removes a directory of `done/` if nothing is in it.
+/// Removes a directory of `done/` if nothing is in it. Under the lock: a card on its way there has
+/// its directory.
 pub fn remove_empty_shard(root: &Root, shard: u64) -> Result<()> {
-    // Not empty, or gone: both are fine. A card on its way there makes the directory anew.
-    let _ = fs::remove_dir(Cards::new(root).path(&format!("done/{shard}")));
+    let cards = Cards::new(root);
+    if cards.done_in(shard)?.is_empty() {
+        let _lock = cards.lock()?;
+        // Not empty any more, or gone: both are fine.
+        let _ = fs::remove_dir(cards.path(&format!("done/{shard}")));
+    }
     Ok(())
 }
 

@@ -54,10 +54,11 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     if !lock::try_lock(&file).at(&prepared)? {
         return Err(Error::new(Kind::Internal, format!("{} is locked", prepared.display())));
     }
-    let claims = match who {
-        Some(who) => claim_all(cards, all, who)?,
-        None => Claims::All(Vec::new()),
-    };
+    let claims = who.map_or(Ok(Claims::All(Vec::new())), |who| claim_all(cards, all, who));
+    if claims.is_err() {
+        files::remove(&prepared)?;
+    }
+    let claims = claims?;
     let claims = match claims {
         Claims::All(claims) => claims,
         Claims::Taken(card) => {
@@ -83,16 +84,24 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
         files::remove(&prepared)?;
         return Err(error);
     }
-    files::sync_dir(&cards.path("queue"))?;
-    for accepted in all {
-        let to = cards.card_path(Column::Queue, accepted.job);
-        let from = cards.prepared(accepted.job);
-        if claims.is_empty() {
-            files::create(&from, &files::json_line(accepted)?)?;
-        }
-        files::rename_new(&from, &to)?;
+    files::sync_dir(&cards.path("queue")).map_err(files::unknown)?;
+    if let Err(error) = expand(cards, all, claims.is_empty()) {
+        // They are accepted: the poller makes the cards from the batch when there is room again.
+        eprintln!("scheduler: {}", error.message);
     }
     Ok(None)
+}
+
+/// Makes the cards of a committed batch.
+fn expand(cards: &Cards, all: &[Accepted], prepare: bool) -> Result<()> {
+    for accepted in all {
+        let from = cards.prepared(accepted.job);
+        if prepare {
+            files::create(&from, &files::json_line(accepted)?)?;
+        }
+        files::rename_new(&from, &cards.card_path(Column::Queue, accepted.job))?;
+    }
+    Ok(())
 }
 
 enum Claims {

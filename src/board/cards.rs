@@ -122,7 +122,11 @@ impl<'r> Cards<'r> {
         }
         if let Some(who) = who {
             let claim = self.claim_path(who, &accepted.request_id);
-            match files::link_new(&prepared, &claim) {
+            let mut claimed = files::link_new(&prepared, &claim);
+            if matches!(claimed, Ok(false)) && self.drop_abandoned(&claim).unwrap_or(false) {
+                claimed = files::link_new(&prepared, &claim);
+            }
+            match claimed {
                 Ok(true) => sync.dir(&self.path("requests")),
                 taken => {
                     files::remove(&prepared)?;
@@ -133,7 +137,7 @@ impl<'r> Cards<'r> {
         }
         // With a claim, somebody who repeated the request may have moved it already.
         if let Err(error) = self.publish_prepared(job)
-            && self.take_back(accepted, who)?
+            && self.take_back(accepted, who).map_err(files::unknown)?
         {
             return Err(error);
         }
@@ -160,8 +164,12 @@ impl<'r> Cards<'r> {
     fn publish_prepared(&self, job: u64) -> Result<()> {
         let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
         match files::rename_new(&from, &to) {
-            Ok(_) => Ok(()),
-            Err(_) if !from.exists() => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) if !from.exists() => Ok(()),
+            Ok(false) => Err(Error::new(
+                Kind::Internal,
+                format!("{} exists already: its number was used twice", to.display()),
+            )),
             Err(error) => Err(error),
         }
     }
@@ -189,11 +197,7 @@ impl<'r> Cards<'r> {
         if let Some(batch) = card.accepted.batch {
             return match batches::fate(self, batch, &card)? {
                 Fate::Committed => Ok(card),
-                Fate::Pending => Err(gone()),
-                Fate::Abandoned => {
-                    files::remove(claim)?;
-                    Err(gone())
-                }
+                Fate::Pending | Fate::Abandoned => Err(gone()),
             };
         }
         self.publish_prepared(job)?;
@@ -220,6 +224,30 @@ impl<'r> Cards<'r> {
             Some(_) => self.finish_claim(&claim).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Frees a request id that a batch has claimed whose submitter died before the commit. Under
+    /// the lock, so that nobody can claim it anew between the look and the removal.
+    fn drop_abandoned(&self, claim: &std::path::Path) -> Result<bool> {
+        let _lock = self.lock()?;
+        let bytes = files::read(claim)?.unwrap_or_default();
+        let Ok(card) = Card::parse(&bytes) else { return Ok(false) };
+        let Some(batch) = card.accepted.batch else { return Ok(false) };
+        let abandoned = matches!(batches::fate(self, batch, &card)?, Fate::Abandoned);
+        if abandoned {
+            files::remove(claim)?;
+        }
+        Ok(abandoned)
+    }
+
+    /// Frees those of these request ids that abandoned batches have claimed; returns how many.
+    pub fn free_abandoned(&self, all: &[Accepted], who: &str) -> Result<usize> {
+        let mut freed = 0;
+        for accepted in all {
+            let claim = self.claim_path(who, &accepted.request_id);
+            freed += usize::from(self.drop_abandoned(&claim)?);
+        }
+        Ok(freed)
     }
 
     /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
@@ -348,16 +376,57 @@ impl<'r> Cards<'r> {
         };
         let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
         let mut sync = SyncSet::new();
-        if !events.is_empty() {
+        let stamped = !events.is_empty();
+        for event in &events {
+            card.apply(event.clone());
+        }
+        let to = card.column();
+        if to != column {
+            self.make_room_for(to, job, &mut sync)?;
+        }
+        if stamped {
             story.append(&events)?;
-            for event in events {
-                card.apply(event);
-            }
             let (file, path) = story.into_file();
             sync.file(file, path);
         }
-        self.move_to(column, card.column(), job, &mut sync)?;
+        // Stamped is changed: the card is moved by whoever touches it next.
+        let explain = |error| if stamped { files::unknown(error) } else { error };
+        self.move_to(column, to, job, &mut sync).map_err(explain)?;
         Ok(Changed { card, sync })
+    }
+
+    /// What makes a card durable as it is, for one that a change left alone: whoever made that
+    /// change may have died before its sync.
+    pub fn sync_of(&self, job: u64) -> Result<SyncSet> {
+        let mut sync = SyncSet::new();
+        for column in COLUMNS {
+            let path = self.card_path(column, job);
+            if let Some(file) = files::gone_is_fine(fs::File::open(&path)).at(&path)? {
+                sync.dir(files::parent(&path));
+                sync.file(file, path);
+                break;
+            }
+        }
+        Ok(sync)
+    }
+
+    /// Makes everything on the board's file system durable.
+    pub fn sync_all(&self) -> Result<()> {
+        let path = self.path("queue");
+        let dir = fs::File::open(&path).at(&path)?;
+        nix::unistd::syncfs(&dir).at(&path)
+    }
+
+    /// The directory of a thousand cards is made with the first of them. Before the card is
+    /// stamped: a disk that has no room for it has changed nothing.
+    fn make_room_for(&self, column: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
+        let path = self.card_path(column, job);
+        let dir = files::parent(&path);
+        if files::gone_is_fine(fs::metadata(dir)).at(dir)?.is_none() {
+            fs::create_dir(dir).at(dir)?;
+            sync.dir(files::parent(dir));
+        }
+        Ok(())
     }
 
     fn move_to(&self, from: Column, to: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
@@ -365,19 +434,11 @@ impl<'r> Cards<'r> {
             return Ok(());
         }
         let (old, new) = (self.card_path(from, job), self.card_path(to, job));
-        if !matches!(files::rename_new(&old, &new), Ok(true)) {
-            // The directory of a thousand cards is made with the first of them.
-            let dir = files::parent(&new);
-            if files::gone_is_fine(fs::metadata(dir)).at(dir)?.is_none() {
-                fs::create_dir(dir).at(dir)?;
-                sync.dir(files::parent(dir));
-            }
-            if !files::rename_new(&old, &new)? {
-                return Err(Error::new(
-                    Kind::Internal,
-                    format!("{} exists twice: see `scheduler check`", new.display()),
-                ));
-            }
+        if !files::rename_new(&old, &new)? {
+            return Err(Error::new(
+                Kind::Internal,
+                format!("{} exists twice: see `scheduler check`", new.display()),
+            ));
         }
         sync.dir(files::parent(&new));
         sync.dir(files::parent(&old));

@@ -144,7 +144,7 @@ fn replace_with_mode(tmp: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result
         let _ = fs::remove_file(&prepared); // the first error is the one to report
     }
     placed?;
-    sync_dir(parent(path))
+    sync_dir(parent(path)).map_err(unknown)
 }
 
 /// Makes a new file, whole and durable, or none; `false` if one is there already.
@@ -157,8 +157,18 @@ pub fn publish(tmp: &Path, path: &Path, bytes: &[u8], secret: bool) -> Result<bo
         let _ = fs::remove_file(&prepared); // the first error is the one to report
     }
     let placed = placed?;
-    sync_dir(parent(path))?;
+    sync_dir(parent(path)).map_err(unknown)?;
     Ok(placed)
+}
+
+/// An error after something was published or stamped: it is there, and whether it survives a
+/// power loss is unknown. 500 in place of a 503, which would say that nothing changed.
+pub fn unknown(error: Error) -> Error {
+    if error.kind == Kind::Internal {
+        return error;
+    }
+    let message = format!("{} (it may have been recorded; repeat with the same id)", error.message);
+    Error::new(Kind::Internal, message)
 }
 
 /// The directory of a path.
@@ -221,15 +231,18 @@ impl Story {
     /// again; the caller must be the only one who appends. Not synced.
     pub fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<()> {
         let bytes = json_lines(lines)?;
-        let error = match self.file.write(&bytes) {
-            Ok(written) if written == bytes.len() => return Ok(()),
-            Ok(written) => {
-                if let Ok(meta) = self.file.metadata() {
-                    let _ = self.file.set_len(meta.size().saturating_sub(written as u64));
+        let error = loop {
+            match self.file.write(&bytes) {
+                Ok(written) if written == bytes.len() => return Ok(()),
+                Ok(written) => {
+                    if let Ok(meta) = self.file.metadata() {
+                        let _ = self.file.set_len(meta.size().saturating_sub(written as u64));
+                    }
+                    break io::Error::from(nix::Error::ENOSPC);
                 }
-                io::Error::from(nix::Error::ENOSPC)
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error,
             }
-            Err(error) => error,
         };
         Err(Error::io(&self.path, &error))
     }
@@ -329,12 +342,6 @@ impl SyncSet {
     /// Makes all of it durable. After an error the outcome is unknown (the lines are written,
     /// and may or may not survive a power loss): 500, and the caller says to repeat.
     pub fn commit(self) -> Result<()> {
-        let unknown = |e: Error| {
-            Error::new(
-                Kind::Internal,
-                format!("{} (it may have been recorded; repeat with the same id)", e.message),
-            )
-        };
         if self.len() > SYNC_EACH_UP_TO {
             let (dir, path) = match (self.files.into_iter().next(), self.dirs.into_iter().next()) {
                 (Some((file, path)), _) => (file, path),

@@ -64,26 +64,37 @@ impl Lock {
 
 /// Locks an open file exclusively if nobody has it locked.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    match FileExt::try_lock_exclusive(file) {
-        Ok(()) => Ok(true),
-        Err(e) if is_taken(&e) => Ok(false),
-        Err(e) => Err(e),
+    loop {
+        match FileExt::try_lock_exclusive(file) {
+            Ok(()) => return Ok(true),
+            Err(e) if is_taken(&e) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
-/// Whether somebody holds this file's lock: the probe is shared, so that probes do not see each
-/// other. `false` where there is no such file.
+/// Whether nobody has an open file locked exclusively. The probe is shared and let go with the
+/// file, so that probes do not see each other.
+pub fn is_free(file: &File) -> io::Result<bool> {
+    loop {
+        match FileExt::try_lock_shared(file) {
+            Ok(()) => return Ok(true),
+            Err(e) if is_taken(&e) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Whether somebody holds this file's lock. `false` where there is no such file.
 pub fn is_locked(path: &Path) -> Result<bool> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e).at(path),
     };
-    match FileExt::try_lock_shared(&file) {
-        Ok(()) => Ok(false),
-        Err(e) if is_taken(&e) => Ok(true),
-        Err(e) => Err(e).at(path),
-    }
+    is_free(&file).map(|free| !free).at(path)
 }
 
 fn is_taken(error: &io::Error) -> bool {

@@ -2,9 +2,11 @@
 //!
 //! `seq` is one line, `next=18 limit=1024 boot=…`, rewritten in place by one write under its own
 //! flock (a lock file is never replaced). Numbers below `limit` may be handed out without a sync:
-//! `limit` is made durable first, a block ahead. After a boot nobody knows how many of them were
-//! used, so counting goes on at `limit`. The line is far shorter than a disk sector, so a power
-//! loss leaves the old line or the new one; numbers go unused then, none is used twice.
+//! `limit` is made durable first, a block ahead. Until it is, the line names no boot: whoever comes
+//! after one that died, or failed, at the sync does not take it for durable. After a boot nobody
+//! knows how many of them were used, so counting goes on at `limit`. The line is far shorter than
+//! a disk sector, so a power loss leaves the old line or the new one; numbers go unused then, none
+//! is used twice.
 
 use std::fs::File;
 use std::ops::RangeInclusive;
@@ -18,6 +20,9 @@ use crate::error::{At, Error, Kind, Result};
 
 /// How many numbers one sync pays for.
 const BLOCK: u64 = 1000;
+
+/// In place of a boot in a line that may not be durable.
+const NOT_SYNCED: &str = "-";
 
 /// The line's length: it is padded, so that a shorter line leaves nothing of a longer one.
 const LINE: usize = 128;
@@ -69,30 +74,30 @@ pub fn reserve(root: &Root, count: u64) -> Result<RangeInclusive<u64>> {
         seq = Seq { next: seq.limit, limit: seq.limit, boot };
     }
     let first = seq.next;
-    seq.next += count;
-    let durable = seq.next > seq.limit;
-    if durable {
-        seq.limit = seq.next + BLOCK;
-    }
-    let line = seq.line();
-    let written = lock.file().write_at(line.as_bytes(), 0).at(&path)?;
-    if written != line.len() {
-        return Err(Error::new(Kind::Unavailable, format!("{}: short write", path.display())));
-    }
-    if durable {
+    let next = first + count;
+    if next > seq.limit {
+        seq.limit = next + BLOCK;
+        let boot = std::mem::replace(&mut seq.boot, NOT_SYNCED.into());
+        write(&lock, &path, &seq)?;
         files::sync(lock.file(), &path)?;
         files::sync_dir(files::parent(&path))?;
+        seq.boot = boot;
     }
-    Ok(first..=seq.next - 1)
+    seq.next = next;
+    write(&lock, &path, &seq)?;
+    Ok(first..=next - 1)
+}
+
+fn write(lock: &Lock, path: &PathBuf, seq: &Seq) -> Result<()> {
+    lock.file().write_all_at(seq.line().as_bytes(), 0).at(path)
 }
 
 /// The number below which all numbers may have been used; `None` if none was.
 pub fn limit(root: &Root) -> Result<Option<u64>> {
     let path = root.state("scheduler/seq");
-    match files::gone_is_fine(File::open(&path)).at(&path)? {
-        Some(file) => Ok(read(&file, &path)?.map(|seq| seq.next)),
-        None => Ok(None),
-    }
+    let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { return Ok(None) };
+    let Some(seq) = read(&file, &path)? else { return Ok(None) };
+    Ok(Some(if seq.boot == boot_id()? { seq.next } else { seq.limit }))
 }
 
 /// `None` for an empty file. One that cannot be read is an error: guessing could repeat a number.

@@ -130,14 +130,7 @@ impl Slot {
         }
         line.resize(LINE - 1, b' ');
         line.push(b'\n');
-        let written = self.file.write_at(&line, 0).at(&self.path)?;
-        if written != line.len() {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("{}: short write", self.path.display()),
-            ));
-        }
-        Ok(())
+        self.file.write_all_at(&line, 0).at(&self.path)
     }
 
     /// The open file, to be synced.
@@ -163,19 +156,10 @@ pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for number in numbers(runs)? {
         let slot = Slot::open(runs, number)?;
-        let live = !is_free(&slot)?;
+        let live = !lock::is_free(&slot.file).at(&slot.path)?;
         seen.push(Seen { number, live, record: slot.read()? });
     }
     Ok(seen)
-}
-
-/// Whether the lock is free; the probe is shared, so that probes do not see each other.
-fn is_free(slot: &Slot) -> Result<bool> {
-    match fs2::FileExt::try_lock_shared(&slot.file) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
-        Err(e) => Err(e).at(&slot.path),
-    }
 }
 
 /// What the live supervisors use, `except` left out.

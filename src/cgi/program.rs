@@ -196,11 +196,10 @@ pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> 
     let mut out = io::stdout().lock();
     let code = response.exit_code;
     match (response.brief, response.content) {
-        (Some(text), _) if brief => {
-            let _ = writeln!(out, "{text}"); // a reader that left is fine
-        }
+        (Some(text), _) if brief => return Ok(told(program.name, writeln!(out, "{text}"), code)),
         (_, Content::Bytes(bytes)) => {
-            let _ = out.write_all(&bytes).and_then(|()| out.flush()); // likewise
+            let written = out.write_all(&bytes).and_then(|()| out.flush());
+            return Ok(told(program.name, written, code));
         }
         (_, Content::Stream(stream)) => {
             if let Err(error) = stream(&mut out) {
@@ -209,4 +208,20 @@ pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> 
         }
     }
     Ok(code)
+}
+
+/// The exit code of a command that has told its answer. A reader that left is fine; an answer that
+/// could not be written is not: whoever reads the file that it should be in must not take it for
+/// an empty one.
+pub fn told(name: &str, written: io::Result<()>, code: i32) -> i32 {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let why = crate::error::reason(&error);
+            eprintln!(
+                "{name}: cannot write the answer: {why} (it may have been recorded; repeat with the same id)"
+            );
+            exit::REFUSED
+        }
+        _ => code,
+    }
 }

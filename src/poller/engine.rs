@@ -91,7 +91,7 @@ impl<'r> Engine<'r> {
     }
 
     /// Works until the end that was asked for. An error of one round (a full disk, say) is told,
-    /// and the work goes on at the next scan.
+    /// and the work goes on at the next scan; with [`Until::Idle`] it is returned.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
         if !self.once {
@@ -99,6 +99,7 @@ impl<'r> Engine<'r> {
         }
         let begin = Instant::now();
         let mut next_scan = begin;
+        let mut failed = None;
         while !self.ending {
             let now = Instant::now();
             let mut wakes = Vec::new();
@@ -109,7 +110,11 @@ impl<'r> Engine<'r> {
                 wakes.extend(self.next_wakes(next_scan - now));
             }
             let result = if scan { self.scan() } else { Ok(()) };
-            if let Err(error) = result.and_then(|()| self.round(wakes)) {
+            failed = result.and_then(|()| self.round(wakes)).err();
+            if let Some(error) = &failed {
+                if self.once {
+                    break; // cron makes the next round
+                }
                 eprintln!("poller: {}", error.message);
                 // What could not be recorded is still on the nodes and on the board.
                 std::thread::sleep(AFTER_ERROR);
@@ -135,7 +140,10 @@ impl<'r> Engine<'r> {
         for (_, link) in std::mem::take(&mut self.links) {
             link.close();
         }
-        Ok(())
+        match failed.filter(|_| self.once) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Whether every node has said whether it is up.

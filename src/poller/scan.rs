@@ -24,6 +24,10 @@ impl Engine<'_> {
         }
         self.load_nodes()?;
         let full = self.scans == 0;
+        if full && !self.cards.numbers(Column::Running)?.is_empty() {
+            // What a poller that died has stamped may not be durable; nodes are told of it now.
+            self.cards.sync_all()?;
+        }
         for job in self.changed_jobs(full)? {
             self.look(job)?;
         }

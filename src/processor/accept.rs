@@ -59,7 +59,15 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
                 (new, prepared)
             })
             .collect();
-        let held = runs.lock()?;
+        let held = match runs.lock() {
+            Ok(held) => held,
+            Err(error) => {
+                for prepared in prepared.iter().filter_map(|(_, prepared)| prepared.as_ref().ok()) {
+                    runs.discard(prepared);
+                }
+                return Err(error);
+            }
+        };
         for (new, prepared) in prepared {
             let entered = prepared.and_then(|prepared| runs.enter(&held, &new.id, prepared));
             results.push(entered.and_then(|entered| match entered {

@@ -51,6 +51,11 @@ impl Supervisor<'_> {
                 return self.end_under(held);
             };
             jobs.retain(|job| self.runs.is_queued(&job.id));
+            let (jobs, orphans): (Vec<_>, Vec<_>) =
+                jobs.into_iter().partition(|job| self.runs.job_dir(&job.id).exists());
+            for orphan in orphans {
+                self.set_aside(&held, &orphan.id)?; // its acceptance died between its two names
+            }
             if jobs.is_empty() {
                 continue;
             }

@@ -12,7 +12,7 @@ use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
 use crate::clock;
-use crate::error::{Kind, Result};
+use crate::error::{At, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 
 /// `job/ID/kill`: somebody wants the job to end.
@@ -65,16 +65,20 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         Err(e) => return Err(e),
     }
     let before = runs.last_line(id)?;
-    if let Some(end) = before.filter(|line| line.state == RunState::Stopped) {
-        return Ok(end.of(id));
-    }
+    let ended = before.filter(|line| line.state == RunState::Stopped);
     if runs.is_queued(id) {
         // The line first: a crash before the link is gone leaves a job that has ended and still
-        // waits, which is seen when it is claimed.
-        let line = RunStatus::stopped(&Outcome::killed(by));
+        // waits, which is seen when it is claimed, or killed once more.
         let mut story = runs.story(id)?;
-        story.append(std::slice::from_ref(&line))?;
-        files::remove(&runs.queue_path(id))?;
+        let line = match ended {
+            Some(line) => line,
+            None => {
+                let line = RunStatus::stopped(&Outcome::killed(by));
+                story.append(std::slice::from_ref(&line))?;
+                line
+            }
+        };
+        files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
         let mut sync = SyncSet::new();
         let (file, path) = story.into_file();
         sync.file(file, path);
@@ -82,8 +86,17 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         sync.dir(&runs.queue_dir());
         sync.commit()?;
         let line = line.of(id);
-        feed::append(root, &held, std::slice::from_ref(&line))?;
+        // It is killed; a head that does not hear of it by the feed asks.
+        if let Err(error) = feed::append(root, &held, std::slice::from_ref(&line)) {
+            eprintln!("processor: {}", error.message);
+        }
         return Ok(line);
+    }
+    if let Some(end) = ended {
+        // Whoever wrote it may have died before its sync.
+        let path = runs.status_path(id);
+        files::sync(&std::fs::File::open(&path).at(&path)?, &path)?;
+        return Ok(end.of(id));
     }
     drop(held);
     let killed = Killed {
@@ -92,8 +105,7 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         grace: grace.map(|grace| grace.as_secs_f64()),
     };
     files::replace(&runs.tmp_dir(), &runs.kill_path(id), &files::json_line(&killed)?)?;
-    wake(&runs, id)?;
-    status::of(root, id)
+    wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
 }
 
 /// Tells the job's supervisor to look. One that has not started the job yet looks by itself.

@@ -155,7 +155,7 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             Ok(accepted) if accepted.new => json!({"id": id, "state": RunState::Queued}),
             Ok(_) => {
                 all_new = false;
-                json!(status::of(call.root, id)?)
+                json!(status::of(call.root, id).map_err(files::unknown)?)
             }
             Err(error) => {
                 all_new = false;

@@ -57,7 +57,10 @@ impl Supervisor<'_> {
         let mut story = self.runs.story(&job.id)?;
         let before = answer(&story.read()?);
         if let Some(known) = before.filter(|line| line.outcome().is_some()) {
-            self.ended.push(known.of(&job.id)); // killed while it waited; only to be reported
+            // Killed while it waited, by somebody who may have died before the sync.
+            let (file, path) = story.into_file();
+            self.ended_sync.file(file, path);
+            self.ended.push(known.of(&job.id));
             return Ok(());
         }
         let mut captures = Vec::new();

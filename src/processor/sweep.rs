@@ -203,7 +203,12 @@ pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for id in files::names(&runs.jobs_dir())? {
         let ended = runs.last_line(&id)?.is_some_and(|line| line.state == RunState::Stopped);
-        if !ended && !owned.contains(&id) && !runs.is_queued(&id) && runs.request(&id).is_ok() {
+        // One that cannot be read may have run, too: its acceptance died before the sync.
+        let refused = match runs.request(&id) {
+            Err(e) if e.kind == Kind::Unavailable => return Err(e),
+            read => read.is_err_and(|e| e.kind == Kind::Gone),
+        };
+        if !ended && !owned.contains(&id) && !runs.is_queued(&id) && !refused {
             found.push(id);
         }
     }

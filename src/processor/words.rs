@@ -1,7 +1,7 @@
 //! Commands of `processor` that are more than a route in words.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -111,12 +111,14 @@ fn submit(words: &[&str]) -> Result<i32> {
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
-    if matches.get_flag("quiet") {
-        println!("{id}");
-    } else if !matches.get_flag("wait") {
-        println!("{request}");
-    }
-    if matches.get_flag("wait") { wait(&root, &id) } else { Ok(0) }
+    let mut out = io::stdout();
+    let written = match (matches.get_flag("quiet"), matches.get_flag("wait")) {
+        (true, _) => writeln!(out, "{id}"),
+        (false, false) => writeln!(out, "{request}"),
+        (false, true) => Ok(()),
+    };
+    let code = program::told("processor", written, 0);
+    if matches.get_flag("wait") { wait(&root, &id) } else { Ok(code) }
 }
 
 fn request(matches: &ArgMatches) -> Result<Value> {

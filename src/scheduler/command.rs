@@ -1,7 +1,7 @@
 //! Commands that are more than a route in words: `jobs new [options] -- CMD ARGS`.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -101,12 +101,11 @@ fn new(args: &[String]) -> Result<i32> {
         }
         return wait(&root, job);
     }
-    if words.get_flag("quiet") {
-        println!("{job}");
-    } else {
-        println!("{}", submit::answer(accepted));
-    }
-    Ok(0)
+    let text = match words.get_flag("quiet") {
+        true => job.to_string(),
+        false => submit::answer(accepted).to_string(),
+    };
+    Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
 }
 
 fn request(words: &ArgMatches) -> Result<Value> {

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use crate::attempts;
 use crate::board::cards::Cards;
-use crate::board::nodes;
 use crate::board::root::Root;
 use crate::board::watch::Watch;
+use crate::board::{files, nodes};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
@@ -109,7 +109,12 @@ pub fn queue_remove(call: &Call) -> Result<Response> {
             card.job()
         ))),
     })?;
-    Response::json(&status_fields(call.root, &card)?)
+    Response::json(&after_change(call.root, &card)?)
+}
+
+/// The answer to a change that is made: what fails now is no reason to say that nothing changed.
+fn after_change(root: &Root, card: &Card) -> Result<Map<String, Value>> {
+    status_fields(root, card).map_err(files::unknown)
 }
 
 fn lines(numbers: &[u64]) -> String {
@@ -240,7 +245,7 @@ pub fn update(call: &Call) -> Result<Response> {
         }
         Ok(events)
     })?;
-    let response = Response::json(&status_fields(call.root, &card)?)?;
+    let response = Response::json(&after_change(call.root, &card)?)?;
     Ok(if card.state == State::Stopping { response.status(202, "Accepted") } else { response })
 }
 
@@ -248,7 +253,10 @@ pub fn update(call: &Call) -> Result<Response> {
 fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>) -> Result<Card> {
     let cards = Cards::new(root);
     let lock = cards.lock()?;
-    let changed = cards.change(&lock, job, decide)?;
+    let mut changed = cards.change(&lock, job, decide)?;
+    if changed.sync.is_empty() {
+        changed.sync = cards.sync_of(job)?; // nothing was changed: an error says so
+    }
     drop(lock);
     changed.sync.commit()?;
     Ok(changed.card)

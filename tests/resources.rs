@@ -1,0 +1,567 @@
+//! Full disks, few descriptors, failing calls, torn lines and another boot: nothing is told that
+//! is not so, what is refused changes nothing, and everything goes on when the cause is gone.
+//!
+//! The tests mount small file systems and trace programs: they need root, tmpfs and strace.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+mod faults;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use common::{TestRoot, lives, signal, until};
+use faults::{Act, Journal, Ran, listing};
+use serde_json::{Value, json};
+
+const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
+
+/// A file system that is unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(dir: &Path, options: &str) -> Mount {
+        fs::create_dir_all(dir).unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "corkboard-test"]).arg(dir);
+        assert!(command.status().unwrap().success(), "cannot mount a tmpfs: root is needed");
+        Mount(dir.to_path_buf())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Says "try again later", and nothing else.
+fn refused(ran: &Ran) -> bool {
+    matches!(ran.code, 75 | 503)
+}
+
+/// Says that the outcome is not known, and what to do.
+fn unknown(ran: &Ran) -> bool {
+    let said = format!("{}{}", ran.body, ran.stderr);
+    matches!(ran.code, 1 | 500) && said.contains("repeat with the same id")
+}
+
+/// What a refused change must leave alone. Supervisors of earlier jobs may be at work meanwhile.
+fn seen(root: &TestRoot) -> Vec<String> {
+    let of_supervisors =
+        ["/events ", "/slot/", "/pid/", "/status ", "/log ", "/processor/queue/", "/filler/"];
+    let mut all = listing(&root.path("state"));
+    all.retain(|line| !of_supervisors.iter().any(|part| line.contains(part)));
+    all.iter_mut().for_each(|line| {
+        if line.contains("/processor/job/") {
+            *line = line.split(' ').next().unwrap().to_string(); // the queue has a second name
+        }
+    });
+    all
+}
+
+fn assert_same(before: &[String], after: &[String], said: &str) {
+    let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
+    let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(gone.is_empty() && new.is_empty(), "{said}\ngone: {gone:#?}\nnew: {new:#?}");
+}
+
+fn submit(root: &TestRoot, request: &Value) -> Act {
+    Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())
+}
+
+fn multipart(job: &Value) -> String {
+    format!(
+        "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{job}\r\n--b\r\n\
+         Content-Disposition: form-data; name=\"file\"; filename=\"input.dat\"\r\n\r\nhello\r\n\
+         --b--\r\n"
+    )
+}
+
+/// Every way to change something, each with a name that is new.
+fn changes(journal: &Journal, mark: &str, held: u64) -> Vec<(String, Act)> {
+    let root = journal.root;
+    let named = |what: &str, more: Value| -> Value {
+        let mut request = journal.request(more);
+        request["name"] = json!(format!("{mark}-{what}"));
+        request
+    };
+    let with_id = |what: &str| named(what, json!({"request_id": format!("{mark}-{what}")}));
+    let array = |what: &str, ids: bool| {
+        let job = |k: i32| {
+            let id = json!({"request_id": format!("{mark}-{what}-{k}")});
+            named(what, if ids { id } else { json!({}) })
+        };
+        json!([job(1), job(2), job(3)])
+    };
+    let json_type = "application/json";
+    let post = |program: &str, path: &str, body: &str| {
+        Act::post(root, program, path, json_type, body.as_bytes())
+    };
+    let update =
+        |what: &str| Act::cmd(root, "scheduler", &["jobs", &held.to_string(), "update", what], "");
+    let node = |what: &str| {
+        let mut request = with_id(what);
+        request.as_object_mut().unwrap().remove("name");
+        request.to_string()
+    };
+    let mut upload = with_id("upload");
+    upload["command"] = json!(format!("[ \"$(cat input.dat)\" = hello ] && {}", journal.line()));
+    upload.as_object_mut().unwrap().remove("dir");
+    let upload = multipart(&upload);
+    let file = "multipart/form-data; boundary=b";
+    vec![
+        ("plain".into(), submit(root, &named("plain", json!({})))),
+        ("id".into(), submit(root, &with_id("id"))),
+        ("cgi".into(), post("scheduler", "/jobs/new", &with_id("cgi").to_string())),
+        ("array".into(), submit(root, &array("array", false))),
+        ("array-ids".into(), submit(root, &array("array-ids", true))),
+        ("upload".into(), Act::post(root, "scheduler", "/jobs/new", file, upload.as_bytes())),
+        ("node".into(), Act::cmd(root, "processor", &["jobs", "new"], &node("node"))),
+        ("node-cgi".into(), post("processor", "/jobs/new", &node("node-cgi"))),
+        ("priority".into(), update("priority=7")),
+        ("release".into(), update("release=1")),
+        ("hold".into(), update("hold=1")),
+        ("kill".into(), update("kill=1")),
+        ("token".into(), Act::cmd(root, "scheduler", &["tokens", "new", "role=user"], "")),
+        ("place".into(), Act::cmd(root, "poller", &["--once", "-q"], "")),
+    ]
+}
+
+/// Notes what was promised by an answer, by the name of the change.
+fn note(journal: &mut Journal, what: &str, ran: &Ran, nodejobs: &mut Vec<String>, id: &str) {
+    match what {
+        "plain" | "id" | "cgi" | "array" | "array-ids" | "upload" => {
+            journal.answered(ran);
+        }
+        "node" | "node-cgi" => {
+            journal.counts.submitted += 1;
+            if ran.acknowledged() {
+                nodejobs.push(id.to_string());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn held(journal: &mut Journal) -> u64 {
+    let ran = submit(journal.root, &journal.request(json!({"state": "held"}))).run();
+    journal.answered(&ran)[0]
+}
+
+fn assert_nodejobs(journal: &mut Journal, ids: &[String]) {
+    for id in ids {
+        if journal.root.node_status(id)["status"] != "good" {
+            println!("{id} on the node: {}", journal.root.node_status(id));
+            journal.counts.lost += 1;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    let begun = Instant::now();
+    let root = TestRoot::new(CONF);
+    let other = TestRoot::new("");
+    let _mount = Mount::tmpfs(&root.path("state"), "size=2m,nr_inodes=600,mode=0750");
+    root.open();
+    let mut journal = Journal::new(&root);
+    journal.witness = other.path("witness");
+    journal.allowed = &["killed"];
+    let mut nodejobs = Vec::new();
+    let ran = submit(&root, &journal.request(json!({}))).run();
+    journal.answered(&ran);
+    journal.settle();
+    for full in ["bytes", "inodes", "nearly bytes", "nearly inodes"] {
+        let go = other.path("go");
+        let _ = fs::remove_file(&go);
+        let waits =
+            format!("until [ -e {} ]; do sleep 0.01; done; {}", go.display(), journal.line());
+        let ran = submit(&root, &json!({"command": waits, "dir": "/"})).run();
+        let running = journal.answered(&ran)[0];
+        until("it runs", || {
+            root.cmd("poller", &["--once", "-q"]).expect(0);
+            let card = root.cmd("scheduler", &["jobs", &running.to_string(), "status"]);
+            card.expect(0).json()["state"] == "running"
+        });
+        let held = held(&mut journal);
+        let ran = submit(&root, &journal.request(json!({}))).run();
+        journal.answered(&ran);
+        let mark = full.replace(' ', "-");
+        let acts = changes(&journal, &mark, held);
+        fill(&root, full);
+        let mut last = (0, 0);
+        for (what, act) in &acts {
+            let before = seen(&root);
+            let ran = act.run();
+            journal.counts.faults += 1;
+            note(&mut journal, what, &ran, &mut nodejobs, &format!("{mark}-{what}"));
+            assert!(ran.acknowledged() || refused(&ran), "{full}, {what}: {ran:?}");
+            if refused(&ran) {
+                last.0 += 1;
+                if what != "place" {
+                    assert_same(&before, &seen(&root), &format!("{full}, {what}: {ran:?}"));
+                }
+                assert!(journal.named(&format!("{mark}-{what}")).is_empty());
+            } else {
+                last.1 += 1;
+            }
+        }
+        println!("{full}: {} refused, {} done", last.0, last.1);
+        assert!(last.0 > 0, "{full}: nothing was refused");
+        fs::write(&go, "").unwrap(); // it ends while there is no room
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drain(&root);
+        root.cmd("scheduler", &["jobs", &held.to_string(), "update", "kill=1"]).expect(0);
+        journal.settle();
+        // Everything that was refused is accepted now, and only once.
+        for (what, act) in changes(&journal, &mark, held) {
+            if ["priority", "release", "hold", "kill"].contains(&what.as_str()) {
+                continue; // it has ended
+            }
+            let ran = act.run();
+            assert!(ran.acknowledged(), "{full}, {what}: {ran:?}");
+            note(&mut journal, &what, &ran, &mut nodejobs, &format!("{mark}-{what}"));
+        }
+        journal.settle();
+        assert_eq!(journal.named(&format!("{mark}-array-ids")).len(), 3);
+        assert_eq!(journal.named(&format!("{mark}-id")).len(), 1);
+    }
+    assert_nodejobs(&mut journal, &nodejobs);
+    journal.verify();
+    journal.counts.report("a full disk", begun);
+}
+
+/// Leaves no room at all, or a little: for a few more bytes or files, not for a whole change.
+fn fill(root: &TestRoot, what: &str) {
+    let dir = root.path("state/filler");
+    fs::create_dir(&dir).unwrap();
+    let mut made = 0;
+    loop {
+        let done = match what.ends_with("bytes") {
+            true => File::create(dir.join(made.to_string()))
+                .and_then(|mut file| file.write_all(&[b'x'; 4096])),
+            false => File::create(dir.join(made.to_string())).map(|_| ()),
+        };
+        if done.is_err() {
+            break;
+        }
+        made += 1;
+    }
+    assert!(made > 3, "there was no room before");
+    if what.starts_with("nearly") {
+        for k in 0..3 {
+            fs::remove_file(dir.join((made - 1 - k).to_string())).unwrap();
+        }
+    }
+}
+
+fn drain(root: &TestRoot) {
+    fs::remove_dir_all(root.path("state/filler")).unwrap();
+}
+
+#[test]
+fn few_descriptors() {
+    let begun = Instant::now();
+    let root = TestRoot::new(CONF);
+    root.open();
+    let mut journal = Journal::new(&root);
+    journal.allowed = &["killed"];
+    let mut nodejobs = Vec::new();
+    let mut refusals = Vec::new();
+    let mut outcomes = (0, 0);
+    for limit in 3..=20 {
+        let held = held(&mut journal);
+        let mark = format!("fd{limit}");
+        for (what, act) in changes(&journal, &mark, held) {
+            let ran = act.run_with_files(limit);
+            journal.counts.faults += 1;
+            note(&mut journal, &what, &ran, &mut nodejobs, &format!("{mark}-{what}"));
+            let said = format!("limit {limit}, {what}: {ran:?}");
+            assert!(ran.acknowledged() || refused(&ran) || unknown(&ran), "{said}");
+            outcomes.0 += usize::from(ran.acknowledged());
+            outcomes.1 += usize::from(!ran.acknowledged());
+            if refused(&ran) {
+                refusals.push(format!("{mark}-{what}"));
+            }
+        }
+        for words in [["supervise", "--stay"].as_slice(), &["sweep"]] {
+            let ran = Act::cmd(&root, "processor", words, "").run_with_files(limit);
+            assert!(ran.acknowledged() || refused(&ran) || unknown(&ran), "{limit}: {ran:?}");
+        }
+        root.cmd("scheduler", &["jobs", &held.to_string(), "update", "kill=1"]).expect(0);
+    }
+    journal.settle();
+    for name in refusals {
+        assert!(journal.named(&name).is_empty(), "{name} was refused");
+        assert!(!root.exists(&format!("state/processor/job/{name}")), "{name} was refused");
+    }
+    assert_nodejobs(&mut journal, &nodejobs);
+    journal.verify();
+    println!("few descriptors: {} done, {} refused", outcomes.0, outcomes.1);
+    journal.counts.report("few descriptors", begun);
+}
+
+const FAILING_CHANGES: &[(&str, &str)] = &[
+    ("fsync", "error=EIO"),
+    ("syncfs", "error=EIO"),
+    ("renameat2", "error=EIO"),
+    ("rename", "error=ENOSPC"),
+    ("linkat", "error=ENOSPC"),
+    ("write", "error=EIO"),
+    ("write", "error=ENOSPC"),
+    ("write", "error=EINTR"),
+    ("pwrite64", "error=EIO"),
+    ("pwrite64", "error=EINTR"),
+    ("mkdir", "error=ENOSPC"),
+    ("flock", "error=EINTR"),
+];
+
+const FAILING_OPENS: &[(&str, &str)] = &[("openat", "error=EIO"), ("openat", "error=EMFILE")];
+
+#[test]
+fn failing_changes() {
+    failing("failing changes", FAILING_CHANGES);
+}
+
+#[test]
+fn failing_opens() {
+    failing("failing opens", FAILING_OPENS);
+}
+
+/// Lets each of these calls fail once, in everything that changes something.
+fn failing(title: &str, calls: &[(&str, &str)]) {
+    let begun = Instant::now();
+    let root = TestRoot::new(CONF);
+    root.open();
+    let mut journal = Journal::new(&root);
+    journal.allowed = &["killed"];
+    let mut nodejobs = Vec::new();
+    let mut refusals = Vec::new();
+    let ran = submit(&root, &journal.request(json!({}))).run();
+    journal.answered(&ran);
+    journal.settle();
+    let mut counts = [0; 3];
+    for (call, error) in calls {
+        // As many calls as the change makes that makes most of them.
+        let held_job = held(&mut journal);
+        let mark = format!("{call}{}", error.replace('=', ""));
+        let mut most = Vec::new();
+        for (what, act) in changes(&journal, &format!("{mark}-0"), held_job) {
+            let (ran, calls) = act.calls(&[call]);
+            note(&mut journal, &what, &ran, &mut nodejobs, &format!("{mark}-0-{what}"));
+            assert!(ran.acknowledged(), "{what}: {ran:?}");
+            most.push((what, calls.len()));
+        }
+        journal.settle();
+        let longest = most.iter().map(|(_, calls)| *calls).max().unwrap();
+        for nth in 1..=longest {
+            let held_job = held(&mut journal);
+            let mark = format!("{mark}-{nth}");
+            for ((what, act), (_, calls)) in
+                changes(&journal, &mark, held_job).into_iter().zip(&most)
+            {
+                // A round opens the same few files again and again.
+                let thinned = *call == "openat" && (what == "place" && nth % 5 != 0);
+                if nth > *calls || thinned {
+                    continue;
+                }
+                let before = seen(&root);
+                let ran = act.inject(&format!("{call}:{error}:when={nth}"));
+                journal.counts.faults += 1;
+                note(&mut journal, &what, &ran, &mut nodejobs, &format!("{mark}-{what}"));
+                let said = format!("{call} {error} {nth}, {what}: {ran:?}");
+                // An answer that cannot be written is the reader's loss.
+                let unheard = *call == "write" && ran.body.is_empty() && !refused(&ran);
+                let fine = ran.acknowledged() || refused(&ran) || unknown(&ran) || unheard;
+                assert!(fine, "{said}");
+                counts[0] += usize::from(ran.acknowledged());
+                counts[1] += usize::from(refused(&ran));
+                counts[2] += usize::from(unknown(&ran));
+                if refused(&ran) && what != "place" {
+                    assert_same(&before, &seen(&root), &said);
+                    refusals.push(format!("{mark}-{what}"));
+                }
+                if !ran.acknowledged() && !["plain", "array", "place"].contains(&what.as_str()) {
+                    let again = act.run();
+                    assert!(again.acknowledged(), "{said}, and again {again:?}");
+                    note(&mut journal, &what, &again, &mut nodejobs, &format!("{mark}-{what}"));
+                    refusals.retain(|name| *name != format!("{mark}-{what}"));
+                }
+            }
+            root.cmd("scheduler", &["jobs", &held_job.to_string(), "update", "kill=1"]).expect(0);
+        }
+        journal.settle();
+    }
+    for name in refusals {
+        assert!(journal.named(&name).is_empty(), "{name} was refused");
+    }
+    assert_nodejobs(&mut journal, &nodejobs);
+    journal.verify();
+    println!("{title}: {counts:?} done, refused, unknown");
+    journal.counts.report(title, begun);
+}
+
+/// A supervisor whose calls fail: what may have started is lost at most, the rest runs later.
+#[test]
+fn a_supervisor_whose_calls_fail() {
+    let begun = Instant::now();
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
+    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    let mut journal = Journal::new(&root);
+    journal.allowed = &["lost"];
+    let mut round = 0;
+    let mut accept = |journal: &mut Journal| -> Vec<String> {
+        round += 1;
+        let ids: Vec<String> = (0..2).map(|k| format!("e-{round}.{k}")).collect();
+        for id in &ids {
+            journal.counts.submitted += 1;
+            let request = journal.request(json!({"request_id": id})).to_string();
+            root.cmd_in("nodemgr", &["localhost", "jobs", "new"], &request).expect(0);
+        }
+        ids
+    };
+    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
+    let sweep = Act::cmd(&root, "processor", &["sweep"], "");
+    let failing = [
+        ("fsync", "error=EIO"),
+        ("openat", "error=EMFILE"),
+        ("write", "error=ENOSPC"),
+        ("write", "error=EINTR"),
+        ("pwrite64", "error=EIO"),
+        ("unlink", "error=EIO"),
+        ("rename", "error=ENOSPC"),
+        ("symlink", "error=ENOSPC"),
+        ("pipe2", "error=EMFILE"),
+        ("clone", "error=EAGAIN"),
+        ("flock", "error=EINTR"),
+        ("poll", "error=EINTR"),
+    ];
+    let mut lost = 0;
+    for (call, error) in failing {
+        accept(&mut journal);
+        let (_, calls) = supervise.calls(&[call]);
+        for point in calls {
+            let ids = accept(&mut journal);
+            let ran = supervise.inject(&format!("{call}:{error}:when={}", point.nth));
+            journal.counts.faults += 1;
+            until("all have ended", || {
+                assert!(sweep.run().acknowledged());
+                ids.iter().all(|id| root.node_status(id)["state"] == "stopped")
+            });
+            for id in ids {
+                let story = root.read(&format!("state/processor/job/{id}/status"));
+                let end = root.node_status(&id);
+                if end["cause"] == "lost" {
+                    lost += 1;
+                    assert!(story.contains("\"running\""), "{point:?} {ran:?} {story}");
+                } else {
+                    assert_eq!(end["status"], "good", "{point:?} {ran:?} {story}");
+                }
+            }
+        }
+    }
+    journal.verify();
+    println!("a supervisor whose calls fail: {lost} jobs that had started ended as lost");
+    journal.counts.report("a supervisor whose calls fail", begun);
+}
+
+/// A line that was written in part: cut off if its writer lives, passed over if not.
+#[test]
+fn torn_lines() {
+    let begun = Instant::now();
+    let root = TestRoot::new(CONF);
+    let mut journal = Journal::new(&root);
+    journal.allowed = &["killed"];
+    let job = held(&mut journal).to_string();
+    let update = |what: &str| Act::cmd(&root, "scheduler", &["jobs", &job, "update", what], "");
+    let card = format!("state/scheduler/queue/{job}.job");
+    for k in 0..5 {
+        let before = root.read(&card);
+        let ran = update("priority=9").inject("write:retval=1:when=1");
+        journal.counts.faults += 1;
+        assert!(refused(&ran), "{ran:?}");
+        let after = root.read(&card);
+        assert!(before.starts_with(&after) && after.len() + 1 >= before.len(), "{after:?}");
+        root.write(&card, &format!("{after}\n{{\"at\":\"2026-01-01T00:00:00.000Z\",\"eve\0\0"));
+        assert!(update(&format!("priority={k}")).run().acknowledged());
+        let record = root.cmd("scheduler", &["jobs", &job]).expect(0).json();
+        assert_eq!(record["priority"], k);
+    }
+    // The same on the node: in a story, and in the feed.
+    let torn = "\n{\"state\":\"stopped\",\"sta";
+    let id = journal.request(json!({"request_id": "torn", "command": "sleep 0.3"}));
+    root.cmd_in("processor", &["jobs", "new"], &id.to_string()).expect(0);
+    until("it runs", || root.node_status("torn")["state"] == "running");
+    for file in ["state/processor/job/torn/status", "state/processor/events"] {
+        let mut file =
+            fs::OpenOptions::new().append(true).create(true).open(root.path(file)).unwrap();
+        file.write_all(torn.as_bytes()).unwrap();
+        journal.counts.faults += 1;
+    }
+    until("it has ended", || {
+        root.cmd("processor", &["jobs", "torn", "status"]).expect(0).json()["status"] == "good"
+    });
+    assert!(update("release=1").run().acknowledged());
+    for name in ["scheduler", "processor"] {
+        let check = root.cmd(name, &["check"]);
+        assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
+    }
+    journal.counts.report("torn lines", begun);
+}
+
+#[test]
+fn another_boot() {
+    let begun = Instant::now();
+    let mut root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    let outside = TestRoot::new("");
+    let witness = outside.path("witness");
+    let line = format!("echo $CORKBOARD_NODEJOB >> {}", witness.display());
+    let new = |root: &TestRoot, command: &str| -> u64 {
+        let request = json!({"command": command, "dir": "/"});
+        submit(root, &request).run().json()["job"].as_u64().unwrap()
+    };
+    let runs = new(&root, &format!("{line}; exec sleep 1000"));
+    until("it runs", || {
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        let status = root.cmd("scheduler", &["jobs", &runs.to_string(), "status"]).expect(0);
+        status.json()["state"] == "running"
+    });
+    let waits_here = new(&root, &line);
+    let on_node = json!({"command": line, "dir": "/", "request_id": "waits-there"});
+    root.cmd_in("processor", &["jobs", "new"], &on_node.to_string()).expect(0);
+    let cursor = root.cmd("processor", &["events"]).expect(0).json()["cursor"].clone();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
+    let since = format!("since={}", cursor.as_str().unwrap());
+    let gone = root.cmd("processor", &["events", &since]);
+    assert!(gone.code == 1 && gone.stderr.contains("another epoch"), "{gone:?}");
+    let check = root.cmd("scheduler", &["check"]);
+    assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
+    let next = new(&root, &line);
+    assert!(next > 1000, "numbers go on at the mark: {next}");
+    let mut journal = Journal::new(&root);
+    journal.witness = witness.clone();
+    journal.allowed = &["lost"];
+    journal.counts.submitted = 4;
+    journal.counts.faults = 1;
+    journal.settle();
+    let status = |job: u64| root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
+    assert_eq!(status(runs)["cause"], "lost");
+    assert_eq!(status(runs)["reason"], "the machine was restarted");
+    for job in [waits_here, next] {
+        assert_eq!(status(job)["status"], "good");
+    }
+    assert_eq!(root.node_status("waits-there")["status"], "good");
+    journal.verify();
+    assert_eq!(fs::read_to_string(&witness).unwrap().lines().count(), 4);
+    journal.counts.report("another boot", begun);
+}
