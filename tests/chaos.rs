@@ -13,8 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use common::TestRoot;
@@ -183,7 +182,7 @@ impl Submitter<'_> {
         }
         if cancel {
             let path = format!("/scheduler/jobs/{first}/update?kill=1");
-            while !http(self.port, "POST", &path, "").is_some_and(|(code, _)| code < 300) {
+            while http(self.port, "POST", &path, "").is_none_or(|(code, _)| code >= 300) {
                 thread::sleep(Duration::from_millis(20));
             }
             self.journal.lock().unwrap().cancelled.insert(first);
@@ -191,24 +190,30 @@ impl Submitter<'_> {
     }
 }
 
-/// Which process to kill next.
+/// Which process to kill next, and what it is.
 fn victim(random: &mut Random, all: &[Seen], own: &[i32]) -> Option<(&'static str, i32)> {
     let is = |seen: &Seen, name: &str| {
         seen.words.first().is_some_and(|word| word.rsplit('/').next() == Some(name))
     };
-    let word = |seen: &Seen, at: usize, word: &str| seen.words.get(at).is_some_and(|w| w == word);
-    let (kind, fits): (_, Box<dyn Fn(&Seen) -> bool>) = match random.below(20) {
-        0..=6 => ("supervisor", Box::new(|s: &Seen| word(s, 1, "supervise"))),
-        7..=9 => ("poller", Box::new(move |s: &Seen| is(s, "poller"))),
-        10 | 11 => ("httpd", Box::new(move |s: &Seen| own.contains(&s.pid))),
-        12..=14 => ("cgi", Box::new(|s: &Seen| s.cgi)),
-        15 | 16 => (
-            "connection",
-            Box::new(move |s: &Seen| is(s, "busybox") && !own.contains(&s.pid) && !s.cgi),
-        ),
-        _ => ("command", Box::new(move |s: &Seen| is(s, "scheduler") && !s.cgi)),
+    let kind_of = |s: &Seen| match s {
+        s if s.words.get(1).is_some_and(|word| word == "supervise") => "supervisor",
+        s if s.cgi => "cgi",
+        s if is(s, "poller") => "poller",
+        s if own.contains(&s.pid) => "httpd",
+        s if is(s, "busybox") => "connection",
+        s if is(s, "scheduler") => "command",
+        _ => "other",
     };
-    let fitting: Vec<i32> = all.iter().filter(|seen| fits(seen)).map(|seen| seen.pid).collect();
+    let kind = match random.below(20) {
+        0..=6 => "supervisor",
+        7..=9 => "poller",
+        10 | 11 => "httpd",
+        12..=14 => "cgi",
+        15 | 16 => "connection",
+        _ => "command",
+    };
+    let fitting: Vec<i32> =
+        all.iter().filter(|seen| kind_of(seen) == kind).map(|seen| seen.pid).collect();
     random.pick(&fitting).map(|pid| (kind, *pid))
 }
 
@@ -228,9 +233,12 @@ fn cards(root: &TestRoot, column: &str) -> Vec<(u64, PathBuf)> {
     found
 }
 
+/// Modes and contents by path.
+type Tree = BTreeMap<PathBuf, (u32, Vec<u8>)>;
+
 /// Everything below `state/` that a sweep could change: names, modes, contents. Not the nodes'
 /// records (when they were last seen), nor locks.
-fn snapshot(root: &TestRoot) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+fn snapshot(root: &TestRoot) -> Tree {
     let mut found = BTreeMap::new();
     let mut dirs = vec![root.path("state")];
     while let Some(dir) = dirs.pop() {
@@ -317,9 +325,9 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
 
     let witness = head.path("witness");
     let journal = Mutex::new(Journal::default());
-    let submitted = AtomicUsize::new(0);
     let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
     thread::scope(|scope| {
+        let mut submitters = Vec::new();
         for number in 0..SUBMITTERS {
             let mut submitter = Submitter {
                 head: &head,
@@ -328,8 +336,8 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
                 journal: &journal,
                 random: Random(random.next()),
             };
-            let (witness, submitted) = (&witness, &submitted);
-            scope.spawn(move || {
+            let witness = &witness;
+            submitters.push(scope.spawn(move || {
                 let mine: Vec<(String, Value)> = (number..jobs)
                     .step_by(SUBMITTERS)
                     .map(|i| (format!("r{i}"), request(&mut submitter.random, witness)))
@@ -338,9 +346,9 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
                 for some in mine.chunks(at_once) {
                     submitter.submit(some.to_vec());
                 }
-                submitted.fetch_add(1, Ordering::Relaxed);
-            });
+            }));
         }
+        let all_done = || submitters.iter().all(ScopedJoinHandle::is_finished);
         while begun.elapsed() < STORM {
             servers.iter_mut().for_each(Server::up);
             pollers.iter_mut().for_each(Keeper::tend);
@@ -353,14 +361,13 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
                     *faults.entry(kind).or_default() += 1;
                 }
             }
-            let done = submitted.load(Ordering::Relaxed) == SUBMITTERS;
-            if done && cards(&head, "queue").is_empty() {
+            if all_done() && cards(&head, "queue").is_empty() {
                 break;
             }
             thread::sleep(Duration::from_millis(10 + random.below(80)));
         }
         // The submitters still need a server.
-        while submitted.load(Ordering::Relaxed) < SUBMITTERS {
+        while !all_done() {
             servers.iter_mut().for_each(Server::up);
             pollers.iter_mut().for_each(Keeper::tend);
             assert!(begun.elapsed() < STORM + CALM, "submitting does not come to an end");

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::batches::{self, Fate};
+use super::batches::{self, Released};
 use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::numbers;
@@ -174,14 +174,10 @@ impl<'r> Cards<'r> {
         };
         let card = read(claim)?;
         let job = card.job();
-        if let Some(batch) = card.accepted.batch {
-            return match batches::fate(self, batch, &card)? {
-                Fate::Committed => Ok(card),
-                Fate::Pending => Err(gone()),
-                Fate::Abandoned => {
-                    files::remove(claim)?;
-                    Err(gone())
-                }
+        if card.accepted.batch.is_some() {
+            return match batches::release(self, claim)? {
+                Released::Committed(card) => Ok(*card),
+                Released::Pending | Released::Gone => Err(gone()),
             };
         }
         self.publish_prepared(job)?;
