@@ -170,8 +170,11 @@ impl Driver for Http {
                 results.push(Some(self.run_with_files(&run)));
             }
         }
-        let mut answers =
-            if plain.is_empty() { Vec::new() } else { self.run_many(plain)? }.into_iter();
+        let count = plain.len();
+        let many = if count == 0 { Ok(Vec::new()) } else { self.run_many(plain) };
+        // What went wrong with this request says nothing of the jobs that went alone.
+        let answers = many.unwrap_or_else(|error| vec![Err(error); count]);
+        let mut answers = answers.into_iter();
         results
             .into_iter()
             .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))

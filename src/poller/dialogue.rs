@@ -13,6 +13,10 @@ use crate::model::card::{Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 
+/// An attempt is sent so often before its node is asked about it the next time: a node that takes
+/// no jobs and answers all other questions would be sent it without a pause.
+const SENDS_AT_ONCE: u32 = 2;
+
 impl Engine<'_> {
     /// Sends placed cards to their nodes.
     pub(super) fn send(&mut self, cards: &[Card]) -> Result<()> {
@@ -78,6 +82,9 @@ impl Engine<'_> {
                 // It may have been accepted: ask the same node again, never another.
                 Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
                     self.down(node, &error)?;
+                    if let Some(known) = self.known_mut(&id) {
+                        known.failed_sends += 1;
+                    }
                     ask.push(id);
                 }
                 Kind::Unprocessable | Kind::Gone => {
@@ -122,7 +129,10 @@ impl Engine<'_> {
         let mut lost = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
             let unknown_after = self.root.settings.unknown_after;
-            let Some(known) = self.known_mut(&id) else { continue };
+            let Some(known) = self.known_mut(&id) else {
+                reports.extend(self.given_up(node, id, answer)?);
+                continue;
+            };
             let dispute = known.disputed.take();
             match answer {
                 Answer::Known(status) => {
@@ -136,7 +146,8 @@ impl Engine<'_> {
                 }
                 Answer::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
-                    None => again.push(id),
+                    None if known.failed_sends < SENDS_AT_ONCE => again.push(id),
+                    None => {} // when it is asked about the next time
                 },
                 Answer::Unknown if known.state == State::Stopping => {
                     known.kill_sent = false; // a kill of an unknown job forbids its start
@@ -160,8 +171,31 @@ impl Engine<'_> {
             }
         }
         self.refuse(refused)?;
-        self.lose(lost, &format!("node {node} does not know it any more"))?;
+        self.lose(node, lost.clone(), &format!("node {node} does not know it any more"))?;
+        for id in lost {
+            self.fence(node, id);
+        }
         Ok(reports)
+    }
+
+    /// A node's word on an attempt that was given up: one that has not ended is killed, and one
+    /// that never came is forbidden to start, should it still be under way.
+    fn given_up(&mut self, node: &str, id: String, answer: Answer) -> Result<Option<RunStatus>> {
+        if !self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
+            return Ok(None); // has just ended
+        }
+        match answer {
+            Answer::Known(status) => return Ok(Some(status.of(&id))),
+            Answer::Unknown => self.fence(node, id),
+            Answer::Cancelled => self.settle(&[id])?,
+        }
+        Ok(None)
+    }
+
+    /// Kills an attempt that was given up, or forbids its start.
+    pub(super) fn fence(&mut self, node: &str, id: String) {
+        let by = "the head, which had given it up".to_string();
+        self.order(node, Order::Kill { id, grace: None, by });
     }
 
     pub(super) fn killed(
@@ -172,6 +206,8 @@ impl Engine<'_> {
     ) -> Option<RunStatus> {
         self.answered();
         match status {
+            // Of an attempt that was given up nothing but its end is news: it is being killed.
+            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => None,
             Ok(status) => Some(status.of(id)),
             Err(error) => {
                 if let Some(known) = self.known_mut(id) {
@@ -194,7 +230,14 @@ impl Engine<'_> {
     }
 
     pub(super) fn resync(&mut self, node: &str) {
-        let ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        let mut ids = Vec::new();
+        for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
+            known.failed_sends = 0;
+            ids.push(known.id.clone());
+        }
+        if let Some(record) = self.nodes.get(node) {
+            ids.extend(record.given_up.iter().cloned());
+        }
         let stopping: Vec<u64> = self
             .index
             .on(node)

@@ -184,7 +184,10 @@ impl<'r> Engine<'r> {
                 }
                 Wake::End => self.ending = true,
                 Wake::Up { node, resources } => self.up(&node, resources)?,
-                Wake::Down { node, error } => self.down(&node, &error)?,
+                Wake::Down { node, error } => {
+                    self.down(&node, &error)?;
+                    self.give_up_unreachable()?;
+                }
                 Wake::Feed { node, events } => {
                     self.heard(&node)?;
                     self.paces.note(&node, &events);

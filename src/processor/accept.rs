@@ -58,7 +58,14 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
                 (new, prepared)
             })
             .collect();
-        let held = runs.lock()?;
+        let held = match runs.lock() {
+            Ok(held) => held,
+            // Those before have names already, and may run: the error is that of these alone.
+            Err(error) => {
+                results.extend(prepared.into_iter().map(|_| Err(error.clone())));
+                continue;
+            }
+        };
         for (new, prepared) in prepared {
             let entered = prepared.and_then(|prepared| runs.enter(&held, &new.id, prepared));
             results.push(entered.and_then(|entered| match entered {
