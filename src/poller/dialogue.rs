@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::link::Order;
 use crate::attempts;
@@ -13,9 +13,12 @@ use crate::model::card::{Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 
-/// An attempt is sent so often before its node is asked about it the next time: a node that takes
-/// no jobs and answers all other questions would be sent it without a pause.
+/// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
+/// and answers all other questions would be sent it over and over.
 const SENDS_AT_ONCE: u32 = 2;
+
+/// The first of those pauses; each is twice as long as the one before, up to a minute.
+const SEND_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine<'_> {
     /// Sends placed cards to their nodes.
@@ -77,13 +80,22 @@ impl Engine<'_> {
         let mut refused = Vec::new();
         let mut ask = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
-            let Err(error) = result else { continue };
+            let Err(error) = result else {
+                if let Some(known) = self.known_mut(&id) {
+                    (known.failed_sends, known.send_at) = (0, None);
+                }
+                continue;
+            };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
                 Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
                     self.down(node, &error)?;
                     if let Some(known) = self.known_mut(&id) {
                         known.failed_sends += 1;
+                        let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
+                        let pause = SEND_PAUSE * (1 << doublings);
+                        known.send_at =
+                            (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
                     }
                     ask.push(id);
                 }
@@ -117,7 +129,10 @@ impl Engine<'_> {
     ) -> Result<Vec<RunStatus>> {
         self.answered();
         let answers = match answers {
-            Ok(answers) => answers,
+            Ok(answers) => {
+                self.heard(node)?; // whatever went wrong before
+                answers
+            }
             Err(error) => {
                 self.down(node, &error)?;
                 return Ok(Vec::new());
@@ -146,7 +161,7 @@ impl Engine<'_> {
                 }
                 Answer::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
-                    None if known.failed_sends < SENDS_AT_ONCE => again.push(id),
+                    None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
                     None => {} // when it is asked about the next time
                 },
                 Answer::Unknown if known.state == State::Stopping => {
@@ -230,11 +245,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn resync(&mut self, node: &str) {
-        let mut ids = Vec::new();
-        for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
-            known.failed_sends = 0;
-            ids.push(known.id.clone());
-        }
+        let mut ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
         if let Some(record) = self.nodes.get(node) {
             ids.extend(record.given_up.iter().cloned());
         }

@@ -16,6 +16,8 @@ pub enum Act {
     Lose,
     /// It arrives, its reply does not.
     LoseReply,
+    /// It arrives, and nothing comes back, not even an end.
+    SwallowReply,
     /// It arrives twice; the second reply is passed on.
     Twice,
     /// It is kept, to be delivered by [`Proxy::deliver_held`]; no reply.
@@ -134,16 +136,24 @@ impl Proxy {
         reply
     }
 
-    fn serve(&self, mut client: TcpStream) {
-        if self.state.lock().unwrap().down {
-            return;
+    fn serve(&self, client: TcpStream) {
+        // Clones of it are kept, to be cut.
+        if self.pass(&client).is_some() {
+            let _ = client.shutdown(Shutdown::Both);
         }
-        let Some(request) = read_request(&mut client) else { return };
+    }
+
+    /// `None`: it was reset, and must not be ended otherwise.
+    fn pass(&self, mut client: &TcpStream) -> Option<()> {
+        if self.state.lock().unwrap().down {
+            return Some(());
+        }
+        let Some(request) = read_request(client) else { return Some(()) };
         let line = first_line(&request);
         let act = {
             let mut state = self.state.lock().unwrap();
             if state.down {
-                return;
+                return Some(());
             }
             state.live.extend(client.try_clone());
             state.seen.push(request.clone());
@@ -158,11 +168,16 @@ impl Proxy {
             act
         };
         let reply = match act {
-            None => self.ask(&request, Some(&client)),
-            Some(Act::Lose) => return,
+            None => self.ask(&request, Some(client)),
+            Some(Act::Lose) => return Some(()),
             Some(Act::LoseReply) => {
                 self.ask(&request, None);
-                return;
+                return Some(());
+            }
+            Some(Act::SwallowReply) => {
+                self.ask(&request, None);
+                thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
+                return Some(());
             }
             Some(Act::Twice) => {
                 self.ask(&request, None);
@@ -171,25 +186,27 @@ impl Proxy {
             Some(Act::Hold) => {
                 self.state.lock().unwrap().held.push(request);
                 thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
-                return;
+                return Some(());
             }
             Some(Act::Cut(bytes)) => {
                 self.ask(&request[..bytes.min(request.len())], None);
-                return;
+                return Some(());
             }
             Some(Act::CutReply(bytes)) => {
                 let mut reply = self.ask(&request, None);
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
-                reset(&client);
-                return;
+                self.state.lock().unwrap().live.clear(); // the last one resets it
+                reset(client);
+                return None;
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
-                self.ask(&request, Some(&client))
+                self.ask(&request, Some(client))
             }
         };
         let _ = client.write_all(&reply);
+        Some(())
     }
 }
 
@@ -198,7 +215,7 @@ fn first_line(request: &[u8]) -> String {
     String::from_utf8_lossy(&request[..end]).into_owned()
 }
 
-fn read_request(client: &mut TcpStream) -> Option<Vec<u8>> {
+fn read_request(mut client: &TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let mut piece = [0u8; 8192];
     loop {
