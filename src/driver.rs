@@ -67,9 +67,6 @@ pub trait Driver: Send {
     /// Kills a job: SIGTERM, then after `grace` SIGKILL. One that has not come yet never starts.
     fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus>;
 
-    /// Ids of the jobs that wait or run there.
-    fn active(&self) -> Result<Vec<String>>;
-
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 

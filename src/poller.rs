@@ -49,8 +49,6 @@ pub enum Wake {
         node: String,
         /// What it gives to jobs.
         resources: Resources,
-        /// Ids of the jobs that wait or run there, of other heads too.
-        active: Vec<String>,
     },
     /// A node does not answer.
     Down {

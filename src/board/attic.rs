@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::batches::{self, Released};
 use super::cards::Cards;
 use super::files;
 use super::root::Root;
@@ -94,19 +95,38 @@ pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime) -> Result<us
 }
 
 /// Removes what writers that died left in `tmp/`. A prepared card with a claim is no litter: the
-/// poller publishes it.
+/// poller publishes it, unless it is of a batch that was abandoned.
 pub fn remove_litter(root: &Root, now: SystemTime) -> Result<usize> {
-    let dir = Cards::new(root).path("tmp");
+    let cards = Cards::new(root);
+    let dir = cards.path("tmp");
     let mut removed = 0;
     for name in files::names(&dir)? {
         let path = dir.join(name);
-        let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
-        if meta.is_file() && meta.nlink() == 1 && is_older(&path, LITTER, now)? {
+        let Some(meta) = files::gone_is_fine(fs::symlink_metadata(&path)).at(&path)? else {
+            continue;
+        };
+        if !meta.is_file() || !is_older(&path, LITTER, now)? {
+            continue;
+        }
+        if meta.nlink() == 1 || was_abandoned(&cards, &path)? {
             files::remove(&path)?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Whether this is a prepared card of a batch that was abandoned; then its claim is removed.
+fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
+    let bytes = files::read(path)?.unwrap_or_default();
+    let Some(accepted) = Card::parse(&bytes).ok().map(|card| card.accepted) else {
+        return Ok(false);
+    };
+    if accepted.batch.is_none() {
+        return Ok(false);
+    }
+    let claim = cards.claim_path(&accepted.by, &accepted.request_id);
+    Ok(matches!(batches::release(cards, &claim)?, Released::Gone))
 }
 
 /// Removes lists of children whose parent is not on the board any more.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cards::Cards;
 use super::files::{self, SyncSet};
@@ -125,16 +125,12 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
         let prepared = cards.prepared(accepted.job);
         let claim = cards.claim_path(who, &accepted.request_id);
         let claimed = files::create(&prepared, &files::json_line(accepted)?)
-            .and_then(|_| files::link_new(&prepared, &claim));
+            .and_then(|_| claim_one(cards, &prepared, &claim));
         match claimed {
-            Ok(true) => claims.push(claim),
-            Ok(false) => {
+            Ok(None) => claims.push(claim),
+            Ok(Some(card)) => {
                 undo(&claims, &all[..=index])?;
-                let card = files::read(&claim)?.and_then(|bytes| Card::parse(&bytes).ok());
-                return match card {
-                    Some(card) => Ok(Claims::Taken(Box::new(card))),
-                    None => Err(Error::new(Kind::Unavailable, "try again")),
-                };
+                return Ok(Claims::Taken(card));
             }
             Err(error) => {
                 undo(&claims, &all[..=index])?;
@@ -143,6 +139,57 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
         }
     }
     Ok(Claims::All(claims))
+}
+
+/// Links a prepared card under its request id. Returns the card that has it already, unless that
+/// belongs to a batch whose submitter died before the commit: its claims mean nothing.
+pub(super) fn claim_one(cards: &Cards, prepared: &Path, claim: &Path) -> Result<Option<Box<Card>>> {
+    for _ in 0..2 {
+        if files::link_new(prepared, claim)? {
+            return Ok(None);
+        }
+        let card = files::read(claim)?.and_then(|bytes| Card::parse(&bytes).ok());
+        match card {
+            Some(card) if card.accepted.batch.is_none() => return Ok(Some(card.into())),
+            _ => match release(cards, claim)? {
+                Released::Gone => {}
+                Released::Pending => break,
+                Released::Committed(card) => return Ok(Some(card)),
+            },
+        }
+    }
+    Err(Error::new(
+        Kind::Unavailable,
+        "the same request id is being submitted by another process; try again",
+    ))
+}
+
+/// What became of a claim that belongs to a batch.
+pub(super) enum Released {
+    /// There is no claim (any more): its batch was abandoned.
+    Gone,
+    /// Its submitter is at work.
+    Pending,
+    /// Its batch was accepted.
+    Committed(Box<Card>),
+}
+
+/// Removes the claim of a request id by a batch that was abandoned. Decided under the board's
+/// lock: nobody else removes it meanwhile and makes another, and no card is on the move.
+pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
+    let _lock = cards.lock()?;
+    let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
+    let card = Card::parse(&bytes)
+        .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
+    let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
+    Ok(match fate(cards, range, &card)? {
+        Fate::Committed => Released::Committed(card.into()),
+        Fate::Pending => Released::Pending,
+        Fate::Abandoned => {
+            files::remove(claim)?;
+            Released::Gone
+        }
+    })
 }
 
 /// First and last numbers of the batches that lie in the queue.
@@ -157,7 +204,7 @@ pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
 }
 
 /// What became of a batch that claimed request ids.
-pub(super) enum Fate {
+enum Fate {
     /// It was accepted.
     Committed,
     /// Its submitter is at work.
@@ -166,8 +213,9 @@ pub(super) enum Fate {
     Abandoned,
 }
 
-/// The fate of the batch to which a card belongs that has claimed a request id.
-pub(super) fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
+/// The fate of the batch to which a card belongs that has claimed a request id. The caller holds
+/// the board's lock.
+fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
     // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
     let prepared = cards.path("tmp").join(name(range.0, range.1));
     if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::batches::{self, Fate};
+use super::batches::{self, Released};
 use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::numbers;
@@ -122,12 +122,8 @@ impl<'r> Cards<'r> {
         }
         if let Some(who) = who {
             let claim = self.claim_path(who, &accepted.request_id);
-            let mut claimed = files::link_new(&prepared, &claim);
-            if matches!(claimed, Ok(false)) && self.drop_abandoned(&claim).unwrap_or(false) {
-                claimed = files::link_new(&prepared, &claim);
-            }
-            match claimed {
-                Ok(true) => sync.dir(&self.path("requests")),
+            match batches::claim_one(self, &prepared, &claim) {
+                Ok(None) => sync.dir(&self.path("requests")),
                 taken => {
                     files::remove(&prepared)?;
                     taken?;
@@ -194,10 +190,10 @@ impl<'r> Cards<'r> {
         };
         let card = read(claim)?;
         let job = card.job();
-        if let Some(batch) = card.accepted.batch {
-            return match batches::fate(self, batch, &card)? {
-                Fate::Committed => Ok(card),
-                Fate::Pending | Fate::Abandoned => Err(gone()),
+        if card.accepted.batch.is_some() {
+            return match batches::release(self, claim)? {
+                Released::Committed(card) => Ok(*card),
+                Released::Pending | Released::Gone => Err(gone()),
             };
         }
         self.publish_prepared(job)?;
@@ -224,30 +220,6 @@ impl<'r> Cards<'r> {
             Some(_) => self.finish_claim(&claim).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Frees a request id that a batch has claimed whose submitter died before the commit. Under
-    /// the lock, so that nobody can claim it anew between the look and the removal.
-    fn drop_abandoned(&self, claim: &std::path::Path) -> Result<bool> {
-        let _lock = self.lock()?;
-        let bytes = files::read(claim)?.unwrap_or_default();
-        let Ok(card) = Card::parse(&bytes) else { return Ok(false) };
-        let Some(batch) = card.accepted.batch else { return Ok(false) };
-        let abandoned = matches!(batches::fate(self, batch, &card)?, Fate::Abandoned);
-        if abandoned {
-            files::remove(claim)?;
-        }
-        Ok(abandoned)
-    }
-
-    /// Frees those of these request ids that abandoned batches have claimed; returns how many.
-    pub fn free_abandoned(&self, all: &[Accepted], who: &str) -> Result<usize> {
-        let mut freed = 0;
-        for accepted in all {
-            let claim = self.claim_path(who, &accepted.request_id);
-            freed += usize::from(self.drop_abandoned(&claim)?);
-        }
-        Ok(freed)
     }
 
     /// Publishes cards that a submitter prepared and claimed a request id for, and then died.

@@ -17,9 +17,6 @@ use crate::settings::Settings;
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
 
-/// Most jobs that are listed as waiting or running.
-const MOST_ACTIVE: usize = 100_000;
-
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
 
@@ -179,8 +176,11 @@ impl Driver for Http {
                 results.push(Some(self.run_with_files(&run)));
             }
         }
-        let mut answers =
-            if plain.is_empty() { Vec::new() } else { self.run_many(plain)? }.into_iter();
+        let count = plain.len();
+        let many = if count == 0 { Ok(Vec::new()) } else { self.run_many(plain) };
+        // What went wrong with this request says nothing of the jobs that went alone.
+        let answers = many.unwrap_or_else(|error| vec![Err(error); count]);
+        let mut answers = answers.into_iter();
         results
             .into_iter()
             .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
@@ -213,12 +213,6 @@ impl Driver for Http {
         let grace =
             grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
         self.json(self.post(&format!("jobs/{id}/kill?by={by}{grace}"), "application/json", b"")?)
-    }
-
-    fn active(&self) -> Result<Vec<String>> {
-        let mut ids = self.lines(&format!("jobs?state=queued&limit={MOST_ACTIVE}"))?;
-        ids.extend(self.lines(&format!("jobs?state=running&limit={MOST_ACTIVE}"))?);
-        Ok(ids)
     }
 
     fn list(&self) -> Result<Vec<String>> {

@@ -9,9 +9,8 @@ use crate::board::feed::{self, FeedPage};
 use crate::board::root::Root;
 use crate::error::{Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::outcome::RunStatus;
 use crate::processor;
-use crate::processor::list::Filter;
 
 /// See the module.
 pub struct Local {
@@ -57,16 +56,6 @@ impl Driver for Local {
 
     fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
         processor::kill::kill(&self.root, id, grace, by)
-    }
-
-    fn active(&self) -> Result<Vec<String>> {
-        let mut ids = Vec::new();
-        for state in [RunState::Queued, RunState::Running] {
-            let filter = Filter { state: Some(state), ..Filter::default() };
-            let found = processor::list::list(&self.root, &filter)?;
-            ids.extend(found.into_iter().filter_map(|status| status.id));
-        }
-        Ok(ids)
     }
 
     fn list(&self) -> Result<Vec<String>> {

@@ -66,6 +66,10 @@ pub struct Node {
     /// When it last answered, to about a minute; kept by the poller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
+    /// Attempts that the head gave up and that may still run there, or come there late: asked
+    /// about, and killed, when it answers again; kept by the poller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<String>,
 }
 
 fn http() -> DriverKind {
@@ -92,6 +96,7 @@ impl Node {
             since: None,
             reason: None,
             last_seen: None,
+            given_up: Vec::new(),
         }
     }
 

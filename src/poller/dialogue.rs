@@ -3,16 +3,22 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::link::Order;
 use crate::attempts;
-use crate::board::numbers;
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
-use crate::model::card::{Attempt, Card, State};
+use crate::model::card::{Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
+
+/// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
+/// and answers all other questions would be sent it over and over.
+const SENDS_AT_ONCE: u32 = 2;
+
+/// The first of those pauses; each is twice as long as the one before, up to a minute.
+const SEND_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine<'_> {
     /// Sends placed cards to their nodes.
@@ -55,28 +61,6 @@ impl Engine<'_> {
         self.order(&node, Order::Kill { id, grace, by });
     }
 
-    /// Kills those of these jobs of a node that the head has given up, say because the node was
-    /// away too long: it cannot have been told then.
-    pub(super) fn kill_given_up(&mut self, node: &str, active: &[String]) -> Result<()> {
-        let cluster = numbers::cluster(self.root)?;
-        let parsed = active.iter().filter_map(|id| NodejobId::parse(id));
-        for id in parsed.filter(|id| id.cluster == cluster) {
-            let name = id.to_string();
-            if self.index.on_node(id.job).is_some_and(|known| known.id == name) {
-                continue;
-            }
-            let Ok(card) = self.cards.find(id.job) else { continue };
-            let ended = |a: &Attempt| a.nodejob == name && a.ended_at.is_some();
-            if !card.attempts.iter().any(ended) {
-                continue;
-            }
-            self.say(&format!("{name}: given up before, still on {node}: killed"));
-            let by = card.stopping_by.unwrap_or_else(|| "the head, which had given it up".into());
-            self.order(node, Order::Kill { id: name, grace: card.spec.grace, by });
-        }
-        Ok(())
-    }
-
     pub(super) fn answered(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
@@ -96,11 +80,23 @@ impl Engine<'_> {
         let mut refused = Vec::new();
         let mut ask = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
-            let Err(error) = result else { continue };
+            let Err(error) = result else {
+                if let Some(known) = self.known_mut(&id) {
+                    (known.failed_sends, known.send_at) = (0, None);
+                }
+                continue;
+            };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
                 Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
                     self.down(node, &error)?;
+                    if let Some(known) = self.known_mut(&id) {
+                        known.failed_sends += 1;
+                        let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
+                        let pause = SEND_PAUSE * (1 << doublings);
+                        known.send_at =
+                            (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
+                    }
                     ask.push(id);
                 }
                 Kind::Unprocessable | Kind::Gone => {
@@ -133,7 +129,10 @@ impl Engine<'_> {
     ) -> Result<Vec<RunStatus>> {
         self.answered();
         let answers = match answers {
-            Ok(answers) => answers,
+            Ok(answers) => {
+                self.heard(node)?; // whatever went wrong before
+                answers
+            }
             Err(error) => {
                 self.down(node, &error)?;
                 return Ok(Vec::new());
@@ -145,7 +144,10 @@ impl Engine<'_> {
         let mut lost = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
             let unknown_after = self.root.settings.unknown_after;
-            let Some(known) = self.known_mut(&id) else { continue };
+            let Some(known) = self.known_mut(&id) else {
+                reports.extend(self.given_up(node, id, answer)?);
+                continue;
+            };
             let dispute = known.disputed.take();
             match answer {
                 Answer::Known(status) => {
@@ -159,7 +161,8 @@ impl Engine<'_> {
                 }
                 Answer::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
-                    None => again.push(id),
+                    None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
+                    None => {} // when it is asked about the next time
                 },
                 Answer::Unknown if known.state == State::Stopping => {
                     known.kill_sent = false; // a kill of an unknown job forbids its start
@@ -183,8 +186,31 @@ impl Engine<'_> {
             }
         }
         self.refuse(refused)?;
-        self.lose(lost, &format!("node {node} does not know it any more"))?;
+        self.lose(node, lost.clone(), &format!("node {node} does not know it any more"))?;
+        for id in lost {
+            self.fence(node, id);
+        }
         Ok(reports)
+    }
+
+    /// A node's word on an attempt that was given up: one that has not ended is killed, and one
+    /// that never came is forbidden to start, should it still be under way.
+    fn given_up(&mut self, node: &str, id: String, answer: Answer) -> Result<Option<RunStatus>> {
+        if !self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
+            return Ok(None); // has just ended
+        }
+        match answer {
+            Answer::Known(status) => return Ok(Some(status.of(&id))),
+            Answer::Unknown => self.fence(node, id),
+            Answer::Cancelled => self.settle(&[id])?,
+        }
+        Ok(None)
+    }
+
+    /// Kills an attempt that was given up, or forbids its start.
+    pub(super) fn fence(&mut self, node: &str, id: String) {
+        let by = "the head, which had given it up".to_string();
+        self.order(node, Order::Kill { id, grace: None, by });
     }
 
     pub(super) fn killed(
@@ -195,6 +221,8 @@ impl Engine<'_> {
     ) -> Option<RunStatus> {
         self.answered();
         match status {
+            // Of an attempt that was given up nothing but its end is news: it is being killed.
+            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => None,
             Ok(status) => Some(status.of(id)),
             Err(error) => {
                 if let Some(known) = self.known_mut(id) {
@@ -217,7 +245,10 @@ impl Engine<'_> {
     }
 
     pub(super) fn resync(&mut self, node: &str) {
-        let ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        let mut ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        if let Some(record) = self.nodes.get(node) {
+            ids.extend(record.given_up.iter().cloned());
+        }
         let stopping: Vec<u64> = self
             .index
             .on(node)

@@ -191,11 +191,11 @@ impl<'r> Engine<'r> {
                     self.scan()?;
                 }
                 Wake::End => self.ending = true,
-                Wake::Up { node, resources, active } => {
-                    self.up(&node, resources)?;
-                    self.kill_given_up(&node, &active)?;
+                Wake::Up { node, resources } => self.up(&node, resources)?,
+                Wake::Down { node, error } => {
+                    self.down(&node, &error)?;
+                    self.give_up_unreachable()?;
                 }
-                Wake::Down { node, error } => self.down(&node, &error)?,
                 Wake::Feed { node, events } => {
                     self.heard(&node)?;
                     self.paces.note(&node, &events);

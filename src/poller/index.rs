@@ -2,7 +2,7 @@
 //! those that a node has. A copy, made from the cards and thrown away with the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::card::{Card, Column, State};
 use crate::model::resources::Resources;
@@ -27,6 +27,10 @@ pub struct OnNode {
     pub kill_sent: bool,
     /// Why the node would not have it, where it said 422: it may have it under another body.
     pub disputed: Option<String>,
+    /// How often in a row nobody knows whether sending it arrived.
+    pub failed_sends: u32,
+    /// Not to be sent again before.
+    pub send_at: Option<Instant>,
     /// Since when its node says that it does not know it.
     pub unknown_since: Option<SystemTime>,
 }
@@ -95,6 +99,8 @@ impl Index {
             stopping_by: card.stopping_by.clone(),
             kill_sent: before.as_ref().is_some_and(|known| known.kill_sent),
             disputed: before.as_ref().and_then(|known| known.disputed.clone()),
+            failed_sends: before.as_ref().map_or(0, |known| known.failed_sends),
+            send_at: before.as_ref().and_then(|known| known.send_at),
             unknown_since: before.and_then(|known| known.unknown_since),
         };
         self.on_node.insert(card.job(), known);

@@ -211,9 +211,8 @@ impl Follower {
             // the engine learns by asking for every job it has there.
             let page = self.line.ask(|driver| driver.feed(None, Duration::ZERO))?;
             let Info { resources } = self.line.ask(|driver| driver.info())?;
-            let active = self.line.ask(|driver| driver.active())?;
             *cursor = Some(page.cursor);
-            return Ok(Wake::Up { node, resources, active });
+            return Ok(Wake::Up { node, resources });
         }
         let page = self.line.ask(|driver| driver.feed(cursor.as_deref(), FEED_WAIT))?;
         *cursor = Some(page.cursor);

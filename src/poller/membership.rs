@@ -109,13 +109,32 @@ impl Engine<'_> {
     pub(super) fn give_up_unreachable(&mut self) -> Result<()> {
         let now = SystemTime::now();
         let lost_after = self.root.settings.lost_after;
-        let mut ids = Vec::new();
+        let mut given_up = Vec::new();
         for node in self.nodes.values().filter(|n| n.state == NodeState::Disconnected) {
+            // What an earlier poller found counts only once this one has found it, too.
+            if !self.seen.contains_key(&node.name) {
+                continue;
+            }
             let since = node.since.as_deref().and_then(clock::parse_rfc3339).unwrap_or(now);
             if now.duration_since(since).unwrap_or_default() >= lost_after {
-                ids.extend(self.index.on(&node.name).map(|(_, known)| known.id.clone()));
+                let ids = self.index.on(&node.name).map(|(_, known)| known.id.clone()).collect();
+                given_up.push((node.name.clone(), ids));
             }
         }
-        self.lose(ids, "abandoned (node unreachable)")
+        for (node, ids) in given_up {
+            self.lose(&node, ids, "abandoned (node unreachable)")?;
+        }
+        Ok(())
+    }
+
+    /// These attempts have ended, or will never start: nothing is left to be asked of their nodes.
+    pub(super) fn settle(&mut self, ids: &[String]) -> Result<()> {
+        let has = |node: &&Node| node.given_up.iter().any(|id| ids.contains(id));
+        let names: Vec<String> =
+            self.nodes.values().filter(has).map(|node| node.name.clone()).collect();
+        for node in names {
+            self.observe(&node, |record| record.given_up.retain(|id| !ids.contains(id)))?;
+        }
+        Ok(())
     }
 }

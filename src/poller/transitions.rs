@@ -17,7 +17,7 @@ use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
-use crate::model::outcome::{Cause, Outcome, RunStatus};
+use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
@@ -39,6 +39,11 @@ impl Engine<'_> {
         for batch in batches {
             self.show_reports(&batch);
             let from: BTreeMap<String, String> = self.origins(&batch);
+            let ended: Vec<String> = batch
+                .iter()
+                .filter(|report| report.state == RunState::Stopped)
+                .filter_map(|report| report.id.clone())
+                .collect();
             let applied = attempts::record(self.root, batch)?;
             for card in &applied.cards {
                 self.tell_end(card);
@@ -57,9 +62,13 @@ impl Engine<'_> {
                 self.order(node, Order::Acknowledge(ids));
             }
             for id in applied.stale {
-                let node = from.get(&id).cloned().unwrap_or_default();
-                self.kill_given_up(&node, &[id])?;
+                let Some(node) = from.get(&id) else { continue };
+                if self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
+                    self.say(&format!("{id}: given up before, still runs on {node}: killed"));
+                    self.fence(node, id);
+                }
             }
+            self.settle(&ended)?;
             if !applied.cards.is_empty() {
                 self.step.after(self.root)?;
             }
@@ -250,8 +259,17 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Ends attempts of which nobody knows what became.
-    pub(super) fn lose(&mut self, ids: Vec<String>, why: &str) -> Result<()> {
+    /// Ends attempts of a node of which nobody knows what became. That they are to be asked about
+    /// when it answers is durable before.
+    pub(super) fn lose(&mut self, node: &str, ids: Vec<String>, why: &str) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.observe(node, |record| {
+            let fresh: Vec<&String> =
+                ids.iter().filter(|id| !record.given_up.contains(id)).collect();
+            record.given_up.extend(fresh.into_iter().cloned());
+        })?;
         let mut plans: Vec<Plan> = Vec::new();
         for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
             let why = why.to_string();

@@ -61,11 +61,15 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             .collect();
         let held = match runs.lock() {
             Ok(held) => held,
+            // Those before have names already, and may run: the error is that of these alone.
             Err(error) => {
-                for prepared in prepared.iter().filter_map(|(_, prepared)| prepared.as_ref().ok()) {
-                    runs.discard(prepared);
+                for (_, prepared) in prepared {
+                    if let Ok(prepared) = &prepared {
+                        runs.discard(prepared);
+                    }
+                    results.push(Err(error.clone()));
                 }
-                return Err(error);
+                continue;
             }
         };
         for (new, prepared) in prepared {

@@ -78,6 +78,7 @@ pub fn update(call: &Call) -> Result<Response> {
         }
     }
     let mut node = checked(Value::Object(merged))?;
+    node.given_up = old.given_up;
     if node.driver == old.driver && node.uri == old.uri {
         // What the poller knows of it still holds.
         let resources = if node.fixed || old.fixed { node.resources } else { old.resources };
@@ -164,6 +165,7 @@ fn registered(node: &Node) -> Map<String, Value> {
         since: None,
         reason: None,
         last_seen: None,
+        given_up: Vec::new(),
         ..node.clone()
     };
     let mut map = match serde_json::to_value(bare) {

@@ -111,11 +111,7 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     }
     let cards = Cards::new(root);
     let claimant = (chosen > 0).then_some(who.name.as_str());
-    let mut taken = batches::submit(&cards, &all, claimant)?.is_some();
-    if taken && cards.free_abandoned(&all, &who.name)? > 0 {
-        taken = batches::submit(&cards, &all, claimant)?.is_some(); // nobody has the numbers yet
-    }
-    if !taken {
+    if batches::submit(&cards, &all, claimant)?.is_none() {
         return Ok((all, true));
     }
     let mut earlier = Vec::with_capacity(all.len());

@@ -1,0 +1,185 @@
+//! What fault tests need beside a root: a web server that can be killed and comes back on its
+//! port, requests that may fail, random numbers that can be repeated, a look at processes.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    /// From the variable `CORKBOARD_SEED`, else from the clock. Printed, to be repeated.
+    pub fn seeded() -> Random {
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = std::env::var("CORKBOARD_SEED")
+            .map_or(clock.as_nanos() as u64 & 0xffff_ffff, |text| text.parse().unwrap());
+        println!("CORKBOARD_SEED={seed}");
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Less than `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        all.get(self.below(all.len() as u64) as usize)
+    }
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `busybox httpd` of a root, always on the same port.
+pub struct Server {
+    root: PathBuf,
+    pub port: u16,
+    env: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn start(root: &Path) -> Server {
+        let mut server =
+            Server { root: root.into(), port: free_port(), env: Vec::new(), child: None };
+        server.up();
+        server
+    }
+
+    /// What programs that it starts from now on are to have in their environment.
+    pub fn restart_with(&mut self, name: &str, value: &str) {
+        self.env.push((name.into(), value.into()));
+        self.down();
+        self.up();
+    }
+
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(|child| child.id() as i32)
+    }
+
+    /// Starts it unless it lives, and waits until it accepts connections.
+    pub fn up(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+                let child = Command::new("busybox")
+                    .args(["httpd", "-f", "-p", &format!("127.0.0.1:{}", self.port), "-h"])
+                    .arg(self.root.join("www"))
+                    .env_clear()
+                    .env("CORKBOARD_ROOT", &self.root)
+                    .envs(self.env.iter().map(|(name, value)| (name, value)))
+                    .stdin(Stdio::null())
+                    .stderr(log(&self.root, "httpd.log"))
+                    .spawn()
+                    .expect("busybox is needed");
+                self.child = Some(child);
+            }
+            if connect(self.port).is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "httpd does not come up on {}", self.port);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn down(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+/// A file of a root, beside its state, that output is appended to.
+pub fn log(root: &Path, name: &str) -> Stdio {
+    fs::File::options().create(true).append(true).open(root.join(name)).unwrap().into()
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(
+        &SocketAddr::from(([127, 0, 0, 1], port)),
+        Duration::from_secs(2),
+    )?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// One request; `None` if there was no whole answer.
+pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = connect(port).ok()?;
+    let request = format!(
+        "{method} /cgi-bin{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let code = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((code, body.to_string()))
+}
+
+/// A process of a root, by what `/proc` says of it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub pid: i32,
+    pub words: Vec<String>,
+    pub cgi: bool,
+}
+
+/// Processes that have one of these roots in their environment.
+pub fn processes(roots: &[PathBuf]) -> Vec<Seen> {
+    let marks: Vec<String> =
+        roots.iter().map(|root| format!("CORKBOARD_ROOT={}", root.display())).collect();
+    let entries = fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(|pid| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let has = |mark: &str| environ.split(|b| *b == 0).any(|var| var == mark.as_bytes());
+            if !marks.iter().any(|mark| has(mark)) {
+                return None;
+            }
+            let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words);
+            let words = words.split('\0').filter(|w| !w.is_empty()).map(String::from).collect();
+            Some(Seen { pid, words, cgi: has("GATEWAY_INTERFACE=CGI/1.1") })
+        })
+        .collect()
+}
+
+/// SIGKILL to a process of these roots; `false` if it is none (any more).
+pub fn kill_hard(pid: i32, roots: &[PathBuf]) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let ours = roots.iter().any(|root| {
+        let mark = format!("CORKBOARD_ROOT={}", root.display());
+        environ.split(|b| *b == 0).any(|var| var == mark.as_bytes())
+    });
+    ours && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+}
