@@ -303,6 +303,10 @@ fn nothing_that_was_acknowledged_is_lost() {
         (acked, told) = (journal.acked, t);
         counts.submitted += journal.counts.submitted;
         disk.back();
+        let waited: Vec<String> = names(&root.path("state/processor/queue"))
+            .into_iter()
+            .filter(|id| root.exists(&format!("state/processor/job/{id}")))
+            .collect();
         root.env[0].1 = format!("boot-{}", round + 1);
         let mut journal = Journal::new(&root);
         journal.witness = witness.clone();
@@ -315,6 +319,9 @@ fn nothing_that_was_acknowledged_is_lost() {
         release_held(&root);
         world.journal.settle();
         world.listen();
+        for id in waited {
+            assert_ne!(root.node_status(&id)["cause"], "lost", "{id} had not been claimed");
+        }
         for name in ["scheduler", "processor"] {
             let found = Act::cmd(&root, name, &["check"], "").run();
             if !found.body.is_empty() {

@@ -343,7 +343,7 @@ impl Counts {
     /// Prints the counts, and insists on what is promised.
     pub fn report(&self, what: &str, begun: Instant) {
         println!(
-            "{what}: {} faults, {} jobs submitted, {} lost, {} run twice, {:.1} s",
+            "{what}: {} faults, {} submissions, {} jobs lost, {} run twice, {:.1} s",
             self.faults,
             self.submitted,
             self.lost,
