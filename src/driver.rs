@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::board::vault;
 use crate::cgi::body::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
@@ -98,8 +97,7 @@ pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
             let uri = node.uri.as_deref().ok_or_else(|| {
                 Error::new(Kind::Internal, format!("node {} has no uri", node.name))
             })?;
-            let token = vault::node_token(root, &node.name)?;
-            Ok(Box::new(http::Http::new(&node.name, uri, token, &root.settings)?))
+            Ok(Box::new(http::Http::new(root, &node.name, uri)?))
         }
     }
 }

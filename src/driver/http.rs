@@ -9,10 +9,11 @@ use ureq::http::Response;
 
 use super::{Answer, Driver, Info, Run};
 use crate::board::feed::FeedPage;
+use crate::board::root::Root;
+use crate::board::vault;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
-use crate::settings::Settings;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
@@ -24,14 +25,14 @@ const LARGEST_ANSWER: u64 = 64 << 20;
 pub struct Http {
     node: String,
     base: String,
-    token: Option<String>,
+    root: Root,
     agent: Agent,
     patience: Duration,
 }
 
 impl Http {
     /// A node at a URI: `http://host:port`, or the URL under which its programs lie.
-    pub fn new(node: &str, uri: &str, token: Option<String>, settings: &Settings) -> Result<Http> {
+    pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
         let uri = uri.trim_end_matches('/');
         let host = uri.strip_prefix("http://").unwrap_or(uri);
@@ -41,19 +42,25 @@ impl Http {
             .max_redirects(0)
             // Never a proxy: HTTP_PROXY in a CGI environment is set by the client ("httpoxy").
             .proxy(None)
-            .timeout_connect(Some(settings.connect_timeout))
+            .timeout_connect(Some(root.settings.connect_timeout))
             .build()
             .into();
-        Ok(Http { node: node.to_string(), base, token, agent, patience: settings.request_timeout })
+        let patience = root.settings.request_timeout;
+        Ok(Http { node: node.to_string(), base, root: root.clone(), agent, patience })
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}/processor/{path}", self.base)
     }
 
+    /// What is presented to the node, read for every request: it may have been replaced.
+    fn token(&self) -> Result<Option<String>> {
+        vault::node_token(&self.root, &self.node)
+    }
+
     fn get(&self, path: &str, patience: Duration) -> Result<Response<ureq::Body>> {
         let request = self.agent.get(self.url(path));
-        let request = match &self.token {
+        let request = match self.token()? {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
             None => request,
         };
@@ -63,7 +70,7 @@ impl Http {
 
     fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Response<ureq::Body>> {
         let request = self.agent.post(self.url(path)).header("Content-Type", content_type);
-        let request = match &self.token {
+        let request = match self.token()? {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
             None => request,
         };

@@ -426,9 +426,10 @@ impl Card {
             .collect()
     }
 
-    /// How often in a row nodes refused it, up to now.
+    /// How often in a row nodes refused it before the current attempt.
     pub fn refusals_in_a_row(&self) -> u32 {
-        self.attempts.iter().rev().take_while(|a| a.refused.is_some()).count() as u32
+        let before = self.attempts.iter().rev().skip_while(|a| a.ended_at.is_none());
+        before.take_while(|a| a.refused.is_some()).count() as u32
     }
 
     /// What follows from the end of the current attempt: another attempt where the request

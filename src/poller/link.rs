@@ -92,8 +92,7 @@ impl Link {
     }
 }
 
-/// A node's driver, opened when it is needed, and anew after an error: the token that is presented
-/// to the node may have changed.
+/// A node's driver, opened when it is needed, and anew after an error.
 struct Line {
     root: Root,
     node: Node,
