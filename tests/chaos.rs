@@ -377,14 +377,15 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
         }
     });
     let stormed = begun.elapsed();
-    servers.iter_mut().for_each(Server::up);
     common::wait_for(CALM, || {
+        servers.iter_mut().for_each(Server::up); // the last kill may take effect only now
         pollers.iter_mut().for_each(Keeper::tend);
         let left: Vec<u64> =
             ["queue", "running"].iter().flat_map(|c| cards(&head, c)).map(|(job, _)| job).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("jobs {left:?} have not ended")) }
     });
     pollers.iter_mut().for_each(Keeper::end);
+    println!("pollers ended after {:.0} s", begun.elapsed().as_secs_f64());
 
     let text = fs::read_to_string(&witness).unwrap();
     let mut ran: HashMap<String, usize> = HashMap::new();
@@ -433,6 +434,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
         root.cmd("poller", &["--once", "-q"]).expect(0);
         check(root);
     }
+    println!("checked after {:.0} s", begun.elapsed().as_secs_f64());
     let before = [snapshot(&head), snapshot(&node)];
     for root in [&head, &node] {
         root.cmd("processor", &["sweep"]).expect(0);
@@ -447,4 +449,5 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
             .collect();
         assert!(changed.is_empty(), "a second sweep changed {changed:?}");
     }
+    println!("swept again after {:.0} s", begun.elapsed().as_secs_f64());
 }
