@@ -43,7 +43,7 @@ impl Engine<'_> {
 
     pub(super) fn order(&mut self, node: &str, order: Order) {
         if let Some(link) = self.links.get(node) {
-            if !matches!(order, Order::Acknowledge(_)) {
+            if !matches!(order, Order::Acknowledge(_) | Order::Probe) {
                 self.outstanding += 1;
             }
             link.order(order);

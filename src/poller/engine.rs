@@ -16,9 +16,10 @@ use super::notice;
 use super::step::Step;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
+use crate::model::outcome::RunStatus;
 
 use super::pace::Paces;
 
@@ -33,8 +34,14 @@ pub enum Until {
     Stopped(u64),
 }
 
-/// Pause after a round that failed.
-const AFTER_ERROR: Duration = Duration::from_millis(500);
+/// Everything is looked at again so soon after something went wrong; each time twice as late.
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often an error is told that stays the same.
+const SAME_TROUBLE_EVERY: Duration = Duration::from_secs(60);
 
 /// Longest time that [`Until::Idle`] takes.
 const ONCE_AT_MOST: Duration = Duration::from_secs(50);
@@ -54,10 +61,18 @@ pub struct Engine<'r> {
     pub(super) quiet: bool,
     /// Orders whose answers are outstanding.
     pub(super) outstanding: usize,
+    /// When each node last answered, or failed to.
     pub(super) seen: BTreeMap<String, Instant>,
+    /// Since when each node that does not answer has failed to, as seen by this process.
+    pub(super) down_since: BTreeMap<String, Instant>,
+    /// Nodes that were asked whether they are back, and have not said.
+    pub(super) probing: BTreeSet<String>,
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
+    /// What went wrong last, and when it was told.
+    pub(super) trouble: Option<(Error, Instant)>,
+    pub(super) troubled: bool,
     pub(super) ending: bool,
 }
 
@@ -79,8 +94,12 @@ impl<'r> Engine<'r> {
             quiet,
             outstanding: 0,
             seen: BTreeMap::new(),
+            down_since: BTreeMap::new(),
+            probing: BTreeSet::new(),
             scans: 0,
             settled: None,
+            trouble: None,
+            troubled: false,
             ending: false,
         }
     }
@@ -90,8 +109,9 @@ impl<'r> Engine<'r> {
         self.waker.clone()
     }
 
-    /// Works until the end that was asked for. An error of one round (a full disk, say) is told,
-    /// and the work goes on at the next scan; with [`Until::Idle`] it is returned.
+    /// Works until the end that was asked for. What goes wrong with one card, node or scan is told
+    /// and tried again later; the rest goes on. An error is returned by [`Until::Idle`] alone,
+    /// after everything that could be done.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
         if !self.once {
@@ -99,28 +119,23 @@ impl<'r> Engine<'r> {
         }
         let begin = Instant::now();
         let mut next_scan = begin;
-        let mut failed = None;
+        let mut pause = AFTER_TROUBLE;
         while !self.ending {
-            let now = Instant::now();
-            let mut wakes = Vec::new();
-            let scan = now >= next_scan;
+            let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
+            let scan = Instant::now() >= next_scan;
             if scan {
-                next_scan = now + self.root.settings.scan_every;
-            } else {
-                wakes.extend(self.next_wakes(next_scan - now));
+                next_scan = Instant::now() + self.root.settings.scan_every;
+                self.scan();
             }
-            let result = if scan { self.scan() } else { Ok(()) };
-            failed = result.and_then(|()| self.round(wakes)).err();
-            if let Some(error) = &failed {
-                if self.once {
-                    break; // cron makes the next round
-                }
-                eprintln!("poller: {}", error.message);
+            self.round(wakes);
+            if self.troubled && !self.once {
                 // What could not be recorded is still on the nodes and on the board.
-                std::thread::sleep(AFTER_ERROR);
+                self.troubled = false;
                 self.scans = 0;
-                next_scan = Instant::now();
-                self.resync_all();
+                next_scan = next_scan.min(Instant::now() + pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else if scan {
+                pause = AFTER_TROUBLE;
             }
             let done = match until {
                 Until::End => false,
@@ -140,10 +155,30 @@ impl<'r> Engine<'r> {
         for (_, link) in std::mem::take(&mut self.links) {
             link.close();
         }
-        match failed.filter(|_| self.once) {
-            Some(error) => Err(error),
+        match self.trouble.take().filter(|_| self.once && self.troubled) {
+            Some((error, _)) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// The result, or `None` for an error, which is told: one bad card, node or disk must not
+    /// keep the rest from being done. The same error is told once a minute.
+    pub(super) fn told<T>(&mut self, result: Result<T>) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        self.troubled = true;
+        let news = self.trouble.as_ref().is_none_or(|(last, at)| {
+            last.message != error.message || at.elapsed() > SAME_TROUBLE_EVERY
+        });
+        if news {
+            if !self.once {
+                eprintln!("poller: {}", error.message);
+            }
+            self.trouble = Some((error, Instant::now()));
+        }
+        None
     }
 
     /// Whether every node has said whether it is up.
@@ -176,46 +211,62 @@ impl<'r> Engine<'r> {
         }
     }
 
-    fn round(&mut self, wakes: Vec<Wake>) -> Result<()> {
+    fn round(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
         for wake in wakes {
-            match wake {
-                Wake::Card(job) => {
-                    touched.insert(job);
-                }
-                Wake::Batch => {}
-                Wake::Nodes => self.load_nodes()?,
-                Wake::Overflow => {
-                    self.scans = 0;
-                    self.scan()?;
-                }
-                Wake::End => self.ending = true,
-                Wake::Up { node, resources } => self.up(&node, resources)?,
-                Wake::Down { node, error } => {
-                    self.down(&node, &error)?;
-                    self.give_up_unreachable()?;
-                }
-                Wake::Feed { node, events } => {
-                    self.heard(&node)?;
-                    self.paces.note(&node, &events);
-                    reports.extend(events);
-                }
-                Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
-                Wake::Statuses { node, ids, answers } => {
-                    reports.extend(self.statuses(&node, ids, answers)?);
-                }
-                Wake::Killed { node, id, status } => {
-                    reports.extend(self.killed(&node, &id, status));
-                }
-            }
+            let heeded = self.heed(wake, &mut reports, &mut touched);
+            self.told(heeded);
         }
-        self.record(reports)?;
+        let recorded = self.record(reports);
+        self.told(recorded);
         for job in touched {
-            self.look(job)?;
+            let looked = self.look(job);
+            self.told(looked);
         }
         let expired = self.index.pass_time(SystemTime::now());
-        self.expire(expired)?;
-        self.place()
+        let expired = self.expire(expired);
+        self.told(expired);
+        let placed = self.place();
+        self.told(placed);
+    }
+
+    fn heed(
+        &mut self,
+        wake: Wake,
+        reports: &mut Vec<RunStatus>,
+        touched: &mut BTreeSet<u64>,
+    ) -> Result<()> {
+        match wake {
+            Wake::Card(job) => {
+                touched.insert(job);
+            }
+            Wake::Batch => {}
+            Wake::Nodes => self.load_nodes()?,
+            Wake::Overflow => {
+                self.scans = 0;
+                self.scan();
+            }
+            Wake::End => self.ending = true,
+            Wake::Up { node, resources } => self.up(&node, resources)?,
+            Wake::Down { node, error } => {
+                self.down(&node, &error)?;
+                self.give_up_unreachable()?;
+            }
+            Wake::Feed { node, events } => {
+                // Taken in whatever else goes wrong: the feed does not come back to them.
+                self.paces.note(&node, &events);
+                reports.extend(events);
+                self.heard(&node)?;
+            }
+            Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
+            Wake::Statuses { node, ids, answers } => {
+                reports.extend(self.statuses(&node, ids, answers)?);
+            }
+            Wake::Killed { node, id, status } => {
+                reports.extend(self.killed(&node, &id, status));
+            }
+        }
+        Ok(())
     }
 }

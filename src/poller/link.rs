@@ -43,6 +43,8 @@ pub enum Order {
     },
     /// These results are safe.
     Acknowledge(Vec<String>),
+    /// Say whether you are there.
+    Probe,
 }
 
 /// The line to a node. Dropped, its threads end after what they are doing.
@@ -153,6 +155,10 @@ impl Carrier {
                     let status = self.line.ask(|driver| driver.kill(&id, grace, &by));
                     Wake::Killed { node: self.line.name(), id, status }
                 }
+                Order::Probe => match self.line.ask(|driver| driver.info()) {
+                    Ok(Info { resources }) => Wake::Up { node: self.line.name(), resources },
+                    Err(error) => Wake::Down { node: self.line.name(), error },
+                },
                 Order::Acknowledge(ids) => {
                     // One that gets lost costs the node some disk for a while, no more.
                     let _ = self.line.ask(|driver| driver.acknowledge(&ids));

@@ -4,7 +4,7 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::link::Link;
+use super::link::{Link, Order};
 use crate::board::nodes;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -20,13 +20,17 @@ impl Engine<'_> {
             nodes::list(self.root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
         self.links.retain(|name, _| {
             let same = |old: &Node, new: &Node| (old.driver, &old.uri) == (new.driver, &new.uri);
-            matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new)) if same(old, new))
+            // One that was registered anew, or whose resources were forgotten, is asked again.
+            let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
+            matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new))
+                if same(old, new) && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
         for node in fresh.values() {
             self.index.rooms.update(node);
             if !self.links.contains_key(&node.name) {
                 self.seen.remove(&node.name);
+                self.probing.remove(&node.name);
                 match Link::open(self.root, node, &self.waker, self.once) {
                     Ok(link) => {
                         self.links.insert(node.name.clone(), link);
@@ -40,6 +44,8 @@ impl Engine<'_> {
     }
 
     pub(super) fn up(&mut self, node: &str, resources: Resources) -> Result<()> {
+        self.down_since.remove(node);
+        self.probing.remove(node);
         self.seen.insert(node.to_string(), Instant::now());
         self.observe(node, |node| {
             if node.state != NodeState::Connected {
@@ -61,7 +67,10 @@ impl Engine<'_> {
     }
 
     pub(super) fn down(&mut self, node: &str, error: &Error) -> Result<()> {
-        self.seen.insert(node.to_string(), Instant::now());
+        let now = Instant::now();
+        self.probing.remove(node);
+        self.seen.insert(node.to_string(), now);
+        self.down_since.entry(node.to_string()).or_insert(now);
         let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
         if known == Some((NodeState::Disconnected, Some(error.message.as_str()))) {
             return Ok(());
@@ -105,18 +114,20 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Gives up the jobs of nodes that did not answer for `lost_after`.
+    /// Gives up the jobs of nodes that did not answer for `lost_after`: by what this process has
+    /// seen itself, so that neither a clock that jumps nor a head that was away loses a job. A
+    /// round for cron is over too soon for that, and goes by the record once it has failed, too.
     pub(super) fn give_up_unreachable(&mut self) -> Result<()> {
-        let now = SystemTime::now();
         let lost_after = self.root.settings.lost_after;
-        let mut given_up = Vec::new();
+        let recorded = |node: &Node| {
+            let since = node.since.as_deref().and_then(clock::parse_rfc3339)?;
+            SystemTime::now().duration_since(since).ok()
+        };
+        let mut given_up: Vec<(String, Vec<String>)> = Vec::new();
         for node in self.nodes.values().filter(|n| n.state == NodeState::Disconnected) {
-            // What an earlier poller found counts only once this one has found it, too.
-            if !self.seen.contains_key(&node.name) {
-                continue;
-            }
-            let since = node.since.as_deref().and_then(clock::parse_rfc3339).unwrap_or(now);
-            if now.duration_since(since).unwrap_or_default() >= lost_after {
+            let Some(since) = self.down_since.get(&node.name) else { continue };
+            let down = if self.once { recorded(node) } else { Some(since.elapsed()) };
+            if down.is_some_and(|down| down >= lost_after) {
                 let ids = self.index.on(&node.name).map(|(_, known)| known.id.clone()).collect();
                 given_up.push((node.name.clone(), ids));
             }
@@ -125,6 +136,18 @@ impl Engine<'_> {
             self.lose(&node, ids, "abandoned (node unreachable)")?;
         }
         Ok(())
+    }
+
+    /// Asks nodes that do not answer whether they are back: the request for the feed may hang on a
+    /// connection that is dead, longer than the node was away. One such question at a time.
+    pub(super) fn probe_disconnected(&mut self) {
+        let down = self.nodes.values().filter(|n| n.state == NodeState::Disconnected);
+        let names: Vec<String> = down.map(|n| n.name.clone()).collect();
+        for name in names {
+            if self.probing.insert(name.clone()) {
+                self.order(&name, Order::Probe);
+            }
+        }
     }
 
     /// These attempts have ended, or will never start: nothing is left to be asked of their nodes.

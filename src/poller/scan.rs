@@ -17,26 +17,41 @@ const SCANS_PER_RESYNC: u32 = 6;
 
 impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
-    pub(super) fn scan(&mut self) -> Result<()> {
-        let restored = batches::recover(&self.cards)? + self.cards.recover_prepared()?;
-        if restored > 0 {
+    pub(super) fn scan(&mut self) {
+        let restored =
+            batches::recover(&self.cards).and_then(|n| Ok(n + self.cards.recover_prepared()?));
+        if let Some(restored @ 1..) = self.told(restored) {
             self.say(&format!("recovered {restored} submitted jobs"));
         }
-        self.load_nodes()?;
+        let loaded = self.load_nodes();
+        self.told(loaded);
+        let looked = self.look_at_all();
+        self.told(looked);
+        let swept = processor::sweep::sweep(self.root);
+        self.told(swept);
+        self.scans += 1;
+        if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
+            self.resync_all();
+        }
+        self.probe_disconnected();
+        let given_up = self.give_up_unreachable();
+        self.told(given_up);
+    }
+
+    fn look_at_all(&mut self) -> Result<()> {
         let full = self.scans == 0;
         if full && !self.cards.numbers(Column::Running)?.is_empty() {
             // What a poller that died has stamped may not be durable; nodes are told of it now.
             self.cards.sync_all()?;
         }
         for job in self.changed_jobs(full)? {
-            self.look(job)?;
+            let looked = self.look(job);
+            self.told(looked);
         }
-        processor::sweep::sweep(self.root)?;
-        self.scans += 1;
-        if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
-            self.resync_all();
+        if full {
+            self.resync_all(); // after trouble: what nodes said may not have been recorded
         }
-        self.give_up_unreachable()
+        Ok(())
     }
 
     /// Jobs that came to the queue or to the running cards, or left them, without our knowing;

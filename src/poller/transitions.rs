@@ -157,7 +157,11 @@ impl Engine<'_> {
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
                         self.index.remove(*job);
                     }
-                    Err(e) => return Err(e),
+                    Err(e) => {
+                        // Looked at again with everything else; the others go on.
+                        self.index.remove(*job);
+                        self.told::<()>(Err(e));
+                    }
                 }
             }
             drop(lock);
