@@ -15,7 +15,7 @@ use crate::{Bench, Result};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs in HyperQueue's Python; prints seconds.
-const HYPERQUEUE: &str = include_str!("hyperqueue.py");
+const HYPERQUEUE: &str = include_str!("local_cluster.py");
 
 /// Holds a queue back until there is a file `go`.
 const HOLD: &str = "while [ ! -e go ]; do sleep 0.01; done";
@@ -29,13 +29,21 @@ struct Peer {
     note: String,
     measure: Measure,
     rounds: Vec<(f64, f64)>,
+    failed: Option<String>,
 }
 
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let count = bench.size(10_000, 200);
     let mut peers: Vec<Peer> = Vec::new();
     let mut add = |name, count, note: &str, measure: Measure| {
-        peers.push(Peer { name, count, note: note.into(), measure, rounds: Vec::new() });
+        peers.push(Peer {
+            name,
+            count,
+            note: note.into(),
+            measure,
+            rounds: Vec::new(),
+            failed: None,
+        });
     };
     add(
         "GNU parallel",
@@ -74,12 +82,20 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             fs::create_dir_all(&dir)?;
             let _removed = Removed(dir.clone());
             settle(&dir)?;
-            let rate =
-                (peer.measure)(&dir, peer.count).map_err(|e| format!("{}: {e}", peer.name))?;
-            peer.rounds.push((ours, rate));
+            if peer.failed.is_some() {
+                continue;
+            }
+            match (peer.measure)(&dir, peer.count) {
+                Ok(rate) => peer.rounds.push((ours, rate)),
+                Err(error) => peer.failed = Some(error.to_string()),
+            }
         }
     }
     for peer in peers {
+        if let Some(error) = peer.failed {
+            table.failed("peers", &format!("{}: {error}", peer.name));
+            continue;
+        }
         let what = format!("{count} jobs by {} ({} jobs)", peer.name, peer.count);
         let limit = Limit::AtLeast(1.0, 2.0);
         table.ratio("peers", what, "jobs/s", &peer.rounds, Some(limit), peer.note);
@@ -162,7 +178,7 @@ fn nq(dir: &Path, count: usize) -> Result<f64> {
 }
 
 fn hyperqueue(python: &Path, dir: &Path, count: usize) -> Result<f64> {
-    let script = dir.join("hyperqueue.py");
+    let script = dir.join("local_cluster.py");
     fs::write(&script, HYPERQUEUE)?;
     let answer = dir.join("seconds");
     let mut child = Guarded::start(
