@@ -50,7 +50,7 @@ pub fn on_disk(bench: &Bench, table: &mut Table) -> Result<()> {
 pub fn growth(bench: &Bench, table: &mut Table) -> Result<()> {
     for count in [100, 1000, bench.size(10_000, 2000)] {
         let mut rounds = Vec::new();
-        for _ in 0..bench.rounds {
+        for _ in 0..bench.rounds.min(3) {
             let rate = ours(bench, &bench.disk, count)?;
             rounds.push((rate, xargs(&bench.disk, count)?));
         }
