@@ -17,22 +17,35 @@ use crate::model::node::Node;
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 use crate::model::request::NODE_FIELDS;
 
-/// The line that places a card on a node: its next attempt.
-pub fn place(root: &Root, card: &Card, node: &Node) -> Result<What> {
+/// The line that places a card of this cluster on a node: its next attempt.
+pub fn place(cluster: &str, card: &Card, node: &Node) -> What {
     let attempt = card.attempts.last().map_or(1, |last| last.attempt + 1);
-    let id = NodejobId { cluster: numbers::cluster(root)?, job: card.job(), attempt };
-    Ok(What::Placed {
+    let id = NodejobId { cluster: cluster.to_string(), job: card.job(), attempt };
+    What::Placed {
         attempt,
         node: node.name.clone(),
         nodejob: id.to_string(),
         driver: node.driver,
         uri: node.uri.clone(),
-    })
+    }
+}
+
+/// What the requests of one round have in common.
+pub struct Common {
+    secret: Vec<u8>,
+    url: Option<String>,
+}
+
+impl Common {
+    /// Reads it.
+    pub fn read(root: &Root) -> Result<Common> {
+        Ok(Common { secret: vault::attempt_secret(root)?, url: root.advertised()? })
+    }
 }
 
 /// What the node of a card's attempt is sent. The same at every repeat, unless the address at
 /// which this head can be reached has changed.
-pub fn run(root: &Root, card: &Card, attempt: &Attempt) -> Result<Run> {
+pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Result<Run> {
     let mut request: Map<String, Value> = card
         .accepted
         .request
@@ -50,10 +63,10 @@ pub fn run(root: &Root, card: &Card, attempt: &Attempt) -> Result<Run> {
     let mut set = |name: &str, value: String| environment.insert(name.into(), value.into());
     set("CORKBOARD_JOB", card.job().to_string());
     if let Some(id) = NodejobId::parse(&attempt.nodejob) {
-        set("CORKBOARD_TOKEN", auth::attempt_key(&vault::attempt_secret(root)?, &id)?);
+        set("CORKBOARD_TOKEN", auth::attempt_key(&common.secret, &id)?);
     }
-    if let Some(url) = root.advertised()? {
-        set("CORKBOARD_URL", url);
+    if let Some(url) = &common.url {
+        set("CORKBOARD_URL", url.clone());
     }
     request.insert("environment".into(), Value::Object(environment));
     request.insert("request_id".into(), attempt.nodejob.clone().into());

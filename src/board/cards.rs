@@ -322,6 +322,12 @@ impl<'r> Cards<'r> {
         Ok(bytes.and_then(|bytes| Card::parse(&bytes).ok()))
     }
 
+    /// The length of a card's story if it lies in this column; see [`Card::length`].
+    pub fn length_in(&self, column: Column, job: u64) -> Result<Option<u64>> {
+        let path = self.card_path(column, job);
+        Ok(files::gone_is_fine(fs::metadata(&path)).at(&path)?.map(|meta| meta.len()))
+    }
+
     /// Changes a card under the board's lock: reads it, lets `decide` say what happens (an error
     /// changes nothing), appends that in one write, and moves the card to its column. Nothing is
     /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
@@ -359,6 +365,7 @@ impl<'r> Cards<'r> {
         if stamped {
             story.append(&events)?;
             let (file, path) = story.into_file();
+            card.length = file.metadata().at(&path)?.len();
             sync.file(file, path);
         }
         // Stamped is changed: the card is moved by whoever touches it next.

@@ -240,6 +240,9 @@ pub struct Attempt {
 pub struct Card {
     /// The first line.
     pub accepted: Accepted,
+    /// Bytes of its story when it was read, or when a line was last appended. Stories only grow:
+    /// one that has this length still says the same.
+    pub length: u64,
     /// The later lines that could be read, in order.
     pub events: Vec<Event>,
     /// What the request means.
@@ -279,6 +282,7 @@ impl Card {
             state: if spec.held { State::Held } else { State::Queued },
             priority: spec.priority,
             accepted,
+            length: bytes.len() as u64,
             events: Vec::new(),
             spec,
             attempts: Vec::new(),

@@ -23,6 +23,10 @@ const SEND_PAUSE: Duration = Duration::from_millis(500);
 impl Engine<'_> {
     /// Sends placed cards to their nodes.
     pub(super) fn send(&mut self, cards: &[Card]) -> Result<()> {
+        if cards.is_empty() {
+            return Ok(());
+        }
+        let common = attempts::Common::read(self.root)?;
         let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
         for card in cards.iter().filter(|card| card.state == State::Placed) {
             let Some(attempt) = card.with_node() else { continue };
@@ -32,7 +36,7 @@ impl Engine<'_> {
                 attempt.node,
                 attempt.nodejob
             ));
-            let run = attempts::run(self.root, card, attempt)?;
+            let run = attempts::run(self.root, &common, card, attempt)?;
             orders.entry(attempt.node.clone()).or_default().push(run);
         }
         for (node, runs) in orders {

@@ -59,6 +59,10 @@ pub struct Engine<'r> {
     pub(super) step: Step,
     pub(super) once: bool,
     pub(super) quiet: bool,
+    /// Results that are safe here and whose nodes do not know it yet.
+    pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
+    /// When they are to be told at the latest.
+    pub(super) acknowledge_at: Option<Instant>,
     /// Orders whose answers are outstanding.
     pub(super) outstanding: usize,
     /// When each node last answered, or failed to.
@@ -92,6 +96,8 @@ impl<'r> Engine<'r> {
             step,
             once: false,
             quiet,
+            unacknowledged: BTreeMap::new(),
+            acknowledge_at: None,
             outstanding: 0,
             seen: BTreeMap::new(),
             down_since: BTreeMap::new(),
@@ -152,6 +158,7 @@ impl<'r> Engine<'r> {
             }
         }
         // What the nodes were to be told is told.
+        self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
             link.close();
         }
@@ -192,6 +199,8 @@ impl<'r> Engine<'r> {
             .next_time()
             .map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
         let patience = soon.map_or(patience, |soon| soon.min(patience));
+        let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let patience = due.map_or(patience, |due| due.min(patience));
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -220,6 +229,9 @@ impl<'r> Engine<'r> {
         }
         let recorded = self.record(reports);
         self.told(recorded);
+        if self.acknowledge_at.is_some_and(|at| at <= Instant::now()) {
+            self.acknowledge();
+        }
         for job in touched {
             let looked = self.look(job);
             self.told(looked);

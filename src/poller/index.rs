@@ -19,6 +19,8 @@ pub struct OnNode {
     pub resources: Resources,
     /// Placed, running or stopping.
     pub state: State,
+    /// The length of its card.
+    pub length: u64,
     /// Between SIGTERM and SIGKILL, where the job says.
     pub grace: Option<Duration>,
     /// Who killed it.
@@ -95,6 +97,7 @@ impl Index {
             id: attempt.nodejob.clone(),
             resources: card.spec.resources,
             state: card.state,
+            length: card.length,
             grace: card.spec.grace,
             stopping_by: card.stopping_by.clone(),
             kill_sent: before.as_ref().is_some_and(|known| known.kill_sent),

@@ -23,6 +23,13 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// See [`FIRST_RETRY`].
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
+/// A page of the feed with more than so many lines comes from a busy node...
+const BUSY: usize = 4;
+
+/// ...where each question costs as much as a short job: the next one waits, so that its answer
+/// has more to tell. Far shorter than the time for which jobs are sent ahead.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Stack of a link's thread: a thousand nodes are two thousand threads.
 const STACK: usize = 256 << 10;
 
@@ -184,6 +191,14 @@ impl Follower {
         let mut pause = FIRST_RETRY;
         while !self.stop.load(Ordering::Relaxed) {
             let wake = match self.step(&mut cursor) {
+                Ok(Wake::Feed { node, events }) if events.len() > BUSY => {
+                    pause = FIRST_RETRY;
+                    if self.wakes.send(Wake::Feed { node, events }).is_err() {
+                        return;
+                    }
+                    thread::sleep(GATHER);
+                    continue;
+                }
                 Ok(wake) => {
                     pause = FIRST_RETRY;
                     wake

@@ -3,15 +3,15 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
 use super::link::Order;
 use crate::attempts;
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
-use crate::board::root::Root;
-use crate::board::uploads;
+use crate::board::{numbers, uploads};
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
@@ -21,6 +21,12 @@ use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
+
+/// A node is told within this time that results are safe...
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
+
+/// ...and at once when there are so many.
+const ACKNOWLEDGED_AT_ONCE: usize = 1000;
 
 /// Longest wait before a job that nodes keep refusing is placed again.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -59,7 +65,11 @@ impl Engine<'_> {
                 }
             }
             for (node, ids) in safe {
-                self.order(node, Order::Acknowledge(ids));
+                let gathered = self.unacknowledged.entry(node.to_string()).or_default();
+                gathered.extend(ids);
+                let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
+                let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
+                self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
             }
             for id in applied.stale {
                 let Some(node) = from.get(&id) else { continue };
@@ -74,6 +84,15 @@ impl Engine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the nodes that results are safe. Nobody waits for it, and each request to a node
+    /// costs as much as a short job: they are gathered.
+    pub(super) fn acknowledge(&mut self) {
+        self.acknowledge_at = None;
+        for (node, ids) in std::mem::take(&mut self.unacknowledged) {
+            self.order(&node, Order::Acknowledge(ids));
+        }
     }
 
     /// The node of each attempt that reports are about.
@@ -195,6 +214,10 @@ impl Engine<'_> {
 
     /// Places what fits, records it, and only then tells the nodes.
     pub(super) fn place(&mut self) -> Result<()> {
+        if self.index.ready.is_empty() {
+            return Ok(());
+        }
+        let cluster: Rc<str> = numbers::cluster(self.root)?.into();
         loop {
             for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
                 self.index.rooms.set_ahead(&node, ahead);
@@ -209,8 +232,9 @@ impl Engine<'_> {
                 };
                 reserved.push((node.clone(), candidate.resources));
                 let Some(node) = self.nodes.get(&node).cloned() else { continue };
-                let root = self.root.clone();
-                plans.push((candidate.job, Box::new(move |card| place_plan(&root, card, &node))));
+                let cluster = cluster.clone();
+                plans
+                    .push((candidate.job, Box::new(move |card| place_plan(&cluster, card, &node))));
             }
             let count = plans.len();
             if count == 0 {
@@ -305,18 +329,12 @@ impl Engine<'_> {
 pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
 pub(super) type Plan = (u64, PlanFn);
 
-fn place_plan(root: &Root, card: &Card, node: &Node) -> Vec<What> {
+fn place_plan(cluster: &str, card: &Card, node: &Node) -> Vec<What> {
     let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
     if card.state != State::Queued || !due {
         return Vec::new();
     }
-    match attempts::place(root, card, node) {
-        Ok(what) => vec![what],
-        Err(error) => {
-            eprintln!("poller: job {}: {}", card.job(), error.message);
-            Vec::new()
-        }
-    }
+    vec![attempts::place(cluster, card, node)]
 }
 
 fn after(delay: Duration) -> String {

@@ -1,0 +1,3 @@
+//! A static program that does nothing: the floor of starting any.
+
+fn main() {}
