@@ -17,7 +17,7 @@ use super::capture::Capture;
 use super::child::{Child, Ends, Program};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
-use super::tree;
+use super::{sweep, tree};
 use crate::board::files::{self, Story};
 use crate::board::runs::{Stream, answer};
 use crate::board::slots;
@@ -72,14 +72,22 @@ impl Supervisor<'_> {
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;
         let before = answer(&story.read()?);
-        if let Some(known) = before.filter(|line| line.outcome().is_some()) {
-            self.ended.push(known.of(&job.id)); // killed while it waited; only to be reported
-            return Ok(());
-        }
         let mut captures = Vec::new();
-        let outcome = match kill::asked(&self.runs, &job.id)? {
-            Some(killed) => killed.outcome(),
-            None => self.run_programs(&job, &mut story, &mut captures)?,
+        let outcome = match before {
+            Some(known) if known.outcome().is_some() => {
+                self.ended.push(known.of(&job.id)); // killed while it waited; only to be reported
+                return Ok(());
+            }
+            // Its supervisor is dead, or it would hold the lock. What was started never is again,
+            // however it came to wait.
+            Some(known) => {
+                sweep::kill_remains(&job.id, &known)?;
+                Outcome::lost(sweep::DIED)
+            }
+            None => match kill::asked(&self.runs, &job.id)? {
+                Some(killed) => killed.outcome(),
+                None => self.run_programs(&job, &mut story, &mut captures)?,
+            },
         };
         let line = RunStatus::stopped(&outcome);
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
