@@ -457,6 +457,7 @@ fn jobs_are_listed_and_found_by_process() {
 fn check_finds_planted_damage() {
     let root = root();
     run(&root, json!({"command": ["true"], "request_id": "a"}));
+    until("its supervisor is done", || root.supervisors().is_empty());
     let job = |name: &str| root.path(&format!("state/processor/job/{name}"));
     fs::write(root.path("state/processor/queue/orphan"), "{}").unwrap();
     fs::hard_link(job("a/request.json"), root.path("state/processor/queue/a")).unwrap();
@@ -575,5 +576,40 @@ fn thousands_of_short_jobs() {
         let ended = feed.lines().filter(|line| line.contains("\"good\"")).count();
         if ended == 500 { Ok(()) } else { Err(ended.to_string()) }
     });
+    assert_clean(&root);
+}
+
+/// A repeated request whose process dies at any point must not make a job that runs wait again.
+#[test]
+fn a_repeat_that_dies_does_not_start_a_job_again() {
+    let root = root();
+    let (go, witness) = (root.path("go"), root.path("witness"));
+    let script = format!(
+        "echo x >> {}; until [ -e {} ]; do sleep 0.01; done",
+        witness.display(),
+        go.display()
+    );
+    let request = json!({"command": script, "request_id": "r"});
+    submit(&root, request.clone());
+    until("it runs", || root.node_status("r")["state"] == "running");
+    // What such a repeat left before it looked first: the link, of an inode of its own.
+    root.write("state/processor/queue/r", &request.to_string());
+    let found = root.cmd("processor", &["check"]).expect(1).body;
+    assert!(found.contains("queue/r: is not the request"), "{found}");
+    root.cmd("processor", &["check", "--repair"]);
+    assert!(!root.exists("state/processor/queue/r"));
+    // And with the right inode: whoever claims it waits for its supervisor, and finds an end.
+    fs::hard_link(
+        root.path("state/processor/job/r/request.json"),
+        root.path("state/processor/queue/r"),
+    )
+    .unwrap();
+    assert!(root.cmd("processor", &["check"]).expect(1).body.contains("waits, but was started"));
+    root.cmd("processor", &["sweep"]).expect(0);
+    until("it is claimed", || !root.exists("state/processor/queue/r"));
+    fs::write(&go, "").unwrap();
+    assert_eq!(root.ended("r")["status"], "good");
+    until("nobody has it", || root.supervisors().is_empty());
+    assert_eq!(root.read("witness"), "x\n");
     assert_clean(&root);
 }

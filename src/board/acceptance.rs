@@ -90,10 +90,12 @@ impl Runs<'_> {
         let job = self.job_dir(id);
         let record = prepared.dir.join("request.json");
         let entered = (|| {
+            // First of all: were the link made for a job that is there and claimed, a crash before
+            // it is taken back would leave a job that waits while it runs.
+            if job.try_exists().at(&job)? {
+                return Ok(false);
+            }
             if !files::link_new(&record, &queued)? {
-                if job.exists() {
-                    return Ok(false);
-                }
                 files::remove(&queued)?;
                 files::link_new(&record, &queued)?;
             }

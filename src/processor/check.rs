@@ -77,13 +77,24 @@ fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         } else if inode(&path) != inode(&runs.request_path(&name)) {
             if findings.mend(&path, "is not the request of the job of that name") {
                 files::remove(&path)?;
-                runs.put_back(held, &name)?;
+                let claimed = slots::all(runs)?.iter().any(|slot| slot.jobs().contains(&name));
+                if !claimed && runs.last_line(&name)?.is_none() {
+                    runs.put_back(held, &name)?;
+                }
+            }
+        } else if started(runs, &name)? {
+            if findings.mend(&path, "waits, but was started") {
+                files::remove(&path)?;
             }
         } else if ended(runs, &name)? && findings.mend(&path, "waits, but has ended") {
             files::remove(&path)?;
         }
     }
     Ok(())
+}
+
+fn started(runs: &Runs, id: &str) -> Result<bool> {
+    Ok(runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running))
 }
 
 fn ended(runs: &Runs, id: &str) -> Result<bool> {

@@ -15,7 +15,7 @@ use super::child::{Child, Ends, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
-use super::{small, surroundings};
+use super::{small, surroundings, sweep};
 use crate::board::files::{self, Story};
 use crate::board::runs::{Stream, answer};
 use crate::clock;
@@ -56,17 +56,25 @@ impl Supervisor<'_> {
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;
         let before = answer(&story.read()?);
-        if let Some(known) = before.filter(|line| line.outcome().is_some()) {
-            // Killed while it waited, by somebody who may have died before the sync.
-            let (file, path) = story.into_file();
-            self.ended_sync.file(file, path);
-            self.ended.push(known.of(&job.id));
-            return Ok(());
-        }
         let mut captures = Vec::new();
-        let (outcome, begun) = match kill::asked(&self.runs, &job.id)? {
-            Some(killed) => (killed.outcome(), None),
-            None => self.run_programs(&job, &mut story, &mut captures)?,
+        let (outcome, begun) = match before {
+            Some(known) if known.outcome().is_some() => {
+                // Killed while it waited, by somebody who may have died before the sync.
+                let (file, path) = story.into_file();
+                self.ended_sync.file(file, path);
+                self.ended.push(known.of(&job.id));
+                return Ok(());
+            }
+            // Its supervisor is dead, or it would hold the lock. What was started never is again,
+            // however it came to wait.
+            Some(known) => {
+                sweep::kill_remains(&job.id, &known)?;
+                (Outcome::lost(sweep::DIED), Some(known))
+            }
+            None => match kill::asked(&self.runs, &job.id)? {
+                Some(killed) => (killed.outcome(), None),
+                None => self.run_programs(&job, &mut story, &mut captures)?,
+            },
         };
         let line = RunStatus::stopped(&outcome).begun(begun.as_ref());
         while let Err(error) = story.append(std::slice::from_ref(&line)) {

@@ -32,7 +32,8 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
 
 const REBOOTED: &str = "the machine was restarted";
-const DIED: &str = "its supervisor died";
+/// Why a job is lost whose supervisor is gone.
+pub(super) const DIED: &str = "its supervisor died";
 
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -114,9 +115,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
             lines.push(line.of(id));
             continue;
         }
-        if let (Some(pid), Some(ticks)) = (line.pid, line.ticks) {
-            kill_remains(id, pid, ticks)?;
-        }
+        kill_remains(id, &line)?;
         lines.push(lose(runs, id, DIED, &mut sync)?);
         swept.lost += 1;
     }
@@ -138,7 +137,9 @@ fn lose(runs: &Runs, id: &str, why: &str, sync: &mut SyncSet) -> Result<RunStatu
     Ok(line.of(id))
 }
 
-fn kill_remains(id: &str, pid: i32, ticks: u64) -> Result<()> {
+/// Kills what is left of a job whose supervisor died, by the line that was stamped at its start.
+pub(super) fn kill_remains(id: &str, line: &RunStatus) -> Result<()> {
+    let (Some(pid), Some(ticks)) = (line.pid, line.ticks) else { return Ok(()) };
     let deadline = Instant::now() + UNTIL_KILLED;
     loop {
         let remains = tree::remains(id, pid, ticks);
