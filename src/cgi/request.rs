@@ -103,7 +103,7 @@ impl Request {
         query: Vec<(String, String)>,
         body: Body,
     ) -> Request {
-        Request { method, path: alias(path), query, body, command: true, head: false }
+        Request { method, path, query, body, command: true, head: false }
     }
 
     /// A query parameter; the last one where it is repeated.
@@ -161,18 +161,7 @@ fn segments(path: &str) -> Result<Vec<String>> {
     if !segments.iter().all(sane) {
         return Err(Error::not_found("no such path"));
     }
-    Ok(alias(segments))
-}
-
-/// `/job/` is accepted wherever `/jobs/` is.
-fn alias(mut segments: Vec<String>) -> Vec<String> {
-    for segment in segments.iter_mut().take(3) {
-        if segment == "job" {
-            *segment = "jobs".into();
-            break;
-        }
-    }
-    segments
+    Ok(segments)
 }
 
 /// The pairs of a query string.
