@@ -41,7 +41,7 @@ fn registering() {
         let node = json!({"name": "n1", "uri": "http://127.0.0.1:9/", "ipv4": ["127.0.0.1"], "hostname": "n1.internal", "token": "secret-of-n1"});
         let new = |node: &Value| door.post("/scheduler/nodes/new", node);
         let answer = new(&node).expect(201);
-        assert_eq!(answer.header("Location"), Some("/scheduler/nodes/n1"));
+        assert_eq!(answer.header("Location"), Some("/cgi-bin/scheduler/nodes/n1"));
         assert!(!answer.body.contains("secret-of-n1"), "{answer:?}");
         assert!(!root.read("state/scheduler/nodes/n1.json").contains("secret-of-n1"));
         assert_eq!(root.read("state/secrets/nodes/n1"), "secret-of-n1\n");
@@ -51,6 +51,7 @@ fn registering() {
             (json!({"uri": "http://x"}), "a node needs a name"),
             (json!({"name": "../x", "uri": "http://x"}), "a node needs a name"),
             (json!({"name": "x"}), "an http node needs a uri"),
+            (json!({"name": "job", "uri": "http://x"}), "a node cannot be called job"),
             (json!({"name": "x", "uri": "https://x"}), "https is not supported"),
             (json!({"name": "x", "uri": "file:///etc"}), "uri must be like"),
             (json!({"name": "x", "uri": "http://a@b"}), "uri must be like"),
