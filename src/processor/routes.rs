@@ -132,8 +132,7 @@ fn new(call: &Call) -> Result<Response> {
         None => Response::json(&answer)?,
         Some(wait) => started_and_finished(call, id.clone(), wait),
     };
-    let location = format!("/processor/jobs/{id}");
-    Ok(response.status(code, phrase).header("Location", location).brief(id))
+    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")).brief(id))
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {

@@ -32,9 +32,8 @@ pub fn new(call: &Call) -> Result<Response> {
         request => {
             let (accepted, fresh) = submit(call.root, call.who, request, &parts.uploads)?;
             let job = accepted.job;
-            let script = crate::cgi::request::var("SCRIPT_NAME").unwrap_or("/scheduler".into());
             let response = Response::json(&answer(accepted))?
-                .header("Location", format!("{script}/jobs/{job}"))
+                .location(super::PROGRAM.name, &format!("jobs/{job}"))
                 .brief(job.to_string());
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
