@@ -130,12 +130,13 @@ impl Request {
             .transpose()
     }
 
-    /// `?wait=`: how long to wait at most, cut to [`LONGEST_WAIT`]; `None` where it was not asked.
+    /// `?wait=`: how long to wait at most; `None` where it was not asked. Over HTTP it is cut to
+    /// [`LONGEST_WAIT`]; as a command there is nobody in between who would give up.
     pub fn wait(&self) -> Result<Option<Duration>> {
         self.param("wait")
             .map(|text| {
                 clock::parse_duration(text)
-                    .map(|wait| wait.min(LONGEST_WAIT))
+                    .map(|wait| if self.command { wait } else { wait.min(LONGEST_WAIT) })
                     .ok_or_else(|| Error::bad("wait must be a number of seconds"))
             })
             .transpose()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::reason::reason;
+use super::rounds::Rounds;
 use crate::attempts;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -147,7 +148,14 @@ pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let card = match call.request.wait()? {
         None => Cards::new(call.root).find(job)?,
-        Some(wait) => wait_for_end(call.root, job, Instant::now() + wait)?,
+        Some(wait) => {
+            let rounds = Rounds::for_request(call.root, call.request, job)?;
+            let card = wait_for_end(call.root, job, Instant::now() + wait)?;
+            if card.state == State::Stopped {
+                rounds.map(Rounds::finish);
+            }
+            card
+        }
     };
     Response::json(&status_fields(call.root, &card)?)
 }
