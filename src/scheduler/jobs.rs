@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids;
 use crate::model::outcome::{Outcome, RunStatus};
+use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
@@ -135,7 +136,11 @@ pub fn record(call: &Call) -> Result<Response> {
     }
     map.extend(status_fields(call.root, &card)?);
     map.insert("priority".into(), card.priority.into());
-    map.insert("request".into(), Value::Object(card.accepted.request.clone()));
+    let mut request = card.accepted.request.clone();
+    if !call.who.sees_values() {
+        hide_values(&mut request);
+    }
+    map.insert("request".into(), Value::Object(request));
     map.insert("attempts".into(), json!(card.attempts));
     map.insert("events".into(), json!(card.events));
     map.insert("children".into(), json!(cards.children(card.job())?));
