@@ -375,3 +375,35 @@ fn nodemgr_as_a_command() {
     root.cmd("nodemgr", &["jobs", "run", "node=none", "-d", request]).expect(1);
     root.check();
 }
+
+#[test]
+fn a_follow_outlasts_a_silent_node() {
+    let (there, httpd, token) = host("");
+    let root = open_root("");
+    register(
+        &root,
+        &json!({"name": "other", "uri": httpd.url().replace("/cgi-bin", ""), "token": token}),
+    );
+    drain_localhost(&root);
+    let go = there.path("go");
+    let script = format!("echo one; until [ -e {} ]; do sleep 0.02; done; echo two", go.display());
+    let job = root.submit(&json!({"command": script}));
+    let poller = root.poller();
+    root.reaches(job, "running");
+    std::thread::scope(|scope| {
+        let words = ["jobs", &job.to_string(), "log", "follow=1"].map(String::from);
+        let root = &root;
+        let follow = scope.spawn(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            root.cmd("scheduler", &words)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let port = httpd.port;
+        httpd.cut();
+        there.write("go", "");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let _httpd = there.httpd_on(port);
+        assert_eq!(follow.join().unwrap().expect(0).body, "one\ntwo\n");
+    });
+    drop(poller);
+}

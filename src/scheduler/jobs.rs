@@ -156,8 +156,8 @@ pub fn status(call: &Call) -> Result<Response> {
         Some(wait) => {
             let rounds = Rounds::for_request(call.root, call.request, job)?;
             let card = wait_for_end(call.root, job, Instant::now() + wait)?;
-            if card.state == State::Stopped {
-                rounds.map(Rounds::finish);
+            if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
+                rounds.finish();
             }
             card
         }

@@ -49,8 +49,9 @@ pub fn log(call: &Call) -> Result<Response> {
         return Ok(Response::stream(
             "text/plain; charset=utf-8",
             Box::new(move |out| {
-                if follow(&root, job, first, query, deadline, out)? {
-                    rounds.map(Rounds::finish);
+                let ended = follow(&root, job, first, query, deadline, out)?;
+                if let Some(rounds) = rounds.filter(|_| ended) {
+                    rounds.finish();
                 }
                 Ok(())
             }),
