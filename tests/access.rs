@@ -212,6 +212,8 @@ fn roles() {
     ];
     root.cgi("GET", "/scheduler/jobs", &far, b"").expect(200);
     root.cmd("scheduler", &["tokens", "new", "role=king"]).expect(1);
+    let long = format!("name={}", "n".repeat(65));
+    root.cmd("scheduler", &["tokens", "new", "role=user", &long]).expect(1);
     root.check();
 }
 
