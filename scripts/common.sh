@@ -46,10 +46,13 @@ daemon_pid() {
 
 # Starts a daemon: daemon_start NAME COMMAND... It has its own session, an empty environment, no
 # descriptor of ours or of our caller (a lock or a pipe kept open would make others wait for
-# ever), and is on record before its program starts.
+# ever), and is on record before its program starts. The lock of its starter is kept until then:
+# should that be killed, the next up still finds the record. Returns when the record is there;
+# fails if the process ended before.
 daemon_start() {
-    local name=$1
+    local name=$1 child
     shift
+    rm -f "$ROOT/run/$name.pid"
     # shellcheck disable=SC2016 # the inner shell expands it
     (cd / && exec setsid env -i PATH="$DAEMON_PATH" bash -c '
         source "$1/scripts/common.sh"
@@ -62,7 +65,13 @@ daemon_start() {
             [ "$fd" -le 2 ] || exec {fd}>&-
         done
         exec env -i PATH="$DAEMON_PATH" "$@"' daemon "$ROOT" "$name" "$@") \
-        < /dev/null >> "$ROOT/run/$name.log" 2>&1 9>&- &
+        < /dev/null >> "$ROOT/run/$name.log" 2>&1 &
+    # No deadline: however slow the machine is, it will be recorded or end.
+    child=$!
+    until [ -e "$ROOT/run/$name.pid" ] || ! start_of "$child" > /dev/null; do
+        sleep 0.02
+    done
+    [ -e "$ROOT/run/$name.pid" ]
 }
 
 # Ends the daemon of this name: SIGTERM, and after the deadline SIGKILL.

@@ -8,6 +8,8 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -40,7 +42,8 @@ pub enum Rights {
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Who {
-    /// As the cards' `by` says it.
+    /// As the cards' `by` says it. Nobody else's: request ids are claimed under it, so a token's
+    /// has its id beside the name, which others may have too.
     pub name: String,
     /// What they may do.
     pub rights: Rights,
@@ -52,6 +55,15 @@ impl Who {
         match self.rights {
             Rights::Job(job) => Some(job),
             _ => None,
+        }
+    }
+
+    /// Whether they may see the values in a job's environment, where people put passwords. What
+    /// runs here, or works for this root, has no need of those of other jobs.
+    pub fn sees_values(&self) -> bool {
+        match self.rights {
+            Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
+            Rights::Role(Role::Worker) | Rights::Job(_) => false,
         }
     }
 }
@@ -128,14 +140,19 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
             "the token is not known here, or has expired or been revoked",
         )
     };
-    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
-    let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
+    let basic;
+    let token = if scheme.eq_ignore_ascii_case("bearer") {
+        rest.trim()
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        basic = basic_user(rest.trim()).ok_or_else(refused)?;
+        &basic
+    } else {
         return Err(Error::new(
             Kind::Unauthorized,
             "send a token as `Authorization: Bearer TOKEN`",
         ));
-    }
+    };
     if token.starts_with(KEY_PREFIX) {
         return check_key(root, token);
     }
@@ -148,11 +165,21 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
     let equal: bool = hash(secret).as_bytes().ct_eq(known.as_bytes()).into();
     match record {
         Some(record) if equal && !is_expired(&record) => Ok(Who {
-            name: format!("token {}", record.name.as_deref().unwrap_or(&record.id)),
+            name: match &record.name {
+                Some(name) => format!("token {name} ({})", record.id),
+                None => format!("token {}", record.id),
+            },
             rights: Rights::Role(record.role),
         }),
         _ => Err(refused()),
     }
+}
+
+/// The user name of HTTP Basic, which is the token where the server passes the header on (lighttpd
+/// does, busybox does not). The password says nothing more.
+fn basic_user(credentials: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
+    text.split_once(':').map(|(user, _)| user.to_string())
 }
 
 /// Whether a token's time is over. One whose expiry cannot be read is over.

@@ -263,5 +263,8 @@ fn start(
         "hostname": node.hostname,
         "ipv4": node.ipv4,
     });
-    Ok(Response::json(&json!({ "nodejobs": [nodejob] }))?.status(201, "Created").brief(id))
+    Ok(Response::json(&json!({ "nodejobs": [nodejob] }))?
+        .status(201, "Created")
+        .location(PROGRAM.name, &format!("{}/jobs/{id}/status", node.name))
+        .brief(id))
 }

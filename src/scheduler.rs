@@ -4,6 +4,7 @@
 //! - [`jobs`]: looking at jobs, and changing them.
 //! - [`outputs`]: their logs and files.
 //! - [`reason`]: why a job is where it is.
+//! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
 //! - [`check`]: the invariants of the board.
@@ -22,6 +23,7 @@ pub mod jobs;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
+pub mod rounds;
 pub mod submit;
 
 const LOG_QUERY: &[&str] = &["stream", "offset", "limit", "tail", "follow"];

@@ -22,6 +22,9 @@ pub const LIST: Route = Route {
     handler: list,
 };
 
+/// Longest name of a token. With its id beside it a node must still take it as the `by` of a kill.
+const LONGEST_NAME: usize = 64;
+
 /// `tokens/new`.
 pub const NEW: Route = Route {
     method: Method::Post,
@@ -88,7 +91,11 @@ fn new(call: &Call) -> Result<Response> {
             .or_else(|| SystemTime::now().checked_add(clock::parse_duration(text)?))
             .ok_or_else(|| Error::bad("expires must be a time or a duration such as 90d"))
     });
-    let (record, token) = auth::new_token(role, call.request.param("name"), expires.transpose()?)?;
+    let name = call.request.param("name");
+    if name.is_some_and(|name| name.len() > LONGEST_NAME || name.chars().any(char::is_control)) {
+        return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
+    }
+    let (record, token) = auth::new_token(role, name, expires.transpose()?)?;
     vault::add_token(call.root, &record)?;
     let answer = json!({
         "id": record.id,

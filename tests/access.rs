@@ -10,6 +10,7 @@ use std::process::Command;
 use common::head::{CONF, Door, open_root};
 use common::{SOON, TestRoot, wait_for};
 use corkboard::cgi::{Method, Need, Program};
+use serde_json::json;
 
 const PROGRAMS: [&Program; 3] =
     [&corkboard::scheduler::PROGRAM, &corkboard::processor::PROGRAM, &corkboard::nodemgr::PROGRAM];
@@ -190,14 +191,16 @@ fn roles() {
     }
     let new = ["-H", &bearer(&user), "-d", r#"{"command": ["true"]}"#];
     httpd.curl(&new, "/scheduler/jobs/new").expect(201);
-    assert_eq!(root.card(1)[0]["by"], "token user-1");
+    let id_of = |token: &str| token.split('_').nth(1).unwrap().to_string();
+    let by = format!("token user-1 ({})", id_of(&user));
+    assert_eq!(root.card(1)[0]["by"], json!(by));
     let refused = httpd.curl(
         &["-H", &bearer(&user), "-d", r#"{"name":"n","uri":"http://x"}"#],
         "/scheduler/nodes/new",
     );
     assert_eq!(
         refused.expect(403).json()["error"],
-        "token user-1 may not do that: this needs a token with the role admin"
+        json!(format!("{by} may not do that: this needs a token with the role admin"))
     );
     let lowercase = format!("authorization: bearer {worker}");
     assert_eq!(httpd.curl(&["-H", &lowercase], "/scheduler/jobs").expect(200).body, "1\n");
@@ -209,6 +212,8 @@ fn roles() {
     ];
     root.cgi("GET", "/scheduler/jobs", &far, b"").expect(200);
     root.cmd("scheduler", &["tokens", "new", "role=king"]).expect(1);
+    let long = format!("name={}", "n".repeat(65));
+    root.cmd("scheduler", &["tokens", "new", "role=user", &long]).expect(1);
     root.check();
 }
 
@@ -257,5 +262,61 @@ fn revoked_expired_and_wrong_tokens() {
     get(&good).expect(401);
     root.cmd("scheduler", &["tokens", "rm", &format!("id={id}")]).expect(1);
     root.cmd("scheduler", &["tokens", "rm", "id=../open"]).expect(2);
+    root.check();
+}
+
+#[test]
+fn a_token_as_the_user_name_of_basic() {
+    let root = TestRoot::new(CONF);
+    let good = token(&root, &["role=user"]);
+    let get = |text: &str| {
+        let encode = r#"printf %s "$1" | base64 -w0"#;
+        let said = Command::new("sh").args(["-c", encode, "sh", text]).output().unwrap();
+        let header = format!("Basic {}", String::from_utf8(said.stdout).unwrap());
+        root.cgi("GET", "/scheduler/jobs", &[("Authorization", &header)], b"").code
+    };
+    assert_eq!(get(&format!("{good}:")), 200);
+    assert_eq!(get(&format!("{good}:anything")), 200);
+    for wrong in [good.clone(), format!("x:{good}"), format!("{good}0:"), String::new()] {
+        assert_eq!(get(&wrong), 401, "{wrong}");
+    }
+    for wrong in ["Basic", "Basic ====", "Digest x"] {
+        root.cgi("GET", "/scheduler/jobs", &[("Authorization", wrong)], b"").expect(401);
+    }
+}
+
+#[test]
+fn values_and_request_ids_are_for_those_who_gave_them() {
+    let root = TestRoot::new(CONF);
+    let as_role = |role: &str| token(&root, &[&format!("role={role}"), "name=same"]);
+    let (one, two, worker) = (as_role("user"), as_role("user"), as_role("worker"));
+    let ask = |method: &str, path: &str, token: &str, body: &str| {
+        let bearer = format!("Bearer {token}");
+        root.cgi(method, path, &[("Authorization", &bearer)], body.as_bytes())
+    };
+    // Tokens of the same name do not meet in their request ids.
+    for (token, job) in [(&one, 1), (&two, 2), (&one, 1)] {
+        let request = format!(
+            r#"{{"command":"true","request_id":"r","state":"held","environment":{{"WHO":"{}"}}}}"#,
+            token.len()
+        );
+        assert_eq!(ask("POST", "/scheduler/jobs/new", token, &request).json()["job"], job);
+    }
+    let value = |token: &str| {
+        let record = ask("GET", "/scheduler/jobs/1", token, "").expect(200).json();
+        record["request"]["environment"]["WHO"].clone()
+    };
+    assert_eq!(value(&two), json!(one.len().to_string()));
+    assert_eq!(value(&worker), "…");
+    let many = r#"{"command":"true","max_retry_count":1001}"#;
+    let refused = ask("POST", "/scheduler/jobs/new", &one, many).expect(400);
+    assert!(refused.body.contains("max_retry_count must be at most 1000"), "{refused:?}");
+    let node = |request: &str| ask("POST", "/processor/jobs/new", &one, request).expect(201);
+    node(r#"{"command":"true","request_id":"n","environment":{"A":"b"}}"#);
+    for (token, value) in [(&one, "b"), (&worker, "…")] {
+        let record = ask("GET", "/processor/jobs/n", token, "").expect(200).json();
+        assert_eq!(record["request"]["environment"]["A"], value);
+    }
+    root.ended("n");
     root.check();
 }

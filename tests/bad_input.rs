@@ -291,7 +291,10 @@ fn a_wrong_setting_is_named() {
             let answer = root.cmd(name, words).expect(1);
             assert!(answer.stderr.contains(part), "{name}: {answer:?}");
         }
-        root.cgi("GET", "/scheduler/jobs", &[], b"").expect(500);
+        let answer = root.cgi("GET", "/scheduler/jobs", &[], b"").expect(500);
+        let told = "the root's corkboard.conf is wrong; see the server's log";
+        assert_eq!(answer.json()["error"], told);
+        assert!(answer.stderr.contains(part), "{answer:?}");
         assert!(!root.exists("state"));
     }
 }

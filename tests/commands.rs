@@ -23,10 +23,32 @@ fn wait_makes_the_rounds_itself() {
     let words = ["--wait", "--retries", "1", "--", "sh", "-c", "echo $CORKBOARD_NODEJOB; exit 1"];
     let done = root.cmd("scheduler", &new(&words));
     assert_eq!(done.code, 1);
+    let said: Vec<&str> = done.body.lines().collect();
+    assert_eq!(said.len(), 2, "the output of both attempts: {done:?}");
+    assert!(said[0].ends_with("-3.1") && said[1].ends_with("-3.2"), "{done:?}");
     assert_eq!(root.card(3).iter().filter(|e| e["event"] == "placed").count(), 2);
     let words = ["--wait", "--timeout", "300ms", "--grace", "1s", "--", "sleep", "100"];
     let done = root.cmd("scheduler", &new(&words));
     assert_eq!((done.code, done.stderr.as_str()), (1, "scheduler: job 4: timed out after 300ms\n"));
+    root.check();
+}
+
+#[test]
+fn commands_that_wait_make_the_rounds_too() {
+    let root = TestRoot::new(CONF);
+    let job = root.cmd("scheduler", &new(&["-q", "--", "echo", "one"])).expect(0).body;
+    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=90"]).expect(0);
+    assert_eq!(status.json()["status"], "good", "{status:?}");
+    let job = root.cmd("scheduler", &new(&["-q", "--", "echo", "two"])).expect(0).body;
+    let log = root.cmd("scheduler", &["jobs", job.trim(), "log", "follow=1"]).expect(0);
+    assert_eq!(log.body, "two\n");
+    // What does not end in time is left as it is.
+    let job = root.cmd("scheduler", &new(&["-q", "--", "sleep", "60"])).expect(0).body;
+    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=1"]).expect(0);
+    assert_eq!(status.json()["state"], "running", "{status:?}");
+    root.cmd("scheduler", &["jobs", job.trim(), "update", "kill=1"]).expect(0);
+    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=60"]).expect(0);
+    assert_eq!(status.json()["cause"], "killed", "{status:?}");
     root.check();
 }
 

@@ -41,7 +41,7 @@ fn registering() {
         let node = json!({"name": "n1", "uri": "http://127.0.0.1:9/", "ipv4": ["127.0.0.1"], "hostname": "n1.internal", "token": "secret-of-n1"});
         let new = |node: &Value| door.post("/scheduler/nodes/new", node);
         let answer = new(&node).expect(201);
-        assert_eq!(answer.header("Location"), Some("/scheduler/nodes/n1"));
+        assert_eq!(answer.header("Location"), Some("/cgi-bin/scheduler/nodes/n1"));
         assert!(!answer.body.contains("secret-of-n1"), "{answer:?}");
         assert!(!root.read("state/scheduler/nodes/n1.json").contains("secret-of-n1"));
         assert_eq!(root.read("state/secrets/nodes/n1"), "secret-of-n1\n");
@@ -51,6 +51,7 @@ fn registering() {
             (json!({"uri": "http://x"}), "a node needs a name"),
             (json!({"name": "../x", "uri": "http://x"}), "a node needs a name"),
             (json!({"name": "x"}), "an http node needs a uri"),
+            (json!({"name": "job", "uri": "http://x"}), "a node cannot be called job"),
             (json!({"name": "x", "uri": "https://x"}), "https is not supported"),
             (json!({"name": "x", "uri": "file:///etc"}), "uri must be like"),
             (json!({"name": "x", "uri": "http://a@b"}), "uri must be like"),
@@ -373,4 +374,36 @@ fn nodemgr_as_a_command() {
     root.cmd("nodemgr", &["jobs", "run", "json_data=x"]).expect(1);
     root.cmd("nodemgr", &["jobs", "run", "node=none", "-d", request]).expect(1);
     root.check();
+}
+
+#[test]
+fn a_follow_outlasts_a_silent_node() {
+    let (there, httpd, token) = host("");
+    let root = open_root("");
+    register(
+        &root,
+        &json!({"name": "other", "uri": httpd.url().replace("/cgi-bin", ""), "token": token}),
+    );
+    drain_localhost(&root);
+    let go = there.path("go");
+    let script = format!("echo one; until [ -e {} ]; do sleep 0.02; done; echo two", go.display());
+    let job = root.submit(&json!({"command": script}));
+    let poller = root.poller();
+    root.reaches(job, "running");
+    std::thread::scope(|scope| {
+        let words = ["jobs", &job.to_string(), "log", "follow=1"].map(String::from);
+        let root = &root;
+        let follow = scope.spawn(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            root.cmd("scheduler", &words)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let port = httpd.port;
+        httpd.cut();
+        there.write("go", "");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let _httpd = there.httpd_on(port);
+        assert_eq!(follow.join().unwrap().expect(0).body, "one\ntwo\n");
+    });
+    drop(poller);
 }

@@ -233,7 +233,7 @@ fn a_repeated_request_is_the_same_job() {
     let request =
         json!({"command": ["sh", "-c", "echo x >> witness"], "dir": root.dir, "request_id": "r"});
     let answer = post(request.clone()).expect(201);
-    assert_eq!(answer.header("Location"), Some("/processor/jobs/r"));
+    assert_eq!(answer.header("Location"), Some("/cgi-bin/processor/jobs/r"));
     assert_eq!(answer.json(), request);
     assert_eq!(post(request.clone()).expect(200).json(), request);
     root.ended("r");
@@ -488,7 +488,7 @@ fn through_a_web_server() {
     let answer = httpd
         .curl(&["-d", r#"{"command":["echo","hello"],"request_id":"h"}"#], "/processor/job/new")
         .expect(201);
-    assert_eq!(answer.header("Location"), Some("/processor/jobs/h"));
+    assert_eq!(answer.header("Location"), Some("/cgi-bin/processor/jobs/h"));
     let end = httpd.curl(&[], "/processor/jobs/h/status?wait=10").expect(200).json();
     assert_eq!(end["status"], "good");
     assert_eq!(httpd.curl(&[], "/processor/jobs/h/log").expect(200).body, "hello\n");

@@ -69,7 +69,6 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-#[ignore = "needs the programs: scheduler, processor, nodemgr, poller"]
 fn what_the_readme_says_works() {
     let programs = Path::new(env!("CARGO_BIN_EXE_scheduler")).parent().unwrap();
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");

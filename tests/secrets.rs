@@ -109,6 +109,9 @@ fn the_key_of_an_attempt() {
     ] {
         with(&httpd, args, &path).expect(403);
     }
+    // Its children are its own.
+    let foreign = r#"{"command": ["true"], "parent": 2}"#;
+    with(&httpd, &["-d", foreign], "/scheduler/jobs/new").expect(403);
     // Another job's key, made of this one.
     let forged = key.replace(&id, &id.replace(&format!("-{job}."), "-2."));
     httpd.curl(&["-H", &bearer(&forged)], "/scheduler/jobs").expect(401);

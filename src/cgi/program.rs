@@ -104,8 +104,20 @@ fn cgi(program: &Program) {
     }
 }
 
+/// What is wrong with the root is for its owner, in the server's log: whoever asks has not shown a
+/// token yet, and need not learn where the root is.
+fn conceal(name: &str, error: &Error) -> Error {
+    eprintln!("{name}: {}", error.message);
+    let what = if error.message.contains("corkboard.conf") {
+        "the root's corkboard.conf is wrong"
+    } else {
+        "the root cannot be used"
+    };
+    Error::new(error.kind, format!("{what}; see the server's log"))
+}
+
 fn answer(program: &Program, head: &mut bool) -> Result<Response> {
-    let root = Root::find()?;
+    let root = Root::find().map_err(|e| conceal(program.name, &e))?;
     let who = auth::from_cgi(&root)?;
     let request = match Request::from_cgi() {
         Err(e) if e.kind == Kind::MethodNotAllowed => {

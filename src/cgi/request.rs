@@ -103,7 +103,7 @@ impl Request {
         query: Vec<(String, String)>,
         body: Body,
     ) -> Request {
-        Request { method, path: alias(path), query, body, command: true, head: false }
+        Request { method, path, query, body, command: true, head: false }
     }
 
     /// A query parameter; the last one where it is repeated.
@@ -130,12 +130,13 @@ impl Request {
             .transpose()
     }
 
-    /// `?wait=`: how long to wait at most, cut to [`LONGEST_WAIT`]; `None` where it was not asked.
+    /// `?wait=`: how long to wait at most; `None` where it was not asked. Over HTTP it is cut to
+    /// [`LONGEST_WAIT`]; as a command there is nobody in between who would give up.
     pub fn wait(&self) -> Result<Option<Duration>> {
         self.param("wait")
             .map(|text| {
                 clock::parse_duration(text)
-                    .map(|wait| wait.min(LONGEST_WAIT))
+                    .map(|wait| if self.command { wait } else { wait.min(LONGEST_WAIT) })
                     .ok_or_else(|| Error::bad("wait must be a number of seconds"))
             })
             .transpose()
@@ -161,18 +162,7 @@ fn segments(path: &str) -> Result<Vec<String>> {
     if !segments.iter().all(sane) {
         return Err(Error::not_found("no such path"));
     }
-    Ok(alias(segments))
-}
-
-/// `/job/` is accepted wherever `/jobs/` is.
-fn alias(mut segments: Vec<String>) -> Vec<String> {
-    for segment in segments.iter_mut().take(3) {
-        if segment == "job" {
-            *segment = "jobs".into();
-            break;
-        }
-    }
-    segments
+    Ok(segments)
 }
 
 /// The pairs of a query string.

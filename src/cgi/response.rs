@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::json;
 
+use super::request::var;
 use crate::error::{Error, Kind, Result};
 
 /// Writes a body piece by piece; each call of the writer reaches the client at once.
@@ -87,6 +88,15 @@ impl Response {
             self.headers.push((name, value));
         }
         self
+    }
+
+    /// Where the thing that was made is: a path below this program, as the client reaches it.
+    #[must_use]
+    pub fn location(self, program: &str, path: &str) -> Response {
+        // A server may have the programs elsewhere than at our usual address.
+        let script = var("SCRIPT_NAME").filter(|script| script.starts_with('/'));
+        let script = script.unwrap_or_else(|| format!("/cgi-bin/{program}"));
+        self.header("Location", format!("{script}/{path}"))
     }
 
     /// What `-q` prints.

@@ -59,7 +59,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The values of a pattern's names if the path fits it.
+/// The values of a pattern's names if the path fits it. `job` is accepted for the word `jobs`, and
+/// only for that word: a value may well be called so.
 fn matches<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
     let mut values = Vec::new();
     let mut segments = path.iter();
@@ -67,7 +68,7 @@ fn matches<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
         let segment = segments.next()?;
         if word.starts_with(':') {
             values.push(segment.as_str());
-        } else if word != segment {
+        } else if word != segment && (word, segment.as_str()) != ("jobs", "job") {
             return None;
         }
     }
@@ -119,4 +120,21 @@ pub fn find<'a>(
         return Err(Error::bad(format!("unknown query parameter {unknown:?}; {known}")));
     }
     Ok((route, Call { root, request, who, values }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn job_is_accepted_for_the_word_jobs_alone() {
+        let fits = |pattern, path: &str| {
+            let path: Vec<String> = path.split('/').map(String::from).collect();
+            matches(pattern, &path).map_or("no".to_string(), |values| values.join(" "))
+        };
+        assert_eq!(fits("jobs/:id/status", "job/job/status"), "job");
+        assert_eq!(fits(":name/jobs/:id", "job/job/1"), "job 1");
+        assert_eq!(fits("nodes/:name", "nodes/job"), "job");
+        assert_eq!(fits("queue", "job"), "no");
+    }
 }

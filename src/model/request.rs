@@ -109,6 +109,14 @@ struct Raw {
     output: Output,
 }
 
+/// Replaces the values in a request's environment: its names can be shown to anybody who may look.
+pub fn hide_values(request: &mut Map<String, Value>) {
+    let environment = request.get_mut("environment").and_then(Value::as_object_mut);
+    for (_, value) in environment.into_iter().flatten() {
+        *value = Value::from("…");
+    }
+}
+
 /// What a request means. Durations are as given; defaults that are settings are applied by the
 /// node.
 #[derive(Debug, Clone)]

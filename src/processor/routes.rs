@@ -18,7 +18,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::LogQuery;
 use crate::model::outcome::{RunState, RunStatus};
-use crate::model::request::Spec;
+use crate::model::request::{Spec, hide_values};
 use crate::tokens;
 
 const fn get(
@@ -132,8 +132,7 @@ fn new(call: &Call) -> Result<Response> {
         None => Response::json(&answer)?,
         Some(wait) => started_and_finished(call, id.clone(), wait),
     };
-    let location = format!("/processor/jobs/{id}");
-    Ok(response.status(code, phrase).header("Location", location).brief(id))
+    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")).brief(id))
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
@@ -234,6 +233,9 @@ fn record(call: &Call) -> Result<Response> {
     let mut request = Runs::new(call.root).request(id)?;
     if let Some(token) = request.pointer_mut("/environment/CORKBOARD_TOKEN") {
         *token = json!("(not shown)");
+    }
+    if let Some(request) = request.as_object_mut().filter(|_| !call.who.sees_values()) {
+        hide_values(request);
     }
     let status = status::of(call.root, id)?;
     Response::json(&json!({"id": id, "request": request, "status": status}))

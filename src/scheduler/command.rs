@@ -2,11 +2,11 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
+use super::rounds::Rounds;
 use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
@@ -14,7 +14,6 @@ use crate::board::root::Root;
 use crate::cgi::program;
 use crate::error::{Error, Result, exit};
 use crate::model::log::LogQuery;
-use crate::poller;
 use crate::tokens;
 
 /// Lines of `scheduler --help`.
@@ -180,15 +179,10 @@ fn request(words: &ArgMatches) -> Result<Value> {
 /// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
-    let rounds = thread::spawn({
-        let root = root.clone();
-        move || poller::program::run_for(&root, job, None)
-    });
-    outputs::follow(root, job, LogQuery::default(), None, &mut io::stdout().lock())?;
-    // The rounds end when the job has; a report of theirs is of use only if they failed before.
-    if let Ok(result) = rounds.join() {
-        result?;
-    }
+    let rounds = Rounds::begin(root, job)?;
+    // From its first attempt on, even if that has failed by now.
+    outputs::follow(root, job, 0, LogQuery::default(), None, &mut io::stdout().lock())?;
+    rounds.finish();
     let card = Cards::new(root).find(job)?;
     let Some(outcome) = card.outcome else { return Ok(exit::REFUSED) };
     if let Some(reason) = &outcome.reason {

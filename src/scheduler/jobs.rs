@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::reason::reason;
+use super::rounds::Rounds;
 use crate::attempts;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids;
 use crate::model::outcome::{Outcome, RunStatus};
+use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
@@ -134,7 +136,11 @@ pub fn record(call: &Call) -> Result<Response> {
     }
     map.extend(status_fields(call.root, &card)?);
     map.insert("priority".into(), card.priority.into());
-    map.insert("request".into(), Value::Object(card.accepted.request.clone()));
+    let mut request = card.accepted.request.clone();
+    if !call.who.sees_values() {
+        hide_values(&mut request);
+    }
+    map.insert("request".into(), Value::Object(request));
     map.insert("attempts".into(), json!(card.attempts));
     map.insert("events".into(), json!(card.events));
     map.insert("children".into(), json!(cards.children(card.job())?));
@@ -147,7 +153,14 @@ pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let card = match call.request.wait()? {
         None => Cards::new(call.root).find(job)?,
-        Some(wait) => wait_for_end(call.root, job, Instant::now() + wait)?,
+        Some(wait) => {
+            let rounds = Rounds::for_request(call.root, call.request, job)?;
+            let card = wait_for_end(call.root, job, Instant::now() + wait)?;
+            if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
+                rounds.finish();
+            }
+            card
+        }
     };
     Response::json(&status_fields(call.root, &card)?)
 }

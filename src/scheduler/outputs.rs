@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::jobs::{number, wait_for_end};
+use super::rounds::Rounds;
 use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Driver};
 use crate::error::{Error, Kind, Result};
-use crate::model::card::{Card, State};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::log::LogQuery;
 
 /// Between two looks at a log that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a node that does not answer is asked for the log of an attempt that has ended.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `GET jobs/N/log`.
 pub fn log(call: &Call) -> Result<Response> {
@@ -38,10 +42,19 @@ pub fn log(call: &Call) -> Result<Response> {
         let root = call.root.clone();
         // As a command there is nobody in between who would give up.
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
-        Cards::new(&root).find(job)?;
+        let card = Cards::new(&root).find(job)?;
+        // An offset counts in the log of the attempt that is the last one now.
+        let first = card.attempts.len().saturating_sub(1);
+        let rounds = Rounds::for_request(&root, request, job)?;
         return Ok(Response::stream(
             "text/plain; charset=utf-8",
-            Box::new(move |out| follow(&root, job, query, deadline, out)),
+            Box::new(move |out| {
+                let ended = follow(&root, job, first, query, deadline, out)?;
+                if let Some(rounds) = rounds.filter(|_| ended) {
+                    rounds.finish();
+                }
+                Ok(())
+            }),
         ));
     }
     let card = Cards::new(call.root).find(job)?;
@@ -59,41 +72,90 @@ pub fn log(call: &Call) -> Result<Response> {
     }
 }
 
-/// Copies a job's log to `out` as it grows, until the job has ended (or the deadline, where there
-/// is one). Of a job that is tried again, only the attempt that was current at the start.
+/// Copies a job's log to `out` as it grows, until the job has ended (`true`), or the deadline,
+/// where there is one, or the reader has left. Begins with the attempt at this index, with what the
+/// query says; of a job that is tried again the log of each later attempt follows whole.
+///
+/// A node that does not answer is asked again: until the deadline, and for [`PATIENCE`] once
+/// nothing more can come. Then the log of an attempt that was followed by another is left out.
 pub fn follow(
     root: &Root,
     job: u64,
+    first: usize,
     mut query: LogQuery,
     deadline: Option<Instant>,
     out: &mut dyn Write,
-) -> Result<()> {
+) -> Result<bool> {
+    let mut index = first;
+    let mut give_up = None;
     loop {
+        // The card before the log: what it says has ended writes no more.
         let card = Cards::new(root).find(job)?;
         let ended = card.state == State::Stopped;
-        if let Some((node, id)) = source(root, &card)? {
-            loop {
-                let piece = match node.log(&id, &query) {
-                    Ok(piece) => piece,
-                    Err(e) if e.kind == Kind::NotFound && !ended => break,
-                    Err(e) => return Err(e),
-                };
-                query.offset = piece.next;
-                query.tail = None;
-                if piece.bytes.is_empty() {
-                    break;
+        let mut waits = false;
+        while let Some(attempt) = card.attempts.get(index) {
+            let over = card.with_node().is_none_or(|at| at.attempt != attempt.attempt);
+            let is_last = index + 1 == card.attempts.len();
+            match copy(root, attempt, &mut query, out) {
+                Ok(true) => give_up = None,
+                Ok(false) => return Ok(false),
+                Err(e) if !over && e.kind == Kind::NotFound => {} // the node has not got it yet
+                Err(e) if is_unreachable(&e) && !over => {}
+                Err(e) if is_unreachable(&e) => {
+                    let until = *give_up.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    waits = Instant::now() < until;
+                    if !waits && is_last && ended {
+                        return Err(e);
+                    }
                 }
-                if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
-                    return Ok(()); // the reader has left
-                }
+                // Refused by its node, or forgotten there; the job went on.
+                Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) && !(is_last && ended) => {}
+                Err(e) => return Err(e),
             }
+            if !over || waits {
+                break;
+            }
+            index += 1;
+            give_up = None;
+            (query.offset, query.tail) = (0, None);
         }
-        if ended || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Ok(());
+        if ended && !waits {
+            return Ok(true);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(false);
         }
         let next = Instant::now() + FOLLOW_EVERY;
-        wait_for_end(root, job, deadline.map_or(next, |deadline| next.min(deadline)))?;
+        let next = deadline.map_or(next, |deadline| next.min(deadline));
+        if ended {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        } else {
+            wait_for_end(root, job, next)?;
+        }
     }
+}
+
+/// Copies what the log of an attempt has beyond the query's offset, which moves on. `false`: the
+/// reader has left.
+fn copy(root: &Root, attempt: &Attempt, query: &mut LogQuery, out: &mut dyn Write) -> Result<bool> {
+    let node = nodes::read(root, &attempt.node)?;
+    let node = driver::open(root, &node)?;
+    loop {
+        let piece = node.log(&attempt.nodejob, query)?;
+        query.offset = piece.next;
+        query.tail = None;
+        if piece.bytes.is_empty() {
+            return Ok(true);
+        }
+        if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Whether a node may well answer if it is asked again.
+fn is_unreachable(error: &Error) -> bool {
+    matches!(error.kind, Kind::BadGateway | Kind::Unavailable | Kind::GatewayTimeout)
 }
 
 /// The node that has the job's last attempt, and the attempt's id; `None` before the first.

@@ -15,6 +15,10 @@ use crate::error::{Error, Kind, Result};
 use crate::model::card::{Accepted, Card};
 use crate::model::request::{Expires, Spec, split_request_id};
 
+/// Most attempts after the first: each is a line that every reader of the card reads. Asked of new
+/// requests alone: cards that are there stay readable.
+const MOST_RETRIES: u32 = 1000;
+
 /// `POST jobs/new`.
 pub fn new(call: &Call) -> Result<Response> {
     let parts = call.request.body.parts(call.root.settings.max_body)?;
@@ -32,9 +36,8 @@ pub fn new(call: &Call) -> Result<Response> {
         request => {
             let (accepted, fresh) = submit(call.root, call.who, request, &parts.uploads)?;
             let job = accepted.job;
-            let script = crate::cgi::request::var("SCRIPT_NAME").unwrap_or("/scheduler".into());
             let response = Response::json(&answer(accepted))?
-                .header("Location", format!("{script}/jobs/{job}"))
+                .location(super::PROGRAM.name, &format!("jobs/{job}"))
                 .brief(job.to_string());
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
@@ -139,7 +142,16 @@ fn prepare(root: &Root, who: &Who, request: Value) -> Result<Accepted> {
     {
         return Err(Error::bad("expires lies in the past"));
     }
+    if spec.max_retry_count > MOST_RETRIES {
+        return Err(Error::bad(format!("max_retry_count must be at most {MOST_RETRIES}")));
+    }
     if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
+        if let Some(own) = who.job() {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("job {own} submits its own children: parent cannot be {parent}"),
+            ));
+        }
         Cards::new(root).find(parent).map_err(|e| Error::bad(format!("parent: {}", e.message)))?;
     }
     let (request_id, request) = split_request_id(&request);
