@@ -88,6 +88,18 @@ fn a_job_gets_what_it_asked_for_and_no_more() {
 }
 
 #[test]
+fn a_job_inherits_no_ignored_signals() {
+    let root = root();
+    root.write("job.json", r#"{"command": "grep SigIgn /proc/self/status", "request_id": "s"}"#);
+    let line = "trap '' TERM HUP USR2 CHLD PIPE ALRM; exec cgi-bin/processor jobs new < job.json";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", line]).current_dir(&root.dir).env("CORKBOARD_ROOT", &root.dir);
+    assert!(shell.output().unwrap().status.success());
+    assert_eq!(root.ended("s")["code"], 0);
+    assert_eq!(log(&root, "s"), "SigIgn:\t0000000000000000\n");
+}
+
+#[test]
 fn commands_run_in_order_until_one_fails() {
     let root = root();
     let id = submit(
