@@ -261,9 +261,29 @@ fn a_repeated_request_is_the_same_job() {
         (&many["nodejobs"][0]["state"], &many["nodejobs"][1]["code"]),
         (&json!("queued"), &json!(422))
     );
-    post(json!([{"command": ["true"], "request_id": "t"}, {"comand": 1}])).expect(400);
-    assert!(!root.exists("state/processor/job/t"));
+    // What is wrong with one job says nothing of the others.
+    let many = post(json!([{"comand": 1}, {"command": ["true"], "request_id": "../t"},
+        {"command": ["true"], "request_id": "t"}, 7]));
+    let many = many.expect(200).json();
+    let codes: Vec<&Value> =
+        many["nodejobs"].as_array().unwrap().iter().map(|n| &n["code"]).collect();
+    assert_eq!(codes, [&json!(400), &json!(400), &Value::Null, &json!(400)]);
+    root.ended("t");
     root.ended("s");
+    let (request, story) = ("state/processor/job/t/request.json", "state/processor/job/t/status");
+    let kept = (root.read(request), root.read(story));
+    root.write(request, "{");
+    root.write(story, "");
+    let all = root.cgi("GET", "/processor/jobs/status?ids=t,s,.x", &[], b"").expect(200).json();
+    assert_eq!(
+        (&all[0]["code"], &all[1]["state"], &all[2]["code"]),
+        (&json!(500), &json!("stopped"), &json!(404))
+    );
+    let ack = json!({"nodejobs": ["../x", "s"]}).to_string();
+    let ack = root.cgi("POST", "/processor/jobs/ack", &[], ack.as_bytes()).expect(200).json();
+    assert_eq!(ack["acknowledged"], 1);
+    root.write(request, &kept.0);
+    root.write(story, &kept.1);
     assert_eq!(root.read("witness"), "x\n");
     assert_clean(&root);
 }

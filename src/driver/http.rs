@@ -194,7 +194,7 @@ impl Driver for Http {
             .collect()
     }
 
-    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_REQUEST) {
             let path = format!("jobs/status?ids={}", ids.join(","));
@@ -203,12 +203,18 @@ impl Driver for Http {
                 return Err(self.nonsense("not one status for each id"));
             }
             for one in all {
-                answers.push(match one.get("code").and_then(Value::as_u64) {
-                    Some(404) if one.get("error").is_some() => Answer::Unknown,
-                    Some(410) if one.get("error").is_some() => Answer::Cancelled,
-                    _ => Answer::Known(
+                // The line about an end has a code, too: the program's.
+                let error = one.get("error").and_then(Value::as_str);
+                answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
+                    (Some(_), Some(404)) => Ok(Answer::Unknown),
+                    (Some(_), Some(410)) => Ok(Answer::Cancelled),
+                    (Some(error), _) => {
+                        let said = format!("node {} cannot say: {error}", self.node);
+                        Err(Error::new(Kind::BadGateway, said))
+                    }
+                    (None, _) => Ok(Answer::Known(
                         serde_json::from_value(one).map_err(|e| self.nonsense(&e.to_string()))?,
-                    ),
+                    )),
                 });
             }
         }

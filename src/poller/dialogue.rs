@@ -125,7 +125,7 @@ impl Engine<'_> {
         &mut self,
         node: &str,
         ids: Vec<String>,
-        answers: Result<Vec<Answer>>,
+        answers: Result<Vec<Result<Answer>>>,
     ) -> Result<Vec<RunStatus>> {
         self.answered();
         let answers = match answers {
@@ -143,6 +143,7 @@ impl Engine<'_> {
         let mut refused = Vec::new();
         let mut lost = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
+            let Ok(answer) = answer else { continue }; // asked about again the next time
             let unknown_after = self.root.settings.unknown_after;
             let Some(known) = self.known_mut(&id) else {
                 reports.extend(self.given_up(node, id, answer)?);
