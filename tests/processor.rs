@@ -289,6 +289,36 @@ fn a_repeated_request_is_the_same_job() {
 }
 
 #[test]
+fn a_repeat_may_come_from_another_address() {
+    let root = root();
+    let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
+    submit(&root, hold);
+    until("hold runs", || root.node_status("hold")["state"] == "running");
+    let post = |url: &str, key: &str, command: &str| {
+        let request = json!({"command": [command], "request_id": "lab-x-1.1",
+            "environment": {"CORKBOARD_URL": url, "CORKBOARD_TOKEN": key}});
+        root.cgi("POST", "/processor/jobs/new", &[], request.to_string().as_bytes())
+    };
+    post("http://a", "k", "true").expect(201);
+    post("http://b", "k", "true").expect(200);
+    post("http://a", "other", "true").expect(422);
+    post("http://a", "k", "false").expect(422);
+    let form = |name: &str| {
+        let part = |what: &str, content: &str| {
+            format!("--b\r\nContent-Disposition: form-data; {what}\r\n\r\n{content}\r\n")
+        };
+        let body = part("name=\"job\"", r#"{"command": ["true"], "request_id": "up"}"#)
+            + &part(&format!("name=\"file\"; filename=\"{name}\""), "x")
+            + "--b--\r\n";
+        let kind = ("Content-Type", "multipart/form-data; boundary=b");
+        root.cgi("POST", "/processor/jobs/new", &[kind], body.as_bytes())
+    };
+    form("one").expect(201);
+    form("one").expect(200);
+    form("two").expect(422);
+}
+
+#[test]
 fn room_is_kept_to() {
     let root = root();
     let go = root.path("go");

@@ -99,7 +99,7 @@ impl Engine<'_> {
                     }
                     ask.push(id);
                 }
-                Kind::Unprocessable | Kind::Gone => {
+                Kind::Gone => {
                     if let Some(known) = self.known_mut(&id) {
                         known.disputed = Some(error.message);
                     }

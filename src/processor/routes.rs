@@ -16,6 +16,7 @@ use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids;
 use crate::model::log::LogQuery;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::request::Spec;
@@ -90,6 +91,15 @@ pub const ROUTES: &[Route] = &[
     tokens::REMOVE,
 ];
 
+/// [`with_id`], of somebody who may be a running attempt: that is no head.
+fn with_allowed_id(call: &Call, request: Value) -> Result<(String, Value)> {
+    let (id, request) = with_id(request)?;
+    if call.who.job().is_some() {
+        ids::check_not_a_heads(&id)?;
+    }
+    Ok((id, request))
+}
+
 /// The body of a request for one job or many.
 pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
     let spec = Spec::for_node(&request)?;
@@ -120,7 +130,7 @@ fn new(call: &Call) -> Result<Response> {
         }
         return many(call, requests);
     }
-    let (id, request) = with_id(json)?;
+    let (id, request) = with_allowed_id(call, json)?;
     let answer = request.clone();
     let run = NewRun { id: id.clone(), request, uploads };
     let accepted = accept(call.root, vec![run])?
@@ -143,7 +153,7 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
         .into_iter()
         .map(|request| {
             let claimed = request.get("request_id").cloned().unwrap_or_default();
-            match with_id(request) {
+            match with_allowed_id(call, request) {
                 Ok((id, request)) => {
                     runs.push(NewRun { id: id.clone(), request, uploads: Vec::new() });
                     (json!(id), Ok(id))
