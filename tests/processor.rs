@@ -384,6 +384,30 @@ fn a_supervisor_that_is_killed_loses_its_job_once() {
 
 /// What a supervisor leaves that dies between its claim and the first line of the job.
 #[test]
+fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
+    let root = root();
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
+    }
+    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
+    let story = root.path("state/processor/job/a/status");
+    fs::rename(&story, root.path("kept")).unwrap();
+    fs::create_dir(&story).unwrap();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    assert_eq!(root.ended("c")["status"], "good");
+    assert_eq!(root.node_status("b")["cause"], "lost");
+    fs::remove_dir(&story).unwrap();
+    fs::rename(root.path("kept"), &story).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["cause"], "lost");
+    assert_clean(&root);
+}
+
+#[test]
 fn claimed_only_waits_again() {
     let root = root();
     let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
