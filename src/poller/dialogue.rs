@@ -89,7 +89,10 @@ impl Engine<'_> {
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
                 Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
-                    self.down(node, &error)?;
+                    // The other two are about this request: the node is there.
+                    if error.kind == Kind::GatewayTimeout {
+                        self.down(node, &error)?;
+                    }
                     if let Some(known) = self.known_mut(&id) {
                         known.failed_sends += 1;
                         let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
