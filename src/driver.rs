@@ -60,8 +60,14 @@ pub trait Driver: Send {
     /// nothing twice.
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
 
-    /// What the node knows of these jobs, in order.
-    fn status(&self, ids: &[String]) -> Result<Vec<Answer>>;
+    /// What the node knows of these jobs, in order. An error in the place of one: the node cannot
+    /// say just now, for a reason that concerns this job alone.
+    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>>;
+
+    /// What the node knows of these jobs, in order, or why it cannot say it of one of them.
+    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+        self.statuses(ids)?.into_iter().collect()
+    }
 
     /// Kills a job: SIGTERM, then after `grace` SIGKILL. One that has not come yet never starts.
     fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus>;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::board::cards::Cards;
 use crate::board::{files, nodes, root::Root};
 use crate::cgi::Method::{Get, Post};
-use crate::cgi::Need::{Control, Read, Submit};
+use crate::cgi::Need::{Control, Read};
 use crate::cgi::{Call, Program, Response, Route};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
@@ -41,7 +41,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "jobs/run",
-        need: Submit,
+        need: Control,
         query: &["job-number", "json_data", "node"],
         body: false,
         help: "run a request (json_data=, or -d) on node=NAME or on the best one",
@@ -68,7 +68,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: ":name/jobs/new",
-        need: Submit,
+        need: Control,
         query: &[],
         body: true,
         help: "run a request on a node",
@@ -245,7 +245,10 @@ fn start(
 ) -> Result<Response> {
     let spec = Spec::for_node(&request)?;
     let id = match spec.request_id {
-        Some(id) => id,
+        Some(id) => {
+            ids::check_not_a_heads(&id)?;
+            id
+        }
         None => format!("nodemgr-{}", files::random_name()?),
     };
     if let Some(map) = request.as_object_mut() {

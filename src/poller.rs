@@ -80,7 +80,7 @@ pub enum Wake {
         /// The attempts' ids.
         ids: Vec<String>,
         /// One answer for each, or what went wrong.
-        answers: Result<Vec<Answer>>,
+        answers: Result<Vec<Result<Answer>>>,
     },
     /// What became of a request to kill.
     Killed {

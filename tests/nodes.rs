@@ -324,6 +324,8 @@ fn the_node_manager() {
             assert_eq!(answer["nodejobs"][0]["nodejob-idx"], "one");
             door.post(&on("jobs/new"), &request).expect(201);
             door.post(&on("jobs/new"), &json!({"command": ["x"], "request_id": "one"})).expect(422);
+            let forged = json!({"command": ["x"], "request_id": "lab-7f3k-2.1"});
+            door.post(&on("jobs/new"), &forged).expect(403);
             assert_eq!(door.get(&on("jobs")).expect(200).body, "one\n");
             wait_for(SOON, || {
                 let log = door.get(&on("jobs/one/log")).expect(200).body;

@@ -88,6 +88,18 @@ fn a_job_gets_what_it_asked_for_and_no_more() {
 }
 
 #[test]
+fn a_job_inherits_no_ignored_signals() {
+    let root = root();
+    root.write("job.json", r#"{"command": "grep SigIgn /proc/self/status", "request_id": "s"}"#);
+    let line = "trap '' TERM HUP USR2 CHLD PIPE ALRM; exec cgi-bin/processor jobs new < job.json";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", line]).current_dir(&root.dir).env("CORKBOARD_ROOT", &root.dir);
+    assert!(shell.output().unwrap().status.success());
+    assert_eq!(root.ended("s")["code"], 0);
+    assert_eq!(log(&root, "s"), "SigIgn:\t0000000000000000\n");
+}
+
+#[test]
 fn commands_run_in_order_until_one_fails() {
     let root = root();
     let id = submit(
@@ -249,11 +261,61 @@ fn a_repeated_request_is_the_same_job() {
         (&many["nodejobs"][0]["state"], &many["nodejobs"][1]["code"]),
         (&json!("queued"), &json!(422))
     );
-    post(json!([{"command": ["true"], "request_id": "t"}, {"comand": 1}])).expect(400);
-    assert!(!root.exists("state/processor/job/t"));
+    // What is wrong with one job says nothing of the others.
+    let many = post(json!([{"comand": 1}, {"command": ["true"], "request_id": "../t"},
+        {"command": ["true"], "request_id": "t"}, 7]));
+    let many = many.expect(200).json();
+    let codes: Vec<&Value> =
+        many["nodejobs"].as_array().unwrap().iter().map(|n| &n["code"]).collect();
+    assert_eq!(codes, [&json!(400), &json!(400), &Value::Null, &json!(400)]);
+    root.ended("t");
     root.ended("s");
+    let (request, story) = ("state/processor/job/t/request.json", "state/processor/job/t/status");
+    let kept = (root.read(request), root.read(story));
+    root.write(request, "{");
+    root.write(story, "");
+    let all = root.cgi("GET", "/processor/jobs/status?ids=t,s,.x", &[], b"").expect(200).json();
+    assert_eq!(
+        (&all[0]["code"], &all[1]["state"], &all[2]["code"]),
+        (&json!(500), &json!("stopped"), &json!(404))
+    );
+    let ack = json!({"nodejobs": ["../x", "s"]}).to_string();
+    let ack = root.cgi("POST", "/processor/jobs/ack", &[], ack.as_bytes()).expect(200).json();
+    assert_eq!(ack["acknowledged"], 1);
+    root.write(request, &kept.0);
+    root.write(story, &kept.1);
     assert_eq!(root.read("witness"), "x\n");
     assert_clean(&root);
+}
+
+#[test]
+fn a_repeat_may_come_from_another_address() {
+    let root = root();
+    let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
+    submit(&root, hold);
+    until("hold runs", || root.node_status("hold")["state"] == "running");
+    let post = |url: &str, key: &str, command: &str| {
+        let request = json!({"command": [command], "request_id": "lab-x-1.1",
+            "environment": {"CORKBOARD_URL": url, "CORKBOARD_TOKEN": key}});
+        root.cgi("POST", "/processor/jobs/new", &[], request.to_string().as_bytes())
+    };
+    post("http://a", "k", "true").expect(201);
+    post("http://b", "k", "true").expect(200);
+    post("http://a", "other", "true").expect(422);
+    post("http://a", "k", "false").expect(422);
+    let form = |name: &str| {
+        let part = |what: &str, content: &str| {
+            format!("--b\r\nContent-Disposition: form-data; {what}\r\n\r\n{content}\r\n")
+        };
+        let body = part("name=\"job\"", r#"{"command": ["true"], "request_id": "up"}"#)
+            + &part(&format!("name=\"file\"; filename=\"{name}\""), "x")
+            + "--b--\r\n";
+        let kind = ("Content-Type", "multipart/form-data; boundary=b");
+        root.cgi("POST", "/processor/jobs/new", &[kind], body.as_bytes())
+    };
+    form("one").expect(201);
+    form("one").expect(200);
+    form("two").expect(422);
 }
 
 #[test]
@@ -321,6 +383,30 @@ fn a_supervisor_that_is_killed_loses_its_job_once() {
 }
 
 /// What a supervisor leaves that dies between its claim and the first line of the job.
+#[test]
+fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
+    let root = root();
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
+    }
+    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
+    let story = root.path("state/processor/job/a/status");
+    fs::rename(&story, root.path("kept")).unwrap();
+    fs::create_dir(&story).unwrap();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    assert_eq!(root.ended("c")["status"], "good");
+    assert_eq!(root.node_status("b")["cause"], "lost");
+    fs::remove_dir(&story).unwrap();
+    fs::rename(root.path("kept"), &story).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["cause"], "lost");
+    assert_clean(&root);
+}
+
 #[test]
 fn claimed_only_waits_again() {
     let root = root();

@@ -1,5 +1,6 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,6 +18,12 @@ use crate::model::outcome::RunStatus;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
+
+/// Most bytes of requests for jobs that travel together: far below what any node accepts.
+const BYTES_PER_REQUEST: usize = 4 << 20;
+
+/// Most jobs in one request.
+const JOBS_PER_REQUEST: usize = 500;
 
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
@@ -75,6 +82,14 @@ impl Http {
             None => request,
         };
         let sent = request.config().timeout_global(Some(self.patience)).build().send(body);
+        if let Err(ureq::Error::Io(error)) = &sent
+            && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+            && self.info().is_ok()
+        {
+            // It refused this request before it had read all of it; it is there.
+            let said = format!("node {} broke off the request", self.node);
+            return Err(Error::new(Kind::BadGateway, said));
+        }
         self.checked(sent)
     }
 
@@ -171,6 +186,26 @@ impl Http {
     }
 }
 
+/// Requests in the order given, in groups that may travel together.
+fn batches(requests: Vec<Value>) -> Vec<Vec<Value>> {
+    let mut batches: Vec<Vec<Value>> = Vec::new();
+    let mut bytes = 0;
+    for request in requests {
+        let length = request.to_string().len();
+        bytes += length;
+        match batches.last_mut() {
+            Some(batch) if batch.len() < JOBS_PER_REQUEST && bytes <= BYTES_PER_REQUEST => {
+                batch.push(request);
+            }
+            _ => {
+                batches.push(vec![request]);
+                bytes = length;
+            }
+        }
+    }
+    batches
+}
+
 impl Driver for Http {
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
         let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
@@ -183,10 +218,13 @@ impl Driver for Http {
                 results.push(Some(self.run_with_files(&run)));
             }
         }
-        let count = plain.len();
-        let many = if count == 0 { Ok(Vec::new()) } else { self.run_many(plain) };
-        // What went wrong with this request says nothing of the jobs that went alone.
-        let answers = many.unwrap_or_else(|error| vec![Err(error); count]);
+        let mut answers = Vec::with_capacity(plain.len());
+        for batch in batches(plain) {
+            let count = batch.len();
+            // What went wrong with one request says nothing of the others.
+            let many = self.run_many(batch);
+            answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
+        }
         let mut answers = answers.into_iter();
         results
             .into_iter()
@@ -194,7 +232,7 @@ impl Driver for Http {
             .collect()
     }
 
-    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_REQUEST) {
             let path = format!("jobs/status?ids={}", ids.join(","));
@@ -203,12 +241,18 @@ impl Driver for Http {
                 return Err(self.nonsense("not one status for each id"));
             }
             for one in all {
-                answers.push(match one.get("code").and_then(Value::as_u64) {
-                    Some(404) if one.get("error").is_some() => Answer::Unknown,
-                    Some(410) if one.get("error").is_some() => Answer::Cancelled,
-                    _ => Answer::Known(
+                // The line about an end has a code, too: the program's.
+                let error = one.get("error").and_then(Value::as_str);
+                answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
+                    (Some(_), Some(404)) => Ok(Answer::Unknown),
+                    (Some(_), Some(410)) => Ok(Answer::Cancelled),
+                    (Some(error), _) => {
+                        let said = format!("node {} cannot say: {error}", self.node);
+                        Err(Error::new(Kind::BadGateway, said))
+                    }
+                    (None, _) => Ok(Answer::Known(
                         serde_json::from_value(one).map_err(|e| self.nonsense(&e.to_string()))?,
-                    ),
+                    )),
                 });
             }
         }
@@ -298,4 +342,19 @@ pub fn check_uri(uri: &str) -> Result<()> {
         && uri.len() <= 500
         && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b));
     if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_by_count_and_bytes() {
+        let sizes =
+            |requests: Vec<Value>| batches(requests).iter().map(Vec::len).collect::<Vec<_>>();
+        assert!(sizes(Vec::new()).is_empty());
+        assert_eq!(sizes(vec![json!({}); 1001]), [500, 500, 1]);
+        let large = json!("x".repeat(3 << 20));
+        assert_eq!(sizes(vec![large.clone(), large, json!(1), json!(2)]), [1, 3]);
+    }
 }

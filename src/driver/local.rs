@@ -43,15 +43,14 @@ impl Driver for Local {
         Ok(accepted.into_iter().map(|one| one.map(|_| ())).collect())
     }
 
-    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
-        ids.iter()
-            .map(|id| match processor::status::of(&self.root, id) {
-                Ok(status) => Ok(Answer::Known(status)),
-                Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-                Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
-                Err(e) => Err(e),
-            })
-            .collect()
+    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
+        let answer = |id: &String| match processor::status::of(&self.root, id) {
+            Ok(status) => Ok(Answer::Known(status)),
+            Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) => Err(e),
+        };
+        Ok(ids.iter().map(answer).collect())
     }
 
     fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {

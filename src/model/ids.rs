@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::{Error, Kind, Result};
+
 /// Whether a text may be an id or a name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Such a text is a
 /// safe file name: no slash, no leading dot or dash, no blank, no control byte.
 pub fn is_valid(id: &str) -> bool {
@@ -43,6 +45,17 @@ impl NodejobId {
         };
         is_valid(text).then_some(id)
     }
+}
+
+/// Refuses with 403 an id of a head's own form: whoever had it before the head would answer in its
+/// job's name.
+pub fn check_not_a_heads(id: &str) -> Result<()> {
+    if NodejobId::parse(id).is_none() {
+        return Ok(());
+    }
+    let why =
+        format!("request_id {id} has the form that a head keeps for its jobs: choose another");
+    Err(Error::new(Kind::Forbidden, why))
 }
 
 impl fmt::Display for NodejobId {

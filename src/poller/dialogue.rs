@@ -93,7 +93,10 @@ impl Engine<'_> {
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
                 Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
-                    self.down(node, &error)?;
+                    // The other two are about this request: the node is there.
+                    if error.kind == Kind::GatewayTimeout {
+                        self.down(node, &error)?;
+                    }
                     if let Some(known) = self.known_mut(&id) {
                         known.failed_sends += 1;
                         let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
@@ -103,7 +106,7 @@ impl Engine<'_> {
                     }
                     ask.push(id);
                 }
-                Kind::Unprocessable | Kind::Gone => {
+                Kind::Gone => {
                     if let Some(known) = self.known_mut(&id) {
                         known.disputed = Some(error.message);
                     }
@@ -129,7 +132,7 @@ impl Engine<'_> {
         &mut self,
         node: &str,
         ids: Vec<String>,
-        answers: Result<Vec<Answer>>,
+        answers: Result<Vec<Result<Answer>>>,
     ) -> Result<Vec<RunStatus>> {
         self.answered();
         let answers = match answers {
@@ -147,6 +150,7 @@ impl Engine<'_> {
         let mut refused = Vec::new();
         let mut lost = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
+            let Ok(answer) = answer else { continue }; // asked about again the next time
             let unknown_after = self.root.settings.unknown_after;
             let Some(known) = self.known_mut(&id) else {
                 reports.extend(self.given_up(node, id, answer)?);

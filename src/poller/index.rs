@@ -27,7 +27,7 @@ pub struct OnNode {
     pub stopping_by: Option<String>,
     /// Whether its node has been told to kill it, as far as this poller knows.
     pub kill_sent: bool,
-    /// Why the node would not have it, where it said 422: it may have it under another body.
+    /// Why the node would not have it, where it said 410: a kill may have come before it.
     pub disputed: Option<String>,
     /// How often in a row nobody knows whether sending it arrived.
     pub failed_sends: u32,

@@ -155,7 +155,7 @@ impl Carrier {
                     Wake::Sent { node: self.line.name(), ids, results }
                 }
                 Order::Status(ids) => {
-                    let answers = self.line.ask(|driver| driver.status(&ids));
+                    let answers = self.line.ask(|driver| driver.statuses(&ids));
                     Wake::Statuses { node: self.line.name(), ids, answers }
                 }
                 Order::Kill { id, grace, by } => {

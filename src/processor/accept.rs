@@ -1,12 +1,13 @@
 //! Accepting jobs: any number in one sync, and a supervisor is woken.
 
+use std::fs;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use super::{info, start};
 use crate::board::acceptance::{Entered, Prepared};
-use crate::board::files::SyncSet;
+use crate::board::files::{self, SyncSet};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
 use crate::cgi::body::Upload;
@@ -109,10 +110,41 @@ fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> 
     ))
 }
 
-/// Whether the id belongs to the same request.
+/// Whether the id belongs to the same request. Where the head can be reached may have changed
+/// between two repeats of an attempt: its key alone says whose it is.
 fn compare(runs: &Runs, new: &NewRun) -> Result<()> {
-    if runs.request(&new.id)? == new.request {
+    let known = runs.request(&new.id)?;
+    let same = known == new.request
+        || (keyed(&known) && without_address(known) == without_address(new.request.clone()));
+    if same && (runs.last_line(&new.id)?.is_some() || same_uploads(runs, new)?) {
         return Ok(());
     }
     Err(Error::new(Kind::Unprocessable, format!("{} was accepted with another request", new.id)))
+}
+
+/// Whether a request carries the key of an attempt.
+fn keyed(request: &Value) -> bool {
+    request.pointer("/environment/CORKBOARD_TOKEN").is_some_and(Value::is_string)
+}
+
+fn without_address(mut request: Value) -> Value {
+    if let Some(environment) = request.get_mut("environment").and_then(Value::as_object_mut) {
+        environment.remove("CORKBOARD_URL");
+        environment.remove("CORKBOARD_ROOT");
+    }
+    request
+}
+
+/// Whether the files are those that came first, by names and sizes. Only for a job that has not
+/// started: then they are its own to change.
+fn same_uploads(runs: &Runs, new: &NewRun) -> Result<bool> {
+    let work = runs.work_dir(&new.id);
+    let names = files::names(&work)?;
+    let same = names.len() == new.uploads.len()
+        && new.uploads.iter().all(|upload| {
+            let meta = fs::symlink_metadata(work.join(&upload.name));
+            meta.is_ok_and(|meta| meta.len() == upload.content.len() as u64)
+        });
+    // It may have started while this looked.
+    Ok(same || runs.last_line(&new.id)?.is_some())
 }

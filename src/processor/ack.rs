@@ -13,19 +13,26 @@ use crate::model::outcome::RunState;
 pub(super) const CLOSED: u32 = 0o440;
 
 /// Marks the results of these jobs as held by the head: their stories are closed, which `ls`
-/// shows as read-only. Jobs that have not ended, or are not here, are passed over. Returns how
-/// many are marked now. Not synced: a mark that is lost keeps a result longer, no more.
+/// shows as read-only. Jobs that have not ended, are not here, or cannot be read are passed over.
+/// Returns how many are marked now. Not synced: a mark that is lost keeps a result longer, no more.
 pub fn acknowledge(root: &Root, ids: &[String]) -> Result<usize> {
     let runs = Runs::new(root);
     let mut marked = 0;
     for id in ids {
-        check_id(id)?;
-        let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
-        if ended {
-            let path = runs.status_path(id);
-            let done = fs::set_permissions(&path, Permissions::from_mode(CLOSED));
-            marked += usize::from(files::gone_is_fine(done).at(&path)?.is_some());
+        match mark(&runs, id) {
+            Ok(done) => marked += usize::from(done),
+            Err(error) => eprintln!("processor: not acknowledged: {}", error.message),
         }
     }
     Ok(marked)
+}
+
+fn mark(runs: &Runs, id: &str) -> Result<bool> {
+    check_id(id)?;
+    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+        return Ok(false);
+    }
+    let path = runs.status_path(id);
+    let done = fs::set_permissions(&path, Permissions::from_mode(CLOSED));
+    Ok(files::gone_is_fine(done).at(&path)?.is_some())
 }

@@ -242,7 +242,7 @@ impl Gate {
             }
         }
         umask(Mode::from_bits_truncate(0o022));
-        default_signals().map_err(exec)?;
+        default_pipe_signal().map_err(exec)?;
         let mut opened = [0u8; 1];
         loop {
             match nix::unistd::read(self.closed_end.as_fd(), &mut opened) {
@@ -261,8 +261,31 @@ enum Never {
     Orphan,
 }
 
+/// Signals that whoever started this process had ignored are not to be ignored by the jobs, nor
+/// here: an ignored SIGCHLD would even cost their exit codes. Those with a handler are reset when
+/// a program is executed; SIGPIPE the child resets, since Rust relies on it being ignored.
+pub(super) fn heed_ignored_signals() {
+    for number in (1..=64).filter(|number| *number != libc::SIGPIPE) {
+        // The kernel's own structure: first the handler. Zeros say the default action. The C
+        // library refuses the numbers that it has reserved, which are inherited all the same.
+        let mut action = [0usize; 16];
+        let none = std::ptr::null::<usize>();
+        // SAFETY: the buffer is larger than the kernel's structure, and a set of signals has
+        // 8 bytes; no handler is involved. Numbers that nobody may change are refused.
+        unsafe {
+            let call = libc::SYS_rt_sigaction;
+            if libc::syscall(call, number as libc::c_long, none, action.as_mut_ptr(), 8usize) == 0
+                && action[0] == libc::SIG_IGN
+            {
+                let default = [0usize; 16];
+                libc::syscall(call, number as libc::c_long, default.as_ptr(), none, 8usize);
+            }
+        }
+    }
+}
+
 /// Rust ignores SIGPIPE, which a program would inherit, like the mask.
-fn default_signals() -> nix::Result<()> {
+fn default_pipe_signal() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action replaces that of a signal; no handler is involved.
     unsafe { sigaction(Signal::SIGPIPE, &action) }?;

@@ -37,11 +37,13 @@ impl Supervisor<'_> {
 
     /// Whether no process of the job is left. Costs one system call where there are no children.
     pub(super) fn is_alone(&self) -> bool {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => true,
-            Ok(WaitStatus::StillAlive) => self.descendants().is_empty(),
-            Ok(_) => self.is_alone(),
-            Err(_) => false,
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::ECHILD) => return true,
+                Ok(WaitStatus::StillAlive) => return self.descendants().is_empty(),
+                Ok(_) => {} // reaped; a job may leave thousands
+                Err(_) => return false,
+            }
         }
     }
 

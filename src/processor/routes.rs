@@ -16,6 +16,7 @@ use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids;
 use crate::model::log::LogQuery;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::request::{Spec, hide_values};
@@ -90,6 +91,15 @@ pub const ROUTES: &[Route] = &[
     tokens::REMOVE,
 ];
 
+/// [`with_id`], of somebody who may be a running attempt: that is no head.
+fn with_allowed_id(call: &Call, request: Value) -> Result<(String, Value)> {
+    let (id, request) = with_id(request)?;
+    if call.who.job().is_some() {
+        ids::check_not_a_heads(&id)?;
+    }
+    Ok((id, request))
+}
+
 /// The body of a request for one job or many.
 pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
     let spec = Spec::for_node(&request)?;
@@ -120,7 +130,7 @@ fn new(call: &Call) -> Result<Response> {
         }
         return many(call, requests);
     }
-    let (id, request) = with_id(json)?;
+    let (id, request) = with_allowed_id(call, json)?;
     let answer = request.clone();
     let run = NewRun { id: id.clone(), request, uploads };
     let accepted = accept(call.root, vec![run])?
@@ -136,34 +146,53 @@ fn new(call: &Call) -> Result<Response> {
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
-    let runs: Vec<NewRun> = requests
+    // Each job for itself: one that is not valid keeps none of the others from being accepted.
+    let mut runs = Vec::with_capacity(requests.len());
+    let checked: Vec<(Value, Result<String>)> = requests
         .into_iter()
-        .enumerate()
-        .map(|(index, request)| {
-            let (id, request) = with_id(request)
-                .map_err(|e| Error::new(e.kind, format!("job {index}: {}", e.message)))?;
-            Ok(NewRun { id, request, uploads: Vec::new() })
+        .map(|request| {
+            let claimed = request.get("request_id").cloned().unwrap_or_default();
+            match with_allowed_id(call, request) {
+                Ok((id, request)) => {
+                    runs.push(NewRun { id: id.clone(), request, uploads: Vec::new() });
+                    (json!(id), Ok(id))
+                }
+                Err(error) => (claimed, Err(error)),
+            }
         })
-        .collect::<Result<_>>()?;
-    let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
-    let results = accept(call.root, runs)?;
+        .collect();
+    let mut results = accept(call.root, runs)?.into_iter();
     let mut all_new = true;
-    let mut nodejobs = Vec::with_capacity(ids.len());
-    for (id, result) in ids.iter().zip(results) {
-        nodejobs.push(match result {
-            Ok(accepted) if accepted.new => json!({"id": id, "state": RunState::Queued}),
-            Ok(_) => {
-                all_new = false;
-                json!(status::of(call.root, id).map_err(files::unknown)?)
-            }
-            Err(error) => {
-                all_new = false;
-                json!({"id": id, "error": error.message, "code": error.kind.http().0})
-            }
+    let mut ids = Vec::with_capacity(checked.len());
+    let mut nodejobs = Vec::with_capacity(checked.len());
+    for (named, valid) in checked {
+        let outcome = valid.and_then(|id| {
+            let result = results
+                .next()
+                .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")));
+            result.map(|accepted| (id, accepted.new))
         });
+        let entry = match outcome {
+            Ok((id, true)) => Ok(json!({"id": id, "state": RunState::Queued})),
+            Ok((id, false)) => {
+                all_new = false;
+                status::of(call.root, &id).map(|status| json!(status)).map_err(files::unknown)
+            }
+            Err(error) => Err(error),
+        };
+        ids.push(named.as_str().unwrap_or("-").to_string());
+        nodejobs.push(entry.unwrap_or_else(|error| {
+            all_new = false;
+            no_answer(&named, &error)
+        }));
     }
     let response = Response::json(&json!({"nodejobs": nodejobs}))?.brief(ids.join("\n"));
     Ok(if all_new { response.status(201, "Created") } else { response })
+}
+
+/// What stands in an array for a job of which there is nothing better to say.
+fn no_answer(id: &Value, error: &Error) -> Value {
+    json!({"id": id, "error": error.message, "code": error.kind.http().0})
 }
 
 /// Two lines: the job has started, the job has ended; or what is known when the wait is over.
@@ -219,10 +248,7 @@ fn statuses(call: &Call) -> Result<Response> {
     for id in ids.split(',').filter(|id| !id.is_empty()) {
         found.push(match status::of(call.root, id) {
             Ok(status) => json!(status),
-            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                json!({"id": id, "error": e.message, "code": e.kind.http().0})
-            }
-            Err(e) => return Err(e),
+            Err(error) => no_answer(&json!(id), &error),
         });
     }
     Response::json(&found)

@@ -67,10 +67,7 @@ impl Supervisor<'_> {
             }
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
             // however it came to wait.
-            Some(known) => {
-                sweep::kill_remains(&job.id, &known)?;
-                (Outcome::lost(sweep::DIED), Some(known))
-            }
+            Some(known) => (Outcome::lost(&sweep::end_remains(&job.id, &known)), Some(known)),
             None => match kill::asked(&self.runs, &job.id)? {
                 Some(killed) => (killed.outcome(), None),
                 None => self.run_programs(&job, &mut story, &mut captures)?,

@@ -10,11 +10,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork, setsid};
 
-use super::child::Gate;
+use super::child::{Gate, heed_ignored_signals};
 use super::{start, sweep};
 use crate::board::files::SyncSet;
 use crate::board::root::{Root, boot_id};
@@ -105,11 +105,7 @@ impl<'r> Supervisor<'r> {
             mask.add(caught);
         }
         mask.thread_set_mask().at("signal mask")?;
-        for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGCHLD] {
-            // An ignored signal would be inherited by every program.
-            // SAFETY: the default action; no handler is involved.
-            unsafe { signal(ignored, SigHandler::SigDfl) }.at("signal")?;
-        }
+        heed_ignored_signals();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         // Processes that a job detaches come back to its supervisor, not to init.
         prctl::set_child_subreaper(true).at("subreaper")?;

@@ -33,7 +33,7 @@ const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
 
 const REBOOTED: &str = "the machine was restarted";
 /// Why a job is lost whose supervisor is gone.
-pub(super) const DIED: &str = "its supervisor died";
+const DIED: &str = "its supervisor died";
 
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -61,13 +61,22 @@ pub fn recover(root: &Root) -> Result<Swept> {
     let held = runs.lock()?;
     at_boot(&runs, &held, &mut swept)?;
     let mut dead = Vec::new();
+    // What cannot be recovered now keeps its names in its slot for the next sweep, and must not
+    // keep the others from being recovered, nor a supervisor from starting.
+    let passed_over = |slot: &Slot, error: Error| {
+        eprintln!("processor: slot {} is not recovered: {}", slot.number, error.message);
+    };
     for (slot, record) in Slot::take_dead(&runs, &held)? {
-        let record = decide(&runs, &held, &slot, record, &mut swept)?;
-        dead.push((slot, record));
+        match decide(&runs, &held, &slot, record, &mut swept) {
+            Ok(record) => dead.push((slot, record)),
+            Err(error) => passed_over(&slot, error),
+        }
     }
     drop(held);
     for (slot, record) in dead {
-        finish(&runs, &slot, record, &mut swept)?;
+        if let Err(error) = finish(&runs, &slot, record, &mut swept) {
+            passed_over(&slot, error);
+        }
     }
     Ok(swept)
 }
@@ -89,11 +98,13 @@ fn decide(
         if elsewhere || runs.is_queued(&id) || !runs.job_dir(&id).exists() {
             continue;
         }
-        if runs.last_line(&id)?.is_some() {
-            kept.push(id);
-        } else {
-            runs.put_back(held, &id)?;
-            swept.requeued += 1;
+        // One whose story cannot be read may have run: it is not put back, and tried again later.
+        match runs.last_line(&id) {
+            Ok(None) => {
+                runs.put_back(held, &id)?;
+                swept.requeued += 1;
+            }
+            Ok(Some(_)) | Err(_) => kept.push(id),
         }
     }
     record.jobs = kept;
@@ -106,24 +117,54 @@ fn decide(
 fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Result<()> {
     let mut sync = SyncSet::new();
     let mut lines = Vec::new();
-    for id in &record.jobs {
-        let Some(line) = runs.last_line(id)? else { continue };
-        if line.state == RunState::Stopped {
-            let path = runs.status_path(id);
-            sync.file(std::fs::File::open(&path).at(&path)?, path);
-            sync.dir(&runs.job_dir(id));
-            lines.push(line.of(id));
-            continue;
+    let mut kept = Vec::new();
+    for id in std::mem::take(&mut record.jobs) {
+        match finish_one(runs, &id, &mut sync, swept) {
+            Ok(line) => lines.extend(line),
+            Err(error) => {
+                eprintln!("processor: {id} is not recovered: {}", error.message);
+                kept.push(id);
+            }
         }
-        kill_remains(id, &line)?;
-        lines.push(lose(runs, id, DIED, &mut sync)?);
-        swept.lost += 1;
     }
     sync.commit()?;
     let held = runs.lock()?;
     feed::append(runs.root(), &held, &lines)?;
-    record.jobs.clear();
+    record.jobs = kept;
     slot.write(&record)
+}
+
+/// The end of one of those jobs, as the feed is to have it.
+fn finish_one(
+    runs: &Runs,
+    id: &str,
+    sync: &mut SyncSet,
+    swept: &mut Swept,
+) -> Result<Option<RunStatus>> {
+    let Some(line) = runs.last_line(id)? else { return Ok(None) };
+    if line.state == RunState::Stopped {
+        let path = runs.status_path(id);
+        sync.file(std::fs::File::open(&path).at(&path)?, path);
+        sync.dir(&runs.job_dir(id));
+        return Ok(Some(line.of(id)));
+    }
+    let why = end_remains(id, &line);
+    let line = lose(runs, id, &why, sync)?;
+    swept.lost += 1;
+    Ok(Some(line))
+}
+
+/// Kills what is left of a job whose supervisor died, by the line that was stamped at its start.
+/// Returns why the job is lost, in words.
+pub(super) fn end_remains(id: &str, line: &RunStatus) -> String {
+    let left = match (line.pid, line.ticks) {
+        (Some(pid), Some(ticks)) => kill_remains(id, pid, ticks),
+        _ => None,
+    };
+    left.map_or_else(
+        || DIED.to_string(),
+        |pid| format!("{DIED}; process {pid} could not be killed"),
+    )
 }
 
 /// Stamps the end of a job of which nothing more can be known.
@@ -137,23 +178,16 @@ fn lose(runs: &Runs, id: &str, why: &str, sync: &mut SyncSet) -> Result<RunStatu
     Ok(line.of(id))
 }
 
-/// Kills what is left of a job whose supervisor died, by the line that was stamped at its start.
-pub(super) fn kill_remains(id: &str, line: &RunStatus) -> Result<()> {
-    let (Some(pid), Some(ticks)) = (line.pid, line.ticks) else { return Ok(()) };
+/// Kills what is left of a job's processes, and waits until they are gone. Returns one that does
+/// not end: a program that has become another user's cannot be signalled, and waiting for it again
+/// in every sweep would keep all other jobs from running.
+fn kill_remains(id: &str, pid: i32, ticks: u64) -> Option<i32> {
     let deadline = Instant::now() + UNTIL_KILLED;
     loop {
         let remains = tree::remains(id, pid, ticks);
-        if remains.is_empty() {
-            return Ok(());
-        }
+        let first = remains.first()?.pid;
         if Instant::now() >= deadline {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!(
-                    "a process of {id}, whose supervisor died, does not end: {}",
-                    remains[0].pid
-                ),
-            ));
+            return Some(first);
         }
         for process in &remains {
             tree::signal(process, Signal::SIGKILL);

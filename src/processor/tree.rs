@@ -28,18 +28,27 @@ pub fn look(pid: i32) -> Option<Process> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Reads `/proc/PID/stat`. The second field is the name, in parentheses, and may hold anything.
 fn parse(pid: i32, stat: &str) -> Option<Process> {
+    parse_any(pid, stat).filter(|(lives, _)| *lives).map(|(_, process)| process)
+}
+
+/// Reads `/proc/PID/stat`: whether it lives, and which it is. The second field is the name, in
+/// parentheses, and may hold anything.
+fn parse_any(pid: i32, stat: &str) -> Option<(bool, Process)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if matches!(*fields.first()?, "Z" | "X") {
-        return None;
-    }
-    Some(Process {
+    let process = Process {
         pid,
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         ticks: fields.get(19)?.parse().ok()?,
-    })
+    };
+    Some((!matches!(*fields.first()?, "Z" | "X"), process))
+}
+
+/// When the process that has this pid started, even if only its exit code is left.
+fn ticks_of(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_any(pid, &stat).map(|(_, process)| process.ticks)
 }
 
 /// Every process that lives.
@@ -84,12 +93,21 @@ pub fn runs_this_program(pid: i32, word: &str) -> bool {
 
 /// What is left of a job whose supervisor died: processes that have the job's id in their
 /// environment or belong to the session of its program, and started no earlier than that did.
+/// The session counts only while its number can still be that program's: the pid is free, for the
+/// kernel gives none away that names a session, or that very process has it.
 pub fn remains(id: &str, pid: i32, ticks: u64) -> Vec<Process> {
     let mark = format!("CORKBOARD_NODEJOB={id}");
-    all()
-        .into_iter()
+    let all = all();
+    // After the list: a leader seen in it that has gone since leaves its session in doubt.
+    let own_session = ticks_of(pid).map_or_else(
+        || all.iter().all(|process| process.pid != pid || process.ticks == ticks),
+        |now| now == ticks,
+    );
+    all.into_iter()
         .filter(|process| process.ticks >= ticks)
-        .filter(|process| process.session == pid || has_in_environment(process.pid, &mark))
+        .filter(|process| {
+            (own_session && process.session == pid) || has_in_environment(process.pid, &mark)
+        })
         .collect()
 }
 
@@ -140,6 +158,23 @@ mod tests {
         let process = parse(7, &format!("7 (a) b) (c) {rest}")).unwrap();
         assert_eq!(process, Process { pid: 7, parent: 1, session: 3, ticks: 4711 });
         assert_eq!(parse(7, &format!("7 (a) {}", rest.replacen('S', "Z", 1))), None);
+    }
+
+    #[test]
+    fn a_session_of_another_leader_is_no_remains() {
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new("sleep");
+        // SAFETY: setsid is a bare system call, which may be made between fork and exec.
+        unsafe { command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(Into::into)) };
+        let mut child = command.arg("100").spawn().unwrap();
+        let pid = child.id() as i32;
+        let leader = look(pid).unwrap();
+        let found = |ticks: u64| remains("no-such-job", pid, ticks).contains(&leader);
+        // The recorded program had the same pid, and started earlier.
+        let (own, other) = (found(leader.ticks), found(leader.ticks - 1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(own && !other);
     }
 
     #[test]
