@@ -53,6 +53,7 @@ pub fn submit(
     files: &[Upload],
 ) -> Result<(Accepted, bool)> {
     let mut accepted = prepare(root, who, request)?;
+    check_size(root, &accepted, files)?;
     let chosen = !accepted.request_id.is_empty();
     if !chosen {
         accepted.request_id = files::random_name()?;
@@ -87,7 +88,11 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     }
     let mut all = Vec::with_capacity(requests.len());
     for (index, request) in requests.into_iter().enumerate() {
-        all.push(prepare(root, who, request).map_err(|e| {
+        let prepared = prepare(root, who, request).and_then(|accepted| {
+            check_size(root, &accepted, &[])?;
+            Ok(accepted)
+        });
+        all.push(prepared.map_err(|e| {
             Error::new(e.kind, format!("job {} of the array: {}", index + 1, e.message))
         })?);
     }
@@ -164,6 +169,25 @@ fn prepare(root: &Root, who: &Who, request: Value) -> Result<Accepted> {
         batch: None,
         request,
     })
+}
+
+/// Refuses with 413 what would not fit into the request to a node that accepts as much as this
+/// root does: there the job's environment and the form around its files are added.
+fn check_size(root: &Root, accepted: &Accepted, files: &[Upload]) -> Result<()> {
+    const HEADROOM: u64 = 64 << 10;
+    const AROUND_A_FILE: u64 = 512;
+    let limit = root.settings.max_body;
+    let most = limit - HEADROOM.min(limit / 4);
+    let request = files::json_line(&accepted.request)?.len() as u64;
+    let sizes = files.iter().map(|file| file.content.len() as u64 + AROUND_A_FILE);
+    let size = request + sizes.sum::<u64>();
+    if size <= most {
+        return Ok(());
+    }
+    let why = format!(
+        "the job and its files have {size} bytes, of which a node takes {most} at most (setting max_body)"
+    );
+    Err(Error::new(Kind::TooLarge, why))
 }
 
 fn same_request(accepted: &Accepted, card: &Card) -> Result<()> {
