@@ -543,7 +543,7 @@ fn jobs_are_listed_and_found_by_process() {
 fn check_finds_planted_damage() {
     let root = root();
     run(&root, json!({"command": ["true"], "request_id": "a"}));
-    until("its supervisor is done", || root.supervisors().is_empty());
+    until("its supervisor has ended", || root.processes().is_empty());
     let job = |name: &str| root.path(&format!("state/processor/job/{name}"));
     fs::write(root.path("state/processor/queue/orphan"), "{}").unwrap();
     fs::hard_link(job("a/request.json"), root.path("state/processor/queue/a")).unwrap();

@@ -231,6 +231,14 @@ impl TestRoot {
             .collect()
     }
 
+    /// Pids of all processes that have this root in their environment.
+    pub fn processes(&self) -> Vec<i32> {
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok());
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| self.is_ours(*pid) && lives(*pid))
+            .collect()
+    }
+
     /// Whether a pid is a supervisor of this root.
     fn is_ours(&self, pid: i32) -> bool {
         let mark = format!("CORKBOARD_ROOT={}", fs::canonicalize(&self.dir).unwrap().display());
