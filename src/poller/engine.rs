@@ -52,7 +52,7 @@ pub struct Engine<'r> {
     pub(super) step: Step,
     pub(super) once: bool,
     pub(super) quiet: bool,
-    /// Orders whose answers are outstanding.
+    /// Answers that are outstanding: one for each attempt that was sent, and for each question.
     pub(super) outstanding: usize,
     pub(super) seen: BTreeMap<String, Instant>,
     pub(super) scans: u32,
