@@ -336,7 +336,7 @@ fn supervising(what: &str, jobs: usize, every: usize) -> Counts {
         (0..jobs)
             .map(|k| {
                 journal.counts.submitted += 1;
-                let id = format!("s-{round}.{k}");
+                let id = format!("s{round}.{k}");
                 accept_only(journal.root, &journal.request(json!({"request_id": id})))
             })
             .collect()

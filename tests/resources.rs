@@ -418,7 +418,7 @@ fn a_supervisor_whose_calls_fail() {
     let mut round = 0;
     let mut accept = |journal: &mut Journal| -> Vec<String> {
         round += 1;
-        let ids: Vec<String> = (0..2).map(|k| format!("e-{round}.{k}")).collect();
+        let ids: Vec<String> = (0..2).map(|k| format!("e{round}.{k}")).collect();
         for id in &ids {
             journal.counts.submitted += 1;
             let request = journal.request(json!({"request_id": id})).to_string();

@@ -47,9 +47,11 @@ impl Engine<'_> {
 
     pub(super) fn order(&mut self, node: &str, order: Order) {
         if let Some(link) = self.links.get(node) {
-            if !matches!(order, Order::Acknowledge(_) | Order::Probe) {
-                self.outstanding += 1;
-            }
+            self.outstanding += match &order {
+                Order::Run(runs) => runs.len(), // several orders may be sent as one
+                Order::Status(_) | Order::Kill { .. } => 1,
+                Order::Acknowledge(_) | Order::Probe => 0,
+            };
             link.order(order);
         }
     }
@@ -65,8 +67,8 @@ impl Engine<'_> {
         self.order(&node, Order::Kill { id, grace, by });
     }
 
-    pub(super) fn answered(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+    fn answered(&mut self, count: usize) {
+        self.outstanding = self.outstanding.saturating_sub(count);
     }
 
     /// A node's word on attempts that it was sent.
@@ -76,7 +78,7 @@ impl Engine<'_> {
         ids: Vec<String>,
         results: Result<Vec<Result<()>>>,
     ) -> Result<()> {
-        self.answered();
+        self.answered(ids.len());
         let results = match results {
             Ok(results) => results,
             Err(error) => vec![Err(error); ids.len()],
@@ -134,7 +136,7 @@ impl Engine<'_> {
         ids: Vec<String>,
         answers: Result<Vec<Result<Answer>>>,
     ) -> Result<Vec<RunStatus>> {
-        self.answered();
+        self.answered(1);
         let answers = match answers {
             Ok(answers) => {
                 self.heard(node)?; // whatever went wrong before
@@ -227,7 +229,7 @@ impl Engine<'_> {
         id: &str,
         status: Result<RunStatus>,
     ) -> Option<RunStatus> {
-        self.answered();
+        self.answered(1);
         match status {
             // Of an attempt that was given up nothing but its end is news: it is being killed.
             Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => None,

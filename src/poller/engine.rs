@@ -63,7 +63,7 @@ pub struct Engine<'r> {
     pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
     /// When they are to be told at the latest.
     pub(super) acknowledge_at: Option<Instant>,
-    /// Orders whose answers are outstanding.
+    /// Answers that are outstanding: one for each attempt that was sent, and for each question.
     pub(super) outstanding: usize,
     /// When each node last answered, or failed to.
     pub(super) seen: BTreeMap<String, Instant>,
