@@ -116,7 +116,8 @@ fn command(program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {
 }
 
 fn finish(command: &mut Command) -> Result<()> {
-    Guarded::start(command)?.finish(PATIENCE)
+    let mut child = Guarded::start(command)?;
+    child.finish(PATIENCE).map_err(|error| format!("{command:?}: {error}").into())
 }
 
 fn parallel(dir: &Path, count: usize) -> Result<f64> {
