@@ -1,6 +1,6 @@
 """Runs so many tasks with so many cores on a local HyperQueue; prints the seconds it took."""
 
-import pathlib
+import os
 import sys
 import time
 
@@ -8,7 +8,7 @@ from hyperqueue import Job, LocalCluster
 from hyperqueue.cluster import WorkerConfig
 
 count, cores = int(sys.argv[1]), int(sys.argv[2])
-with LocalCluster(pathlib.Path("server")) as cluster:
+with LocalCluster(os.path.abspath("server")) as cluster:
     client = cluster.client()
     job = Job(max_fails=0)
     for _ in range(count):

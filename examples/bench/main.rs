@@ -130,7 +130,12 @@ fn main() -> ExitCode {
 /// `false` if a case could not be measured.
 fn run() -> Result<bool> {
     let words = options().get_matches();
-    let path = |name: &str| words.get_one::<PathBuf>(name).cloned();
+    // Absolute, for what is started has working directories of its own. Symlinks stay: a venv is
+    // known by its own path.
+    let path = |name: &str| {
+        let path = words.get_one::<PathBuf>(name)?;
+        Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+    };
     let chosen: Vec<&String> = words.get_many::<String>("case").unwrap_or_default().collect();
     if let Some(unknown) = chosen.iter().find(|name| !CASES.iter().any(|case| case.0 == **name)) {
         return Err(format!("there is no case {unknown}; see --help").into());
