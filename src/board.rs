@@ -7,6 +7,7 @@
 //! - [`cards`]: the head's board, `state/scheduler`.
 //! - [`attic`]: removing what need not be kept.
 //! - [`audit`]: walks the board for `scheduler check`.
+//! - `claims`: the request ids that clients chose.
 //! - [`batches`]: many cards in one commit.
 //! - [`nodes`]: the node records of the head.
 //! - [`poller_lock`]: one poller at a time.
@@ -23,6 +24,7 @@ pub mod attic;
 pub mod audit;
 pub mod batches;
 pub mod cards;
+mod claims;
 pub mod feed;
 pub mod files;
 pub mod lock;

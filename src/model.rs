@@ -1,6 +1,7 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
 pub mod card;
+pub mod event;
 pub mod ids;
 pub mod log;
 pub mod node;

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::batches::{self, Released};
 use super::cards::Cards;
+use super::claims::{self, Released};
 use super::files;
 use super::root::Root;
 use crate::error::{At, Result};
@@ -126,7 +126,7 @@ fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
         return Ok(false);
     }
     let claim = cards.claim_path(&accepted.by, &accepted.request_id);
-    Ok(matches!(batches::release(cards, &claim)?, Released::Gone))
+    Ok(matches!(claims::release(cards, &claim)?, Released::Gone))
 }
 
 /// Removes lists of children whose parent is not on the board any more.

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::cards::Cards;
+use super::claims;
 use super::files::{self, SyncSet};
 use super::lock;
 use crate::error::{At, Error, Kind, Result};
@@ -125,7 +126,7 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
         let prepared = cards.prepared(accepted.job);
         let claim = cards.claim_path(who, &accepted.request_id);
         let claimed = files::create(&prepared, &files::json_line(accepted)?)
-            .and_then(|_| claim_one(cards, &prepared, &claim));
+            .and_then(|_| claims::claim_one(cards, &prepared, &claim));
         match claimed {
             Ok(None) => claims.push(claim),
             Ok(Some(card)) => {
@@ -141,57 +142,6 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
     Ok(Claims::All(claims))
 }
 
-/// Links a prepared card under its request id. Returns the card that has it already, unless that
-/// belongs to a batch whose submitter died before the commit: its claims mean nothing.
-pub(super) fn claim_one(cards: &Cards, prepared: &Path, claim: &Path) -> Result<Option<Box<Card>>> {
-    for _ in 0..2 {
-        if files::link_new(prepared, claim)? {
-            return Ok(None);
-        }
-        let card = files::read(claim)?.and_then(|bytes| Card::parse(&bytes).ok());
-        match card {
-            Some(card) if card.accepted.batch.is_none() => return Ok(Some(card.into())),
-            _ => match release(cards, claim)? {
-                Released::Gone => {}
-                Released::Pending => break,
-                Released::Committed(card) => return Ok(Some(card)),
-            },
-        }
-    }
-    Err(Error::new(
-        Kind::Unavailable,
-        "the same request id is being submitted by another process; try again",
-    ))
-}
-
-/// What became of a claim that belongs to a batch.
-pub(super) enum Released {
-    /// There is no claim (any more): its batch was abandoned.
-    Gone,
-    /// Its submitter is at work.
-    Pending,
-    /// Its batch was accepted.
-    Committed(Box<Card>),
-}
-
-/// Removes the claim of a request id by a batch that was abandoned. Decided under the board's
-/// lock: nobody else removes it meanwhile and makes another, and no card is on the move.
-pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
-    let _lock = cards.lock()?;
-    let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
-    let card = Card::parse(&bytes)
-        .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
-    let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
-    Ok(match fate(cards, range, &card)? {
-        Fate::Committed => Released::Committed(card.into()),
-        Fate::Pending => Released::Pending,
-        Fate::Abandoned => {
-            files::remove(claim)?;
-            Released::Gone
-        }
-    })
-}
-
 /// First and last numbers of the batches that lie in the queue.
 pub fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
     let names = files::names(&cards.path("queue"))?;
@@ -204,7 +154,7 @@ pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
 }
 
 /// What became of a batch that claimed request ids.
-enum Fate {
+pub(super) enum Fate {
     /// It was accepted.
     Committed,
     /// Its submitter is at work.
@@ -215,7 +165,7 @@ enum Fate {
 
 /// The fate of the batch to which a card belongs that has claimed a request id. The caller holds
 /// the board's lock.
-fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
+pub(super) fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
     // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
     let prepared = cards.path("tmp").join(name(range.0, range.1));
     if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {

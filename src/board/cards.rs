@@ -6,13 +6,11 @@
 //! inode in `requests/`, so that the same request can be found, and finished, by whoever repeats it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-
-use super::batches::{self, Released};
+use super::batches;
+use super::claims;
 use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::numbers;
@@ -122,7 +120,7 @@ impl<'r> Cards<'r> {
         }
         if let Some(who) = who {
             let claim = self.claim_path(who, &accepted.request_id);
-            match batches::claim_one(self, &prepared, &claim) {
+            match claims::claim_one(self, &prepared, &claim) {
                 Ok(None) => sync.dir(&self.path("requests")),
                 taken => {
                     files::remove(&prepared)?;
@@ -140,109 +138,6 @@ impl<'r> Cards<'r> {
         sync.dir(&self.path("queue"));
         sync.commit()?;
         Ok(Submitted::New)
-    }
-
-    /// Undoes a submission that could not be published: what is refused must never run. Under the
-    /// lock, so that nobody finishes it meanwhile; `false` if somebody has.
-    fn take_back(&self, accepted: &Accepted, who: Option<&str>) -> Result<bool> {
-        let _lock = self.lock()?;
-        let prepared = self.prepared(accepted.job);
-        if files::gone_is_fine(fs::remove_file(&prepared)).at(&prepared)?.is_none() {
-            return Ok(false);
-        }
-        if let Some(who) = who {
-            files::remove(&self.claim_path(who, &accepted.request_id))?;
-        }
-        Ok(true)
-    }
-
-    /// Moves a prepared card into the queue; one that somebody else has moved is no error.
-    fn publish_prepared(&self, job: u64) -> Result<()> {
-        let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
-        match files::rename_new(&from, &to) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) if !from.exists() => Ok(()),
-            Ok(false) => Err(Error::new(
-                Kind::Internal,
-                format!("{} exists already: its number was used twice", to.display()),
-            )),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(super) fn claim_path(&self, who: &str, request_id: &str) -> PathBuf {
-        let digest = Sha256::digest(format!("{who}\0{request_id}").as_bytes());
-        self.path("requests").join(files::hex(&digest[..16]))
-    }
-
-    /// The card that claimed a request id, brought to its column by whoever comes first.
-    fn finish_claim(&self, claim: &std::path::Path) -> Result<Card> {
-        let gone = || {
-            Error::new(
-                Kind::Unavailable,
-                "the same request is being submitted by another process; try again",
-            )
-        };
-        let read = |path: &std::path::Path| -> Result<Card> {
-            let bytes = files::read(path)?.ok_or_else(gone)?;
-            Card::parse(&bytes)
-                .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", path.display())))
-        };
-        let card = read(claim)?;
-        let job = card.job();
-        if card.accepted.batch.is_some() {
-            return match batches::release(self, claim)? {
-                Released::Committed(card) => Ok(*card),
-                Released::Pending | Released::Gone => Err(gone()),
-            };
-        }
-        self.publish_prepared(job)?;
-        if self.look(job)?.is_none() {
-            let _lock = self.lock()?;
-            // The prepared name is gone and only holders of the lock move cards, so a card that
-            // is in no column now was lost with a power failure, or cleaned up after its end.
-            let card = read(claim)?;
-            if self.look(job)?.is_none() && card.column() == Column::Queue {
-                files::link_new(claim, &self.card_path(Column::Queue, job))?;
-            }
-        }
-        let mut sync = SyncSet::new();
-        sync.dir(&self.path("requests"));
-        sync.dir(&self.path("queue"));
-        sync.commit()?;
-        read(claim)
-    }
-
-    /// The card that has claimed this request id, if one has.
-    pub fn claimed(&self, who: &str, request_id: &str) -> Result<Option<Card>> {
-        let claim = self.claim_path(who, request_id);
-        match files::read(&claim)? {
-            Some(_) => self.finish_claim(&claim).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
-    /// Returns how many.
-    pub fn recover_prepared(&self) -> Result<usize> {
-        let mut recovered = 0;
-        for job in card_numbers(&self.path("tmp"))? {
-            let path = self.prepared(job);
-            let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
-            if meta.nlink() < 2 {
-                continue; // not claimed: nobody was told of it, nobody can ask for it
-            }
-            let bytes = files::read(&path)?.unwrap_or_default();
-            let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
-            if single {
-                self.publish_prepared(job)?;
-                recovered += 1;
-            }
-        }
-        if recovered > 0 {
-            files::sync_dir(&self.path("queue"))?;
-        }
-        Ok(recovered)
     }
 
     /// Records children of a job. Before their cards are published: a number without a card is
@@ -500,7 +395,7 @@ impl<'r> Cards<'r> {
     }
 }
 
-fn card_numbers(dir: &std::path::Path) -> Result<Vec<u64>> {
+pub(super) fn card_numbers(dir: &std::path::Path) -> Result<Vec<u64>> {
     Ok(files::names(dir)?.iter().filter_map(|name| card_number(name)).collect())
 }
 

@@ -54,7 +54,7 @@ impl Watch {
         watch
     }
 
-    /// Waits until something may have changed, for [`LOOK_EVERY`] at most and not past the
+    /// Waits until something may have changed, for a second at most and not past the
     /// deadline. `false` once that has passed.
     pub fn wait_until(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());

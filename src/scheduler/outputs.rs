@@ -76,7 +76,7 @@ pub fn log(call: &Call) -> Result<Response> {
 /// where there is one, or the reader has left. Begins with the attempt at this index, with what the
 /// query says; of a job that is tried again the log of each later attempt follows whole.
 ///
-/// A node that does not answer is asked again: until the deadline, and for [`PATIENCE`] once
+/// A node that does not answer is asked again: until the deadline, and for `PATIENCE` once
 /// nothing more can come. Then the log of an attempt that was followed by another is left out.
 pub fn follow(
     root: &Root,

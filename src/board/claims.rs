@@ -1,0 +1,172 @@
+//! Claims of request ids: a second name of a card's inode, in `requests/`.
+//!
+//! Whoever makes that name first has the id; whoever comes later finds the card under it, and
+//! finishes what the first one left undone.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::batches::{self, Fate};
+use super::cards::{Cards, card_numbers};
+use super::files::{self, SyncSet};
+use crate::error::{At, Error, Kind, Result};
+use crate::model::card::{Accepted, Card, Column};
+
+impl Cards<'_> {
+    pub(super) fn claim_path(&self, who: &str, request_id: &str) -> PathBuf {
+        let digest = Sha256::digest(format!("{who}\0{request_id}").as_bytes());
+        self.path("requests").join(files::hex(&digest[..16]))
+    }
+
+    /// The card that has claimed this request id, if one has.
+    pub fn claimed(&self, who: &str, request_id: &str) -> Result<Option<Card>> {
+        let claim = self.claim_path(who, request_id);
+        match files::read(&claim)? {
+            Some(_) => self.finish_claim(&claim).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The card that claimed a request id, brought to its column by whoever comes first.
+    pub(super) fn finish_claim(&self, claim: &Path) -> Result<Card> {
+        let gone = || {
+            Error::new(
+                Kind::Unavailable,
+                "the same request is being submitted by another process; try again",
+            )
+        };
+        let read = |path: &std::path::Path| -> Result<Card> {
+            let bytes = files::read(path)?.ok_or_else(gone)?;
+            Card::parse(&bytes)
+                .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", path.display())))
+        };
+        let card = read(claim)?;
+        let job = card.job();
+        if card.accepted.batch.is_some() {
+            return match release(self, claim)? {
+                Released::Committed(card) => Ok(*card),
+                Released::Pending | Released::Gone => Err(gone()),
+            };
+        }
+        self.publish_prepared(job)?;
+        if self.look(job)?.is_none() {
+            let _lock = self.lock()?;
+            // The prepared name is gone and only holders of the lock move cards, so a card that
+            // is in no column now was lost with a power failure, or cleaned up after its end.
+            let card = read(claim)?;
+            if self.look(job)?.is_none() && card.column() == Column::Queue {
+                files::link_new(claim, &self.card_path(Column::Queue, job))?;
+            }
+        }
+        let mut sync = SyncSet::new();
+        sync.dir(&self.path("requests"));
+        sync.dir(&self.path("queue"));
+        sync.commit()?;
+        read(claim)
+    }
+
+    /// Undoes a submission that could not be published: what is refused must never run. Under the
+    /// lock, so that nobody finishes it meanwhile; `false` if somebody has.
+    pub(super) fn take_back(&self, accepted: &Accepted, who: Option<&str>) -> Result<bool> {
+        let _lock = self.lock()?;
+        let prepared = self.prepared(accepted.job);
+        if files::gone_is_fine(fs::remove_file(&prepared)).at(&prepared)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(who) = who {
+            files::remove(&self.claim_path(who, &accepted.request_id))?;
+        }
+        Ok(true)
+    }
+
+    /// Moves a prepared card into the queue; one that somebody else has moved is no error.
+    pub(super) fn publish_prepared(&self, job: u64) -> Result<()> {
+        let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
+        match files::rename_new(&from, &to) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) if !from.exists() => Ok(()),
+            Ok(false) => Err(Error::new(
+                Kind::Internal,
+                format!("{} exists already: its number was used twice", to.display()),
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
+    /// Returns how many.
+    pub fn recover_prepared(&self) -> Result<usize> {
+        let mut recovered = 0;
+        for job in card_numbers(&self.path("tmp"))? {
+            let path = self.prepared(job);
+            let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
+            if meta.nlink() < 2 {
+                continue; // not claimed: nobody was told of it, nobody can ask for it
+            }
+            let bytes = files::read(&path)?.unwrap_or_default();
+            let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
+            if single {
+                self.publish_prepared(job)?;
+                recovered += 1;
+            }
+        }
+        if recovered > 0 {
+            files::sync_dir(&self.path("queue"))?;
+        }
+        Ok(recovered)
+    }
+}
+
+/// Links a prepared card under its request id. Returns the card that has it already, unless that
+/// belongs to a batch whose submitter died before the commit: its claims mean nothing.
+pub(super) fn claim_one(cards: &Cards, prepared: &Path, claim: &Path) -> Result<Option<Box<Card>>> {
+    for _ in 0..2 {
+        if files::link_new(prepared, claim)? {
+            return Ok(None);
+        }
+        let card = files::read(claim)?.and_then(|bytes| Card::parse(&bytes).ok());
+        match card {
+            Some(card) if card.accepted.batch.is_none() => return Ok(Some(card.into())),
+            _ => match release(cards, claim)? {
+                Released::Gone => {}
+                Released::Pending => break,
+                Released::Committed(card) => return Ok(Some(card)),
+            },
+        }
+    }
+    Err(Error::new(
+        Kind::Unavailable,
+        "the same request id is being submitted by another process; try again",
+    ))
+}
+
+/// What became of a claim that belongs to a batch.
+pub(super) enum Released {
+    /// There is no claim (any more): its batch was abandoned.
+    Gone,
+    /// Its submitter is at work.
+    Pending,
+    /// Its batch was accepted.
+    Committed(Box<Card>),
+}
+
+/// Removes the claim of a request id by a batch that was abandoned. Decided under the board's
+/// lock: nobody else removes it meanwhile and makes another, and no card is on the move.
+pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
+    let _lock = cards.lock()?;
+    let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
+    let card = Card::parse(&bytes)
+        .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
+    let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
+    Ok(match batches::fate(cards, range, &card)? {
+        Fate::Committed => Released::Committed(card.into()),
+        Fate::Pending => Released::Pending,
+        Fate::Abandoned => {
+            files::remove(claim)?;
+            Released::Gone
+        }
+    })
+}
