@@ -1,11 +1,12 @@
 //! Which waiting job goes to which node. Pure policy: no clock, no files.
 //!
 //! Higher priority first, then the lower number; of the nodes that have room, one on which the job
-//! has not failed yet, then the one that is least loaded, then the first by name.
+//! has not failed yet, then the one that is least loaded, then, of those with as many cores in use,
+//! the one with the least memory in use, then the first by name.
 //!
 //! Jobs are kept by what they ask for. Only the first of each kind is looked at, and a kind for
-//! which no node has room is not looked at again before some room has grown. Nodes are kept by
-//! what they have in all, the least loaded first ([`rooms`]). So a decision costs neither the
+//! which no node has room is not looked at again before a room has grown that would do. Nodes are
+//! kept by what they have in all and what is in use ([`rooms`]). So a decision costs neither the
 //! number of jobs nor the number of nodes.
 
 use std::cmp::Reverse;
@@ -41,9 +42,8 @@ pub struct Ready {
     kinds: BTreeMap<Resources, BTreeSet<Turn>>,
     /// The first of each kind that some node may have room for.
     heads: BTreeSet<(Turn, Resources)>,
-    /// Kinds that no node had room for when the rooms were as of `grown`.
+    /// Kinds that no node has room for, unless a room has grown since.
     blocked: BTreeSet<Resources>,
-    grown: u64,
 }
 
 impl Ready {
@@ -101,11 +101,11 @@ impl Ready {
 
     /// The next placement, if there is one: the job is taken out, the node's room is used up.
     pub fn place_next(&mut self, rooms: &mut Rooms) -> Option<(Candidate, String)> {
-        if self.grown != rooms.grown() {
-            self.grown = rooms.grown();
-            for kind in std::mem::take(&mut self.blocked) {
-                self.head(&kind);
-            }
+        let grown = rooms.take_grown();
+        if !grown.is_empty() {
+            let fits = |kind: &Resources| grown.iter().any(|room| room.takes(kind));
+            let open: Vec<Resources> = self.blocked.extract_if(.., fits).collect();
+            open.iter().for_each(|kind| self.head(kind));
         }
         while let Some(((_, job), kind)) = self.heads.first().copied() {
             let avoid = self.candidates.get(&job).map(|c| c.avoid.as_slice()).unwrap_or_default();
@@ -211,6 +211,63 @@ mod tests {
         let mut rooms = rooms(&[("a", 2)]);
         rooms.set_ahead("a", 3);
         assert_eq!(place_all(&mut ready, &mut rooms).len(), 5);
+    }
+
+    /// The rule in words, slowly: for comparison.
+    fn choose_slowly(rooms: &BTreeMap<String, Room>, job: &Resources, avoid: &[String]) -> String {
+        let best = |avoided: bool| {
+            let fit = rooms
+                .iter()
+                .filter(|(name, room)| avoid.contains(name) == avoided && room.takes(job));
+            // Every class's best among those with as many cores in use, then the best of these.
+            let mut firsts: BTreeMap<_, (u64, u64, &String)> = BTreeMap::new();
+            for (name, room) in fit {
+                let key = (room.total, room.ahead, room.used.cores);
+                let own = (room.used.memory, room.load(), name);
+                firsts.entry(key).and_modify(|first| *first = own.min(*first)).or_insert(own);
+            }
+            firsts.into_values().map(|(_, load, name)| (load, name.clone())).min()
+        };
+        best(false).or_else(|| best(true)).map(|(_, name)| name).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_fast_choice_is_the_slow_one() {
+        let mut seed = 1u64;
+        let mut below = |limit: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % limit
+        };
+        let (mut all, mut rooms) = (BTreeMap::new(), Rooms::default());
+        let mut chosen = 0;
+        for _ in 0..5000 {
+            let name = format!("n{}", below(12));
+            let total = Resources { cores: 2 + 2 * below(3), memory: 8 * below(2) };
+            let used = Resources { cores: below(9), memory: below(10) };
+            let room = Room { open: below(8) > 0, total, used, ahead: below(2) * 2 };
+            rooms.set(&name, room);
+            all.insert(name, room);
+            let job = Resources { cores: 1 + below(4), memory: below(5) };
+            let avoid: Vec<String> = (0..below(3)).map(|_| format!("n{}", below(12))).collect();
+            let fast = rooms.choose(&job, &avoid).unwrap_or_default();
+            chosen += usize::from(!fast.is_empty());
+            assert_eq!(fast, choose_slowly(&all, &job, &avoid), "{job:?} avoiding {avoid:?}");
+        }
+        assert!(chosen > 1000, "{chosen}");
+    }
+
+    #[test]
+    fn a_blocked_kind_waits_for_room_that_would_do() {
+        let mut ready = Ready::default();
+        ready.insert(candidate(1, 0, 4));
+        let mut rooms = rooms(&[("a", 4), ("b", 2)]);
+        let one = Resources { cores: 1, memory: 0 };
+        (0..2).for_each(|_| rooms.take("a", &one));
+        assert_eq!(ready.place_next(&mut rooms), None);
+        rooms.give_back("a", &one);
+        assert_eq!(ready.place_next(&mut rooms), None);
+        rooms.give_back("a", &one);
+        assert_eq!(ready.place_next(&mut rooms).unwrap().1, "a");
     }
 
     #[test]

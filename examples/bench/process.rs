@@ -1,6 +1,7 @@
 //! Processes that are ended with their guard, and what the kernel knows of a process.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -16,6 +17,11 @@ pub struct Guarded(pub Child);
 impl Guarded {
     pub fn start(command: &mut Command) -> Result<Guarded> {
         let name = command.get_program().to_string_lossy().into_owned();
+        // SAFETY: prctl alone, between fork and exec.
+        unsafe {
+            // Should this process be killed, nobody is left to drop the guard.
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
+        }
         command.spawn().map(Guarded).map_err(|e| format!("{name}: {e}").into())
     }
 

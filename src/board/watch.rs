@@ -1,10 +1,12 @@
 //! Waiting for a change. Wake-ups are hints: whoever waits looks again, woken or not.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::os::fd::AsFd;
 
 use super::cards::Cards;
@@ -18,13 +20,40 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Watch {
     inotify: Option<Inotify>,
+    watches: RefCell<Vec<WatchDescriptor>>,
+}
+
+/// Instances that nobody uses now. They are used again and never closed: to close one the kernel
+/// waits until no processor can still see its watches, which takes 8 to 24 ms, as long as all else
+/// that a short job waits for. At most as many as were ever used at a time.
+static IDLE: Mutex<Vec<Inotify>> = Mutex::new(Vec::new());
+
+fn idle() -> MutexGuard<'static, Vec<Inotify>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(inotify) = self.inotify.take() else { return };
+        for watch in self.watches.take() {
+            let _ = inotify.rm_watch(watch); // what it watched may be gone, and the watch with it
+        }
+        idle().push(inotify);
+    }
 }
 
 impl Watch {
     /// Watches nothing yet.
     pub fn new() -> Watch {
-        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        Watch { inotify: Inotify::init(flags).ok() }
+        let used = idle().pop();
+        let inotify = match used {
+            Some(inotify) => {
+                while inotify.read_events().is_ok() {} // meant for whoever had it before
+                Some(inotify)
+            }
+            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok(),
+        };
+        Watch { inotify, watches: RefCell::default() }
     }
 
     /// Watches a card. The watch is on its inode, so it follows the card through its columns.
@@ -64,7 +93,9 @@ impl Watch {
 
     /// Watches a path; `false` if that is not possible.
     pub fn add(&self, path: &Path, flags: AddWatchFlags) -> bool {
-        self.inotify.as_ref().is_some_and(|inotify| inotify.add_watch(path, flags).is_ok())
+        let added = self.inotify.as_ref().and_then(|inotify| inotify.add_watch(path, flags).ok());
+        self.watches.borrow_mut().extend(added);
+        added.is_some()
     }
 
     /// Waits for anything, at most so long, and forgets what it was.

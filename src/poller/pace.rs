@@ -63,8 +63,27 @@ impl Paces {
                     }
                     pace.finished.len() as u64
                 });
-                (node.clone(), finished.min(MOST_AHEAD))
+                (node.clone(), rounded(finished.min(MOST_AHEAD)))
             })
             .collect()
+    }
+}
+
+/// Down to a number of two binary digits and zeros: nodes that may be sent as much ahead are
+/// placed on together, so there should be few such numbers.
+fn rounded(count: u64) -> u64 {
+    let zeros = (count.checked_ilog2().unwrap_or(0)).saturating_sub(1);
+    count >> zeros << zeros
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_numbers() {
+        let of = [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 1000, 1024];
+        let to = [0, 1, 2, 3, 4, 4, 6, 6, 8, 8, 12, 768, 1024];
+        assert_eq!(of.map(rounded), to);
     }
 }
