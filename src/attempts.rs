@@ -1,4 +1,4 @@
-//! Attempts: what is sent to a node, and what its reports do to the card.
+//! Attempts: what is sent to a node, and what its reports do to the card. For arrays see [`ranges`].
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,14 @@ use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Outcome, RunState, RunStatus};
-use crate::model::request::NODE_FIELDS;
+use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
+use crate::model::tasks::TaskSet;
 
-/// The line that places a card of this cluster on a node: its next attempt.
-pub fn place(cluster: &str, card: &Card, node: &Node) -> What {
+pub mod ranges;
+
+/// The line that places a card of this cluster on a node: its next attempt; of an array with the
+/// tasks of the range.
+pub fn place(cluster: &str, card: &Card, node: &Node, tasks: Option<TaskSet>) -> What {
     let attempt = card.attempts.last().map_or(1, |last| last.attempt + 1);
     let id = NodejobId { cluster: cluster.to_string(), job: card.job(), attempt };
     What::Placed {
@@ -27,6 +31,7 @@ pub fn place(cluster: &str, card: &Card, node: &Node) -> What {
         nodejob: id.to_string(),
         driver: node.driver,
         uri: node.uri.clone(),
+        tasks,
     }
 }
 
@@ -70,6 +75,9 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     }
     request.insert("environment".into(), Value::Object(environment));
     request.insert("request_id".into(), attempt.nodejob.clone().into());
+    if let Some(tasks) = &attempt.tasks {
+        request.insert(RANGE_FIELD.into(), tasks.to_string().into());
+    }
     Ok(Run {
         id: attempt.nodejob.clone(),
         request: Value::Object(request),
@@ -79,6 +87,9 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
 
 /// What a node's reports about one job, in the order in which it made them, do to the card.
 pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
+    if card.array.is_some() {
+        return ranges::decide(card, reports);
+    }
     let mut card = card.clone();
     let before = card.events.len();
     for (id, report) in reports {

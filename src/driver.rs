@@ -17,6 +17,7 @@ use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
+use crate::model::tasks::TaskSet;
 
 pub mod http;
 pub mod local;
@@ -36,7 +37,7 @@ pub struct Run {
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// Where it is.
-    Known(RunStatus),
+    Known(Box<RunStatus>),
     /// The node never heard of it, or has forgotten it.
     Unknown,
     /// It was cancelled before it came, and will never run there.
@@ -69,8 +70,15 @@ pub trait Driver: Send {
         self.statuses(ids)?.into_iter().collect()
     }
 
-    /// Kills a job: SIGTERM, then after `grace` SIGKILL. One that has not come yet never starts.
-    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus>;
+    /// Kills a job, or only some tasks of a range: SIGTERM, then after `grace` SIGKILL. What has
+    /// not been started never is; of a range that has not come yet only all tasks can be killed.
+    fn kill(
+        &self,
+        id: &str,
+        grace: Option<Duration>,
+        by: &str,
+        tasks: Option<&TaskSet>,
+    ) -> Result<RunStatus>;
 
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;

@@ -1,10 +1,13 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
+pub mod array;
 pub mod card;
 pub mod event;
 pub mod ids;
 pub mod log;
 pub mod node;
 pub mod outcome;
+pub mod range;
 pub mod request;
 pub mod resources;
+pub mod tasks;

@@ -87,7 +87,7 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: ":name/jobs/:id/log",
         need: Read,
-        query: &["stream", "offset", "limit", "tail"],
+        query: &["stream", "offset", "limit", "tail", "task"],
         body: false,
         help: "the log of a job on a node",
         handler: log,
@@ -160,6 +160,7 @@ fn log(call: &Call) -> Result<Response> {
         offset: call.request.number("offset")?.unwrap_or(0),
         limit: call.request.number("limit")?,
         tail: call.request.number("tail")?,
+        task: call.request.task()?,
     };
     if query.stream.as_deref().is_some_and(|s| s != "stdout" && s != "stderr") {
         return Err(Error::bad("stream must be stdout or stderr"));
@@ -178,7 +179,7 @@ fn kill(call: &Call) -> Result<Response> {
         })
         .transpose()?;
     let id = id(call)?;
-    Response::json(&driver.kill(id, grace, &call.who.name)?.of(id))
+    Response::json(&driver.kill(id, grace, &call.who.name, None)?.of(id))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -222,10 +223,9 @@ fn best(root: &Root, spec: &Spec) -> Result<Node> {
     }
     let cards = Cards::new(root);
     for job in cards.numbers(Column::Running)? {
-        if let Some(card) = cards.read_in(Column::Running, job)?
-            && let Some(attempt) = card.with_node()
-        {
-            rooms.take(&attempt.node, &card.spec.resources);
+        if let Some(card) = cards.read_in(Column::Running, job)? {
+            let nodes = card.with_nodes().map(|attempt| &attempt.node);
+            nodes.for_each(|node| rooms.take(node, &card.spec.resources));
         }
     }
     rooms.choose(&spec.resources, &[]).and_then(|name| all.get(&name).cloned()).ok_or_else(|| {

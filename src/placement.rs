@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 
+pub mod ranges;
 pub mod rooms;
 
 pub use rooms::{Room, Rooms};
@@ -30,6 +31,8 @@ pub struct Candidate {
     pub resources: Resources,
     /// Nodes on which an attempt of it failed or was refused.
     pub avoid: Vec<String>,
+    /// Of an array: how many more ranges of it may be placed.
+    pub more: u64,
 }
 
 /// The order in which jobs are placed: higher priority, then lower number.
@@ -164,7 +167,7 @@ mod tests {
 
     fn candidate(job: u64, priority: i64, cores: u64) -> Candidate {
         let resources = Resources { cores, memory: 0 };
-        Candidate { job, priority, resources, avoid: Vec::new() }
+        Candidate { job, priority, resources, avoid: Vec::new(), more: 0 }
     }
 
     fn rooms(nodes: &[(&str, u64)]) -> Rooms {

@@ -6,6 +6,7 @@
 //! - [`index`]: what it knows of the board without looking.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
+//! - [`gather`]: ends of tasks, recorded together.
 //! - [`pace`]: how much may be sent ahead.
 //! - [`step`]: shows transitions before they are made.
 //! - [`cleanup`]: what the head's board keeps, and for how long.
@@ -19,6 +20,7 @@ use crate::model::resources::Resources;
 pub mod cleanup;
 mod dialogue;
 pub mod engine;
+pub mod gather;
 pub mod index;
 pub mod link;
 mod membership;

@@ -1,9 +1,9 @@
 //! The node: accepts jobs, runs them, and tells what became of them.
 //!
 //! - [`accept`]: jobs come in.
-//! - [`status`], [`list`], [`log`], [`files`], [`info`]: what is known.
+//! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job.
-//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job), `ending`, `surroundings`,
+//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job), `range` (tasks of an array), `ending`, `surroundings`,
 //!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
 //! - [`start`]: starts supervisors.
 //! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
@@ -22,6 +22,7 @@ pub mod info;
 pub mod kill;
 pub mod list;
 pub mod log;
+mod range;
 mod routes;
 mod run;
 mod small;
@@ -30,6 +31,7 @@ pub mod status;
 mod supervise;
 mod surroundings;
 pub mod sweep;
+pub mod tasks;
 mod tree;
 mod words;
 

@@ -2,6 +2,7 @@
 //!
 //! - [`submit`]: accepting jobs.
 //! - [`jobs`]: looking at jobs, and changing them.
+//! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs and files.
 //! - [`reason`]: why a job is where it is.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
@@ -25,8 +26,9 @@ pub mod outputs;
 pub mod reason;
 pub mod rounds;
 pub mod submit;
+pub mod tasks;
 
-const LOG_QUERY: &[&str] = &["stream", "offset", "limit", "tail", "follow"];
+const LOG_QUERY: &[&str] = &["stream", "offset", "limit", "tail", "follow", "task"];
 
 const ROUTES: &[Route] = &[
     Route {
@@ -60,18 +62,18 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "jobs/:number/status",
         need: Read,
-        query: &["wait"],
+        query: &["wait", "task"],
         body: false,
-        help: "its state; with wait=SECONDS when it has ended, or then",
+        help: "its state; with wait=SECONDS when it has ended, or then; task=K of an array",
         handler: jobs::status,
     },
     Route {
         method: Post,
         pattern: "jobs/:number/update",
         need: Control,
-        query: &["kill", "hold", "release", "priority"],
+        query: &["kill", "hold", "release", "priority", "task"],
         body: false,
-        help: "kill=1, hold=1, release=1, priority=P; without any: ask the node now",
+        help: "kill=1 (task=3,5-9 of an array), hold=1, release=1, priority=P; else ask the node",
         handler: jobs::update,
     },
     Route {
@@ -80,7 +82,7 @@ const ROUTES: &[Route] = &[
         need: Read,
         query: LOG_QUERY,
         body: false,
-        help: "its output; tail=LINES, offset=, limit=, stream=stderr, follow=1",
+        help: "its output; tail=LINES, offset=, limit=, stream=stderr, follow=1, task=K",
         handler: outputs::log,
     },
     Route {

@@ -111,7 +111,13 @@ fn once(nodes: usize, jobs: usize, kinds: Kinds) -> Result<(f64, f64)> {
                 Kinds::Each => dice.below(16 * GIB),
             };
             let priority = dice.below(11) as i64 - 5;
-            Candidate { job, priority, resources: Resources { cores, memory }, avoid: Vec::new() }
+            Candidate {
+                job,
+                priority,
+                resources: Resources { cores, memory },
+                avoid: Vec::new(),
+                more: 0,
+            }
         })
         .collect();
     let mut ready = Ready::default();

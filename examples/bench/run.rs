@@ -47,6 +47,29 @@ pub fn on_disk(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// The same as one array.
+pub fn array_in_memory(bench: &Bench, table: &mut Table) -> Result<()> {
+    array(bench, table, "array-tmpfs", &bench.memory)
+}
+
+/// The same as one array.
+pub fn array_on_disk(bench: &Bench, table: &mut Table) -> Result<()> {
+    array(bench, table, "array-disk", &bench.disk)
+}
+
+fn array(bench: &Bench, table: &mut Table, case: &str, dir: &Path) -> Result<()> {
+    let count = bench.size(10_000, 1000);
+    let mut rounds = Vec::new();
+    for _ in 0..bench.rounds {
+        let rate = tasks(bench, dir, count)?;
+        rounds.push((rate, xargs(dir, count)?));
+    }
+    let limit = Limit::AtLeast(0.9, 1.2);
+    let what = format!("one array of {count} tasks by xargs -P{SLOTS}");
+    table.ratio(case, what, "tasks/s", &rounds, Some(limit), "");
+    Ok(())
+}
+
 pub fn growth(bench: &Bench, table: &mut Table) -> Result<()> {
     for count in [100, 1000, bench.size(10_000, 2000)] {
         let mut rounds = Vec::new();
@@ -79,6 +102,26 @@ pub fn ours(bench: &Bench, dir: &Path, count: usize) -> Result<f64> {
     drop(poller);
     site.check_good(count)?;
     Ok(count as f64 / seconds)
+}
+
+/// One array of so many tasks waits; the poller is started; until its card is done. Tasks per
+/// second.
+fn tasks(bench: &Bench, dir: &Path, count: usize) -> Result<f64> {
+    let site = Site::new(bench, dir.join("run"))?;
+    fs::write(site.dir.join("corkboard.conf"), format!("cores = {SLOTS}\n"))?;
+    let job = site.submit_one(&array_of(count))?;
+    settle(&site.dir)?;
+    let begun = Instant::now();
+    let poller = site.poller()?;
+    site.wait_done(job, PATIENCE)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    drop(poller);
+    site.check_tasks(job, count)?;
+    Ok(count as f64 / seconds)
+}
+
+fn array_of(count: usize) -> String {
+    format!(r#"{{"command":["/bin/true"],"array":"0-{}"}}"#, count - 1)
 }
 
 /// The same programs by `xargs`; jobs per second.

@@ -20,6 +20,7 @@ use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::outcome::{RunState, RunStatus};
+use crate::model::range::Range;
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;
@@ -121,6 +122,16 @@ impl<'r> Runs<'r> {
         self.job_dir(id).join("kill")
     }
 
+    /// Of a range: the story of its tasks.
+    pub fn tasks_path(&self, id: &str) -> PathBuf {
+        self.job_dir(id).join("tasks")
+    }
+
+    /// Of a range: which of its tasks somebody asked to kill.
+    pub fn kills_path(&self, id: &str) -> PathBuf {
+        self.job_dir(id).join("kills")
+    }
+
     /// An output file. Absent until something was written.
     pub fn log_path(&self, id: &str, stream: Stream) -> PathBuf {
         self.job_dir(id).join(stream.name())
@@ -182,6 +193,11 @@ impl<'r> Runs<'r> {
     /// Opens the job's story to append, making it where there is none.
     pub fn story(&self, id: &str) -> Result<Story> {
         Story::open_or_create(self.status_path(id))
+    }
+
+    /// What the story of a range's tasks says.
+    pub fn range(&self, id: &str) -> Result<Range> {
+        Ok(Range::parse(&files::read(&self.tasks_path(id))?.unwrap_or_default()))
     }
 
     /// Puts a claimed job back to wait, in its old place. The caller holds the lock.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::body::Body;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::tasks::TaskSet;
 
 /// Longest wait that a request may ask for: it must end within 60 s, whoever stands between.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(50);
@@ -128,6 +129,21 @@ impl Request {
                     .map_err(|_| Error::bad(format!("{name} must be a whole number in range")))
             })
             .transpose()
+    }
+
+    /// The tasks that `task=` names: `7`, or `3,10-19`.
+    pub fn tasks(&self) -> Result<Option<TaskSet>> {
+        let wrong = |why| Error::bad(format!("task: {why}"));
+        self.param("task").map(|text| text.parse().map_err(wrong)).transpose()
+    }
+
+    /// The one task that `task=` names.
+    pub fn task(&self) -> Result<Option<u32>> {
+        let Some(tasks) = self.tasks()? else { return Ok(None) };
+        if tasks.len() != 1 {
+            return Err(Error::bad("task must be one index here"));
+        }
+        Ok(tasks.first())
     }
 
     /// `?wait=`: how long to wait at most; `None` where it was not asked. Over HTTP it is cut to

@@ -15,9 +15,13 @@ use crate::board::vault;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
+use crate::model::tasks::TaskSet;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
+
+/// Runs of tasks that are named in one request, likewise.
+const RUNS_PER_REQUEST: usize = 200;
 
 /// Most bytes of requests for jobs that travel together: far below what any node accepts.
 const BYTES_PER_REQUEST: usize = 4 << 20;
@@ -259,11 +263,26 @@ impl Driver for Http {
         Ok(answers)
     }
 
-    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+    fn kill(
+        &self,
+        id: &str,
+        grace: Option<Duration>,
+        by: &str,
+        tasks: Option<&TaskSet>,
+    ) -> Result<RunStatus> {
         let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
         let grace =
             grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
-        self.json(self.post(&format!("jobs/{id}/kill?by={by}{grace}"), "application/json", b"")?)
+        let path = format!("jobs/{id}/kill?by={by}{grace}");
+        let Some(tasks) = tasks else {
+            return self.json(self.post(&path, "application/json", b"")?);
+        };
+        let mut status = None;
+        for piece in tasks.pieces(RUNS_PER_REQUEST) {
+            let path = format!("{path}&task={piece}");
+            status = Some(self.json(self.post(&path, "application/json", b"")?)?);
+        }
+        status.ok_or_else(|| Error::bad("no task is named"))
     }
 
     fn list(&self) -> Result<Vec<String>> {
@@ -280,6 +299,9 @@ impl Driver for Http {
         }
         if let Some(tail) = query.tail {
             path.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(task) = query.task {
+            path.push_str(&format!("&task={task}"));
         }
         let response = self.get(&path, self.patience)?;
         let next = response

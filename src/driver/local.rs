@@ -10,6 +10,7 @@ use crate::board::root::Root;
 use crate::error::{Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
+use crate::model::tasks::TaskSet;
 use crate::processor;
 
 /// See the module.
@@ -45,7 +46,7 @@ impl Driver for Local {
 
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let answer = |id: &String| match processor::status::of(&self.root, id) {
-            Ok(status) => Ok(Answer::Known(status)),
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
             Err(e) => Err(e),
@@ -53,8 +54,17 @@ impl Driver for Local {
         Ok(ids.iter().map(answer).collect())
     }
 
-    fn kill(&self, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
-        processor::kill::kill(&self.root, id, grace, by)
+    fn kill(
+        &self,
+        id: &str,
+        grace: Option<Duration>,
+        by: &str,
+        tasks: Option<&TaskSet>,
+    ) -> Result<RunStatus> {
+        match tasks {
+            None => processor::kill::kill(&self.root, id, grace, by),
+            Some(tasks) => processor::kill::kill_tasks(&self.root, id, tasks, grace, by),
+        }
     }
 
     fn list(&self) -> Result<Vec<String>> {

@@ -8,12 +8,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::array::{Array, may_repeat};
 pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
 use super::node::DriverKind;
-use super::outcome::{Outcome, Status};
+use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
+use super::tasks::TaskSet;
 use crate::clock;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// A directory in which cards lie.
@@ -75,7 +78,7 @@ impl State {
     }
 }
 
-/// One attempt, as far as it is known.
+/// One attempt, as far as it is known. Of an array: one range of its tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// From 1.
@@ -106,6 +109,15 @@ pub struct Attempt {
     /// What the node said, where it would not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Of an array: the tasks that the node was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskSet>,
+    /// Those of which no end is known, while the node has them.
+    #[serde(skip_serializing_if = "TaskSet::is_empty")]
+    pub left: TaskSet,
+    /// When ends of tasks were last recorded.
+    #[serde(skip)]
+    pub reported_at: Option<String>,
 }
 
 /// A card, read.
@@ -138,6 +150,8 @@ pub struct Card {
     pub stopping_by: Option<String>,
     /// Why it went back to the queue, where it did.
     pub requeue_reason: Option<String>,
+    /// The tasks, of an array.
+    pub array: Option<Array>,
 }
 
 impl Card {
@@ -154,6 +168,7 @@ impl Card {
         let mut card = Card {
             state: if spec.held { State::Held } else { State::Queued },
             priority: spec.priority,
+            array: spec.array.as_ref().map(|array| Array::new(array, spec.held)),
             accepted,
             length: bytes.len() as u64,
             events: Vec::new(),
@@ -174,9 +189,39 @@ impl Card {
         Ok(card)
     }
 
+    /// The same card without its history: what it says now.
+    #[must_use]
+    pub fn without_events(&self) -> Card {
+        Card {
+            accepted: self.accepted.clone(),
+            length: self.length,
+            events: Vec::new(),
+            spec: self.spec.clone(),
+            state: self.state,
+            priority: self.priority,
+            attempts: self.attempts.clone(),
+            retries: self.retries,
+            not_before: self.not_before,
+            outcome: self.outcome.clone(),
+            stopped_at: self.stopped_at.clone(),
+            stopping_by: self.stopping_by.clone(),
+            requeue_reason: self.requeue_reason.clone(),
+            array: self.array.clone(),
+        }
+    }
+
     /// Adds one event and all that follows from it. Events that make no sense in the present
     /// state are kept in `events` and change nothing: after the end, nothing does.
     pub fn apply(&mut self, event: Event) {
+        if self.array.is_some() {
+            self.apply_to_array(&event);
+        } else {
+            self.apply_to_one(&event);
+        }
+        self.events.push(event);
+    }
+
+    fn apply_to_one(&mut self, event: &Event) {
         let current = self.attempts.last().map(|a| a.attempt);
         let waiting = self.state.column() == Column::Queue;
         let with_node = self.state.column() == Column::Running;
@@ -186,22 +231,9 @@ impl Card {
             What::Priority { priority, .. } if self.state != State::Stopped => {
                 self.priority = *priority;
             }
-            What::Placed { attempt, node, nodejob, driver, uri } if waiting => {
+            What::Placed { .. } if waiting => {
                 self.state = State::Placed;
-                self.not_before = None;
-                self.attempts.push(Attempt {
-                    attempt: *attempt,
-                    node: node.clone(),
-                    nodejob: nodejob.clone(),
-                    driver: *driver,
-                    uri: uri.clone(),
-                    placed_at: event.at.clone(),
-                    started_at: None,
-                    pid: None,
-                    ended_at: None,
-                    outcome: None,
-                    refused: None,
-                });
+                self.push_attempt(event);
             }
             What::Running { attempt, pid, started } if with_node && current == Some(*attempt) => {
                 if self.state == State::Placed {
@@ -212,7 +244,7 @@ impl Card {
                     last.started_at = started.clone().or_else(|| Some(event.at.clone()));
                 }
             }
-            What::Stopping { by } if with_node => {
+            What::Stopping { by, .. } if with_node => {
                 self.state = State::Stopping;
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
@@ -249,7 +281,77 @@ impl Card {
             }
             _ => {}
         }
-        self.events.push(event);
+    }
+
+    fn push_attempt(&mut self, event: &Event) {
+        let What::Placed { attempt, node, nodejob, driver, uri, tasks } = &event.what else {
+            return;
+        };
+        self.not_before = None;
+        self.attempts.push(Attempt {
+            attempt: *attempt,
+            node: node.clone(),
+            nodejob: nodejob.clone(),
+            driver: *driver,
+            uri: uri.clone(),
+            placed_at: event.at.clone(),
+            started_at: None,
+            pid: None,
+            ended_at: None,
+            outcome: None,
+            refused: None,
+            tasks: tasks.clone(),
+            left: tasks.clone().unwrap_or_default(),
+            reported_at: None,
+        });
+    }
+
+    fn apply_to_array(&mut self, event: &Event) {
+        let Some(array) = &mut self.array else { return };
+        if self.state == State::Stopped {
+            return;
+        }
+        match &event.what {
+            What::Placed { tasks: Some(tasks), .. }
+                if self.stopping_by.is_none() && array.has_waiting(tasks) =>
+            {
+                array.take_waiting(tasks);
+                self.push_attempt(event);
+            }
+            What::Placed { .. } => {}
+            What::Priority { priority, .. } => self.priority = *priority,
+            What::Stopping { by, tasks: None } => {
+                self.stopping_by.get_or_insert_with(|| by.clone());
+            }
+            What::Stopped { outcome, .. } => {
+                self.outcome = Some(outcome.clone());
+                self.stopped_at = Some(event.at.clone());
+            }
+            What::Refused { not_before, .. } => {
+                self.not_before = clock::parse_rfc3339(not_before);
+                array.apply(event, &mut self.attempts);
+            }
+            _ => array.apply(event, &mut self.attempts),
+        }
+        self.state = self.state_of_array();
+    }
+
+    /// An array is in the state of the furthest of its ranges that nodes have.
+    fn state_of_array(&self) -> State {
+        let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
+        match () {
+            () if self.outcome.is_some() => State::Stopped,
+            () if live.peek().is_some() && self.stopping_by.is_some() => State::Stopping,
+            () if live.peek().is_some() => {
+                if live.any(|a| a.started_at.is_some()) {
+                    State::Running
+                } else {
+                    State::Placed
+                }
+            }
+            () if self.array.as_ref().is_some_and(|array| array.held) => State::Held,
+            () => State::Queued,
+        }
     }
 
     fn end_attempt(&mut self, outcome: &Outcome, at: &str) {
@@ -269,14 +371,21 @@ impl Card {
         self.state.column()
     }
 
-    /// The attempt that a node has, while one has it.
-    pub fn with_node(&self) -> Option<&Attempt> {
-        if self.column() == Column::Running { self.attempts.last() } else { None }
+    /// The attempts that nodes have: of an array any number, else at most one.
+    pub fn with_nodes(&self) -> impl Iterator<Item = &Attempt> {
+        let out = self.column() == Column::Running;
+        self.attempts.iter().filter(move |attempt| out && attempt.ended_at.is_none())
     }
 
-    /// Whether `id` is the attempt that a node has now.
+    /// Whether `id` is an attempt that a node has now.
     pub fn is_current(&self, id: &NodejobId) -> bool {
-        self.with_node().is_some_and(|a| a.attempt == id.attempt && a.nodejob == id.to_string())
+        self.current(id).is_some()
+    }
+
+    /// The attempt of this id, while a node has it.
+    pub fn current(&self, id: &NodejobId) -> Option<&Attempt> {
+        let name = id.to_string();
+        self.with_nodes().find(|a| a.attempt == id.attempt && a.nodejob == name)
     }
 
     /// `unknown` until the end.
@@ -296,11 +405,18 @@ impl Card {
 
     /// Nodes on which an attempt failed or was refused: another one is preferred.
     pub fn nodes_to_avoid(&self) -> Vec<&str> {
-        self.attempts
-            .iter()
-            .filter(|a| a.outcome.is_some() || a.refused.is_some())
-            .map(|a| a.node.as_str())
-            .collect()
+        let attempts = self.attempts.iter();
+        let failed = attempts.filter(|a| a.outcome.is_some() || a.refused.is_some());
+        if self.array.is_none() {
+            return failed.map(|a| a.node.as_str()).collect();
+        }
+        // Most of an array's ranges end, and well: what counts is a node's last word.
+        let mut last: BTreeMap<&str, bool> = BTreeMap::new();
+        for attempt in failed {
+            let lost = attempt.outcome.as_ref().is_some_and(|o| o.cause == Cause::Lost);
+            last.insert(&attempt.node, lost || attempt.refused.is_some());
+        }
+        last.into_iter().filter(|(_, avoid)| *avoid).map(|(node, _)| node).collect()
     }
 
     /// How often in a row nodes refused it before the current attempt.
@@ -313,20 +429,18 @@ impl Card {
     /// allows one, else the end of the job. `unproven` is a loss that only silence speaks for:
     /// the program may still run, so such a loss is retried only with `retry_lost`.
     pub fn after_attempt(&self, attempt: u32, outcome: Outcome, unproven: bool) -> What {
-        use super::outcome::Cause::{Aborted, Exit, Expired, Killed, Lost, Signal, Timeout};
-        let may_repeat = match outcome.cause {
-            Exit | Signal | Timeout => outcome.status != Status::Good,
-            Lost => !unproven || self.spec.retry_lost,
-            Killed | Aborted | Expired => false,
-        };
+        let may_repeat = may_repeat(&outcome, self.spec.retry_lost, unproven);
         let stopping = self.state == State::Stopping;
         if may_repeat && !stopping && self.retries < self.spec.max_retry_count {
-            let delay = self.spec.retry_delay;
-            let not_before =
-                (!delay.is_zero()).then(|| clock::rfc3339(later(SystemTime::now(), delay)));
-            return What::Retry { attempt, outcome, not_before };
+            return What::Retry { attempt, outcome, not_before: self.retry_at() };
         }
         What::Stopped { attempt: Some(attempt), outcome }
+    }
+
+    /// When what fails now may be tried again, if not at once.
+    pub fn retry_at(&self) -> Option<String> {
+        let delay = self.spec.retry_delay;
+        (!delay.is_zero()).then(|| clock::rfc3339(later(SystemTime::now(), delay)))
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::node::DriverKind;
 use super::outcome::Outcome;
+use super::tasks::{Ended, Report, TaskSet};
 use crate::clock;
 
 /// The first line of a card: the request as accepted.
@@ -79,6 +80,9 @@ pub enum What {
         /// Where the node was then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uri: Option<String>,
+        /// Of an array: which tasks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tasks: Option<TaskSet>,
     },
     /// The node says that it runs.
     Running {
@@ -95,6 +99,9 @@ pub enum What {
     Stopping {
         /// Who asked.
         by: String,
+        /// Of an array: only these tasks, which a node has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tasks: Option<TaskSet>,
     },
     /// The node would not have it. Nothing ran; this does not count as a retry.
     Refused {
@@ -115,6 +122,24 @@ pub enum What {
         /// Not placed again before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_before: Option<String>,
+    },
+    /// Of an array: tasks ended.
+    Tasks {
+        /// The attempt whose tasks they were; absent for tasks that waited.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+        /// Those that ended for good.
+        #[serde(flatten)]
+        report: Report,
+        /// Those that failed and wait again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        retry: Vec<Ended>,
+        /// Those are not placed again before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<String>,
+        /// How the attempt itself ended, if it did: the rest of its tasks waits again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Outcome>,
     },
     /// A report that changes nothing, kept because it was made.
     Late {

@@ -20,4 +20,6 @@ pub struct LogQuery {
     pub limit: Option<u64>,
     /// Only the last so many lines.
     pub tail: Option<u64>,
+    /// Of a range: only what this task wrote; offsets count in that.
+    pub task: Option<u32>,
 }

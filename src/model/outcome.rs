@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::tasks::Report;
 use crate::clock;
 
 /// `unknown` until the end, then `good` (exit 0) or `error`.
@@ -148,6 +149,10 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a range of tasks: how they ended. In the feed those since the line before, else all; in
+    /// the line about the start none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Report>,
 }
 
 impl RunStatus {
@@ -165,6 +170,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            tasks: None,
         }
     }
 

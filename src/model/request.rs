@@ -5,6 +5,7 @@
 //! what it means.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::ids;
 use super::resources::Resources;
+use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 use crate::error::{Error, Result};
 
@@ -31,9 +33,20 @@ pub const NODE_FIELDS: &[&str] = &[
     "timeout",
 ];
 
+/// The field of a request to a node that makes it a range of tasks: it runs once for each.
+pub const RANGE_FIELD: &str = "tasks";
+
 /// Fields that a request to the head has beside [`NODE_FIELDS`].
-pub const HEAD_FIELDS: &[&str] =
-    &["expires", "max_retry_count", "parent", "priority", "retry_delay", "retry_lost", "state"];
+pub const HEAD_FIELDS: &[&str] = &[
+    "array",
+    "expires",
+    "max_retry_count",
+    "parent",
+    "priority",
+    "retry_delay",
+    "retry_lost",
+    "state",
+];
 
 /// Whether standard output and error go to one log or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,6 +120,8 @@ struct Raw {
     state: Option<FirstState>,
     #[serde(default)]
     output: Output,
+    array: Option<String>,
+    tasks: Option<String>,
 }
 
 /// Replaces the values in a request's environment: its names can be shown to anybody who may look.
@@ -155,6 +170,10 @@ pub struct Spec {
     pub held: bool,
     /// One log or two.
     pub output: Output,
+    /// Many tasks in place of one: to the head.
+    pub array: Option<ArraySpec>,
+    /// The tasks to run here: to a node.
+    pub tasks: Option<TaskSet>,
 }
 
 /// When a waiting job expires.
@@ -174,7 +193,7 @@ impl Spec {
 
     /// Reads a request to a node.
     pub fn for_node(request: &Value) -> Result<Spec> {
-        Spec::read(request, &[NODE_FIELDS])
+        Spec::read(request, &[NODE_FIELDS, &[RANGE_FIELD]])
     }
 
     fn read(request: &Value, fields: &[&[&str]]) -> Result<Spec> {
@@ -263,6 +282,8 @@ impl Spec {
             parent: raw.parent,
             held: matches!(raw.state, Some(FirstState::Held)),
             output: raw.output,
+            array: raw.array.map(|text| tasks("array", &text)).transpose()?,
+            tasks: raw.tasks.map(|text| tasks(RANGE_FIELD, &text)).transpose()?,
         })
     }
 }
@@ -283,6 +304,10 @@ pub fn split_request_id(request: &Value) -> (Option<String>, Map<String, Value>)
     let mut map = request.as_object().cloned().unwrap_or_default();
     let id = map.shift_remove("request_id").and_then(|v| v.as_str().map(str::to_string));
     (id, map)
+}
+
+fn tasks<T: FromStr<Err = String>>(field: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|why| Error::bad(format!("{field}: {why}")))
 }
 
 fn no_nul(field: &str, text: &str) -> Result<()> {

@@ -35,6 +35,12 @@ impl Resources {
         self.cores <= room.cores && self.memory <= room.memory
     }
 
+    /// How often this fits into `room`.
+    pub fn times_in(&self, room: &Resources) -> u64 {
+        let memory = room.memory.checked_div(self.memory).unwrap_or(u64::MAX);
+        (room.cores / self.cores.max(1)).min(memory)
+    }
+
     /// The sum.
     #[must_use]
     pub fn plus(&self, other: &Resources) -> Resources {

@@ -5,11 +5,12 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::index::KillOrder;
 use super::link::Order;
 use crate::attempts;
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
-use crate::model::card::{Card, State};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 
@@ -21,21 +22,19 @@ const SENDS_AT_ONCE: u32 = 2;
 const SEND_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine<'_> {
-    /// Sends placed cards to their nodes.
-    pub(super) fn send(&mut self, cards: &[Card]) -> Result<()> {
-        if cards.is_empty() {
+    /// Sends attempts that were placed to their nodes.
+    pub(super) fn send(&mut self, placed: &[(&Card, &Attempt)]) -> Result<()> {
+        if placed.is_empty() {
             return Ok(());
         }
         let common = attempts::Common::read(self.root)?;
         let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
-        for card in cards.iter().filter(|card| card.state == State::Placed) {
-            let Some(attempt) = card.with_node() else { continue };
-            self.say(&format!(
-                "job {}: placed on {} as {}",
-                card.job(),
-                attempt.node,
-                attempt.nodejob
-            ));
+        for (card, attempt) in placed {
+            let what = match &attempt.tasks {
+                Some(tasks) => format!("job {}, tasks {tasks}", card.job()),
+                None => format!("job {}", card.job()),
+            };
+            self.say(&format!("{what}: placed on {} as {}", attempt.node, attempt.nodejob));
             let run = attempts::run(self.root, &common, card, attempt)?;
             orders.entry(attempt.node.clone()).or_default().push(run);
         }
@@ -56,15 +55,22 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn order_kill(&mut self, job: u64) {
-        let Some(known) = self.index.on_node_mut(job).filter(|known| !known.kill_sent) else {
-            return;
-        };
-        known.kill_sent = true;
-        let by = known.stopping_by.clone().unwrap_or_else(|| "a user".into());
-        let (node, id, grace) = (known.node.clone(), known.id.clone(), known.grace);
-        self.say(&format!("job {job}: to be killed on {node}, asked by {by}"));
-        self.order(&node, Order::Kill { id, grace, by });
+    /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
+    pub(super) fn order_kills(&mut self, job: u64) {
+        let mut orders = Vec::new();
+        for known in self.index.attempts_mut(job) {
+            let Some(kill) = known.to_kill().cloned() else { continue };
+            known.killed = Some(kill.clone());
+            orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+        }
+        for (node, id, grace, KillOrder { by, tasks }) in orders {
+            let what = match &tasks {
+                Some(tasks) => format!("job {job}, tasks {tasks}"),
+                None => format!("job {job}"),
+            };
+            self.say(&format!("{what}: to be killed on {node}, asked by {by}"));
+            self.order(&node, Order::Kill { id, grace, by, tasks });
+        }
     }
 
     fn answered(&mut self, count: usize) {
@@ -124,8 +130,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::index::OnNode> {
-        let job = NodejobId::parse(id)?.job;
-        self.index.on_node_mut(job).filter(|known| known.id == id)
+        self.index.on_node_mut(&NodejobId::parse(id)?)
     }
 
     /// A node's word on where jobs are: reports to record; what it does not know is sent again,
@@ -175,7 +180,7 @@ impl Engine<'_> {
                     None => {} // when it is asked about the next time
                 },
                 Answer::Unknown if known.state == State::Stopping => {
-                    known.kill_sent = false; // a kill of an unknown job forbids its start
+                    known.killed = None; // a kill of an unknown job forbids its start
                     again.push(id);
                 }
                 Answer::Unknown => {
@@ -187,12 +192,12 @@ impl Engine<'_> {
                 }
             }
         }
-        for id in again {
-            let Some(job) = NodejobId::parse(&id).map(|id| id.job) else { continue };
-            let card = self.cards.find(job)?;
-            match card.state {
-                State::Stopping => self.order_kill(job),
-                _ => self.send(&[card])?,
+        for id in again.iter().filter_map(|id| NodejobId::parse(id)) {
+            let card = self.cards.find(id.job)?;
+            match (card.state, card.current(&id)) {
+                (State::Stopping, _) => self.order_kills(id.job),
+                (_, Some(attempt)) => self.send(&[(&card, attempt)])?,
+                (_, None) => {}
             }
         }
         self.refuse(refused)?;
@@ -220,7 +225,7 @@ impl Engine<'_> {
     /// Kills an attempt that was given up, or forbids its start.
     pub(super) fn fence(&mut self, node: &str, id: String) {
         let by = "the head, which had given it up".to_string();
-        self.order(node, Order::Kill { id, grace: None, by });
+        self.order(node, Order::Kill { id, grace: None, by, tasks: None });
     }
 
     pub(super) fn killed(
@@ -236,7 +241,7 @@ impl Engine<'_> {
             Ok(status) => Some(status.of(id)),
             Err(error) => {
                 if let Some(known) = self.known_mut(id) {
-                    known.kill_sent = false;
+                    known.killed = None;
                 }
                 self.say(&format!(
                     "{id}: not killed on {node}: {}; will be repeated",
@@ -262,14 +267,14 @@ impl Engine<'_> {
         let stopping: Vec<u64> = self
             .index
             .on(node)
-            .filter(|(_, known)| known.state == State::Stopping && !known.kill_sent)
+            .filter(|(_, known)| known.to_kill().is_some())
             .map(|(job, _)| job)
             .collect();
         if !ids.is_empty() {
             self.order(node, Order::Status(ids));
         }
         for job in stopping {
-            self.order_kill(job);
+            self.order_kills(job);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
+use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
 use super::notice;
@@ -59,6 +60,8 @@ pub struct Engine<'r> {
     pub(super) step: Step,
     pub(super) once: bool,
     pub(super) quiet: bool,
+    /// Ends of tasks that are to be recorded later.
+    pub(super) gathered: Gathered,
     /// Results that are safe here and whose nodes do not know it yet.
     pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
     /// When they are to be told at the latest.
@@ -96,6 +99,7 @@ impl<'r> Engine<'r> {
             step,
             once: false,
             quiet,
+            gathered: Gathered::default(),
             unacknowledged: BTreeMap::new(),
             acknowledge_at: None,
             outstanding: 0,
@@ -200,7 +204,8 @@ impl<'r> Engine<'r> {
             .map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
         let patience = soon.map_or(patience, |soon| soon.min(patience));
         let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let patience = due.map_or(patience, |due| due.min(patience));
+        let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
+        let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),

@@ -4,18 +4,46 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::model::card::{Card, Column, State};
+use crate::attempts::ranges;
+use crate::model::card::{Attempt, Card, Column, State};
+use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
+use crate::model::tasks::TaskSet;
 use crate::placement::{Candidate, Ready, Rooms};
 
-/// A job that a node has.
+/// What a node is to be told to kill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KillOrder {
+    /// Who asked.
+    pub by: String,
+    /// Of a range: only these tasks.
+    pub tasks: Option<TaskSet>,
+}
+
+impl OnNode {
+    /// What its node is to be told to kill and has not been told, as far as this poller knows.
+    pub fn to_kill(&self) -> Option<&KillOrder> {
+        let kill = self.kill.as_ref()?;
+        let told = match (&self.killed, &kill.tasks) {
+            (None, _) => false,
+            (Some(KillOrder { tasks: None, .. }), _) => true,
+            (Some(_), None) => false,
+            (Some(KillOrder { tasks: Some(killed), .. }), Some(tasks)) => {
+                killed.contains_all(tasks)
+            }
+        };
+        (!told).then_some(kill)
+    }
+}
+
+/// An attempt that a node has: a job, or a range of an array's tasks.
 #[derive(Debug, Clone)]
 pub struct OnNode {
     /// The node's name.
     pub node: String,
     /// The attempt's id there.
     pub id: String,
-    /// What it asks for.
+    /// The room that it is counted with.
     pub resources: Resources,
     /// Placed, running or stopping.
     pub state: State,
@@ -23,10 +51,10 @@ pub struct OnNode {
     pub length: u64,
     /// Between SIGTERM and SIGKILL, where the job says.
     pub grace: Option<Duration>,
-    /// Who killed it.
-    pub stopping_by: Option<String>,
-    /// Whether its node has been told to kill it, as far as this poller knows.
-    pub kill_sent: bool,
+    /// What of it is to be killed.
+    pub kill: Option<KillOrder>,
+    /// What its node has been told to kill, as far as this poller knows.
+    pub killed: Option<KillOrder>,
     /// Why the node would not have it, where it said 410: a kill may have come before it.
     pub disputed: Option<String>,
     /// How often in a row nobody knows whether sending it arrived.
@@ -47,66 +75,93 @@ pub struct Index {
     waiting: HashMap<u64, (Option<SystemTime>, Option<SystemTime>)>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
-    on_node: HashMap<u64, OnNode>,
+    on_node: BTreeMap<(u64, u32), OnNode>,
 }
 
 impl Index {
     /// Takes in a card as it is now.
     pub fn put(&mut self, card: &Card) {
-        let job = card.job();
-        let before = self.on_node.get(&job).cloned();
-        self.remove(job);
-        match card.column() {
-            Column::Queue => self.put_waiting(card),
-            Column::Running => self.put_on_node(card, before),
-            Column::Done => {}
+        let before: Vec<OnNode> =
+            self.attempts_mut(card.job()).map(|known| known.clone()).collect();
+        self.remove(card.job());
+        let now = SystemTime::now();
+        if card.column() == Column::Queue || ranges::may_continue(card) {
+            self.put_waiting(card, now);
+        }
+        for attempt in card.with_nodes() {
+            let before = before.iter().find(|known| known.id == attempt.nodejob);
+            self.put_on_node(card, attempt, before);
         }
     }
 
-    fn put_waiting(&mut self, card: &Card) {
+    fn put_waiting(&mut self, card: &Card, now: SystemTime) {
         let job = card.job();
         let expires = card.expires_at();
         if let Some(time) = expires {
             self.expiring.insert((time, job));
         }
-        let mut not_before = None;
-        if card.state == State::Queued {
+        let ranges = ranges::placeable(card, now);
+        let next_ranges = card.array.as_ref().and_then(|array| array.next_time(now));
+        let mut not_before = card.not_before.filter(|time| *time > now);
+        if ranges == 0 {
+            not_before = not_before.max(next_ranges);
+        }
+        let may_be_placed = match &card.array {
+            None => card.state == State::Queued,
+            Some(_) => ranges > 0 || not_before.is_some(),
+        };
+        if may_be_placed {
             let candidate = Candidate {
                 job,
                 priority: card.priority,
                 resources: card.spec.resources,
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
+                more: ranges.saturating_sub(1),
             };
-            match card.not_before.filter(|time| *time > SystemTime::now()) {
+            match not_before {
                 Some(time) => {
-                    not_before = Some(time);
                     self.later.insert((time, job), candidate);
                 }
                 None => self.ready.insert(candidate),
             }
+        } else {
+            not_before = None;
         }
         self.waiting.insert(job, (not_before, expires));
     }
 
-    fn put_on_node(&mut self, card: &Card, before: Option<OnNode>) {
-        let Some(attempt) = card.with_node() else { return };
-        let before = before.filter(|known| known.id == attempt.nodejob);
-        self.rooms.take(&attempt.node, &card.spec.resources);
+    fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
+        let nearly_done = ranges::is_nearly_done(card, attempt);
+        let resources = if nearly_done { Resources::NONE } else { card.spec.resources };
+        self.rooms.take(&attempt.node, &resources);
+        let tasks = card.array.as_ref().map(|array| attempt.left.within(&array.unwanted));
+        let unwanted_by = card.array.as_ref().and_then(|array| array.unwanted_by.clone());
+        let kill = match (&card.stopping_by, tasks.filter(|tasks| !tasks.is_empty())) {
+            (Some(by), _) => Some(KillOrder { by: by.clone(), tasks: None }),
+            (None, Some(tasks)) => {
+                Some(KillOrder { by: unwanted_by.unwrap_or_default(), tasks: Some(tasks) })
+            }
+            (None, None) => None,
+        };
+        let state = match card.state {
+            State::Running if attempt.started_at.is_none() => State::Placed,
+            state => state,
+        };
         let known = OnNode {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
-            resources: card.spec.resources,
-            state: card.state,
+            resources,
+            state,
             length: card.length,
             grace: card.spec.grace,
-            stopping_by: card.stopping_by.clone(),
-            kill_sent: before.as_ref().is_some_and(|known| known.kill_sent),
-            disputed: before.as_ref().and_then(|known| known.disputed.clone()),
-            failed_sends: before.as_ref().map_or(0, |known| known.failed_sends),
-            send_at: before.as_ref().and_then(|known| known.send_at),
+            kill,
+            killed: before.and_then(|known| known.killed.clone()),
+            disputed: before.and_then(|known| known.disputed.clone()),
+            failed_sends: before.map_or(0, |known| known.failed_sends),
+            send_at: before.and_then(|known| known.send_at),
             unknown_since: before.and_then(|known| known.unknown_since),
         };
-        self.on_node.insert(card.job(), known);
+        self.on_node.insert((card.job(), attempt.attempt), known);
     }
 
     /// Forgets a job.
@@ -120,8 +175,15 @@ impl Index {
                 self.expiring.remove(&(time, job));
             }
         }
-        if let Some(known) = self.on_node.remove(&job) {
-            self.rooms.give_back(&known.node, &known.resources);
+        let attempts: Vec<u32> = self
+            .on_node
+            .range((job, 0)..=(job, u32::MAX))
+            .map(|((_, attempt), _)| *attempt)
+            .collect();
+        for attempt in attempts {
+            if let Some(known) = self.on_node.remove(&(job, attempt)) {
+                self.rooms.give_back(&known.node, &known.resources);
+            }
         }
     }
 
@@ -146,7 +208,7 @@ impl Index {
 
     /// Whether the job is known to wait or to be with a node.
     pub fn knows(&self, job: u64) -> bool {
-        self.waiting.contains_key(&job) || self.on_node.contains_key(&job)
+        self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
     }
 
     /// Jobs that wait.
@@ -154,27 +216,39 @@ impl Index {
         self.waiting.keys().copied()
     }
 
-    /// A job that a node has.
-    pub fn on_node(&self, job: u64) -> Option<&OnNode> {
-        self.on_node.get(&job)
+    /// An attempt that a node has.
+    pub fn on_node(&self, id: &NodejobId) -> Option<&OnNode> {
+        let known = self.on_node.get(&(id.job, id.attempt))?;
+        (known.id == id.to_string()).then_some(known)
     }
 
     /// The same, to note something.
-    pub fn on_node_mut(&mut self, job: u64) -> Option<&mut OnNode> {
-        self.on_node.get_mut(&job)
+    pub fn on_node_mut(&mut self, id: &NodejobId) -> Option<&mut OnNode> {
+        let known = self.on_node.get_mut(&(id.job, id.attempt))?;
+        (known.id == id.to_string()).then_some(known)
     }
 
-    /// All jobs that nodes have.
+    /// An attempt of this job that a node has, if there is one.
+    pub fn any_on_node(&self, job: u64) -> Option<&OnNode> {
+        self.on_node.range((job, 0)..=(job, u32::MAX)).next().map(|(_, known)| known)
+    }
+
+    /// All attempts of this job that nodes have, to note something.
+    pub fn attempts_mut(&mut self, job: u64) -> impl Iterator<Item = &mut OnNode> {
+        self.on_node.range_mut((job, 0)..=(job, u32::MAX)).map(|(_, known)| known)
+    }
+
+    /// All attempts that nodes have, with their jobs.
     pub fn on_nodes(&self) -> impl Iterator<Item = (u64, &OnNode)> {
-        self.on_node.iter().map(|(job, known)| (*job, known))
+        self.on_node.iter().map(|((job, _), known)| (*job, known))
     }
 
     /// The same, to note something.
     pub fn on_nodes_mut(&mut self) -> impl Iterator<Item = (u64, &mut OnNode)> {
-        self.on_node.iter_mut().map(|(job, known)| (*job, known))
+        self.on_node.iter_mut().map(|((job, _), known)| (*job, known))
     }
 
-    /// Jobs that one node has.
+    /// Attempts that one node has.
     pub fn on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = (u64, &'a OnNode)> {
         self.on_nodes().filter(move |(_, known)| known.node == node)
     }

@@ -13,6 +13,7 @@ use crate::board::root::Root;
 use crate::driver::{self, Driver, Info, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::node::Node;
+use crate::model::tasks::TaskSet;
 
 /// How long one request for the feed waits at the node. Short enough for every proxy.
 const FEED_WAIT: Duration = Duration::from_secs(25);
@@ -47,6 +48,8 @@ pub enum Order {
         grace: Option<Duration>,
         /// Who asked.
         by: String,
+        /// Of a range: only these tasks.
+        tasks: Option<TaskSet>,
     },
     /// These results are safe.
     Acknowledge(Vec<String>),
@@ -158,8 +161,9 @@ impl Carrier {
                     let answers = self.line.ask(|driver| driver.statuses(&ids));
                     Wake::Statuses { node: self.line.name(), ids, answers }
                 }
-                Order::Kill { id, grace, by } => {
-                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by));
+                Order::Kill { id, grace, by, tasks } => {
+                    let tasks = tasks.as_ref();
+                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by, tasks));
                     Wake::Killed { node: self.line.name(), id, status }
                 }
                 Order::Probe => match self.line.ask(|driver| driver.info()) {

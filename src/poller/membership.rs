@@ -60,7 +60,7 @@ impl Engine<'_> {
         })?;
         self.say(&format!("node {node}: connected, {}", resources.human()));
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
-            known.kill_sent = false;
+            known.killed = None;
         }
         self.resync(node);
         Ok(())

@@ -40,7 +40,7 @@ impl Paces {
             match event.state {
                 RunState::Queued => {}
                 RunState::Running => {
-                    pace.started.insert(id.clone(), now);
+                    pace.started.entry(id.clone()).or_insert(now);
                 }
                 RunState::Stopped => {
                     // Of a job that ends at once, the start is not told before the end.

@@ -81,7 +81,8 @@ impl Engine<'_> {
     /// Reads a card again, and acts on what it says. Most wake-ups are echoes of what this poller
     /// did itself: a card that is as long as it left it is not read.
     pub(super) fn look(&mut self, job: u64) -> Result<()> {
-        if let Some(known) = self.index.on_node(job).filter(|known| known.state != State::Stopping)
+        if let Some(known) =
+            self.index.any_on_node(job).filter(|known| known.state != State::Stopping)
             && self.cards.length_in(Column::Running, job)? == Some(known.length)
         {
             return Ok(());
@@ -111,8 +112,6 @@ impl Engine<'_> {
 
     pub(super) fn take_in(&mut self, card: &Card) {
         self.index.put(card);
-        if card.state == State::Stopping {
-            self.order_kill(card.job());
-        }
+        self.order_kills(card.job());
     }
 }

@@ -8,16 +8,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
 use super::link::Order;
-use crate::attempts;
+use crate::attempts::{self, ranges};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
 use crate::board::{numbers, uploads};
 use crate::clock;
 use crate::error::{Kind, Result};
-use crate::model::card::{Card, Column, State, What};
+use crate::model::card::{Attempt, Card, Column, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
+use crate::model::resources::Resources;
+use crate::placement::Candidate;
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
@@ -34,6 +36,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 impl Engine<'_> {
     /// Records reports, all with one sync, then tells the nodes that their results are safe.
     pub(super) fn record(&mut self, reports: Vec<RunStatus>) -> Result<()> {
+        let begun = Instant::now();
+        let reports = self.gathered.admit(reports, begun);
         if reports.is_empty() {
             return Ok(());
         }
@@ -56,6 +60,10 @@ impl Engine<'_> {
                 self.index.put(card);
                 if card.state == State::Stopped {
                     uploads::remove(self.root, card.job())?;
+                    self.gathered.forget(card.job());
+                } else if card.array.is_some() {
+                    let now = Instant::now();
+                    self.gathered.recorded(card.job(), now - begun, now);
                 }
             }
             let mut safe: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -101,7 +109,7 @@ impl Engine<'_> {
         for report in reports {
             let Some(id) = report.id.as_deref().and_then(NodejobId::parse) else { continue };
             let name = id.to_string();
-            let node = match self.index.on_node(id.job).filter(|known| known.id == name) {
+            let node = match self.index.on_node(&id) {
                 Some(known) => Some(known.node.clone()),
                 None => self.cards.find(id.job).ok().and_then(|card| {
                     let attempt = card.attempts.iter().find(|a| a.nodejob == name)?;
@@ -130,6 +138,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn tell_end(&self, card: &Card) {
+        let of = |number: Option<u32>| card.attempts.iter().find(|a| Some(a.attempt) == number);
         let node = card.attempts.last().map_or("no node", |a| a.node.as_str());
         let Some(last) = card.events.last() else { return };
         let why = |outcome: &Outcome| outcome.reason.clone().unwrap_or_else(|| "exit 0".into());
@@ -141,7 +150,16 @@ impl Engine<'_> {
                 } else {
                     "error"
                 };
-                format!("job {job}: stopped, {status} ({}) on {node}", why(outcome))
+                match &card.array {
+                    None => format!("job {job}: stopped, {status} ({}) on {node}", why(outcome)),
+                    Some(_) => format!("job {job}: all tasks stopped, {status} ({})", why(outcome)),
+                }
+            }
+            What::Tasks { attempt, ended: Some(_), .. } => {
+                let range = of(*attempt);
+                let node = range.map_or("no node", |range| range.node.as_str());
+                let tasks = range.and_then(|range| range.tasks.clone()).unwrap_or_default();
+                format!("job {job}, tasks {tasks}: range ended on {node}")
             }
             What::Retry { outcome, .. } => {
                 format!("job {job}: to be tried again ({}) after {node}", why(outcome))
@@ -199,11 +217,16 @@ impl Engine<'_> {
         }
         let plan = |card: &Card| {
             let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
-            if !due || card.column() != Column::Queue {
+            if !due {
                 return Vec::new();
             }
             let reason = "expired before a node had room".to_string();
-            vec![What::Stopped { attempt: None, outcome: Outcome::error(Cause::Expired, reason) }]
+            let outcome = Outcome::error(Cause::Expired, reason);
+            match card.column() {
+                _ if card.array.is_some() => ranges::expire(card, &outcome),
+                Column::Queue => vec![What::Stopped { attempt: None, outcome }],
+                Column::Running | Column::Done => Vec::new(),
+            }
         };
         let plans = jobs.into_iter().map(|job| (job, Box::new(plan) as PlanFn)).collect();
         for card in self.stamp(plans)? {
@@ -230,11 +253,15 @@ impl Engine<'_> {
                 let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
                     break;
                 };
-                reserved.push((node.clone(), candidate.resources));
+                let (job, resources) = (candidate.job, candidate.resources);
+                reserved.push((node.clone(), resources));
+                if candidate.more > 0 {
+                    index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
+                }
                 let Some(node) = self.nodes.get(&node).cloned() else { continue };
                 let cluster = cluster.clone();
-                plans
-                    .push((candidate.job, Box::new(move |card| place_plan(&cluster, card, &node))));
+                let slots = self.slots(&resources);
+                plans.push((job, Box::new(move |card| place_plan(&cluster, card, &node, slots))));
             }
             let count = plans.len();
             if count == 0 {
@@ -245,11 +272,26 @@ impl Engine<'_> {
             for (node, resources) in reserved {
                 self.index.rooms.give_back(&node, &resources);
             }
-            self.send(&placed?)?;
+            let placed = placed?;
+            let fresh = |card: &&Card| {
+                matches!(card.events.last(), Some(Event { what: What::Placed { .. }, .. }))
+            };
+            let placed: Vec<(&Card, &Attempt)> = placed
+                .iter()
+                .filter(fresh)
+                .filter_map(|card| Some((card, card.attempts.last()?)))
+                .collect();
+            self.send(&placed)?;
             if count < at_once || !self.once {
                 return if count < at_once { Ok(()) } else { self.yield_round() };
             }
         }
+    }
+
+    /// How many jobs that ask for this the nodes that take any can run at a time.
+    fn slots(&self, needed: &Resources) -> u64 {
+        let open = self.nodes.values().filter(|node| node.takes_jobs());
+        open.filter_map(|node| node.resources).map(|total| needed.times_in(&total)).sum()
     }
 
     /// More is to be placed, but reports come first.
@@ -268,16 +310,16 @@ impl Engine<'_> {
                 if !card.is_current(&id) {
                     return Vec::new();
                 }
+                let backoff = Duration::from_secs(1 << card.refusals_in_a_row().min(6));
+                let not_before = after(backoff.min(LONGEST_BACKOFF));
+                if card.array.is_some() {
+                    return ranges::refuse(card, id.attempt, &reason, not_before);
+                }
                 if let (State::Stopping, Some(by)) = (card.state, &card.stopping_by) {
                     let outcome = Outcome::killed(by);
                     return vec![What::Stopped { attempt: Some(id.attempt), outcome }];
                 }
-                let backoff = Duration::from_secs(1 << card.refusals_in_a_row().min(6));
-                vec![What::Refused {
-                    attempt: id.attempt,
-                    reason: reason.clone(),
-                    not_before: after(backoff.min(LONGEST_BACKOFF)),
-                }]
+                vec![What::Refused { attempt: id.attempt, reason: reason.clone(), not_before }]
             };
             plans.push((job, Box::new(plan)));
         }
@@ -314,6 +356,9 @@ impl Engine<'_> {
                         }
                         _ => Outcome::lost(&why),
                     };
+                    if card.array.is_some() {
+                        return ranges::give_up(card, &id, &outcome);
+                    }
                     vec![card.after_attempt(id.attempt, outcome, true)]
                 }),
             ));
@@ -329,12 +374,20 @@ impl Engine<'_> {
 pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
 pub(super) type Plan = (u64, PlanFn);
 
-fn place_plan(cluster: &str, card: &Card, node: &Node) -> Vec<What> {
+fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
+    if card.array.is_some() {
+        let tasks = ranges::next(card, slots, SystemTime::now());
+        let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
+        if tasks.is_empty() || !due {
+            return Vec::new();
+        }
+        return vec![attempts::place(cluster, card, node, Some(tasks))];
+    }
     let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
     if card.state != State::Queued || !due {
         return Vec::new();
     }
-    vec![attempts::place(cluster, card, node)]
+    vec![attempts::place(cluster, card, node, None)]
 }
 
 fn after(delay: Duration) -> String {

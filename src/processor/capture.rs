@@ -104,6 +104,13 @@ impl Capture {
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
     }
 
+    /// Gives the file away, with its length; `None` if nothing was written.
+    pub fn into_file(self) -> Option<(File, u64)> {
+        let file = self.file?;
+        let length = file.metadata().ok()?.len();
+        Some((file, length))
+    }
+
     /// Gives the file away, to be synced.
     pub fn into_sync(self, sync: &mut SyncSet) {
         if let Some(file) = self.file {

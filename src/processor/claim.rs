@@ -179,12 +179,14 @@ impl Supervisor<'_> {
 
     /// Makes what ended durable, then says so in the feed, with one more line if given.
     pub(super) fn report(&mut self, line: Option<RunStatus>) -> Result<()> {
-        std::mem::take(&mut self.ended_sync).commit()?;
+        let mut sync = std::mem::take(&mut self.ended_sync);
+        let tasks = self.range.as_mut().map(|range| range.tell(&mut sync)).transpose()?.flatten();
+        sync.commit()?;
         self.ended_since = None;
-        if self.ended.is_empty() && line.is_none() {
+        if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());
         }
-        let lines: Vec<RunStatus> = self.ended.drain(..).chain(line).collect();
+        let lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
         let held = self.runs.lock()?;
         feed::append(self.runs.root(), &held, &lines)
     }
@@ -222,7 +224,9 @@ impl Supervisor<'_> {
 
     /// Whether the results that wait have waited long enough.
     pub(super) fn report_due(&self) -> Option<Instant> {
-        self.ended_since.map(|since| since + super::supervise::SHARE_SYNC)
+        let ended = self.ended_since.map(|since| since + super::supervise::SHARE_SYNC);
+        let tasks = self.range.as_ref().and_then(|range| range.due());
+        ended.into_iter().chain(tasks).min()
     }
 
     /// The descriptor of `/dev/null`.

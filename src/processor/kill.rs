@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{status, tree};
 use crate::board::feed;
-use crate::board::files::{self, SyncSet};
+use crate::board::files::{self, Story, SyncSet};
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
 use crate::clock;
-use crate::error::{At, Kind, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::request::Spec;
+use crate::model::tasks::TaskSet;
 
 /// `job/ID/kill`: somebody wants the job to end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +27,11 @@ pub struct Killed {
 }
 
 impl Killed {
+    fn now(by: &str, grace: Option<Duration>) -> Killed {
+        let grace = grace.map(|grace| grace.as_secs_f64());
+        Killed { at: clock::now(), by: by.to_string(), grace }
+    }
+
     /// What the job ends as.
     pub fn outcome(&self) -> Outcome {
         Outcome::killed(&self.by)
@@ -45,6 +52,55 @@ pub(super) fn asked(runs: &Runs, id: &str) -> Result<Option<Killed>> {
         by: "somebody".into(),
         grace: None,
     })))
+}
+
+/// Which tasks of a range somebody wants to end.
+pub(super) fn asked_tasks(runs: &Runs, id: &str) -> Result<Vec<(TaskSet, Killed)>> {
+    let bytes = files::read(&runs.kills_path(id))?.unwrap_or_default();
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let kills = lines.filter_map(|line| serde_json::from_slice::<KilledTasks>(line).ok());
+    Ok(kills.map(|kill| (kill.tasks, kill.killed)).collect())
+}
+
+/// A line of `job/ID/kills`.
+#[derive(Serialize, Deserialize)]
+struct KilledTasks {
+    tasks: TaskSet,
+    #[serde(flatten)]
+    killed: Killed,
+}
+
+/// Kills tasks of a range: those that were not started never are, the one that runs is ended as
+/// [`kill`] does. Durable when this returns; tasks that have ended are left as they are. 404 for a
+/// range that is not here: it may come. Answers with what is known of the range now.
+pub fn kill_tasks(
+    root: &Root,
+    id: &str,
+    tasks: &TaskSet,
+    grace: Option<Duration>,
+    by: &str,
+) -> Result<RunStatus> {
+    let runs = Runs::new(root);
+    let held = runs.lock()?;
+    let spec = Spec::for_node(&runs.request(id)?)?;
+    let Some(all) = spec.tasks else {
+        return Err(Error::bad(format!("{id} is one job: it has no tasks")));
+    };
+    if let Some(unknown) = tasks.without(&all).first() {
+        return Err(Error::not_found(format!("{id} has no task {unknown}; it has {all}")));
+    }
+    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+        let killed = KilledTasks { tasks: tasks.clone(), killed: Killed::now(by, grace) };
+        let mut story = Story::open_or_create(runs.kills_path(id))?;
+        story.append(&[killed])?;
+        let (file, path) = story.into_file();
+        let mut sync = SyncSet::new();
+        sync.file(file, path);
+        sync.dir(&runs.job_dir(id));
+        sync.commit()?;
+    }
+    drop(held);
+    wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
 }
 
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
@@ -99,11 +155,7 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         return Ok(end.of(id));
     }
     drop(held);
-    let killed = Killed {
-        at: clock::now(),
-        by: by.to_string(),
-        grace: grace.map(|grace| grace.as_secs_f64()),
-    };
+    let killed = Killed::now(by, grace);
     files::replace(&runs.tmp_dir(), &runs.kill_path(id), &files::json_line(&killed)?)?;
     wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::status;
+use super::{status, tasks};
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, Stream};
@@ -36,40 +36,61 @@ fn stream(root: &Root, id: &str, name: Option<&str>) -> Result<Stream> {
     }
 }
 
+/// A part of an output file: all of it, or what one task of a range wrote.
+struct Part {
+    file: File,
+    from: u64,
+    size: u64,
+}
+
+impl Part {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.file.read_exact_at(bytes, self.from + offset)
+    }
+}
+
 /// Reads output: a piece, at most `limit` bytes of the query and [`PIECE`]. A job that has written
 /// nothing has an empty output. 404 for an id that is not here, 400 for a stream it does not have.
 pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
     let stream = stream(root, id, query.stream.as_deref())?;
     let path = Runs::new(root).log_path(id, stream);
-    let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else {
+    let mut bounds = Some((0, None));
+    if let Some(task) = query.task {
+        tasks::status(root, id, task)?; // it is one of this range's
+        bounds = tasks::part_of_log(root, id, task, usize::from(stream == Stream::Stderr))?;
+    }
+    let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
+    let (Some(file), Some((from, end))) = (opened, bounds) else {
         return Ok(LogPiece { bytes: Vec::new(), next: 0 });
     };
+    let length = file.metadata().at(&path)?.len();
+    let size = end.unwrap_or(length).min(length).saturating_sub(from);
+    let part = Part { file, from, size };
     let offset = match query.tail {
-        Some(lines) => query.offset.max(start_of_tail(&file, lines).at(&path)?),
+        Some(lines) => query.offset.max(start_of_tail(&part, lines).at(&path)?),
         None => query.offset,
     };
-    piece(&file, offset, query.limit.unwrap_or(PIECE)).at(&path)
+    piece(&part, offset, query.limit.unwrap_or(PIECE)).at(&path)
 }
 
-fn piece(file: &File, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
-    let size = file.metadata()?.len();
-    let length = size.saturating_sub(offset).min(limit).min(PIECE);
+fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
+    let length = part.size.saturating_sub(offset).min(limit).min(PIECE);
     let mut bytes = vec![0; length as usize];
-    let length = file.read_at(&mut bytes, offset)?;
+    let length = part.file.read_at(&mut bytes, part.from + offset)?;
     bytes.truncate(length);
-    Ok(LogPiece { next: offset.min(size) + length as u64, bytes })
+    Ok(LogPiece { next: offset.min(part.size) + length as u64, bytes })
 }
 
 /// Where the last `lines` lines begin.
-fn start_of_tail(file: &File, lines: u64) -> std::io::Result<u64> {
-    let size = file.metadata()?.len();
+fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
+    let size = part.size;
     let mut end = size;
     let mut seen = 0;
     let mut bytes = vec![0; BACKWARDS as usize];
     while end > 0 {
         let begin = end.saturating_sub(BACKWARDS);
         let piece = &mut bytes[..(end - begin) as usize];
-        file.read_exact_at(piece, begin)?;
+        part.read_exact_at(piece, begin)?;
         for (index, _) in piece.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             let after = begin + index as u64 + 1;
             // The newline that ends the last line begins none.
@@ -85,12 +106,12 @@ fn start_of_tail(file: &File, lines: u64) -> std::io::Result<u64> {
     Ok(if lines == 0 { size } else { 0 })
 }
 
-/// Writes output as it comes, until the job has ended or `wait` is over. Returns where to go on.
+/// Writes output as it comes, from where the query says, until the job, or the task that the query
+/// names, has ended or `wait` is over. Returns where to go on.
 pub fn follow(
     root: &Root,
     id: &str,
-    name: Option<&str>,
-    mut offset: u64,
+    mut query: LogQuery,
     wait: Duration,
     out: &mut dyn Write,
 ) -> Result<u64> {
@@ -99,21 +120,22 @@ pub fn follow(
     let watch = Watch::on(&[&runs.job_dir(id)]);
     loop {
         // Asked before the output is read: what is written before the end is read after it.
-        let ended = status::of(root, id)?.state == RunState::Stopped;
+        let ended = match query.task {
+            Some(task) => tasks::has_ended(root, id, task)?,
+            None => status::of(root, id)?.state == RunState::Stopped,
+        };
         loop {
-            let query =
-                LogQuery { stream: name.map(str::to_string), offset, ..LogQuery::default() };
             let part = read(root, id, &query)?;
             if part.bytes.is_empty() {
                 break;
             }
-            offset = part.next;
+            query.offset = part.next;
             if out.write_all(&part.bytes).and_then(|()| out.flush()).is_err() {
-                return Ok(offset); // the reader has left
+                return Ok(query.offset); // the reader has left
             }
         }
         if ended || !watch.wait_until(deadline) {
-            return Ok(offset);
+            return Ok(query.offset);
         }
     }
 }
@@ -129,7 +151,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tail-{}", files::random_name().unwrap()));
         let tail = |text: &str, lines| {
             fs::write(&path, text).unwrap();
-            start_of_tail(&File::open(&path).unwrap(), lines).unwrap()
+            let part = Part { file: File::open(&path).unwrap(), from: 0, size: text.len() as u64 };
+            start_of_tail(&part, lines).unwrap()
         };
         assert_eq!(tail("a\nb\nc\n", 1), 4);
         assert_eq!(tail("a\nb\nc", 1), 4);

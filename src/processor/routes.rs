@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::list::{self, Filter};
-use super::{ack, files as work, info, kill, log, status};
+use super::{ack, files as work, info, kill, log, status, tasks};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::runs::Runs;
@@ -50,11 +50,16 @@ pub const ROUTES: &[Route] = &[
     ),
     get("jobs/status", &["ids"], "statuses of several jobs: ids=A,B,C", statuses),
     get("jobs/:id", &[], "the request and the status", record),
-    get("jobs/:id/status", &["wait"], "the status; wait=SECONDS until it has ended", one_status),
+    get(
+        "jobs/:id/status",
+        &["wait", "task"],
+        "the status; wait=SECONDS until it has ended; task=K of a range",
+        one_status,
+    ),
     get(
         "jobs/:id/log",
-        &["stream", "offset", "limit", "tail", "follow"],
-        "the output: stream=stdout|stderr, offset=, limit= in bytes, tail=LINES, follow=1",
+        &["stream", "offset", "limit", "tail", "follow", "task"],
+        "the output: stream=stdout|stderr, offset=, limit= in bytes, tail=LINES, follow=1, task=K",
         output,
     ),
     get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
@@ -63,9 +68,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/:id/kill",
         need: Need::Control,
-        query: &["grace", "by"],
+        query: &["grace", "by", "task"],
         body: false,
-        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused",
+        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9",
         handler: kill_one,
     },
     Route {
@@ -269,6 +274,9 @@ fn record(call: &Call) -> Result<Response> {
 
 fn one_status(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
+    if let Some(task) = call.request.task()? {
+        return Response::json(&tasks::wait(call.root, call.value(0), task, wait)?);
+    }
     let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
     let brief = found.state;
     Ok(Response::json(&found)?.brief(json!(brief).as_str().unwrap_or_default()))
@@ -276,12 +284,12 @@ fn one_status(call: &Call) -> Result<Response> {
 
 fn output(call: &Call) -> Result<Response> {
     let id = call.value(0);
-    let stream = call.request.param("stream").map(str::to_string);
     let query = LogQuery {
-        stream: stream.clone(),
+        stream: call.request.param("stream").map(str::to_string),
         offset: call.request.number("offset")?.unwrap_or(0),
         limit: call.request.number("limit")?,
         tail: call.request.number("tail")?,
+        task: call.request.task()?,
     };
     let follow = call.request.switch("follow")?;
     if follow && query.limit.is_some() {
@@ -292,12 +300,10 @@ fn output(call: &Call) -> Result<Response> {
     let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };
     let response = if follow {
         let (root, id) = (call.root.clone(), id.to_string());
+        let query = LogQuery { offset, tail: None, ..query };
         Response::stream(
             "text/plain; charset=utf-8",
-            Box::new(move |out| {
-                let end = log::follow(&root, &id, stream.as_deref(), offset, LONGEST_WAIT, out);
-                end.map(|_| ())
-            }),
+            Box::new(move |out| log::follow(&root, &id, query, LONGEST_WAIT, out).map(|_| ())),
         )
     } else {
         Response::text(piece.bytes)
@@ -327,8 +333,11 @@ fn kill_one(call: &Call) -> Result<Response> {
         Some(by) => by,
         None => &call.who.name,
     };
-    let status = kill::kill(call.root, call.value(0), grace.transpose()?, by)?;
-    Response::json(&status)
+    let (id, grace) = (call.value(0), grace.transpose()?);
+    Response::json(&match call.request.tasks()? {
+        None => kill::kill(call.root, id, grace, by)?,
+        Some(tasks) => kill::kill_tasks(call.root, id, &tasks, grace, by)?,
+    })
 }
 
 #[derive(Deserialize)]

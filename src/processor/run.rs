@@ -15,13 +15,13 @@ use super::child::{Child, Ends, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
-use super::{small, surroundings, sweep};
+use super::{range, small, surroundings, sweep};
 use crate::board::files::{self, Story};
 use crate::board::runs::{Stream, answer};
 use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
-use crate::model::request::Output;
+use crate::model::request::{Output, Spec};
 
 /// A job that runs longer keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);
@@ -33,6 +33,8 @@ const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
 #[derive(Debug)]
 pub(super) struct Running {
     pub id: String,
+    /// Of a range: which task.
+    pub task: Option<u32>,
     pub captures: Vec<Capture>,
     pub grace: Duration,
     pub deadline: Option<(Instant, Duration)>,
@@ -57,6 +59,7 @@ impl Supervisor<'_> {
         let mut story = self.runs.story(&job.id)?;
         let before = answer(&story.read()?);
         let mut captures = Vec::new();
+        let mut report = None;
         let (outcome, begun) = match before {
             Some(known) if known.outcome().is_some() => {
                 // Killed while it waited, by somebody who may have died before the sync.
@@ -67,13 +70,28 @@ impl Supervisor<'_> {
             }
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
             // however it came to wait.
-            Some(known) => (Outcome::lost(&sweep::end_remains(&job.id, &known)), Some(known)),
-            None => match kill::asked(&self.runs, &job.id)? {
-                Some(killed) => (killed.outcome(), None),
-                None => self.run_programs(&job, &mut story, &mut captures)?,
+            Some(known) if job.spec.tasks.is_some() => {
+                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), None)?;
+                range::sync_of(&self.runs, &job.id, &mut self.ended_sync)?;
+                report = end.tasks.clone();
+                (end.outcome().unwrap_or_else(|| Outcome::lost("its end is missing")), Some(known))
+            }
+            Some(known) => {
+                let why = sweep::end_remains(&job.id, known.pid, known.ticks);
+                (Outcome::lost(&why), Some(known))
+            }
+            None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {
+                (Some(killed), _) => (killed.outcome(), None),
+                (None, None) => self.run_programs(&job, None, &mut story, &mut captures)?,
+                (None, Some(tasks)) => {
+                    let (outcome, ended, begun) = self.run_range(&job, tasks, &mut story)?;
+                    report = Some(ended);
+                    (outcome, begun)
+                }
             },
         };
-        let line = RunStatus::stopped(&outcome).begun(begun.as_ref());
+        let line =
+            RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }.begun(begun.as_ref());
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -90,24 +108,31 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn run_programs(
+    /// The files that a job's output goes to.
+    pub(super) fn streams(&self, spec: &Spec) -> &'static [Stream] {
+        match spec.output {
+            Output::Combined => &[Stream::Log],
+            Output::Split => &[Stream::Stdout, Stream::Stderr],
+        }
+    }
+
+    /// Runs the programs of a job, or of one task of a range.
+    pub(super) fn run_programs(
         &mut self,
         job: &Claimed,
+        task: Option<u32>,
         story: &mut Story,
         captures: &mut Vec<Capture>,
     ) -> Result<(Outcome, Option<RunStatus>)> {
-        let streams: &[Stream] = match job.spec.output {
-            Output::Combined => &[Stream::Log],
-            Output::Split => &[Stream::Stdout, Stream::Stderr],
-        };
         let settings = &self.runs.root().settings;
-        for stream in streams {
+        for stream in self.streams(&job.spec) {
             let path = self.runs.log_path(&job.id, *stream);
             captures.push(Capture::new(path, settings.max_log)?);
         }
         let now = Instant::now();
         let mut running = Running {
             id: job.id.clone(),
+            task,
             captures: std::mem::take(captures),
             grace: job.spec.grace.unwrap_or(settings.default_grace),
             deadline: job.spec.timeout.and_then(|t| Some((now.checked_add(t)?, t))),
@@ -135,7 +160,7 @@ impl Supervisor<'_> {
         story: &mut Story,
         running: &mut Running,
     ) -> Result<Outcome> {
-        let (env, path) = surroundings::environment(&self.user, job);
+        let (env, path) = surroundings::environment(&self.user, job, running.task);
         let stdin = surroundings::stdin(job)?;
         let work = self.runs.work_dir(&job.id);
         let dir = match &job.spec.dir {
@@ -159,7 +184,10 @@ impl Supervisor<'_> {
             if index + 1 == job.spec.commands.len() {
                 running.captures.iter_mut().for_each(Capture::last_started);
             }
-            let link = self.link_pid(&job.id, child, started);
+            let link = match running.task {
+                None => self.link_pid(&job.id, child, started),
+                Some(_) => None, // its pid is in the story, and it shall cost no file
+            };
             while running.program.is_some() {
                 self.wait(running);
             }
@@ -198,7 +226,11 @@ impl Supervisor<'_> {
             self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
         };
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
-        let stamped = story.append(std::slice::from_ref(&line)).and_then(|()| self.gate.open());
+        let stamped = match (running.task, &mut self.range) {
+            (Some(task), Some(range)) => range.stamp(task, &line, story),
+            _ => story.append(std::slice::from_ref(&line)),
+        };
+        let stamped = stamped.and_then(|()| self.gate.open());
         if let Err(error) = stamped {
             // It is our own child and not waited for: the pid is still its own.
             let _ = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
@@ -207,7 +239,7 @@ impl Supervisor<'_> {
         }
         running.program = Some(child.pid);
         running.begun.get_or_insert_with(|| line.clone());
-        running.line = Some(line.of(&running.id));
+        running.line = running.task.is_none().then(|| line.of(&running.id));
         Ok(child)
     }
 
@@ -257,6 +289,15 @@ impl Supervisor<'_> {
     fn heed_signals(&mut self, running: &mut Running) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) if running.task.is_some() => {
+                    match self.look_for_kills(&running.id) {
+                        Ok(()) => {}
+                        Err(error) => eprintln!("processor: {}", error.message),
+                    }
+                    if let Some(killed) = self.killed_task(running) {
+                        self.end_killed(running, &killed);
+                    }
+                }
                 Ok(Signal::SIGUSR1) => match kill::asked(&self.runs, &running.id) {
                     Ok(Some(killed)) => self.end_killed(running, &killed),
                     Ok(None) => {}

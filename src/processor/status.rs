@@ -9,11 +9,14 @@ use crate::clock;
 use crate::error::Result;
 use crate::model::outcome::{RunState, RunStatus};
 
-/// A job's status, naming it. 404 for an id that is not here, 410 for one that was refused.
+/// A job's status, naming it; of a range with the ends of all tasks so far. 404 for an id that is not here, 410 for one that was refused.
 pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
-    if let Some(line) = runs.last_line(id)? {
+    if let Some(mut line) = runs.last_line(id)? {
+        if line.state == RunState::Running && line.tasks.is_some() {
+            line.tasks = Some(runs.range(id)?.report);
+        }
         return Ok(line.of(id));
     }
     runs.request(id)?;

@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use super::child::{Gate, heed_ignored_signals};
+use super::range::RunningRange;
 use super::{start, sweep};
 use crate::board::files::SyncSet;
 use crate::board::root::{Root, boot_id};
@@ -67,6 +68,10 @@ pub(super) struct Supervisor<'r> {
     pub ended_sync: SyncSet,
     /// Since when the first of them waits.
     pub ended_since: Option<Instant>,
+    /// The range that runs, if it is one.
+    pub range: Option<RunningRange>,
+    /// How many tasks of a range to claim at a time.
+    pub claim_size: u64,
     pub gate: Gate,
     pub signals: SignalFd,
     pub null: OwnedFd,
@@ -122,6 +127,8 @@ impl<'r> Supervisor<'r> {
             ended: Vec::new(),
             ended_sync: SyncSet::new(),
             ended_since: None,
+            range: None,
+            claim_size: 1,
             gate: Gate::new()?,
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),

@@ -12,8 +12,8 @@ use crate::error::{At, Result};
 /// `PATH` of a job that does not set its own.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// The job's environment, and its `PATH`.
-pub(super) fn environment(user: &User, job: &Claimed) -> (Vec<String>, String) {
+/// The job's environment, or that of a task of it, and its `PATH`.
+pub(super) fn environment(user: &User, job: &Claimed, task: Option<u32>) -> (Vec<String>, String) {
     let asked = &job.spec.environment;
     let base = [
         ("PATH", PATH),
@@ -31,9 +31,11 @@ pub(super) fn environment(user: &User, job: &Claimed) -> (Vec<String>, String) {
             asked
                 .iter()
                 .filter(|(name, _)| *name != "CORKBOARD_NODEJOB")
+                .filter(|(name, _)| task.is_none() || *name != "CORKBOARD_TASK")
                 .map(|(name, value)| format!("{name}={value}")),
         )
         .chain(std::iter::once(mark))
+        .chain(task.map(|task| format!("CORKBOARD_TASK={task}")))
         .collect();
     (env, asked.get("PATH").map_or(PATH, String::as_str).to_string())
 }

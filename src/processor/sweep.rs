@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::{start, tree};
+use super::{range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
@@ -19,6 +19,7 @@ use crate::board::runs::Runs;
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::request::RANGE_FIELD;
 
 /// How long a dead supervisor's processes are waited for after SIGKILL.
 const UNTIL_KILLED: Duration = Duration::from_secs(5);
@@ -148,16 +149,15 @@ fn finish_one(
         sync.dir(&runs.job_dir(id));
         return Ok(Some(line.of(id)));
     }
-    let why = end_remains(id, &line);
-    let line = lose(runs, id, &why, sync)?;
+    let line = lose(runs, id, None, sync)?;
     swept.lost += 1;
     Ok(Some(line))
 }
 
-/// Kills what is left of a job whose supervisor died, by the line that was stamped at its start.
-/// Returns why the job is lost, in words.
-pub(super) fn end_remains(id: &str, line: &RunStatus) -> String {
-    let left = match (line.pid, line.ticks) {
+/// Kills what is left of a job whose supervisor died, by what was stamped at the start of its
+/// program. Returns why the job is lost, in words.
+pub(super) fn end_remains(id: &str, pid: Option<i32>, ticks: Option<u64>) -> String {
+    let left = match (pid, ticks) {
         (Some(pid), Some(ticks)) => kill_remains(id, pid, ticks),
         _ => None,
     };
@@ -167,9 +167,19 @@ pub(super) fn end_remains(id: &str, line: &RunStatus) -> String {
     )
 }
 
-/// Stamps the end of a job of which nothing more can be known.
-fn lose(runs: &Runs, id: &str, why: &str, sync: &mut SyncSet) -> Result<RunStatus> {
-    let line = RunStatus::stopped(&Outcome::lost(why));
+/// Stamps the end of a job of which nothing more can be known: for this reason, or since its
+/// supervisor died; then what is left of its processes is killed before.
+fn lose(runs: &Runs, id: &str, why: Option<&str>, sync: &mut SyncSet) -> Result<RunStatus> {
+    let begun = runs.last_line(id)?;
+    let line = if runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some()) {
+        let line = range::end_abandoned(runs, id, begun.as_ref(), why)?;
+        range::sync_of(runs, id, sync)?;
+        line
+    } else {
+        let (pid, ticks) = begun.as_ref().map_or((None, None), |line| (line.pid, line.ticks));
+        let why = why.map_or_else(|| end_remains(id, pid, ticks), str::to_string);
+        RunStatus::stopped(&Outcome::lost(&why))
+    };
     let mut story = runs.story(id)?;
     story.append(std::slice::from_ref(&line))?;
     let (file, path) = story.into_file();
@@ -218,7 +228,7 @@ pub(super) fn end_unowned(runs: &Runs, held: &Lock, why: &str) -> Result<Vec<Str
     let mut lines = Vec::new();
     for id in &ids {
         // One sync at the end serves all; their files are not kept open for it.
-        lines.push(lose(runs, id, why, &mut SyncSet::new())?);
+        lines.push(lose(runs, id, Some(why), &mut SyncSet::new())?);
     }
     if !ids.is_empty() {
         runs.sync_all()?;

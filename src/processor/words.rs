@@ -13,6 +13,7 @@ use super::{check, log, routes, status, supervise, sweep};
 use crate::board::root::Root;
 use crate::cgi::program;
 use crate::error::{At, Error, Kind, Result, exit};
+use crate::model::log::LogQuery;
 use crate::model::outcome::RunState;
 use crate::tokens;
 
@@ -142,7 +143,8 @@ fn request(matches: &ArgMatches) -> Result<Value> {
 fn wait(root: &Root, id: &str) -> Result<i32> {
     let mut offset = 0;
     loop {
-        offset = log::follow(root, id, None, offset, LOOK, &mut io::stdout().lock())?;
+        let query = LogQuery { offset, ..LogQuery::default() };
+        offset = log::follow(root, id, query, LOOK, &mut io::stdout().lock())?;
         let status = status::of(root, id)?;
         if status.state == RunState::Stopped {
             let outcome = status.outcome();

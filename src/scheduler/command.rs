@@ -66,6 +66,7 @@ fn options() -> Command {
         .arg(text("expires", "WHEN", "Ends unless placed by then: a time, or e.g. 2h"))
         .arg(text("request-id", "ID", "Submitting again with the same id gives the same job"))
         .arg(text("output", "HOW", "combined (one log) or split (stdout and stderr)"))
+        .arg(text("array", "TASKS", "Once for each task, e.g. 0-99, or 0-99%8 for 8 at a time"))
         .arg(flag("held", "Wait until released"))
         .arg(flag("wait", "Print the job's log, and exit with its code"))
         .arg(flag("quiet", "Print only the number").short('q'))
@@ -137,6 +138,7 @@ fn request(words: &ArgMatches) -> Result<Value> {
         ("expires", "expires"),
         ("request-id", "request_id"),
         ("output", "output"),
+        ("array", "array"),
     ] {
         if let Some(value) = text(option) {
             map.insert(field.into(), value.into());

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::reason::reason;
 use super::rounds::Rounds;
-use crate::attempts;
+use super::tasks;
+use crate::attempts::{self, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::watch::Watch;
@@ -14,7 +15,7 @@ use crate::board::{files, nodes};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
-use crate::model::card::{Card, Column, State, What};
+use crate::model::card::{Attempt, Card, Column, State, What};
 use crate::model::ids;
 use crate::model::outcome::{Outcome, RunStatus};
 use crate::model::request::hide_values;
@@ -102,6 +103,9 @@ pub fn queue_remove(call: &Call) -> Result<Response> {
     let by = call.who.name.clone();
     let card = change(call.root, number(call)?, |card| match card.state {
         State::Held | State::Queued => {
+            if card.array.is_some() {
+                return Ok(ranges::kill(card, None, &by));
+            }
             Ok(vec![What::Stopped { attempt: None, outcome: Outcome::killed(&by) }])
         }
         _ => Err(Error::conflict(format!(
@@ -142,37 +146,55 @@ pub fn record(call: &Call) -> Result<Response> {
     }
     map.insert("request".into(), Value::Object(request));
     map.insert("attempts".into(), json!(card.attempts));
+    if let Some(array) = &card.array {
+        map.insert("failures".into(), json!(array.ended.failed));
+    }
     map.insert("events".into(), json!(card.events));
     map.insert("children".into(), json!(cards.children(card.job())?));
     let tag = format!("\"{}-{}\"", card.job(), card.events.len());
     Ok(Response::json(&map)?.header("ETag", tag))
 }
 
-/// `GET jobs/N/status`, with `?wait=` until it ends.
+/// `GET jobs/N/status`, with `?wait=` until it ends; of one task with `?task=`.
 pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
+    let task = call.request.task()?;
+    let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
     let card = match call.request.wait()? {
         None => Cards::new(call.root).find(job)?,
         Some(wait) => {
             let rounds = Rounds::for_request(call.root, call.request, job)?;
-            let card = wait_for_end(call.root, job, Instant::now() + wait)?;
+            let card = wait_until(call.root, job, Instant::now() + wait, over)?;
             if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
                 rounds.finish();
             }
             card
         }
     };
-    Response::json(&status_fields(call.root, &card)?)
+    match task {
+        Some(task) => Response::json(&tasks::status_fields(call.root, &card, task)?),
+        None => Response::json(&status_fields(call.root, &card)?),
+    }
 }
 
 /// The card once it stopped, or as it is at the deadline.
 pub fn wait_for_end(root: &Root, job: u64, deadline: Instant) -> Result<Card> {
+    wait_until(root, job, deadline, |card| card.state == State::Stopped)
+}
+
+/// The card once it is as wanted, or as it is at the deadline.
+fn wait_until(
+    root: &Root,
+    job: u64,
+    deadline: Instant,
+    over: impl Fn(&Card) -> bool,
+) -> Result<Card> {
     let cards = Cards::new(root);
     let watch = Watch::on_card(&cards, job)?;
     loop {
         let card = cards.find(job)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        if card.state == State::Stopped || left.is_zero() {
+        if over(&card) || left.is_zero() {
             return Ok(card);
         }
         watch.wait(left.min(RECHECK))?;
@@ -185,19 +207,27 @@ pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     let mut map = Map::new();
     map.insert("state".into(), card.state.word().into());
     map.insert("status".into(), json!(card.status()));
-    map.insert("node".into(), json!(last.map(|a| &a.node)));
+    // The ranges of an array may be on several nodes.
+    let same = |a: &&Attempt| card.attempts.iter().all(|other| other.node == a.node);
+    let node = last.filter(|a| card.array.is_none() || same(a)).map(|a| &a.node);
+    map.insert("node".into(), json!(node));
     map.insert("created-at".into(), card.accepted.at.clone().into());
     let mut add = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             map.insert(name.into(), value);
         }
     };
-    add("started-at", last.and_then(|a| a.started_at.clone()).map(Value::from));
+    let started = match &card.array {
+        None => last.and_then(|a| a.started_at.clone()),
+        Some(_) => card.attempts.iter().find_map(|a| a.started_at.clone()),
+    };
+    add("started-at", started.map(Value::from));
     add("stopped-at", card.stopped_at.clone().map(Value::from));
-    add("attempt", last.map(|a| a.attempt.into()));
+    add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", reason(root, card)?.map(Value::from));
+    add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
     Ok(map)
 }
 
@@ -223,14 +253,25 @@ pub fn update(call: &Call) -> Result<Response> {
     if hold && release {
         return Err(Error::bad("hold and release exclude each other"));
     }
+    let tasks = request.tasks()?;
+    if tasks.is_some() && (!kill || hold || release || priority.is_some()) {
+        return Err(Error::bad("task goes with kill=1 alone"));
+    }
     if !(kill || hold || release || priority.is_some()) {
         let card = refresh(call.root, job)?;
         return Response::json(&status_fields(call.root, &card)?);
     }
     let by = &call.who.name;
     let card = change(call.root, job, |card| {
+        if let Some(tasks) = &tasks {
+            tasks::check(card, tasks)?;
+        }
         let mut events = Vec::new();
-        let waits = card.column() == Column::Queue;
+        // What waits of an array can be held while nodes have the rest.
+        let (waits, held) = match &card.array {
+            Some(array) => (!matches!(card.state, State::Stopping | State::Stopped), array.held),
+            None => (card.column() == Column::Queue, card.state == State::Held),
+        };
         let refuse = |what: &str| {
             Err(Error::conflict(format!("job {job} is {} and cannot be {what}", card.state.word())))
         };
@@ -243,23 +284,26 @@ pub fn update(call: &Call) -> Result<Response> {
         }
         if hold && !waits {
             return refuse("held");
-        } else if hold && card.state != State::Held {
+        } else if hold && !held {
             events.push(What::Held { by: by.clone() });
         }
         if release && !waits {
             return refuse("released");
-        } else if release && card.state == State::Held {
+        } else if release && held {
             events.push(What::Released { by: by.clone() });
         }
-        if kill && waits {
+        if kill && card.array.is_some() {
+            events.extend(ranges::kill(card, tasks.as_ref(), by));
+        } else if kill && waits {
             events.push(What::Stopped { attempt: None, outcome: Outcome::killed(by) });
         } else if kill && matches!(card.state, State::Placed | State::Running) {
-            events.push(What::Stopping { by: by.clone() });
+            events.push(What::Stopping { by: by.clone(), tasks: None });
         }
         Ok(events)
     })?;
     let response = Response::json(&after_change(call.root, &card)?)?;
-    Ok(if card.state == State::Stopping { response.status(202, "Accepted") } else { response })
+    let pending = card.state == State::Stopping || kill && tasks::are_being_killed(&card);
+    Ok(if pending { response.status(202, "Accepted") } else { response })
 }
 
 /// Changes one card; durable when this returns.
@@ -279,16 +323,18 @@ fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>
 fn refresh(root: &Root, job: u64) -> Result<Card> {
     let cards = Cards::new(root);
     let card = cards.find(job)?;
-    let Some(attempt) = card.with_node() else { return Ok(card) };
-    let node = nodes::read(root, &attempt.node)?;
-    let answers = driver::open(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
-    let reports: Vec<RunStatus> = answers
-        .into_iter()
-        .filter_map(|answer| match answer {
+    let mut reports: Vec<RunStatus> = Vec::new();
+    for attempt in card.with_nodes() {
+        let node = nodes::read(root, &attempt.node)?;
+        let answers = driver::open(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
+        reports.extend(answers.into_iter().filter_map(|answer| match answer {
             Answer::Known(status) => Some(status.of(&attempt.nodejob)),
             Answer::Unknown | Answer::Cancelled => None,
-        })
-        .collect();
+        }));
+    }
+    if reports.is_empty() {
+        return Ok(card);
+    }
     attempts::record(root, reports)?;
     cards.find(job)
 }

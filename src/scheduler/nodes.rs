@@ -119,7 +119,7 @@ pub fn remove(call: &Call) -> Result<Response> {
     let node = nodes::read(call.root, name)?;
     for job in cards.numbers(Column::Running)? {
         let card = cards.read_in(Column::Running, job)?;
-        if card.is_some_and(|card| card.with_node().is_some_and(|a| a.node == name)) {
+        if card.is_some_and(|card| card.with_nodes().any(|a| a.node == name)) {
             return Err(Error::conflict(format!(
                 "node {name} has job {job}: drain it first with nodes/{name}/update and {{\"drain\": true}}"
             )));

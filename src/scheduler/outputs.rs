@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::jobs::{number, wait_for_end};
 use super::rounds::Rounds;
+use super::tasks;
 use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads};
 use crate::cgi::request::LONGEST_WAIT;
@@ -15,6 +16,7 @@ use crate::driver::{self, Driver};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::log::LogQuery;
+use crate::model::tasks::TaskSet;
 
 /// Between two looks at a log that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
@@ -31,6 +33,7 @@ pub fn log(call: &Call) -> Result<Response> {
         offset: request.number("offset")?.unwrap_or(0),
         limit: request.number("limit")?,
         tail: request.number("tail")?,
+        task: request.task()?,
     };
     if query.stream.as_deref().is_some_and(|s| s != "stdout" && s != "stderr") {
         return Err(Error::bad("stream must be stdout or stderr"));
@@ -43,8 +46,13 @@ pub fn log(call: &Call) -> Result<Response> {
         // As a command there is nobody in between who would give up.
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
         let card = Cards::new(&root).find(job)?;
-        // An offset counts in the log of the attempt that is the last one now.
-        let first = card.attempts.len().saturating_sub(1);
+        check(&card, &query)?;
+        // An offset counts in the log of the attempt that is the last one now; the ranges of an
+        // array are told from the first.
+        let first = match card.array {
+            Some(_) => 0,
+            None => card.attempts.len().saturating_sub(1),
+        };
         let rounds = Rounds::for_request(&root, request, job)?;
         return Ok(Response::stream(
             "text/plain; charset=utf-8",
@@ -58,7 +66,13 @@ pub fn log(call: &Call) -> Result<Response> {
         ));
     }
     let card = Cards::new(call.root).find(job)?;
-    match source(call.root, &card)? {
+    check(&card, &query)?;
+    if card.array.is_some() && query.task.is_none() {
+        return Err(Error::bad(format!(
+            "job {job} is an array: name a task with task=K, or ask for all with follow=1"
+        )));
+    }
+    match source(call.root, &card, query.task)? {
         None => Ok(Response::text("").header("X-Corkboard-Offset", "0")),
         Some((node, id)) => match node.log(&id, &query) {
             Ok(piece) => Ok(Response::bytes("text/plain; charset=utf-8", piece.bytes)
@@ -72,9 +86,15 @@ pub fn log(call: &Call) -> Result<Response> {
     }
 }
 
+/// Refuses a task that the job does not have.
+fn check(card: &Card, query: &LogQuery) -> Result<()> {
+    query.task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))
+}
+
 /// Copies a job's log to `out` as it grows, until the job has ended (`true`), or the deadline,
 /// where there is one, or the reader has left. Begins with the attempt at this index, with what the
-/// query says; of a job that is tried again the log of each later attempt follows whole.
+/// query says; of a job that is tried again the log of each later attempt follows whole, of an
+/// array one range after the other, unless the query names a task.
 ///
 /// A node that does not answer is asked again: until the deadline, and for `PATIENCE` once
 /// nothing more can come. Then the log of an attempt that was followed by another is left out.
@@ -91,10 +111,16 @@ pub fn follow(
     loop {
         // The card before the log: what it says has ended writes no more.
         let card = Cards::new(root).find(job)?;
-        let ended = card.state == State::Stopped;
+        let ended = card.state == State::Stopped || tasks::has_ended(&card, query.task);
         let mut waits = false;
         while let Some(attempt) = card.attempts.get(index) {
-            let over = card.with_node().is_none_or(|at| at.attempt != attempt.attempt);
+            let task = query.task;
+            if task.is_some_and(|task| !attempt.tasks.as_ref().is_some_and(|t| t.contains(task))) {
+                index += 1;
+                continue;
+            }
+            let over = card.with_nodes().all(|at| at.attempt != attempt.attempt)
+                || task.is_some_and(|task| !attempt.left.contains(task));
             let is_last = index + 1 == card.attempts.len();
             match copy(root, attempt, &mut query, out) {
                 Ok(true) => give_up = None,
@@ -158,9 +184,17 @@ fn is_unreachable(error: &Error) -> bool {
     matches!(error.kind, Kind::BadGateway | Kind::Unavailable | Kind::GatewayTimeout)
 }
 
-/// The node that has the job's last attempt, and the attempt's id; `None` before the first.
-fn source(root: &Root, card: &Card) -> Result<Option<(Box<dyn Driver>, String)>> {
-    let Some(attempt) = card.attempts.last() else { return Ok(None) };
+/// The node that has the job's last attempt, or a task's, and the attempt's id; `None` before the first.
+fn source(
+    root: &Root,
+    card: &Card,
+    task: Option<u32>,
+) -> Result<Option<(Box<dyn Driver>, String)>> {
+    let attempt = match task {
+        Some(task) => tasks::attempt_of(card, task),
+        None => card.attempts.last(),
+    };
+    let Some(attempt) = attempt else { return Ok(None) };
     let node = nodes::read(root, &attempt.node)?;
     Ok(Some((driver::open(root, &node)?, attempt.nodejob.clone())))
 }
@@ -169,7 +203,7 @@ fn source(root: &Root, card: &Card) -> Result<Option<(Box<dyn Driver>, String)>>
 pub fn files(call: &Call) -> Result<Response> {
     let card = Cards::new(call.root).find(number(call)?)?;
     let mut names = uploads::names(call.root, card.job())?;
-    if let Some((node, id)) = source(call.root, &card)? {
+    if let Some((node, id)) = source(call.root, &card, None)? {
         match node.files(&id) {
             Ok(there) => names.extend(there),
             Err(e) if e.kind == Kind::NotFound => {}
@@ -185,7 +219,7 @@ pub fn files(call: &Call) -> Result<Response> {
 pub fn file(call: &Call) -> Result<Response> {
     let card = Cards::new(call.root).find(number(call)?)?;
     let name = call.value(1);
-    let content = match source(call.root, &card)? {
+    let content = match source(call.root, &card, None)? {
         Some((node, id)) => match node.file(&id, name) {
             Ok(content) => Some(content),
             Err(e) if e.kind == Kind::NotFound => None,

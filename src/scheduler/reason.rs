@@ -46,14 +46,18 @@ fn queued(root: &Root, card: &Card) -> Result<String> {
 }
 
 fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
-    let Some(attempt) = card.with_node() else { return Ok(None) };
-    let trouble = match nodes::find(root, &attempt.node)? {
-        Some(node) => node.trouble(),
-        None => Some(format!("node {} is not registered any more", attempt.node)),
-    };
-    if trouble.is_some() {
-        return Ok(trouble);
+    let mut first = None;
+    for attempt in card.with_nodes() {
+        let trouble = match nodes::find(root, &attempt.node)? {
+            Some(node) => node.trouble(),
+            None => Some(format!("node {} is not registered any more", attempt.node)),
+        };
+        if trouble.is_some() {
+            return Ok(trouble);
+        }
+        first.get_or_insert(attempt);
     }
+    let Some(attempt) = first else { return Ok(None) };
     let poller = poller_lock::is_held(root)?;
     Ok(match card.state {
         _ if !poller => Some("no poller is running".into()),

@@ -1,0 +1,208 @@
+//! Ranges: the attempts of an array. What places one, what a report on one does to the card, and
+//! what ends tasks that no node has. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use crate::model::array::{Array, pace};
+use crate::model::card::{Attempt, Card, Column, Event, What};
+use crate::model::ids::NodejobId;
+use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
+use crate::model::tasks::{Report, TaskSet};
+use crate::placement::ranges;
+
+/// A range that will have ended within this time needs no room any more: the next one is sent, so
+/// that it is there in time.
+const SENT_AHEAD: Duration = Duration::from_millis(250);
+
+/// How many more ranges of a card may be placed now, and from when on more; none for a card that
+/// is no array.
+pub fn placeable(card: &Card, now: SystemTime) -> u64 {
+    let Some(array) = card.array.as_ref().filter(|array| !array.held) else { return 0 };
+    if card.stopping_by.is_some() {
+        return 0;
+    }
+    let most = array.spec.at_once.unwrap_or(u64::MAX);
+    most.saturating_sub(card.with_nodes().count() as u64).min(array.ready(now).len())
+}
+
+/// Whether tasks of this card wait while nodes have others.
+pub fn may_continue(card: &Card) -> bool {
+    card.column() == Column::Running
+        && card.array.as_ref().is_some_and(|array| !array.waiting.is_empty())
+}
+
+/// The tasks of the next range; `slots` is how many the nodes can run at a time. Empty if there is
+/// none to be placed.
+pub fn next(card: &Card, slots: u64, now: SystemTime) -> TaskSet {
+    let Some(array) = card.array.as_ref().filter(|_| placeable(card, now) > 0) else {
+        return TaskSet::default();
+    };
+    let ready = array.ready(now);
+    let slots = array.spec.at_once.map_or(slots, |most| most.min(slots));
+    ready.lowest(ranges::size(ready.len(), slots, pace(&card.attempts)))
+}
+
+/// Whether a range will have ended before another could be there.
+pub fn is_nearly_done(card: &Card, attempt: &Attempt) -> bool {
+    let left = u32::try_from(attempt.left.len()).unwrap_or(u32::MAX);
+    attempt.tasks.is_some()
+        && attempt.reported_at.is_some()
+        && pace(&card.attempts).is_some_and(|pace| pace.saturating_mul(left) <= SENT_AHEAD)
+}
+
+/// A card as reports change it one after the other; what they append.
+struct Draft {
+    card: Card,
+    added: Vec<What>,
+}
+
+impl Draft {
+    fn of(card: &Card) -> Draft {
+        Draft { card: card.without_events(), added: Vec::new() }
+    }
+
+    fn add(&mut self, what: What) {
+        self.card.apply(Event::now(what.clone()));
+        self.added.push(what);
+    }
+
+    /// Adds the end if nothing is left, and gives away what was added.
+    fn finish(mut self) -> Vec<What> {
+        let by = self.card.stopping_by.clone();
+        let Some(array) = self.card.array.as_ref().filter(|array| array.is_finished()) else {
+            return self.added;
+        };
+        if self.card.outcome.is_none() {
+            let outcome = by.map_or_else(|| array.outcome(), |by| Outcome::killed(&by));
+            self.add(What::Stopped { attempt: None, outcome });
+        }
+        self.added
+    }
+
+    /// Records how tasks of an attempt ended, which may have ended itself.
+    fn end_tasks(&mut self, attempt: u32, report: Report, ended: Option<Outcome>, unproven: bool) {
+        let spec = &self.card.spec;
+        let Some(array) = &self.card.array else { return };
+        let retries = if self.card.stopping_by.is_some() { 0 } else { spec.max_retry_count };
+        let (report, retry) = array.divide(report, retries, spec.retry_lost, unproven);
+        if report.is_empty() && retry.is_empty() && ended.is_none() {
+            return;
+        }
+        let not_before = if retry.is_empty() { None } else { self.card.retry_at() };
+        self.add(What::Tasks { attempt: Some(attempt), report, retry, not_before, ended });
+    }
+
+    fn report(&mut self, id: &NodejobId, status: &RunStatus) {
+        let Some(attempt) = self.card.current(id) else { return };
+        let (number, started) = (attempt.attempt, attempt.started_at.is_some());
+        let left = attempt.left.clone();
+        if !started && (status.started.is_some() || status.state == RunState::Running) {
+            self.add(What::Running {
+                attempt: number,
+                pid: status.pid,
+                started: status.started.clone().or_else(|| Some(status.at.clone())),
+            });
+        }
+        let mut report = Report::default();
+        let said = status.tasks.clone().unwrap_or_default();
+        report.add(&said.good.within(&left), &Outcome::exit(0));
+        for group in &said.failed {
+            report.add(&group.tasks.within(&left), &group.outcome);
+        }
+        let ended = status.outcome();
+        if let Some(outcome) = &ended {
+            let rest = left.without(&report.tasks());
+            match (&self.card.stopping_by, &self.card.array) {
+                (Some(by), _) => report.add(&rest, &Outcome::killed(by)),
+                _ if outcome.cause == Cause::Killed => report.add(&rest, outcome),
+                (None, Some(array)) => report.add(&rest.within(&array.unwanted), &unwanted(array)),
+                (None, None) => {}
+            }
+        }
+        self.end_tasks(number, report, ended, false);
+    }
+}
+
+fn unwanted(array: &Array) -> Outcome {
+    Outcome::killed(array.unwanted_by.as_deref().unwrap_or("a user"))
+}
+
+/// What nodes' reports on ranges of this array, in order, do to the card. Those on attempts that
+/// no node has any more are passed over.
+pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    for (id, status) in reports {
+        draft.report(id, status);
+    }
+    draft.finish()
+}
+
+/// What follows when nobody will ever know what became of a range: see
+/// [`Card::after_attempt`] for what is tried again.
+pub fn give_up(card: &Card, id: &NodejobId, outcome: &Outcome) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    let Some(attempt) = card.current(id) else { return Vec::new() };
+    let mut report = Report::default();
+    report.add(&attempt.left, outcome);
+    draft.end_tasks(attempt.attempt, report, Some(outcome.clone()), true);
+    draft.finish()
+}
+
+/// Takes a range back that its node would not have.
+pub fn refuse(card: &Card, attempt: u32, reason: &str, not_before: String) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    draft.add(What::Refused { attempt, reason: reason.to_string(), not_before });
+    let Some(array) = &draft.card.array else { return draft.added };
+    let gone = match &draft.card.stopping_by {
+        Some(by) => Some((array.waiting.clone(), Outcome::killed(by))),
+        None => Some((array.waiting.within(&array.unwanted), unwanted(array))),
+    };
+    if let Some((tasks, outcome)) = gone {
+        end_waiting(&mut draft, &tasks, &outcome);
+    }
+    draft.finish()
+}
+
+fn end_waiting(draft: &mut Draft, tasks: &TaskSet, outcome: &Outcome) {
+    let mut report = Report::default();
+    report.add(tasks, outcome);
+    if !report.is_empty() {
+        let retry = Vec::new();
+        draft.add(What::Tasks { attempt: None, report, retry, not_before: None, ended: None });
+    }
+}
+
+/// Kills an array, or some of its tasks: those that wait end at once, nodes are to be told of the
+/// others.
+pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    let Some(array) = &card.array else { return Vec::new() };
+    let outcome = Outcome::killed(by);
+    let waiting = tasks.map_or_else(|| array.waiting.clone(), |tasks| array.waiting.within(tasks));
+    end_waiting(&mut draft, &waiting, &outcome);
+    let mut out = TaskSet::default();
+    card.with_nodes().for_each(|attempt| out.add(&attempt.left));
+    match tasks {
+        None if card.stopping_by.is_some() => {}
+        None if card.with_nodes().next().is_some() => {
+            draft.add(What::Stopping { by: by.to_string(), tasks: None });
+        }
+        None => draft.card.stopping_by = Some(by.to_string()), // nobody has to be told
+        Some(tasks) => {
+            let tasks = tasks.within(&out).without(&array.unwanted);
+            if !tasks.is_empty() {
+                draft.add(What::Stopping { by: by.to_string(), tasks: Some(tasks) });
+            }
+        }
+    }
+    draft.finish()
+}
+
+/// Ends what waits, because its time is over.
+pub fn expire(card: &Card, outcome: &Outcome) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    if let Some(array) = &card.array {
+        end_waiting(&mut draft, &array.waiting, outcome);
+    }
+    draft.finish()
+}

@@ -1,0 +1,262 @@
+//! The tasks of an array: which wait, which a node has, how the others ended.
+//!
+//! An array is one card. Its tasks travel in ranges: an attempt of an array is a range of tasks
+//! that one node has, and there may be several attempts at a time. At any moment each task waits,
+//! is part of one attempt that has not ended, or has ended for good ([`Array::apply`] keeps it so
+//! whatever the lines say).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::card::Attempt;
+use super::event::{Event, What};
+use super::outcome::{Cause, Outcome, Status};
+use super::tasks::{ArraySpec, Ended, Report, TaskSet, add_ended};
+use crate::clock;
+
+/// Attempts by which the pace is judged: the last ones.
+const JUDGED: usize = 8;
+
+/// Most indices that a reason names.
+const NAMED: usize = 100;
+
+/// What an array's story says of its tasks.
+#[derive(Debug, Clone)]
+pub struct Array {
+    /// All tasks, and how many may be with nodes at a time.
+    pub spec: ArraySpec,
+    /// Not with a node, and not ended.
+    pub waiting: TaskSet,
+    /// Those of `waiting` that are not to be placed before a time.
+    later: Vec<(SystemTime, TaskSet)>,
+    /// How the others ended.
+    pub ended: Report,
+    /// How often tasks were tried again; absent is never.
+    tries: BTreeMap<u32, u32>,
+    /// Tasks that somebody killed while a node had them.
+    pub unwanted: TaskSet,
+    /// Who did.
+    pub unwanted_by: Option<String>,
+    /// Whether no range is to be placed until it is released.
+    pub held: bool,
+}
+
+impl Array {
+    /// An array of which nothing has been placed.
+    pub fn new(spec: &ArraySpec, held: bool) -> Array {
+        Array {
+            waiting: spec.tasks.clone(),
+            spec: spec.clone(),
+            later: Vec::new(),
+            ended: Report::default(),
+            tries: BTreeMap::new(),
+            unwanted: TaskSet::default(),
+            unwanted_by: None,
+            held,
+        }
+    }
+
+    /// Adds one event, as far as it concerns tasks. Tasks that it names and that are elsewhere
+    /// are left where they are.
+    pub(super) fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
+        let find = |attempts: &mut [Attempt], wanted: u32| {
+            attempts.iter().rposition(|a| a.attempt == wanted && a.ended_at.is_none())
+        };
+        match &event.what {
+            What::Held { .. } => self.held = true,
+            What::Released { .. } => self.held = false,
+            What::Running { attempt, pid, started } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].pid = *pid;
+                    attempts[at].started_at = started.clone().or_else(|| Some(event.at.clone()));
+                }
+            }
+            What::Stopping { by, tasks: Some(tasks) } => {
+                self.unwanted.add(&tasks.without(&self.waiting).without(&self.ended.tasks()));
+                self.unwanted_by.get_or_insert_with(|| by.clone());
+            }
+            What::Refused { attempt, reason, .. } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].refused = Some(reason.clone());
+                    self.close(&mut attempts[at], &event.at);
+                }
+            }
+            What::Tasks { attempt: None, report, .. } => {
+                let report = within(report, &self.waiting);
+                let gone = report.tasks();
+                self.take_waiting(&gone);
+                self.end(&report);
+            }
+            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended } => {
+                let Some(at) = find(attempts, *attempt) else { return };
+                let attempt = &mut attempts[at];
+                let report = within(report, &attempt.left);
+                attempt.left = attempt.left.without(&report.tasks());
+                self.end(&report);
+                let later = not_before.as_deref().and_then(clock::parse_rfc3339);
+                for group in retry {
+                    let tasks = group.tasks.within(&attempt.left);
+                    attempt.left = attempt.left.without(&tasks);
+                    tasks.iter().for_each(|task| *self.tries.entry(task).or_default() += 1);
+                    self.waiting.add(&tasks);
+                    self.later.extend(later.map(|time| (time, tasks)));
+                }
+                attempt.reported_at = Some(event.at.clone());
+                if let Some(outcome) = ended {
+                    attempt.outcome = Some(outcome.clone());
+                    self.close(attempt, &event.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a range may be placed as it is named.
+    pub(super) fn has_waiting(&self, tasks: &TaskSet) -> bool {
+        !tasks.is_empty() && self.waiting.contains_all(tasks)
+    }
+
+    /// Takes tasks that a node has, or that ended, from those that wait.
+    pub(super) fn take_waiting(&mut self, tasks: &TaskSet) {
+        self.waiting = self.waiting.without(tasks);
+        for (_, later) in &mut self.later {
+            *later = later.without(tasks);
+        }
+        self.later.retain(|(_, later)| !later.is_empty());
+    }
+
+    /// A range has ended: what is left of it waits again.
+    fn close(&mut self, attempt: &mut Attempt, at: &str) {
+        self.waiting.add(&std::mem::take(&mut attempt.left));
+        attempt.ended_at = Some(at.to_string());
+    }
+
+    fn end(&mut self, report: &Report) {
+        self.ended.good.add(&report.good);
+        for group in &report.failed {
+            add_ended(&mut self.ended.failed, &group.tasks, &group.outcome);
+        }
+    }
+
+    /// Whether every task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.waiting.is_empty() && self.ended.tasks() == self.spec.tasks
+    }
+
+    /// Tasks that may be placed now.
+    pub fn ready(&self, now: SystemTime) -> TaskSet {
+        let mut ready = self.waiting.clone();
+        for (_, tasks) in self.later.iter().filter(|(time, _)| *time > now) {
+            ready = ready.without(tasks);
+        }
+        ready
+    }
+
+    /// When more tasks may be placed than now.
+    pub fn next_time(&self, now: SystemTime) -> Option<SystemTime> {
+        self.later.iter().map(|(time, _)| *time).filter(|time| *time > now).min()
+    }
+
+    /// The tasks that ended, and not well.
+    pub fn failed(&self) -> TaskSet {
+        let mut all = TaskSet::default();
+        self.ended.failed.iter().for_each(|group| all.add(&group.tasks));
+        all
+    }
+
+    /// How a task ended.
+    pub fn outcome_of(&self, task: u32) -> Option<Outcome> {
+        if self.ended.good.contains(task) {
+            return Some(Outcome::exit(0));
+        }
+        let group = self.ended.failed.iter().find(|group| group.tasks.contains(task));
+        group.map(|group| group.outcome.clone())
+    }
+
+    /// How often a task has been tried again.
+    pub fn retries_of(&self, task: u32) -> u32 {
+        self.tries.get(&task).copied().unwrap_or(0)
+    }
+
+    /// The most often that any task has been tried again.
+    pub fn most_retries(&self) -> u32 {
+        self.tries.values().copied().max().unwrap_or(0)
+    }
+
+    /// The end of the whole: good if every task was, else that of the lowest index which was not.
+    pub fn outcome(&self) -> Outcome {
+        let failed = self.failed();
+        let Some(first) = failed.first() else { return Outcome::exit(0) };
+        let first = self.outcome_of(first).unwrap_or_else(|| Outcome::lost("not reported"));
+        let text = failed.to_string();
+        let which = match text.match_indices(',').nth(NAMED) {
+            Some((end, _)) => format!("{},…", &text[..end]),
+            None => text,
+        };
+        let why = first.reason.as_deref().unwrap_or("no reason given");
+        let total = self.spec.tasks.len();
+        let reason =
+            format!("{} of {total} tasks failed: {which} (the first: {why})", failed.len());
+        Outcome { reason: Some(reason), ..first }
+    }
+
+    /// How a report divides the tasks of a range: those that ended for good, and those that are
+    /// to be tried again, since they failed and have retries left. `unproven`: see
+    /// [`super::card::Card::after_attempt`].
+    pub fn divide(
+        &self,
+        report: Report,
+        max_retries: u32,
+        retry_lost: bool,
+        unproven: bool,
+    ) -> (Report, Vec<Ended>) {
+        let mut last = Report { good: report.good, failed: Vec::new() };
+        let mut again = Vec::new();
+        for Ended { tasks, outcome } in report.failed {
+            let repeat = may_repeat(&outcome, retry_lost, unproven);
+            let can = |task: &u32| {
+                repeat && self.retries_of(*task) < max_retries && !self.unwanted.contains(*task)
+            };
+            let retried: TaskSet = tasks.iter().filter(can).collect();
+            last.add(&tasks.without(&retried), &outcome);
+            if !retried.is_empty() {
+                add_ended(&mut again, &retried, &outcome);
+            }
+        }
+        (last, again)
+    }
+}
+
+/// Whether an end allows another try at all.
+pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
+    match outcome.cause {
+        Cause::Exit | Cause::Signal | Cause::Timeout => outcome.status != Status::Good,
+        Cause::Lost => !unproven || retry_lost,
+        Cause::Killed | Cause::Aborted | Cause::Expired => false,
+    }
+}
+
+/// What a report says of these tasks.
+fn within(report: &Report, tasks: &TaskSet) -> Report {
+    let mut found = Report { good: report.good.within(tasks), failed: Vec::new() };
+    for group in &report.failed {
+        found.add(&group.tasks.within(tasks), &group.outcome);
+    }
+    found
+}
+
+/// How long a task takes, going by the last ranges that have ended tasks; `None` if none has.
+pub fn pace(attempts: &[Attempt]) -> Option<Duration> {
+    let (mut tasks, mut time) = (0u64, Duration::ZERO);
+    let reported = attempts.iter().rev().filter_map(|attempt| {
+        let until = clock::parse_rfc3339(attempt.reported_at.as_deref()?)?;
+        let since = clock::parse_rfc3339(&attempt.placed_at)?;
+        let ended = attempt.tasks.as_ref()?.len() - attempt.left.len();
+        Some((ended, until.duration_since(since).unwrap_or_default()))
+    });
+    for (ended, took) in reported.filter(|(ended, _)| *ended > 0).take(JUDGED) {
+        tasks += ended;
+        time += took;
+    }
+    (tasks > 0).then(|| Duration::from_secs_f64(time.as_secs_f64() / tasks as f64))
+}

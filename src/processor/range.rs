@@ -1,0 +1,308 @@
+//! Running a range: some tasks of an array, one after the other, by one supervisor.
+//!
+//! A range is a job of its node: accepted, claimed, locked, reported and lost like any other. Its
+//! tasks have no files of their own. Their starts and ends are lines of one story, `tasks`, which
+//! has a single writer, and their output is one file, of which each task's lines name its part. A
+//! story of thousands of tasks is synced a few times in a second: each sync makes the ends of the
+//! tasks before it durable, which are then told, and claims those that may be started next.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::capture::Capture;
+use super::kill::{self, Killed};
+use super::run::Running;
+use super::supervise::{Claimed, Supervisor};
+use super::sweep;
+use crate::board::files::{self, Story, SyncSet};
+use crate::error::{At, Result};
+use crate::model::outcome::{Cause, Outcome, RunStatus};
+use crate::model::range::{self, Line, Step};
+use crate::model::tasks::{Report, TaskSet};
+
+/// The end of a task is told within this time, or when the next ones are claimed.
+const TELL_WITHIN: Duration = Duration::from_millis(250);
+
+/// Tasks are claimed for about so long.
+const CLAIM_FOR: Duration = Duration::from_millis(200);
+
+/// Most tasks that are claimed at a time.
+const MOST_CLAIMED: u64 = 1024;
+
+/// A range that runs.
+#[derive(Debug)]
+pub(super) struct RunningRange {
+    id: String,
+    story: Story,
+    /// The line about its start, once there is one.
+    pub begun: Option<RunStatus>,
+    /// Ends that were not told yet.
+    fresh: Report,
+    /// Whether the story has lines that are not synced.
+    dirty: bool,
+    /// Since when something is to be told.
+    since: Option<Instant>,
+    /// The output files, and how long they are.
+    logs: Vec<(PathBuf, Option<File>, u64)>,
+    /// Claimed and not started.
+    claimed: TaskSet,
+    /// All that ended.
+    all: Report,
+    /// Tasks that somebody killed, and how.
+    unwanted: Vec<(TaskSet, Killed)>,
+    /// Set if somebody killed all of it.
+    killed: Option<Killed>,
+}
+
+impl RunningRange {
+    fn append(&mut self, step: Step) -> Result<()> {
+        self.dirty = true;
+        self.story.append(&[Line::now(step)])
+    }
+
+    /// Notes that a program of a task is about to be started. The range's own line comes first: if
+    /// that is missing, so is every start.
+    pub fn stamp(&mut self, task: u32, line: &RunStatus, status: &mut Story) -> Result<()> {
+        if self.begun.is_none() {
+            let line = RunStatus { tasks: Some(Report::default()), ..line.clone() };
+            status.append(std::slice::from_ref(&line))?;
+            self.begun = Some(line);
+            self.since.get_or_insert_with(Instant::now);
+        }
+        let log = self.logs.iter().map(|(_, _, length)| *length).collect();
+        let (pid, ticks) = (line.pid.unwrap_or(0), line.ticks.unwrap_or(0));
+        self.append(Step::Started { task, pid, ticks, log })
+    }
+
+    /// Takes over the output files of a task that has ended.
+    fn take_logs(&mut self, captures: Vec<Capture>) {
+        for (capture, log) in captures.into_iter().zip(&mut self.logs) {
+            if let Some((file, length)) = capture.into_file() {
+                (log.1, log.2) = (Some(file), length);
+            }
+        }
+    }
+
+    /// How a task that somebody killed ends.
+    fn unwanted(&self, task: u32) -> Option<&Killed> {
+        let found = self.unwanted.iter().find(|(tasks, _)| tasks.contains(task));
+        found.map(|(_, killed)| killed)
+    }
+
+    /// When something is to be told.
+    pub fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + TELL_WITHIN)
+    }
+
+    /// What is to be told: the line for the feed, once `sync` is durable.
+    pub fn tell(&mut self, sync: &mut SyncSet) -> Result<Option<RunStatus>> {
+        if self.dirty {
+            let path = self.story.path();
+            sync.file(self.story.file().try_clone().at(path)?, path.to_path_buf());
+            self.dirty = false;
+        }
+        for (path, file, _) in &mut self.logs {
+            if let Some(file) = file.take() {
+                sync.file(file, path.clone());
+            }
+        }
+        let (Some(_), Some(begun)) = (self.since.take(), &self.begun) else { return Ok(None) };
+        let report = std::mem::take(&mut self.fresh);
+        let line = RunStatus { tasks: Some(report), ..begun.clone() };
+        Ok(Some(line.begun(Some(begun)).of(&self.id)))
+    }
+}
+
+impl Supervisor<'_> {
+    /// Runs a claimed range; returns its end. An error means that nothing was started.
+    pub(super) fn run_range(
+        &mut self,
+        job: &Claimed,
+        tasks: &TaskSet,
+        status: &mut Story,
+    ) -> Result<(Outcome, Report, Option<RunStatus>)> {
+        let id = &job.id;
+        let streams = self.streams(&job.spec);
+        let logs = streams.iter().map(|stream| (self.runs.log_path(id, *stream), None, 0));
+        self.range = Some(RunningRange {
+            id: id.clone(),
+            story: Story::open_or_create(self.runs.tasks_path(id))?,
+            begun: None,
+            fresh: Report::default(),
+            dirty: false,
+            since: None,
+            logs: logs.collect(),
+            claimed: TaskSet::default(),
+            all: Report::default(),
+            unwanted: kill::asked_tasks(&self.runs, id)?,
+            killed: None,
+        });
+        let ran = self.run_tasks(job, tasks, status);
+        let Some(mut range) = self.range.take() else { return Err(gone()) };
+        range.tell(&mut self.ended_sync)?; // its last line tells it all
+        let outcome = match (&range.killed, ran) {
+            (Some(killed), _) => killed.outcome(),
+            (None, Ok(())) => range::outcome(tasks, &range.all),
+            (None, Err(error)) if range.begun.is_none() && range.all.is_empty() => {
+                return Err(error);
+            }
+            (None, Err(error)) => Outcome::lost(&error.message),
+        };
+        if matches!(outcome.cause, Cause::Killed) {
+            let rest = tasks.without(&range.all.tasks());
+            range.all.add(&rest, &outcome);
+        }
+        Ok((outcome, range.all, range.begun))
+    }
+
+    /// Runs tasks until there are none, or the time is over in which they may be started, or
+    /// somebody ends it. What was not started is given back.
+    fn run_tasks(&mut self, job: &Claimed, tasks: &TaskSet, status: &mut Story) -> Result<()> {
+        let begun = Instant::now();
+        let mut claimed_at = begun;
+        let mut left = tasks.clone();
+        for task in tasks.iter() {
+            self.heed_signals_between_tasks(&job.id)?;
+            let Some(range) = &mut self.range else { return Err(gone()) };
+            let started = !range.all.is_empty();
+            if self.stopping || self.failed || range.killed.is_some() {
+                break;
+            }
+            if started && begun.elapsed() > self.runs.root().settings.range_time {
+                break;
+            }
+            if let Some(killed) = range.unwanted(task) {
+                let outcome = killed.outcome();
+                self.note_end(task, outcome, Vec::new())?;
+                continue;
+            }
+            if !range.claimed.contains(task) {
+                self.claim_tasks(&left, started.then(|| claimed_at.elapsed()))?;
+                claimed_at = Instant::now();
+            }
+            let mut captures = Vec::new();
+            let ran = self.run_programs(job, Some(task), status, &mut captures);
+            if let Some(range) = &mut self.range {
+                range.take_logs(captures);
+                range.claimed = range.claimed.without(&TaskSet::one(task));
+            }
+            left = left.without(&TaskSet::one(task));
+            let (outcome, _) = ran?;
+            let logs = self.range.iter().flat_map(|range| range.logs.iter().map(|log| log.2));
+            let logs = logs.collect();
+            self.note_end(task, outcome, logs)?;
+        }
+        Ok(())
+    }
+
+    /// Stamps the end of a task. A result must not be lost for want of space: it is tried until
+    /// there is some.
+    fn note_end(&mut self, task: u32, outcome: Outcome, log: Vec<u64>) -> Result<()> {
+        let Some(range) = &mut self.range else { return Err(gone()) };
+        let tasks = TaskSet::one(task);
+        let step = Step::Stopped { tasks: tasks.clone(), outcome: outcome.clone(), log };
+        while let Err(error) = range.append(step.clone()) {
+            eprintln!("processor: {}", error.message);
+            std::thread::sleep(super::ending::AGAIN);
+        }
+        range.fresh.add(&tasks, &outcome);
+        range.all.add(&tasks, &outcome);
+        range.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Claims the next of these tasks, as many as will take about [`CLAIM_FOR`], going by how long
+    /// the last ones `took`. Durable when this returns, with what ended before.
+    fn claim_tasks(&mut self, left: &TaskSet, took: Option<Duration>) -> Result<()> {
+        self.claim_size = match took {
+            Some(took) if took < CLAIM_FOR / 2 => (self.claim_size * 2).min(MOST_CLAIMED),
+            Some(took) if took > CLAIM_FOR * 2 => (self.claim_size / 4).max(1),
+            _ => self.claim_size,
+        };
+        let tasks = left.lowest(self.claim_size);
+        let Some(range) = &mut self.range else { return Err(gone()) };
+        let first = range.claimed.is_empty() && range.all.is_empty();
+        range.append(Step::Claimed { tasks: tasks.clone() })?;
+        range.claimed = tasks;
+        if first {
+            self.ended_sync.dir(&self.runs.job_dir(&range.id));
+        }
+        self.report(None)
+    }
+
+    /// Signals that came while no program ran.
+    fn heed_signals_between_tasks(&mut self, id: &str) -> Result<()> {
+        let mut look = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match nix::sys::signal::Signal::try_from(info.ssi_signo as i32) {
+                Ok(nix::sys::signal::Signal::SIGUSR1) => look = true,
+                Ok(nix::sys::signal::Signal::SIGTERM) => self.stopping = true,
+                _ => {}
+            }
+        }
+        if look {
+            self.look_for_kills(id)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what of the range somebody wants to end.
+    pub(super) fn look_for_kills(&mut self, id: &str) -> Result<()> {
+        let killed = kill::asked(&self.runs, id)?;
+        let unwanted = kill::asked_tasks(&self.runs, id)?;
+        if let Some(range) = &mut self.range {
+            range.killed = killed;
+            range.unwanted = unwanted;
+        }
+        Ok(())
+    }
+
+    /// How the task that runs is to end now, if somebody wants that.
+    pub(super) fn killed_task(&self, running: &Running) -> Option<Killed> {
+        let range = self.range.as_ref()?;
+        range.killed.as_ref().or_else(|| range.unwanted(running.task?)).cloned()
+    }
+}
+
+fn gone() -> crate::error::Error {
+    crate::error::Error::new(crate::error::Kind::Internal, "no range is running")
+}
+
+/// Ends a range whose supervisor is dead: what is left of the task that ran is killed, and what
+/// nobody can know is lost; the rest was never started. Returns the end of the range, with `why`
+/// for a reason. Nothing is synced.
+pub(super) fn end_abandoned(
+    runs: &crate::board::runs::Runs,
+    id: &str,
+    status: Option<&RunStatus>,
+    why: Option<&str>,
+) -> Result<RunStatus> {
+    let mut story = Story::open_or_create(runs.tasks_path(id))?;
+    let found = range::Range::parse(&story.read()?);
+    let boot = crate::board::root::boot_id()?;
+    let rebooted = status.and_then(|line| line.boot.as_deref()) != Some(&*boot);
+    let why = match (why, &found.started) {
+        (Some(why), _) => why.to_string(),
+        (None, Some(started)) => sweep::end_remains(id, Some(started.pid), Some(started.ticks)),
+        (None, None) => sweep::end_remains(id, None, None),
+    };
+    let outcome = Outcome::lost(&why);
+    let lost = found.lost(rebooted);
+    let mut report = found.report;
+    if !lost.is_empty() {
+        let step = Step::Stopped { tasks: lost.clone(), outcome: outcome.clone(), log: Vec::new() };
+        story.append(&[Line::now(step)])?;
+        report.add(&lost, &outcome);
+    }
+    Ok(RunStatus { tasks: Some(report), ..RunStatus::stopped(&outcome) }.begun(status))
+}
+
+/// What makes the story of a range durable.
+pub(super) fn sync_of(runs: &crate::board::runs::Runs, id: &str, sync: &mut SyncSet) -> Result<()> {
+    let path = runs.tasks_path(id);
+    if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+        sync.file(file, path);
+    }
+    Ok(())
+}

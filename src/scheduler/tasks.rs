@@ -1,0 +1,102 @@
+//! Tasks of an array: counts, the status of one, and which ones a request names.
+
+use serde_json::{Map, Value, json};
+
+use super::reason::reason;
+use crate::board::root::Root;
+use crate::error::{Error, Result};
+use crate::model::array::Array;
+use crate::model::card::{Attempt, Card, State};
+use crate::model::outcome::Status;
+use crate::model::tasks::TaskSet;
+
+/// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
+pub fn check(card: &Card, tasks: &TaskSet) -> Result<()> {
+    let Some(array) = &card.array else {
+        return Err(Error::bad(format!("job {} is not an array: it has no tasks", card.job())));
+    };
+    let unknown = tasks.without(&array.spec.tasks);
+    match unknown.first() {
+        None => Ok(()),
+        Some(task) => Err(Error::not_found(format!(
+            "job {} has no task {task}; it has {}",
+            card.job(),
+            array.spec.tasks
+        ))),
+    }
+}
+
+/// Whether nodes have been, or are to be, told to kill some of its tasks.
+pub fn are_being_killed(card: &Card) -> bool {
+    let unwanted = card.array.as_ref().map(|array| &array.unwanted);
+    card.with_nodes()
+        .any(|attempt| unwanted.is_some_and(|unwanted| !attempt.left.within(unwanted).is_empty()))
+}
+
+/// Whether this task has ended.
+pub fn has_ended(card: &Card, task: Option<u32>) -> bool {
+    let array = card.array.as_ref();
+    task.is_some_and(|task| array.is_some_and(|array| array.outcome_of(task).is_some()))
+}
+
+/// How many tasks there are, wait, run, and ended how. A range runs one task at a time.
+pub fn counts(card: &Card, array: &Array) -> Map<String, Value> {
+    let (total, good, failed) = (array.spec.tasks.len(), array.ended.good.len(), array.failed());
+    let runs = |attempt: &&Attempt| attempt.started_at.is_some() && !attempt.left.is_empty();
+    let running = card.with_nodes().filter(runs).count() as u64;
+    let mut map = Map::new();
+    map.insert("total".into(), total.into());
+    map.insert("waiting".into(), (total - good - failed.len() - running).into());
+    map.insert("running".into(), running.into());
+    map.insert("good".into(), good.into());
+    map.insert("failed".into(), failed.len().into());
+    if !failed.is_empty() {
+        map.insert("failed_tasks".into(), failed.to_string().into());
+    }
+    map
+}
+
+/// The attempt that has this task, or the last one that had it.
+pub fn attempt_of(card: &Card, task: u32) -> Option<&Attempt> {
+    let has = |attempt: &&Attempt| attempt.tasks.as_ref().is_some_and(|tasks| tasks.contains(task));
+    card.with_nodes()
+        .find(|attempt| attempt.left.contains(task))
+        .or_else(|| card.attempts.iter().rev().find(has))
+}
+
+/// The fields of a status answer about one task. The first of a range whose end is not known is
+/// the one that runs; it may have ended a moment ago.
+pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, Value>> {
+    check(card, &TaskSet::one(task))?;
+    let Some(array) = &card.array else { return Ok(Map::new()) };
+    let outcome = array.outcome_of(task);
+    let out = card.with_nodes().find(|attempt| attempt.left.contains(task));
+    let attempt = attempt_of(card, task).filter(|_| out.is_some() || outcome.is_some());
+    let state = match (&outcome, out) {
+        (Some(_), _) => State::Stopped,
+        (None, Some(_)) if card.stopping_by.is_some() || array.unwanted.contains(task) => {
+            State::Stopping
+        }
+        (None, Some(out)) if out.started_at.is_some() && out.left.first() == Some(task) => {
+            State::Running
+        }
+        (None, Some(_)) => State::Placed,
+        (None, None) if array.held => State::Held,
+        (None, None) => State::Queued,
+    };
+    let mut map = Map::new();
+    map.insert("task".into(), task.into());
+    map.insert("state".into(), state.word().into());
+    map.insert("status".into(), json!(outcome.as_ref().map_or(Status::Unknown, |o| o.status)));
+    map.insert("node".into(), json!(attempt.map(|a| &a.node)));
+    map.insert("attempt".into(), json!(attempt.map(|a| a.attempt)));
+    map.insert("retries".into(), array.retries_of(task).into());
+    if let Some(outcome) = outcome {
+        map.insert("cause".into(), json!(outcome.cause));
+        outcome.code.map(|code| map.insert("code".into(), code.into()));
+        outcome.reason.map(|reason| map.insert("reason".into(), reason.into()));
+    } else if let Some(reason) = reason(root, card)? {
+        map.insert("reason".into(), reason.into());
+    }
+    Ok(map)
+}
