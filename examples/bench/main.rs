@@ -64,6 +64,8 @@ const CASES: &[(&str, &str, Case)] = &[
     ),
     ("run-tmpfs", "10,000 separate jobs from the queue to done, in memory", run::in_memory),
     ("run-disk", "the same on the disk", run::on_disk),
+    ("array-tmpfs", "one array of 10,000 tasks, in memory", run::array_in_memory),
+    ("array-disk", "the same on the disk", run::array_on_disk),
     ("peers", "the same on the disk against other job systems", peers::measure),
     (
         "scale",

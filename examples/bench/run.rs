@@ -109,7 +109,7 @@ pub fn ours(bench: &Bench, dir: &Path, count: usize) -> Result<f64> {
 fn tasks(bench: &Bench, dir: &Path, count: usize) -> Result<f64> {
     let site = Site::new(bench, dir.join("run"))?;
     fs::write(site.dir.join("corkboard.conf"), format!("cores = {SLOTS}\n"))?;
-    let job = site.submit_one(&array_of(count))?;
+    let job = site.submit(&array_of(count))?;
     settle(&site.dir)?;
     let begun = Instant::now();
     let poller = site.poller()?;

@@ -193,6 +193,16 @@ impl Site {
         Ok(())
     }
 
+    /// Every task of this array ended well.
+    pub fn check_tasks(&self, job: u64, count: usize) -> Result<()> {
+        let card = self.cards().find(job).map_err(|e| e.message)?;
+        let good = card.array.as_ref().map_or(0, |array| array.ended.good.len());
+        if card.status() != Status::Good || good != count as u64 {
+            return Err(format!("{good} of {count} tasks ended well").into());
+        }
+        Ok(())
+    }
+
     /// The card of one job as it is written.
     pub fn card_text(&self, column: Column, job: u64) -> Result<String> {
         Ok(fs::read_to_string(self.cards().card_path(column, job))?)
