@@ -45,6 +45,8 @@ pub struct Settings {
     pub max_log: u64,
     /// Between SIGTERM and SIGKILL when a job does not say.
     pub default_grace: Duration,
+    /// How long a supervisor that has nothing to do stays for the next job. Zero: not at all.
+    pub linger: Duration,
     /// Age at which finished cards are removed.
     pub keep_done: Duration,
     /// Number of finished cards kept.
@@ -81,6 +83,7 @@ impl Default for Settings {
             memory: None,
             max_log: 64 << 20,
             default_grace: Duration::from_secs(10),
+            linger: Duration::from_secs(2),
             keep_done: Duration::from_secs(30 * DAY),
             keep_done_count: 1_000_000,
             keep_bad: Duration::from_secs(90 * DAY),
@@ -173,6 +176,7 @@ impl Settings {
             "memory" => self.memory = Some(size()?),
             "max_log" => self.max_log = size()?,
             "default_grace" => self.default_grace = duration()?,
+            "linger" => self.linger = duration()?,
             "keep_done" => self.keep_done = duration()?,
             "keep_done_count" => self.keep_done_count = count()?,
             "keep_bad" => self.keep_bad = duration()?,
