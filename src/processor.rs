@@ -3,7 +3,8 @@
 //! - [`accept`]: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job.
-//! - `supervise`: runs jobs; with `claim` (what is durable when), `run` (one job), `range` (tasks of an array), `ending`, `surroundings`,
+//! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
+//!   (tasks of an array), `ending`, `surroundings`,
 //!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
 //! - [`start`]: starts supervisors.
 //! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
@@ -20,6 +21,7 @@ mod ending;
 pub mod files;
 pub mod info;
 pub mod kill;
+mod linger;
 pub mod list;
 pub mod log;
 mod range;

@@ -47,6 +47,8 @@ pub struct Settings {
     pub default_grace: Duration,
     /// What was not started of a range of an array's tasks after so long is given back to the head.
     pub range_time: Duration,
+    /// How long a supervisor that has nothing to do stays for the next job. Zero: not at all.
+    pub linger: Duration,
     /// Age at which finished cards are removed.
     pub keep_done: Duration,
     /// Number of finished cards kept.
@@ -84,6 +86,7 @@ impl Default for Settings {
             max_log: 64 << 20,
             default_grace: Duration::from_secs(10),
             range_time: Duration::from_secs(MINUTE),
+            linger: Duration::from_secs(2),
             keep_done: Duration::from_secs(30 * DAY),
             keep_done_count: 1_000_000,
             keep_bad: Duration::from_secs(90 * DAY),
@@ -177,6 +180,7 @@ impl Settings {
             "max_log" => self.max_log = size()?,
             "default_grace" => self.default_grace = duration()?,
             "range_time" => self.range_time = duration()?,
+            "linger" => self.linger = duration()?,
             "keep_done" => self.keep_done = duration()?,
             "keep_done_count" => self.keep_done_count = count()?,
             "keep_bad" => self.keep_bad = duration()?,

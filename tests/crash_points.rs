@@ -325,7 +325,7 @@ fn accept_only(root: &TestRoot, request: &Value) -> String {
 /// Kills the supervisor at `every`th of its calls, with so many jobs waiting for it.
 fn supervising(what: &str, jobs: usize, every: usize) -> Counts {
     let begun = Instant::now();
-    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nlinger = 0\n");
     std::fs::remove_file(root.path("cgi-bin/processor")).unwrap();
     symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
     let mut journal = Journal::new(&root);

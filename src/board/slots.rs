@@ -65,6 +65,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether its supervisor has nothing to do and waits for more. Without the board's lock also
+    /// true for one that is just making its first claim: it looks at the queue after that.
+    pub fn lingers(&self) -> bool {
+        self.live && self.record.as_ref().is_some_and(|record| record.jobs.is_empty())
+    }
+
     /// The claims of a live supervisor, or those that a dead one left.
     pub fn jobs(&self) -> &[String] {
         self.record.as_ref().map_or(&[], |record| &record.jobs)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::cards::Cards;
 use crate::error::{At, Result};
@@ -103,24 +103,40 @@ impl Watch {
         self.events(at_most).map(|_| ())
     }
 
+    /// Waits for anything, here or on another descriptor, at most so long, and forgets what it was.
+    /// An error without inotify: there is nothing to be woken by.
+    pub fn wait_beside(&self, other: BorrowedFd, at_most: Duration) -> Result<()> {
+        let Some(inotify) = &self.inotify else { return Err(nix::Error::EMFILE).at("inotify") };
+        let mut both = [inotify.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        wait_for(&mut both, at_most)?;
+        while inotify.read_events().is_ok() {}
+        Ok(())
+    }
+
     /// Waits for events, at most so long. Empty: nothing came.
     pub fn events(&self, at_most: Duration) -> Result<Vec<InotifyEvent>> {
         let Some(inotify) = &self.inotify else {
             std::thread::sleep(at_most.min(Duration::from_millis(100)));
             return Ok(Vec::new());
         };
-        let millis = u16::try_from(at_most.as_millis()).unwrap_or(u16::MAX).max(1);
-        let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(0) | Err(nix::Error::EINTR) => return Ok(Vec::new()),
-            Ok(_) => {}
-            Err(e) => return Err(e).at("inotify"),
+        if !wait_for(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], at_most)? {
+            return Ok(Vec::new());
         }
         match inotify.read_events() {
             Ok(events) => Ok(events),
             Err(nix::Error::EAGAIN) => Ok(Vec::new()),
             Err(e) => Err(e).at("inotify"),
         }
+    }
+}
+
+/// Whether one of them was ready within this time.
+fn wait_for(fds: &mut [PollFd], at_most: Duration) -> Result<bool> {
+    let millis = u16::try_from(at_most.as_millis()).unwrap_or(u16::MAX).max(1);
+    match poll(fds, PollTimeout::from(millis)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(nix::Error::EINTR) => Ok(false),
+        Err(e) => Err(e).at("inotify"),
     }
 }
 

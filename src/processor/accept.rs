@@ -11,7 +11,7 @@ use crate::board::files::{self, SyncSet};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
 use crate::cgi::body::Upload;
-use crate::error::{Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::request::Spec;
 
 /// A job to be accepted.
@@ -88,13 +88,19 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             }));
         }
     }
-    sync.commit()?;
-    if results.iter().any(|result| result.as_ref().is_ok_and(|accepted| accepted.new)) {
-        // What is accepted is accepted; a supervisor that cannot be started now is by a sweep.
-        if let Err(error) = start::poke(root) {
-            eprintln!("processor: {}", error.message);
-        }
+    // A supervisor starts while this waits for the disk: what it claims is durable before it runs.
+    let any = results.iter().any(|result| result.as_ref().is_ok_and(|accepted| accepted.new));
+    let started = if any { start::begin(root) } else { Ok(None) };
+    let synced = sync.commit();
+    let reaped = started.and_then(|child| match child {
+        Some(mut child) => child.wait().map(|_| ()).at("supervisor"),
+        None => Ok(()),
+    });
+    // What is accepted is accepted; a supervisor that cannot be started now is by a sweep.
+    if let Err(error) = reaped {
+        eprintln!("processor: {}", error.message);
     }
+    synced?;
     Ok(results)
 }
 

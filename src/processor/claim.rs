@@ -44,11 +44,11 @@ impl Supervisor<'_> {
                 if !self.queue.is_empty() {
                     continue;
                 }
-                return self.end_under(held);
+                return self.end_under(held, self.may_linger);
             }
             let resources = jobs[0].spec.resources;
             let Some(room_left) = self.room(&held, resources)? else {
-                return self.end_under(held);
+                return self.end_under(held, false);
             };
             jobs.retain(|job| self.runs.is_queued(&job.id));
             let (jobs, orphans): (Vec<_>, Vec<_>) =
@@ -59,11 +59,14 @@ impl Supervisor<'_> {
             if jobs.is_empty() {
                 continue;
             }
-            self.resources = resources;
+            self.resources = Some(resources);
             let sync = self.record(&held, &jobs)?;
+            // Whoever accepted a job before this lock was taken may have counted on this slot.
+            let more =
+                room_left.is_some_and(|left| left.cores > 0) && !self.runs.waiting(1)?.is_empty();
             drop(held);
             self.claimed.extend(jobs);
-            if room_left.is_some_and(|left| left.cores > 0) && !self.queue.is_empty() {
+            if more {
                 self.start_another();
             }
             self.ended_sync.merge(sync);
@@ -114,7 +117,7 @@ impl Supervisor<'_> {
     /// Whether there is room for a job: `None` if not; otherwise what is left beside it, where
     /// that had to be found out.
     fn room(&mut self, held: &Lock, needed: Resources) -> Result<Option<Option<Resources>>> {
-        if self.slot.is_some() && self.resources == needed {
+        if self.slot.is_some() && self.resources == Some(needed) {
             return Ok(Some(None));
         }
         if self.slot.is_none() {
@@ -148,13 +151,13 @@ impl Supervisor<'_> {
         Record {
             pid: std::process::id() as i32,
             boot: self.boot.clone(),
-            resources: self.resources,
+            resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
         }
     }
 
-    /// There is nothing to claim: lets the slot go, unless results have to be reported first.
-    fn end_under(&mut self, held: Lock) -> Result<bool> {
+    /// There is nothing to claim: reports what has ended, then lets the slot go or lingers.
+    fn end_under(&mut self, held: Lock, may_linger: bool) -> Result<bool> {
         if !self.ended.is_empty() {
             drop(held);
             self.report(None)?;
@@ -162,6 +165,13 @@ impl Supervisor<'_> {
         }
         if let Some(slot) = self.slot.take() {
             slot.write(&self.named(std::iter::empty()))?;
+            // One is enough: it starts others.
+            if may_linger
+                && !slots::all(&self.runs)?.iter().any(|s| s.number != slot.number && s.lingers())
+            {
+                self.slot = Some(slot);
+                self.lingers = true;
+            }
         }
         drop(held);
         Ok(false)

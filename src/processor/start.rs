@@ -6,6 +6,7 @@ use std::{env, path::Path};
 
 use crate::board::root::Root;
 use crate::board::runs::Runs;
+use crate::board::slots::Seen;
 use crate::board::{files, slots};
 use crate::error::{At, Result};
 use crate::model::resources::Resources;
@@ -25,6 +26,23 @@ pub fn poke(root: &Root) -> Result<bool> {
     }
     detached(root)?;
     Ok(true)
+}
+
+/// [`poke`] for jobs that have just got their names, where none of those that linger takes them:
+/// one that lingers now does, since it was seen after the names were there, and looks at the queue
+/// before it claims something else or leaves. What is returned has to be waited for.
+pub(super) fn begin(root: &Root) -> Result<Option<Child>> {
+    let runs = Runs::new(root);
+    if files::names(&runs.queue_dir())?.is_empty() {
+        return Ok(None);
+    }
+    let seen = slots::all(&runs)?;
+    let free = super::info::total(root)?.minus(&slots::used(&seen, None));
+    if free.cores == 0 || seen.iter().any(Seen::lingers) {
+        return Ok(None);
+    }
+    let program = program(root);
+    command(root, &program, &[SUPERVISE]).spawn().at(&program).map(Some)
 }
 
 /// Room that no supervisor uses.

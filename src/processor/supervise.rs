@@ -1,4 +1,5 @@
-//! A supervisor: runs one job after another while there is work for its room.
+//! A supervisor: runs one job after another while there is work for its room, then lingers a
+//! little.
 //!
 //! It is a small process without threads. Whatever it does for a job is on the board before the
 //! next step, so that it may be killed at any point: see `claim` for what is durable when, and
@@ -54,8 +55,8 @@ pub(super) struct Supervisor<'r> {
     pub total: Resources,
     /// Held from the first claim on.
     pub slot: Option<Slot>,
-    /// What the slot's jobs are given.
-    pub resources: Resources,
+    /// What the slot's jobs are given, once there were any.
+    pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
     /// How many to claim at a time.
@@ -76,6 +77,10 @@ pub(super) struct Supervisor<'r> {
     pub signals: SignalFd,
     pub null: OwnedFd,
     pub buffer: Vec<u8>,
+    /// Whether it may stay when there is nothing to do.
+    pub may_linger: bool,
+    /// It does: it holds its slot, which names nothing.
+    pub lingers: bool,
     /// Told to end.
     pub stopping: bool,
     /// Something could not be recorded: end after this job, and leave the rest to recovery.
@@ -95,15 +100,22 @@ pub fn run(stay: bool) -> Result<i32> {
         }
     }
     let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
-    let root = Root::find()?;
-    sweep::recover(&root)?;
-    let mut supervisor = Supervisor::new(&root)?;
-    supervisor.work()?;
-    Ok(0)
+    sweep::recover(&Root::find()?)?;
+    let mut slot = None;
+    loop {
+        let root = Root::find()?; // its settings may have changed meanwhile
+        let mut supervisor = Supervisor::new(&root, slot.take())?;
+        supervisor.may_linger = !stay && !root.settings.linger.is_zero();
+        supervisor.work()?;
+        slot = supervisor.linger()?;
+        if slot.is_none() {
+            return Ok(0);
+        }
+    }
 }
 
 impl<'r> Supervisor<'r> {
-    fn new(root: &'r Root) -> Result<Supervisor<'r>> {
+    fn new(root: &'r Root, slot: Option<Slot>) -> Result<Supervisor<'r>> {
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut mask = SigSet::empty();
         for caught in [Signal::SIGCHLD, Signal::SIGUSR1, Signal::SIGTERM] {
@@ -119,8 +131,8 @@ impl<'r> Supervisor<'r> {
             boot: boot_id()?,
             user: user(),
             total: super::info::total(root)?,
-            slot: None,
-            resources: Resources::NONE,
+            slot,
+            resources: None,
             queue: VecDeque::new(),
             batch: 1,
             claimed: VecDeque::new(),
@@ -133,6 +145,8 @@ impl<'r> Supervisor<'r> {
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),
             buffer: Vec::new(),
+            may_linger: false,
+            lingers: false,
             stopping: false,
             failed: false,
         })
