@@ -4,20 +4,23 @@
 //! has not failed yet, then the one that is least loaded, then, of those with as many cores in use,
 //! the one with the least memory in use, then the first by name.
 //!
-//! Jobs are kept by what they ask for. Only the first of each kind is looked at, and a kind for
-//! which no node has room is not looked at again before a room has grown that would do. Nodes are
-//! kept by what they have in all and what is in use ([`rooms`]). So a decision costs neither the
-//! number of jobs nor the number of nodes.
-
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+//! Jobs are kept by what they ask for ([`ready`]), nodes by what they have room for ([`rooms`]).
+//! Both lie in index trees (`kdtree`): a room that has grown finds the first job that fits, a job
+//! finds the least loaded room, and a decision costs neither the number of jobs and of kinds of
+//! need, nor the number of nodes.
+//!
+//! Nothing is reserved: a job that needs much waits for as long as smaller ones keep taking the
+//! room that it would need, whatever its priority.
 
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 
+mod kdtree;
 pub mod ranges;
+pub mod ready;
 pub mod rooms;
 
+pub use ready::Ready;
 pub use rooms::{Room, Rooms};
 
 /// A job that may be placed now.
@@ -33,95 +36,6 @@ pub struct Candidate {
     pub avoid: Vec<String>,
     /// Of an array: how many more ranges of it may be placed.
     pub more: u64,
-}
-
-/// The order in which jobs are placed: higher priority, then lower number.
-type Turn = (Reverse<i64>, u64);
-
-/// Jobs that may be placed now, by what they ask for.
-#[derive(Debug, Default)]
-pub struct Ready {
-    candidates: HashMap<u64, Candidate>,
-    kinds: BTreeMap<Resources, BTreeSet<Turn>>,
-    /// The first of each kind that some node may have room for.
-    heads: BTreeSet<(Turn, Resources)>,
-    /// Kinds that no node has room for, unless a room has grown since.
-    blocked: BTreeSet<Resources>,
-}
-
-impl Ready {
-    /// Adds a job, or replaces what is known of it.
-    pub fn insert(&mut self, candidate: Candidate) {
-        self.remove(candidate.job);
-        let resources = candidate.resources;
-        self.unhead(&resources);
-        self.kinds
-            .entry(resources)
-            .or_default()
-            .insert((Reverse(candidate.priority), candidate.job));
-        self.candidates.insert(candidate.job, candidate);
-        self.head(&resources);
-    }
-
-    /// Takes a job out; `None` if it was not there.
-    pub fn remove(&mut self, job: u64) -> Option<Candidate> {
-        let candidate = self.candidates.remove(&job)?;
-        let resources = candidate.resources;
-        self.unhead(&resources);
-        if let Some(kind) = self.kinds.get_mut(&resources) {
-            kind.remove(&(Reverse(candidate.priority), job));
-            if kind.is_empty() {
-                self.kinds.remove(&resources);
-            }
-        }
-        self.head(&resources);
-        Some(candidate)
-    }
-
-    fn head(&mut self, kind: &Resources) {
-        if let Some(first) = self.kinds.get(kind).and_then(BTreeSet::first)
-            && !self.blocked.contains(kind)
-        {
-            self.heads.insert((*first, *kind));
-        }
-    }
-
-    fn unhead(&mut self, kind: &Resources) {
-        if let Some(first) = self.kinds.get(kind).and_then(BTreeSet::first) {
-            self.heads.remove(&(*first, *kind));
-        }
-    }
-
-    /// How many jobs may be placed.
-    pub fn len(&self) -> usize {
-        self.candidates.len()
-    }
-
-    /// Whether none may.
-    pub fn is_empty(&self) -> bool {
-        self.candidates.is_empty()
-    }
-
-    /// The next placement, if there is one: the job is taken out, the node's room is used up.
-    pub fn place_next(&mut self, rooms: &mut Rooms) -> Option<(Candidate, String)> {
-        let grown = rooms.take_grown();
-        if !grown.is_empty() {
-            let fits = |kind: &Resources| grown.iter().any(|room| room.takes(kind));
-            let open: Vec<Resources> = self.blocked.extract_if(.., fits).collect();
-            open.iter().for_each(|kind| self.head(kind));
-        }
-        while let Some(((_, job), kind)) = self.heads.first().copied() {
-            let avoid = self.candidates.get(&job).map(|c| c.avoid.as_slice()).unwrap_or_default();
-            if let Some(node) = rooms.choose(&kind, avoid) {
-                let candidate = self.remove(job)?;
-                rooms.take(&node, &candidate.resources);
-                return Some((candidate, node));
-            }
-            self.unhead(&kind);
-            self.blocked.insert(kind);
-        }
-        None
-    }
 }
 
 /// Why a job that asks for this waits, going by the nodes' records alone.
@@ -164,6 +78,8 @@ pub fn why_waiting(job: &Resources, nodes: &[Node]) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::cmp::Reverse;
+    use std::collections::BTreeMap;
 
     fn candidate(job: u64, priority: i64, cores: u64) -> Candidate {
         let resources = Resources { cores, memory: 0 };
@@ -236,11 +152,7 @@ mod tests {
 
     #[test]
     fn the_fast_choice_is_the_slow_one() {
-        let mut seed = 1u64;
-        let mut below = |limit: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) % limit
-        };
+        let mut below = kdtree::dice(1);
         let (mut all, mut rooms) = (BTreeMap::new(), Rooms::default());
         let mut chosen = 0;
         for _ in 0..5000 {
@@ -257,6 +169,80 @@ mod tests {
             assert_eq!(fast, choose_slowly(&all, &job, &avoid), "{job:?} avoiding {avoid:?}");
         }
         assert!(chosen > 1000, "{chosen}");
+    }
+
+    #[test]
+    fn what_is_placed_next_is_the_first_that_fits_anywhere() {
+        let mut below = kdtree::dice(2);
+        let (mut ready, mut rooms) = (Ready::default(), Rooms::default());
+        let (mut waiting, mut all) = (BTreeMap::new(), BTreeMap::new());
+        let mut running: Vec<(String, Resources)> = Vec::new();
+        let (mut placed, mut stuck) = (0, 0);
+        for job in 1..6000 {
+            // Few kinds of need for a while, then nearly as many as jobs.
+            let limit = if (job / 1000) % 2 == 0 { 4 } else { 1000 };
+            let resources = Resources { cores: 1 + below(6), memory: below(limit) };
+            let avoid = (0..below(3)).map(|_| format!("n{}", below(6))).collect();
+            // At times an older job comes again, with other needs.
+            let job = if below(10) == 0 { 1 + below(job) } else { job };
+            let new = Candidate { job, priority: below(4) as i64, resources, avoid, more: 0 };
+            waiting.retain(|_, other: &mut Candidate| other.job != job);
+            waiting.insert((Reverse(new.priority), job), new.clone());
+            ready.insert(new);
+            if below(20) == 0 {
+                let job = 1 + below(job);
+                waiting.retain(|_, other| other.job != job);
+                ready.remove(job);
+            }
+            if below(4) == 0 {
+                let name = format!("n{}", below(6));
+                let room = rooms.get(&name).copied().unwrap_or(Room::CLOSED);
+                let total = Resources { cores: 2 + 2 * below(3), memory: 1000 * below(2) };
+                rooms.set(&name, Room { open: below(8) > 0, total, ahead: below(4), ..room });
+            }
+            for _ in 0..below(4) {
+                if !running.is_empty() {
+                    let (node, used) = running.swap_remove(below(running.len() as u64) as usize);
+                    rooms.give_back(&node, &used);
+                }
+            }
+            for _ in 0..below(4) {
+                all.clear();
+                for name in (0..6).map(|n| format!("n{n}")) {
+                    all.extend(rooms.get(&name).copied().map(|room| (name, room)));
+                }
+                let first = waiting.iter().find_map(|(turn, candidate)| {
+                    let node = choose_slowly(&all, &candidate.resources, &candidate.avoid);
+                    (!node.is_empty()).then_some((*turn, node))
+                });
+                let slow = first.and_then(|(turn, node)| Some((waiting.remove(&turn)?, node)));
+                let fast = ready.place_next(&mut rooms);
+                assert_eq!(fast, slow);
+                let Some((candidate, node)) = fast else {
+                    stuck += usize::from(!ready.is_empty());
+                    continue;
+                };
+                placed += 1;
+                running.push((node, candidate.resources));
+            }
+            assert_eq!(ready.len(), waiting.len());
+        }
+        assert!(placed > 2000 && stuck > 500, "{placed} placed, {stuck} times none fits");
+    }
+
+    #[test]
+    fn a_window_is_what_a_room_takes() {
+        let mut below = kdtree::dice(4);
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let mut some = |limit| Resources { cores: below(limit), memory: below(limit) };
+            let (total, used, job) = (some(9), some(30), some(12));
+            let room = Room { open: below(8) > 0, total, used, ahead: below(6) };
+            let within = room.window().is_some_and(|window| window.holds(&[job.cores, job.memory]));
+            assert_eq!(within, room.takes(&job), "{room:?} {job:?}");
+            taken += usize::from(within);
+        }
+        assert!(taken > 1000, "{taken}");
     }
 
     #[test]

@@ -29,86 +29,101 @@ impl Dice {
     }
 }
 
-pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
-    let (nodes, jobs) = (bench.size(1000, 100), bench.size(100_000, 2000));
-    let limit = Some(Limit::AtMost(10.0, 2.0));
-    let rounds = |nodes, jobs, kinds| -> Result<(Vec<f64>, Vec<f64>)> {
-        let all: Result<Vec<_>> = (0..bench.rounds).map(|_| once(nodes, jobs, kinds)).collect();
-        Ok(all?.into_iter().unzip())
-    };
-    let (decisions, inserts) = rounds(nodes, jobs, Kinds::Mixed)?;
-    let note = format!(
-        "30 kinds of need, 11 priorities; a decision and giving back the room when the job ends; taking a job in costs {:.1} µs more",
-        crate::table::median(&inserts)
-    );
-    table.figure(
-        "placement",
-        format!("{nodes} nodes, {jobs} jobs"),
-        "µs/job",
-        &decisions,
-        limit,
-        note,
-    );
-    for nodes in [1, 10, 100] {
-        let (decisions, _) = rounds(nodes, jobs, Kinds::Mixed)?;
-        table.figure(
-            "placement",
-            format!("{nodes} nodes, {jobs} jobs"),
-            "µs/job",
-            &decisions,
-            None,
-            "",
-        );
-    }
-    for jobs in [100, 1000, 10_000, bench.size(1_000_000, 20_000)] {
-        let (decisions, _) = rounds(nodes, jobs, Kinds::Mixed)?;
-        table.figure(
-            "placement",
-            format!("{nodes} nodes, {jobs} jobs"),
-            "µs/job",
-            &decisions,
-            None,
-            "",
-        );
-    }
-    let (decisions, _) = rounds(nodes, bench.size(30_000, 2000), Kinds::Each)?;
-    let what = format!("{nodes} nodes, {} jobs, no two alike", bench.size(30_000, 2000));
-    table.figure(
-        "placement",
-        what,
-        "µs/job",
-        &decisions,
-        None,
-        "each job is a kind of its own, and most must wait",
-    );
-    Ok(())
+/// How much jobs differ in what they ask for.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// 30 kinds of need.
+    Few,
+    /// No two alike: usual numbers of cores, any size of memory.
+    Each,
+    /// No two alike, and any number of cores.
+    Any,
 }
 
+/// What is simulated.
 #[derive(Clone, Copy)]
-enum Kinds {
-    Mixed,
-    Each,
+struct Mix {
+    nodes: usize,
+    jobs: usize,
+    needs: Needs,
+    /// No two nodes are alike; otherwise there are twelve sizes.
+    each_node: bool,
+    /// How many jobs each node may be sent beyond its room.
+    ahead: u64,
+}
+
+pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+    let (nodes, jobs) = (bench.size(1000, 100), bench.size(100_000, 2000));
+    let usual = Mix { nodes, jobs, needs: Needs::Few, each_node: false, ahead: 0 };
+    let limit = Some(Limit::AtMost(10.0, 2.0));
+    let mut row = |mix: Mix, what: &str, limit: Option<Limit>, note: &str| -> Result<()> {
+        let all: Result<Vec<_>> = (0..bench.rounds).map(|_| once(mix)).collect();
+        let (decisions, inserts): (Vec<f64>, Vec<f64>) = all?.into_iter().unzip();
+        let what = format!("{} nodes, {} jobs{what}", mix.nodes, mix.jobs);
+        let inserts = crate::table::median(&inserts);
+        let note = format!("{note}; taking a job in costs {inserts:.1} µs more");
+        table.figure("placement", what, "µs/job", &decisions, limit, note);
+        Ok(())
+    };
+    let note =
+        "30 kinds of need, 11 priorities; a decision and giving back the room when the job ends";
+    row(usual, "", limit, note)?;
+    for nodes in [1, 10, 100] {
+        row(Mix { nodes, ..usual }, "", None, "simulated")?;
+    }
+    for jobs in [100, 1000, 10_000, bench.size(1_000_000, 20_000)] {
+        row(Mix { jobs, ..usual }, "", None, "simulated")?;
+    }
+    let each = Mix { needs: Needs::Each, ..usual };
+    let any = Mix { needs: Needs::Any, ..usual };
+    let waiting = "each job is a kind of its own, and most must wait";
+    row(
+        Mix { jobs: bench.size(10_000, 1000), ..each },
+        ", no two alike",
+        limit,
+        "all fit at once",
+    )?;
+    row(Mix { jobs: bench.size(30_000, 2000), ..each }, ", no two alike", limit, waiting)?;
+    row(each, ", no two alike", limit, waiting)?;
+    row(any, ", no two alike, any number of cores", limit, waiting)?;
+    row(
+        Mix { each_node: true, ..usual },
+        ", all nodes different",
+        limit,
+        "no two nodes are alike",
+    )?;
+    let what = ", no two alike, all nodes different";
+    row(Mix { each_node: true, ..any }, what, limit, waiting)?;
+    let what = ", no two alike, all nodes different, 6 sent ahead";
+    row(Mix { each_node: true, ahead: 6, ..any }, what, limit, waiting)
 }
 
 /// Microseconds per job of a decision, and of taking a job in.
-fn once(nodes: usize, jobs: usize, kinds: Kinds) -> Result<(f64, f64)> {
+fn once(mix: Mix) -> Result<(f64, f64)> {
+    let jobs = mix.jobs;
     let mut dice = Dice(7);
     let mut rooms = Rooms::default();
-    for node in 0..nodes {
+    for node in 0..mix.nodes {
         let cores = dice.one_of(&[4, 16, 64, 128]);
-        let total = Resources { cores, memory: cores * dice.one_of(&[2, 4, 8]) * GIB };
-        let room = Room { open: true, total, used: Resources::NONE, ahead: 0 };
+        let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
+        let own = if mix.each_node { dice.below(GIB) } else { 0 };
+        let total = Resources { cores, memory: memory + own };
+        let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
         rooms.set(&format!("node-{node:04}"), room);
     }
     // Something that every job fits on, so that all can be placed.
     let total = Resources { cores: 128, memory: 1024 * GIB };
-    rooms.set("node-large", Room { open: true, total, used: Resources::NONE, ahead: 0 });
+    let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
+    rooms.set("node-large", room);
     let candidates: Vec<Candidate> = (1..=jobs as u64)
         .map(|job| {
-            let cores = dice.one_of(&[1, 1, 1, 2, 4, 8, 16]);
-            let memory = match kinds {
-                Kinds::Mixed => dice.one_of(&[0, 0, 1, 2, 4, 8, 16]) * GIB,
-                Kinds::Each => dice.below(16 * GIB),
+            let cores = match mix.needs {
+                Needs::Few | Needs::Each => dice.one_of(&[1, 1, 1, 2, 4, 8, 16]),
+                Needs::Any => 1 + dice.below(64),
+            };
+            let memory = match mix.needs {
+                Needs::Few => dice.one_of(&[0, 0, 1, 2, 4, 8, 16]) * GIB,
+                Needs::Each | Needs::Any => dice.below(16 * GIB),
             };
             let priority = dice.below(11) as i64 - 5;
             Candidate {

@@ -1,8 +1,9 @@
 //! What the nodes have room for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::kdtree::{Point, Tree, Window};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 
@@ -22,10 +23,12 @@ pub struct Room {
 
 impl Room {
     /// A node of which nothing is known: nothing goes there.
-    const CLOSED: Room =
+    pub(super) const CLOSED: Room =
         Room { open: false, total: Resources::NONE, used: Resources::NONE, ahead: 0 };
 
-    /// Whether a job that asks for this may be sent there now.
+    /// Whether a job that asks for this may be sent there now: it fits on the node, and what is in
+    /// use and what it asks for is no more than what there is and as many times what it asks for
+    /// as jobs may be sent ahead.
     pub(super) fn takes(&self, job: &Resources) -> bool {
         let ahead = |amount: u64| amount.saturating_mul(self.ahead);
         self.open
@@ -36,6 +39,37 @@ impl Room {
                 <= self.total.memory.saturating_add(ahead(job.memory))
     }
 
+    /// All that [`Room::takes`]: cores and memory from the least to the most that a job may ask
+    /// for. Where much was sent ahead, only large jobs may follow: as many of these would be more.
+    pub(super) fn window(&self) -> Option<Window<2>> {
+        let range = |used: u64, total: u64| match self.ahead {
+            0 => (used <= total).then(|| (0, total - used)),
+            1 => (used <= total).then_some((0, total)),
+            ahead => {
+                let least = used.saturating_sub(total).div_ceil(ahead - 1);
+                (least <= total).then_some((least, total))
+            }
+        };
+        let cores = range(self.used.cores, self.total.cores)?;
+        let memory = range(self.used.memory, self.total.memory)?;
+        self.open.then_some(Window { from: [cores.0, memory.0], to: [cores.1, memory.1] })
+    }
+
+    /// The corners of its window, the greater one first.
+    fn point(&self) -> Option<Point<4>> {
+        let Window { from, to } = self.window()?;
+        Some([to[0], to[1], from[0], from[1]])
+    }
+
+    fn group(&self) -> Group {
+        (self.total, self.ahead, self.used.cores)
+    }
+
+    /// The same with other memory in use.
+    fn with_memory(&self, memory: u64) -> Room {
+        Room { used: Resources { cores: self.used.cores, memory }, ..*self }
+    }
+
     /// Load in thousandths: the fuller of cores and memory.
     pub(super) fn load(&self) -> u64 {
         let share = |used: u64, total: u64| used.saturating_mul(1000) / total.max(1);
@@ -43,30 +77,36 @@ impl Room {
     }
 }
 
-/// Nodes that are alike but for what is in use: what they have in all, and how many jobs may be
-/// sent ahead.
-type Class = (Resources, u64);
-
-/// Nodes of a class by the cores in use, then by the memory in use and the name. The first of those
-/// with as many cores in use is the least loaded of them, and if it has no room, none of them has.
-type Uses = BTreeMap<u64, BTreeSet<(u64, Arc<str>)>>;
+/// Nodes that are alike but for the memory in use: what they have in all, how many jobs may be
+/// sent ahead, and the cores in use. The first by memory, then by name, is the least loaded of
+/// them, and if it has no room, none of them has.
+type Group = (Resources, u64, u64);
 
 /// The rooms of all nodes, by name.
 #[derive(Debug, Default)]
 pub struct Rooms {
     rooms: HashMap<Arc<str>, Room>,
-    /// Open nodes.
-    classes: BTreeMap<Class, Uses>,
+    /// Open nodes by their memory in use.
+    groups: HashMap<Group, BTreeSet<(u64, Arc<str>)>>,
+    /// The first of each group with its load, by the most and the least that it takes.
+    firsts: Tree<4, (u64, Arc<str>)>,
     grown: HashSet<Arc<str>>,
 }
 
 impl Rooms {
-    /// Rooms that may have grown since this was last asked.
-    pub fn take_grown(&mut self) -> Vec<Room> {
-        let grown: Vec<Room> =
-            self.grown.iter().filter_map(|name| self.rooms.get(name).copied()).collect();
+    /// Nodes whose rooms may have grown since this was last asked.
+    pub(super) fn take_grown(&mut self) -> impl Iterator<Item = Arc<str>> {
+        self.grown.drain()
+    }
+
+    /// The same, where nobody needs to know which.
+    pub(super) fn forget_grown(&mut self) {
         self.grown.clear();
-        grown
+    }
+
+    /// What is known of a node.
+    pub(super) fn get(&self, node: &str) -> Option<&Room> {
+        self.rooms.get(node)
     }
 
     /// Takes in what a node's record says.
@@ -120,12 +160,10 @@ impl Rooms {
             return;
         }
         if old.open {
-            self.leave_class(&name, &old);
+            self.leave_group(&name, &old);
         }
         if room.open {
-            let uses = self.classes.entry((room.total, room.ahead)).or_default();
-            let alike = uses.entry(room.used.cores).or_default();
-            alike.insert((room.used.memory, name.clone()));
+            self.join_group(&name, &room);
         }
         let smaller = room.used.cores >= old.used.cores && room.used.memory >= old.used.memory;
         let same = (old.open, old.total, old.ahead) == (room.open, room.total, room.ahead);
@@ -134,53 +172,70 @@ impl Rooms {
         }
     }
 
-    fn leave_class(&mut self, name: &Arc<str>, old: &Room) {
-        let class = (old.total, old.ahead);
-        let Some(uses) = self.classes.get_mut(&class) else { return };
-        if let Some(alike) = uses.get_mut(&old.used.cores) {
-            alike.remove(&(old.used.memory, name.clone()));
-            if alike.is_empty() {
-                uses.remove(&old.used.cores);
-            }
+    fn join_group(&mut self, name: &Arc<str>, room: &Room) {
+        let alike = self.groups.entry(room.group()).or_default();
+        let own = (room.used.memory, name.clone());
+        let first = alike.first().cloned();
+        alike.insert(own.clone());
+        if first.as_ref().is_none_or(|first| own < *first) {
+            self.unlist_first(room, first);
+            self.list_first(room, Some(own));
         }
-        if uses.is_empty() {
-            self.classes.remove(&class);
+    }
+
+    fn leave_group(&mut self, name: &Arc<str>, room: &Room) {
+        let Some(alike) = self.groups.get_mut(&room.group()) else { return };
+        let own = (room.used.memory, name.clone());
+        let was_first = alike.first() == Some(&own);
+        alike.remove(&own);
+        let next = alike.first().cloned();
+        if next.is_none() {
+            self.groups.remove(&room.group());
+        }
+        if was_first {
+            self.unlist_first(room, Some(own));
+            self.list_first(room, next);
+        }
+    }
+
+    /// `first` is the first of the group that `room` belongs to.
+    fn list_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
+        let Some((memory, name)) = first else { return };
+        let room = room.with_memory(memory);
+        if let Some(point) = room.point() {
+            self.firsts.insert(point, (room.load(), name));
+        }
+    }
+
+    fn unlist_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
+        let Some((memory, name)) = first else { return };
+        let room = room.with_memory(memory);
+        if let Some(point) = room.point() {
+            self.firsts.remove(point, (room.load(), name));
         }
     }
 
     /// The node for a job that asks for this; `None` if none has room.
     pub fn choose(&self, job: &Resources, avoid: &[String]) -> Option<String> {
         let avoided = |name: &str| avoid.iter().any(|other| other == name);
-        let mut best: Option<(u64, &str)> = None;
-        for ((total, ahead), uses) in self.classes.iter().filter(|((total, _), _)| job.fits(total))
-        {
-            for (cores, alike) in uses {
-                let room = |memory| Room {
-                    open: true,
-                    total: *total,
-                    used: Resources { cores: *cores, memory },
-                    ahead: *ahead,
-                };
-                let least = room(0);
-                // From here on cores are short, or no node is loaded less than the best so far.
-                if !least.takes(job) || best.is_some_and(|(load, _)| load < least.load()) {
-                    break;
-                }
-                let Some((memory, name)) = alike.iter().find(|(_, name)| !avoided(name)) else {
-                    continue;
-                };
-                let first = room(*memory);
-                let found = (first.load(), &**name);
-                if first.takes(job) && best.is_none_or(|best| found < best) {
-                    best = Some(found);
-                }
-            }
-        }
-        let last_resort = || {
-            let rooms = avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
-            let open = rooms.filter(|(_, room)| room.takes(job));
-            open.map(|(name, room)| (room.load(), name.as_str())).min()
+        // They take as much at most, or more, and as much at least, or less.
+        let window = Window {
+            from: [job.cores, job.memory, 0, 0],
+            to: [u64::MAX, u64::MAX, job.cores, job.memory],
         };
-        best.or_else(last_resort).map(|(_, name)| name.to_string())
+        let best = self.firsts.first_where(&window, |(_, name)| !avoided(name));
+        let of_avoided = || avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
+        // Where a node to be avoided is the first of its group, another one is in its place.
+        let in_place = of_avoided().filter(|(_, room)| room.open).filter_map(|(_, room)| {
+            let alike = self.groups.get(&room.group())?;
+            let (memory, name) = alike.iter().find(|(_, name)| !avoided(name))?;
+            let room = room.with_memory(*memory);
+            room.takes(job).then(|| (room.load(), name.clone()))
+        });
+        if let Some((_, name)) = best.into_iter().chain(in_place).min() {
+            return Some(name.to_string());
+        }
+        let last_resort = of_avoided().filter(|(_, room)| room.takes(job));
+        last_resort.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
     }
 }
