@@ -181,7 +181,7 @@ impl Http {
         };
         part("name=\"job\"".into(), run.request.to_string().as_bytes());
         for upload in &run.uploads {
-            let name = upload.name.replace('\\', "\\\\").replace('"', "%22");
+            let name = upload.name.replace('\\', "\\\\").replace('"', "\\\"");
             part(format!("name=\"file\"; filename=\"{name}\""), &upload.content);
         }
         body.extend(format!("--{boundary}--\r\n").bytes());
