@@ -101,13 +101,20 @@ impl TaskSet {
         }
         let mut all = std::mem::take(&mut self.runs);
         all.extend_from_slice(&other.runs);
+        *self = TaskSet::of_runs(all);
+    }
+
+    /// Of runs in any order, which may overlap.
+    fn of_runs(mut all: Vec<(u32, u32)>) -> TaskSet {
         all.sort_unstable();
+        let mut runs: Vec<(u32, u32)> = Vec::with_capacity(all.len());
         for (first, last) in all {
-            match self.runs.last_mut() {
+            match runs.last_mut() {
                 Some(run) if first <= run.1.saturating_add(1) => run.1 = run.1.max(last),
-                _ => self.runs.push((first, last)),
+                _ => runs.push((first, last)),
             }
         }
+        TaskSet { runs }
     }
 
     /// Those that are not in the other.
@@ -149,16 +156,7 @@ impl TaskSet {
 
 impl FromIterator<u32> for TaskSet {
     fn from_iter<I: IntoIterator<Item = u32>>(tasks: I) -> TaskSet {
-        let mut all: Vec<u32> = tasks.into_iter().collect();
-        all.sort_unstable();
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for task in all {
-            match runs.last_mut() {
-                Some(run) if task <= run.1.saturating_add(1) => run.1 = task.max(run.1),
-                _ => runs.push((task, task)),
-            }
-        }
-        TaskSet { runs }
+        TaskSet::of_runs(tasks.into_iter().map(|task| (task, task)).collect())
     }
 }
 
@@ -180,7 +178,6 @@ impl FromStr for TaskSet {
     type Err = String;
 
     fn from_str(text: &str) -> Result<TaskSet, String> {
-        let mut set = TaskSet::default();
         let mut runs = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -191,8 +188,7 @@ impl FromStr for TaskSet {
             }
             runs.push((first, last));
         }
-        set.add(&TaskSet { runs });
-        Ok(set)
+        Ok(TaskSet::of_runs(runs))
     }
 }
 

@@ -379,9 +379,10 @@ impl<'r> Journal<'r> {
         Journal { root, witness, acked: BTreeMap::new(), allowed: &[], counts: Counts::default() }
     }
 
-    /// The shell line of a job that bears witness of each start.
+    /// The shell line of a job, or a task, that bears witness of each start.
     pub fn line(&self) -> String {
-        format!("echo $CORKBOARD_NODEJOB >> {}", self.witness.display())
+        let name = "$CORKBOARD_NODEJOB${CORKBOARD_TASK:+.$CORKBOARD_TASK}";
+        format!("echo {name} >> {}", self.witness.display())
     }
 
     /// The request of such a job.

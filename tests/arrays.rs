@@ -1,0 +1,493 @@
+//! Arrays: one card, many tasks, dealt out to nodes in ranges.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::head::{CONF, both_ways, open_root};
+use common::{Httpd, SOON, TestRoot, signal, wait_for};
+use serde_json::{Value, json};
+
+/// Runs of each task, by the lines that tasks write there.
+fn runs(root: &TestRoot, file: &str) -> BTreeMap<u32, u32> {
+    let mut runs = BTreeMap::new();
+    let text = fs::read_to_string(root.path(file)).unwrap_or_default();
+    text.lines().for_each(|line| *runs.entry(line.parse().unwrap()).or_default() += 1);
+    runs
+}
+
+/// A command that writes its task to a file, then does `more`.
+fn noted(root: &TestRoot, file: &str, more: &str) -> Value {
+    json!(format!("echo $CORKBOARD_TASK >> {}; {more}", root.path(file).display()))
+}
+
+fn root_with(cores: u32) -> TestRoot {
+    let root = TestRoot::new(&format!("cores = {cores}\nmemory = 4 GiB\n"));
+    root.open();
+    root
+}
+
+fn tasks(status: &Value) -> &Value {
+    &status["tasks"]
+}
+
+/// Waits until the tasks of a job are as wanted.
+fn tasks_reach(root: &TestRoot, job: u64, wanted: impl Fn(&Value) -> bool) -> Value {
+    wait_for(SOON, || {
+        let status = root.status(job);
+        if wanted(tasks(&status)) { Ok(status) } else { Err(status.to_string()) }
+    })
+}
+
+fn ranges(root: &TestRoot) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.path("state/processor/job")).unwrap() {
+        names.push(entry.unwrap().file_name().into_string().unwrap());
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn one_card_many_tasks() {
+    both_ways("", |root, door| {
+        let _poller = root.poller();
+        let script =
+            "echo task $CORKBOARD_TASK of $CORKBOARD_JOB; [ $CORKBOARD_TASK != 7 ] || exit 3";
+        let request = json!({"command": script, "array": "0-9,20", "name": "many"});
+        let job = door.submit(&request);
+        let end = door.ended(job);
+        assert_eq!(
+            (&end["status"], &end["cause"], &end["code"]),
+            (&json!("error"), &json!("exit"), &json!(3))
+        );
+        assert_eq!(end["reason"], "1 of 11 tasks failed: 7 (the first: exit 3)");
+        let counts = json!({"total": 11, "waiting": 0, "running": 0, "good": 10, "failed": 1, "failed_tasks": "7"});
+        assert_eq!(end["tasks"], counts);
+
+        let get = |path: &str| door.get(&format!("/scheduler/jobs/{job}/{path}"));
+        let one = get("status?task=7").expect(200).json();
+        assert_eq!((&one["state"], &one["reason"]), (&json!("stopped"), &json!("exit 3")));
+        assert_eq!(get("status?task=20&wait=1").expect(200).json()["status"], "good");
+        assert_eq!(get("log?task=20").expect(200).body, format!("task 20 of {job}\n"));
+        assert_eq!(
+            get("log?task=7&tail=1&follow=1").expect(200).body,
+            format!("task 7 of {job}\n")
+        );
+        let all = get("log?follow=1").expect(200).body;
+        let mut lines: Vec<&str> = all.lines().collect();
+        lines.sort_unstable();
+        let mut expected: Vec<String> =
+            (0..10).chain([20]).map(|task| format!("task {task} of {job}")).collect();
+        expected.sort();
+        assert_eq!(lines, expected);
+        assert!(get("log").expect(400).body.contains("name a task with task=K"));
+        assert!(get("status?task=11").expect(404).body.contains("has no task 11"));
+        get("log?task=11").expect(404);
+        get("status?task=1-2").expect(400);
+        get("status?task=x").expect(400);
+
+        let record = door.get(&format!("/scheduler/jobs/{job}")).expect(200).json();
+        assert_eq!(record["failures"][0]["tasks"], "7");
+        assert_eq!(record["request"]["array"], "0-9,20");
+        let plain = door.submit(&json!({"command": ["true"]}));
+        door.ended(plain);
+        assert!(
+            door.get(&format!("/scheduler/jobs/{plain}/status?task=0"))
+                .expect(400)
+                .body
+                .contains("is not an array")
+        );
+        root.check();
+    });
+}
+
+#[test]
+fn what_is_no_array() {
+    both_ways("", |_, door| {
+        let refused = |array: &str| {
+            let request = json!({"command": ["true"], "array": array});
+            door.post("/scheduler/jobs/new", &request).expect(400).body
+        };
+        assert!(refused("").contains("array: "));
+        assert!(refused("9-0").contains("ends before it begins"));
+        assert!(refused("0-9%0").contains("after % must stand"));
+        assert!(refused("0-1000000").contains("at most 1000000 tasks"));
+        assert!(refused("0-9:2").contains("is not an index"));
+        let tasks = json!({"command": ["true"], "tasks": "0-3"});
+        assert!(
+            door.post("/scheduler/jobs/new", &tasks).expect(400).body.contains("unknown field")
+        );
+        let array = json!({"command": ["true"], "array": "0-3"});
+        assert!(
+            door.post("/processor/jobs/new", &array).expect(400).body.contains("unknown field")
+        );
+    });
+}
+
+/// Ten thousand tasks cost a few files.
+#[test]
+fn tasks_have_no_files_of_their_own() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": "echo $CORKBOARD_TASK", "array": "0-1999"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 2000, "{end}");
+    let files: usize = ranges(&root)
+        .iter()
+        .map(|id| fs::read_dir(root.path(&format!("state/processor/job/{id}"))).unwrap().count())
+        .sum();
+    assert!(files < 200, "{files} files");
+    assert!(root.card(job).len() < 300, "{} lines", root.card(job).len());
+    let log = root.cmd("scheduler", &["jobs", &job.to_string(), "log", "task=1234"]).expect(0);
+    assert_eq!(log.body, "1234\n");
+    root.check();
+}
+
+#[test]
+fn at_most_so_many_at_a_time() {
+    let root = root_with(4);
+    let _poller = root.poller();
+    let most = root.path("most");
+    // Each task notes how many run beside it, by the directories that are there.
+    let script = format!(
+        "mkdir {0}/at.$CORKBOARD_TASK; sleep 0.05; ls -d {0}/at.* | wc -l >> {0}/counts; rmdir {0}/at.$CORKBOARD_TASK",
+        most.display()
+    );
+    fs::create_dir(&most).unwrap();
+    let job = root.submit(&json!({"command": script, "array": "0-15%2"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 16, "{end}");
+    let counts = root.read("most/counts");
+    assert_eq!(counts.lines().count(), 16);
+    assert!(counts.lines().all(|count| count.trim().parse::<u32>().unwrap() <= 2), "{counts}");
+    root.check();
+}
+
+#[test]
+fn failed_tasks_are_tried_again() {
+    let root = open_root("");
+    let _poller = root.poller();
+    // Odd tasks fail the first time; 4 always does.
+    let script = format!(
+        "[ $CORKBOARD_TASK != 4 ] || exit 9; [ $((CORKBOARD_TASK % 2)) = 0 ] || mkdir {0}/once.$CORKBOARD_TASK 2>&1 && exit $((CORKBOARD_TASK % 2)) || exit 0",
+        root.path("").display()
+    );
+    let command = noted(&root, "ran", &script);
+    let job = root.submit(&json!({"command": command, "array": "0-7", "max_retry_count": 2}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["failed_tasks"], &tasks(&end)["good"]), (&json!("4"), &json!(7)));
+    let ran: Vec<u32> = runs(&root, "ran").into_values().collect();
+    assert_eq!(ran, [1, 2, 1, 2, 3, 2, 1, 2]);
+    let four = root.cmd("scheduler", &["jobs", &job.to_string(), "status", "task=4"]).expect(0);
+    assert_eq!(four.json()["retries"], 2);
+    root.check();
+}
+
+#[test]
+fn killing_one_some_and_all() {
+    both_ways("", |root, door| {
+        let _poller = root.poller();
+        let script = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+        let command = noted(root, "ran", &script);
+        let job = door.submit(&json!({"command": command, "array": "0-7", "max_retry_count": 1}));
+        wait_for(SOON, || {
+            let running = root.status(job)["tasks"]["running"].clone();
+            if running == 2 { Ok(()) } else { Err(running.to_string()) }
+        });
+        let kill = |tasks: &str| {
+            door.post(&format!("/scheduler/jobs/{job}/update?kill=1{tasks}"), &Value::Null)
+        };
+        kill("&task=9").expect(404);
+        kill("&task=").expect(400);
+        door.post(&format!("/scheduler/jobs/{job}/update?task=1"), &Value::Null).expect(400);
+        let first: Vec<u32> = runs(root, "ran").into_keys().collect();
+        let one = first[0];
+        // One that runs, and one that nobody has started.
+        kill(&format!("&task={one},7")).expect(202);
+        let status = tasks_reach(root, job, |tasks| tasks["failed"].as_u64() >= Some(1));
+        assert_eq!(status["state"], "running");
+        let killed = |task: u32| {
+            wait_for(SOON, || {
+                let path = format!("/scheduler/jobs/{job}/status?task={task}");
+                let one = door.get(&path).expect(200).json();
+                if one["state"] == "stopped" { Ok(one) } else { Err(one.to_string()) }
+            })
+        };
+        for task in [one, 7] {
+            let end = killed(task);
+            assert_eq!(
+                (&end["cause"], &end["reason"]),
+                (&json!("killed"), &json!("killed by open"))
+            );
+        }
+        kill("").expect(202);
+        let end = door.ended(job);
+        assert_eq!((&end["cause"], &end["reason"]), (&json!("killed"), &json!("killed by open")));
+        assert_eq!(
+            tasks(&end)["good"].as_u64().unwrap() + tasks(&end)["failed"].as_u64().unwrap(),
+            8
+        );
+        assert!(
+            runs(root, "ran").values().all(|count| *count == 1),
+            "a killed task is never retried"
+        );
+        assert!(!runs(root, "ran").contains_key(&7));
+
+        // What waits ends at once.
+        let held = door.submit(&json!({"command": ["true"], "array": "0-3", "state": "held"}));
+        let path = format!("/scheduler/jobs/{held}/update?kill=1&task=0-1");
+        let half = door.post(&path, &Value::Null).expect(200).json();
+        assert_eq!(
+            (&half["state"], &tasks(&half)["failed_tasks"]),
+            (&json!("held"), &json!("0-1"))
+        );
+        let path = format!("/scheduler/jobs/{held}/update?kill=1");
+        let all = door.post(&path, &Value::Null).expect(200).json();
+        assert_eq!((&all["state"], &all["cause"]), (&json!("stopped"), &json!("killed")));
+        root.check();
+    });
+}
+
+#[test]
+fn an_array_is_held_while_some_of_it_runs() {
+    let root = open_root("range_time = 0s\n");
+    let _poller = root.poller();
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let job = root.submit(&json!({"command": until, "array": "0-9"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    root.update(job, "hold=1").expect(0);
+    root.write("go", "");
+    // Those that ran end, and ranges give the rest back at once, which then is held.
+    let held = root.reaches(job, "held");
+    assert!(tasks(&held)["waiting"].as_u64() > Some(0), "{held}");
+    let by = root.card(job)[0]["by"].as_str().unwrap().to_string();
+    assert_eq!(held["reason"], format!("held by {by} until released"));
+    root.update(job, "release=1").expect(0);
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 10, "{end}");
+    root.check();
+}
+
+/// A range gives back what it could not start in time, and others take it.
+#[test]
+fn long_tasks_are_dealt_out_anew() {
+    let root = open_root("range_time = 100ms\n");
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": "sleep 0.15", "array": "0-7"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 8, "{end}");
+    let placed = root.story(job).iter().filter(|event| *event == "placed").count();
+    assert_eq!(placed, 8, "each range ran one task: {:?}", root.story(job));
+    root.check();
+}
+
+#[test]
+fn supervisors_die() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let script = format!(
+        "[ $CORKBOARD_TASK != 3 ] || until [ -e {}/go ]; do sleep 0.02; done",
+        root.path("").display()
+    );
+    let job = root.submit(&json!({"command": noted(&root, "ran", &script), "array": "0-19"}));
+    tasks_reach(&root, job, |_| runs(&root, "ran").contains_key(&3));
+    let story = wait_for(SOON, || {
+        let range = ranges(&root).into_iter().find(|id| {
+            root.read(&format!("state/processor/job/{id}/request.json")).contains("\"0-4\"")
+        });
+        range.ok_or("no range has task 3".to_string())
+    });
+    let supervisor = wait_for(SOON, || {
+        let slots = fs::read_dir(root.path("state/processor/slot")).unwrap();
+        let records = slots.map(|slot| fs::read_to_string(slot.unwrap().path()).unwrap());
+        let record = records.into_iter().find(|record| record.contains(&format!("\"{story}\"")));
+        let record: Value = serde_json::from_str(&record.ok_or("no slot names it")?).unwrap();
+        record["pid"].as_i64().ok_or("no pid".to_string())
+    });
+    signal(supervisor as i32, "KILL");
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["failed_tasks"], &tasks(&end)["good"]), (&json!("3"), &json!(19)));
+    let three = root.cmd("scheduler", &["jobs", &job.to_string(), "status", "task=3"]).expect(0);
+    assert_eq!(three.json()["cause"], "lost");
+    assert!(runs(&root, "ran").values().all(|count| *count == 1), "{:?}", runs(&root, "ran"));
+    root.check();
+}
+
+#[test]
+fn the_machine_is_restarted() {
+    let mut root = open_root("");
+    let poller = root.poller();
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let command = noted(&root, "ran", &until);
+    let job = root.submit(&json!({"command": command, "array": "0-9", "max_retry_count": 1}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    let before = runs(&root, "ran");
+    poller.end("KILL");
+    for pid in root.processes() {
+        signal(pid, "KILL");
+    }
+    root.write("go", "");
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    let _poller = root.poller();
+    let end = root.reaches(job, "stopped");
+    assert_eq!(
+        tasks(&end)["good"],
+        10,
+        "what was never started goes on, what was is retried: {end}"
+    );
+    let lost: u32 = before.len() as u32;
+    let total: u32 = runs(&root, "ran").into_values().sum();
+    assert_eq!(total, 10 + lost);
+    root.check();
+}
+
+/// A second host: closed, with a token for the head.
+fn host(more: &str) -> (TestRoot, Httpd, String) {
+    let host = TestRoot::new(&format!("{CONF}{more}"));
+    let token = host.cmd("processor", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
+    let httpd = host.httpd();
+    (host, httpd, token.trim().to_string())
+}
+
+fn register(root: &TestRoot, name: &str, httpd: &Httpd, token: &str) {
+    let node = json!({"name": name, "uri": httpd.url(), "token": token});
+    root.cmd_in("scheduler", &["nodes", "new"], &node.to_string()).expect(0);
+}
+
+#[test]
+fn several_nodes_share_one_array() {
+    let root = open_root("");
+    let (one, httpd_one, token_one) = host("");
+    let (two, httpd_two, token_two) = host("");
+    register(&root, "one", &httpd_one, &token_one);
+    register(&root, "two", &httpd_two, &token_two);
+    let _poller = root.poller();
+    wait_for(SOON, || {
+        let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).body;
+        if nodes.matches("\"connected\"").count() >= 3 { Ok(()) } else { Err(nodes) }
+    });
+    let command = noted(&root, "ran", "sleep 0.02");
+    let job = root.submit(&json!({"command": command, "array": "0-199"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["good"], &end["node"]), (&json!(200), &Value::Null), "{end}");
+    assert!(runs(&root, "ran").values().all(|count| *count == 1));
+    for node in [&root, &one, &two] {
+        assert!(!ranges(node).is_empty());
+        node.cmd("processor", &["check"]).expect(0);
+    }
+    let id = root.card(job);
+    let placed = id.iter().find(|line| line["node"] == "two").expect("two has a range");
+    let first = placed["tasks"].as_str().unwrap().split(['-', ',']).next().unwrap().to_string();
+    let words = ["jobs", &job.to_string(), "log", &format!("task={first}")].map(String::from);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    root.cmd("scheduler", &words).expect(0);
+    root.check();
+}
+
+/// A node that does not come back: what it had goes elsewhere, where the request allows that,
+/// since nobody can prove that it does not run there.
+#[test]
+fn the_unfinished_range_of_a_lost_node() {
+    for retry in [true, false] {
+        let conf = "lost_after = 1s\nconnect_timeout = 1s\nrequest_timeout = 2s\n";
+        let root = open_root(conf);
+        let (there, httpd, token) = host("");
+        register(&root, "there", &httpd, &token);
+        let drain = r#"{"drain": true}"#;
+        root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
+        let _poller = root.poller();
+        let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+        let script = format!("[ $CORKBOARD_TASK -lt 2 ] || {until}");
+        let job = root.submit(&json!({
+            "command": noted(&root, "ran", &script), "array": "0-11",
+            "max_retry_count": 1, "retry_lost": retry,
+        }));
+        tasks_reach(&root, job, |tasks| tasks["good"] == 2 && tasks["running"] == 2);
+        let before = runs(&root, "ran");
+        httpd.cut();
+        for pid in there.processes() {
+            signal(pid, "KILL");
+        }
+        root.write("go", "");
+        let open = r#"{"drain": false}"#;
+        root.cmd("scheduler", &["nodes", "localhost", "update", "-d", open]).expect(0);
+        let end = root.reaches(job, "stopped");
+        if retry {
+            assert_eq!(tasks(&end)["good"], 12, "{end}");
+            let twice: Vec<u32> =
+                runs(&root, "ran").into_iter().filter(|(_, n)| *n > 1).map(|(t, _)| t).collect();
+            assert!(twice.iter().all(|task| before.contains_key(task) && *task > 1), "{twice:?}");
+        } else {
+            let failures = root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
+            assert_eq!(failures["failures"].as_array().map(Vec::len), Some(1), "{failures}");
+            assert_eq!(failures["failures"][0]["reason"], "abandoned (node unreachable)");
+            assert!(runs(&root, "ran").values().all(|count| *count == 1));
+        }
+        root.check();
+    }
+}
+
+#[test]
+fn what_waits_expires_and_what_runs_times_out() {
+    let root = root_with(1);
+    let _poller = root.poller();
+    let slow = json!({"command": "sleep 60", "array": "0-1%1", "timeout": "200ms"});
+    let job = root.submit(&slow);
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&end["cause"], &tasks(&end)["failed"]), (&json!("timeout"), &json!(2)));
+    let wide = json!({"cores": 64});
+    let job = root.submit(
+        &json!({"command": ["true"], "array": "0-3", "expires": "300ms", "requested_resources": wide}),
+    );
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&end["cause"], &tasks(&end)["failed"]), (&json!("expired"), &json!(4)));
+    root.check();
+}
+
+/// A node alone runs a range, too.
+#[test]
+fn a_range_without_a_head() {
+    let root = TestRoot::new(CONF);
+    let request = json!({"command": "echo $CORKBOARD_TASK >&2; exit $CORKBOARD_TASK", "tasks": "0-2", "request_id": "r", "output": "split"});
+    root.cmd_in("processor", &["jobs", "new"], &request.to_string()).expect(0);
+    let end = root.ended("r");
+    assert_eq!((&end["status"], &end["reason"]), (&json!("error"), &json!("2 of 3 tasks failed")));
+    assert_eq!(end["tasks"]["good"], "0");
+    assert_eq!(
+        end["tasks"]["failed"][1],
+        json!({"tasks": "2", "status": "error", "cause": "exit", "code": 2, "reason": "exit 2"})
+    );
+    let processor = |words: &[&str]| root.cmd("processor", words);
+    assert_eq!(processor(&["jobs", "r", "log", "stream=stderr", "task=1"]).expect(0).body, "1\n");
+    assert_eq!(processor(&["jobs", "r", "log", "stream=stderr"]).expect(0).body, "0\n1\n2\n");
+    assert_eq!(processor(&["jobs", "r", "status", "task=2", "wait=1"]).expect(0).json()["code"], 2);
+    processor(&["jobs", "r", "status", "task=3"]).expect(1);
+    processor(&["jobs", "r", "kill", "task=1"]).expect(0);
+    processor(&["jobs", "r", "kill", "task=3"]).expect(1);
+    root.check();
+}
+
+#[test]
+fn as_a_command() {
+    let root = open_root("");
+    let words = [
+        "jobs",
+        "new",
+        "--array",
+        "0-4",
+        "--wait",
+        "--",
+        "sh",
+        "-c",
+        "echo $CORKBOARD_TASK; exit $((CORKBOARD_TASK / 4))",
+    ];
+    let answer = root.cmd("scheduler", &words).expect(1);
+    let mut lines: Vec<&str> = answer.body.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["0", "1", "2", "3", "4"]);
+    assert!(answer.stderr.contains("1 of 5 tasks failed: 4 (the first: exit 1)"), "{answer:?}");
+    root.check();
+}
