@@ -226,11 +226,14 @@ fn killing_tasks() {
     let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "").run();
     assert!(supervise.acknowledged(), "{supervise:?}");
     for index in 0..points.len() {
-        let end = root.node_status(&format!("k{index}"));
+        let id = format!("k{index}");
+        until("it has ended", || root.node_status(&id)["state"] == "stopped");
+        let end = root.node_status(&id);
         assert_eq!(
             (&end["tasks"]["good"], &end["tasks"]["failed"][0]["tasks"]),
             (&json!("0,3"), &json!("1-2"))
         );
     }
-    assert_eq!(root.cmd("processor", &["check"]).expect(0).body, "");
+    let check = Act::cmd(&root, "processor", &["check"], "").run();
+    assert_eq!((check.code, check.body.as_str()), (0, ""));
 }

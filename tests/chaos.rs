@@ -17,6 +17,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use common::TestRoot;
+use corkboard::model::array::Array;
 use corkboard::model::card::{Card, State};
 use corkboard::model::outcome::Cause;
 use net::{Random, Seen, Server, http, kill_hard, log, processes};
@@ -91,8 +92,14 @@ fn start(root: &Path, words: &[&str]) -> Child {
 
 /// A job as a client wants it, without its request id.
 fn request(random: &mut Random, witness: &Path) -> Value {
-    let note = format!("echo $CORKBOARD_NODEJOB >> {}", witness.display());
-    match random.below(20) {
+    let name = "$CORKBOARD_NODEJOB${CORKBOARD_TASK:+/$CORKBOARD_TASK}";
+    let note = format!("echo {name} >> {}", witness.display());
+    match random.below(21) {
+        20 => {
+            let sleep = random.below(30);
+            let command = format!("{note}; sleep 0.{sleep:03}");
+            json!({"command": command, "array": "0-11", "max_retry_count": random.below(3)})
+        }
         0..=9 => json!({"command": note}),
         10 | 11 => json!({"command": note, "max_retry_count": 3}),
         12..=15 => {
@@ -302,6 +309,34 @@ fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) -> usize {
     lost
 }
 
+/// The same for an array. Returns how many of its tasks ended as lost.
+fn judge_array(card: &Card, array: &Array, cancelled: bool, ran: &HashMap<String, usize>) -> usize {
+    let job = card.job();
+    assert!(card.state == State::Stopped && array.is_finished(), "job {job}");
+    let mut lost = 0;
+    for task in array.spec.tasks.iter() {
+        let end = array.outcome_of(task).unwrap();
+        let of_attempt = |id: &String| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
+        let runs: usize = card.attempts.iter().map(|attempt| of_attempt(&attempt.nodejob)).sum();
+        let retries = array.retries_of(task);
+        assert!(retries <= card.spec.max_retry_count, "job {job} task {task}: {retries} retries");
+        assert!(
+            runs <= retries as usize + 1,
+            "job {job} task {task}: {runs} runs, {retries} retries"
+        );
+        match end.cause {
+            Cause::Exit => {
+                assert!(end.code == Some(0) && runs > 0, "job {job} task {task}: {end:?}")
+            }
+            Cause::Lost => lost += 1,
+            Cause::Signal => {}
+            Cause::Killed => assert!(cancelled, "job {job}: nobody killed {task}: {end:?}"),
+            _ => panic!("job {job} task {task}: {end:?}"),
+        }
+    }
+    lost
+}
+
 #[test]
 fn random_kills_lose_nothing_and_run_nothing_twice() {
     let begun = Instant::now();
@@ -407,7 +442,11 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
         };
         assert_eq!(&card.accepted.request_id, id);
         assert_eq!(&Value::Object(card.accepted.request.clone()), request, "job {job}");
-        lost += judge(&card, journal.cancelled.contains(job), &ran);
+        let cancelled = journal.cancelled.contains(job);
+        lost += match &card.array {
+            Some(array) => judge_array(&card, array, cancelled, &ran),
+            None => judge(&card, cancelled, &ran),
+        };
         lost_jobs += usize::from(card.outcome.as_ref().unwrap().cause == Cause::Lost);
         attempts.extend(card.attempts.iter().map(|attempt| attempt.nodejob.clone()));
     }
@@ -428,7 +467,8 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
     assert!(missing.is_empty(), "{missing:?}");
     assert!(twice.is_empty(), "{twice:?}");
     assert_eq!(done.len(), jobs);
-    assert!(ran.keys().all(|id| attempts.contains(id)), "something ran that is on no card");
+    let known = |id: &String| attempts.contains(id.split('/').next().unwrap_or_default());
+    assert!(ran.keys().all(known), "something ran that is on no card");
 
     for root in [&head, &node] {
         root.cmd("processor", &["sweep"]).expect(0);
