@@ -119,6 +119,8 @@ struct Told {
     /// Jobs that were killed, or held, or given a priority.
     killed: BTreeSet<u64>,
     priority: BTreeMap<u64, i64>,
+    /// How many tasks of arrays had ended well.
+    tasks: BTreeMap<u64, u64>,
 }
 
 struct World<'r> {
@@ -181,7 +183,7 @@ impl World<'_> {
     fn act(&mut self) {
         let round = self.round;
         let held = self.request("held", json!({"state": "held"}));
-        match round % 12 {
+        match round % 13 {
             0 => drop(self.submit(&self.request("plain", json!({})))),
             1 => drop(self.submit(&self.request("id", json!({"request_id": round.to_string()})))),
             2 => {
@@ -235,6 +237,21 @@ impl World<'_> {
                 drop(self.submit(&Value::Array(vec![one; 40])));
                 self.once();
             }
+            11 => {
+                // Some of its tasks have ended when the power fails, others run or wait.
+                let line = format!("{}; sleep 0.02", self.journal.line());
+                let array = json!({"command": line, "dir": "/", "array": "0-199"});
+                let job = self.submit(&array).1[0];
+                let status = || {
+                    let words = ["jobs", &job.to_string(), "update"];
+                    self.journal.root.cmd("scheduler", &words).expect(0).json()
+                };
+                until("some tasks have ended", || {
+                    self.once();
+                    status()["tasks"]["good"].as_u64() > Some(10)
+                });
+                self.told.tasks.insert(job, status()["tasks"]["good"].as_u64().unwrap());
+            }
             _ => {
                 // A submitter that dies at a sync, and others who go on after it.
                 let request = self.request("dies", json!({}));
@@ -255,6 +272,11 @@ impl World<'_> {
         for (job, priority) in &self.told.priority {
             let card = root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
             assert_eq!(card["priority"], json!(priority), "job {job}");
+        }
+        for (job, good) in &self.told.tasks {
+            let status = root.cmd("scheduler", &["jobs", &job.to_string(), "status"]);
+            let now = status.expect(0).json()["tasks"]["good"].as_u64();
+            assert!(now >= Some(*good), "job {job}: {good} tasks had ended well, {now:?} have");
         }
         for job in &self.told.killed {
             let card = root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
@@ -283,7 +305,7 @@ fn nothing_that_was_acknowledged_is_lost() {
     let mut counts = faults::Counts::default();
     let mut highest = 0;
     let mut mended = 0;
-    for round in 0..36 {
+    for round in 0..39 {
         root.env[0].1 = format!("boot-{round}");
         let mut journal = Journal::new(&root);
         journal.witness = witness.clone();

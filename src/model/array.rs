@@ -2,7 +2,7 @@
 //!
 //! An array is one card. Its tasks travel in ranges: an attempt of an array is a range of tasks
 //! that one node has, and there may be several attempts at a time. At any moment each task waits,
-//! is part of one attempt that has not ended, or has ended for good ([`Array::apply`] keeps it so
+//! is part of one attempt that has not ended, or has ended for good (`Array::apply` keeps it so
 //! whatever the lines say).
 
 use std::collections::BTreeMap;

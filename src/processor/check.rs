@@ -141,6 +141,25 @@ fn story(runs: &Runs, id: &str, findings: &mut Findings) -> Result<()> {
     if end.is_some_and(|end| end + 1 < read.len()) {
         findings.note(&path, "goes on after the end; the first end stands");
     }
+    range(runs, id, end.map(|end| &read[end]), findings)
+}
+
+/// What must hold within the story of a range's tasks, and between it and the range's end.
+fn range(runs: &Runs, id: &str, end: Option<&RunStatus>, findings: &mut Findings) -> Result<()> {
+    let path = runs.tasks_path(id);
+    let found = runs.range(id)?;
+    for wrong in &found.wrong {
+        findings.note(&path, wrong);
+    }
+    let Some(told) = end.and_then(|line| line.tasks.as_ref()) else { return Ok(()) };
+    // A range that was killed as a whole has no line for what was not started.
+    let missing = found.report.tasks().without(&told.tasks());
+    if !missing.is_empty() {
+        findings.note(&path, &format!("tasks {missing} have ended, which the end does not tell"));
+    }
+    if let Some(started) = &found.started {
+        findings.note(&path, &format!("task {} has no end, the range has", started.task));
+    }
     Ok(())
 }
 

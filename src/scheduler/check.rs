@@ -10,7 +10,8 @@ use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::{nodes, numbers};
 use crate::error::Result;
-use crate::model::card::{Card, Column};
+use crate::model::array::Array;
+use crate::model::card::{Card, Column, Event, State, What};
 use crate::model::node::DriverKind;
 
 /// Checks the board, and repairs it if asked to. Returns what is wrong (and was not repaired).
@@ -121,9 +122,35 @@ fn check_card(
     Ok((wrong, Some(belongs)))
 }
 
+/// What must hold of an array's tasks: ranges are placed from those that wait alone, each once.
+fn tasks(card: &Card, array: &Array) -> Vec<String> {
+    let job = card.job();
+    let mut wrong = Vec::new();
+    let placed = |event: &&Event| matches!(event.what, What::Placed { .. });
+    let placed = card.events.iter().filter(placed).count();
+    if placed != card.attempts.len() {
+        wrong.push(format!("job {job}: a range was placed whose tasks did not wait"));
+    }
+    let retries = array.most_retries();
+    if retries > card.spec.max_retry_count {
+        let allowed = card.spec.max_retry_count;
+        wrong.push(format!("job {job}: a task was retried {retries} times, {allowed} are allowed"));
+    }
+    if array.is_finished() && card.state != State::Stopped {
+        wrong.push(format!("job {job}: all its tasks have ended, and it has not"));
+    }
+    if !array.is_finished() && card.state == State::Stopped {
+        wrong.push(format!("job {job}: it has ended, and some of its tasks have not"));
+    }
+    wrong
+}
+
 /// What must hold within a story.
 fn story(card: &Card) -> Vec<String> {
     let mut wrong = Vec::new();
+    if let Some(array) = &card.array {
+        wrong.extend(tasks(card, array));
+    }
     let mut expected = 1;
     for attempt in &card.attempts {
         if attempt.attempt != expected {
