@@ -5,6 +5,7 @@
 //! started is ended by its own id.
 
 mod disk;
+mod growth;
 mod http;
 mod machine;
 mod memory;
@@ -69,14 +70,15 @@ const CASES: &[(&str, &str, Case)] = &[
     ("peers", "the same on the disk against other job systems", peers::measure),
     (
         "scale",
-        "submit and status with 1,000,000 finished and 100,000 waiting cards",
+        "submit and status as a board fills to 1,000,000 finished and 100,000 waiting cards",
         scale::measure,
     ),
     ("placement", "which job goes where: pure policy", placement::measure),
     ("idle", "a poller with 100,000 cards that fit nowhere", memory::idle),
     ("supervisor", "memory of what stays with one running job", memory::supervisor),
-    ("growth-clients", "submit with 1, 2, 4 and 8 clients", requests::growth),
-    ("growth-jobs", "jobs from the queue to done, 100 to 10,000 of them", run::growth),
+    ("growth-clients", "submit and status with 1, 2, 4 and 8 clients", growth::clients),
+    ("growth-jobs", "jobs from the queue to done, 100 to 10,000 of them", growth::jobs),
+    ("growth-nodes", "jobs on 1 to 32 nodes, separate roots on this machine", growth::nodes),
 ];
 
 fn options() -> Command {

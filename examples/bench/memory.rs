@@ -38,21 +38,22 @@ pub fn idle(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a second has gone by in which it did next to nothing.
+/// Waits until it did next to nothing for longer than from one scan to the next: of a directory
+/// that changed a moment ago, the first scans look at everything.
 fn wait_until_quiet(poller: &Guarded) -> Result<()> {
+    const QUIET_SECONDS: usize = 7;
     let deadline = Instant::now() + Duration::from_secs(120);
-    let mut before = 0.0;
-    loop {
+    let (mut before, mut quiet) = (0.0, 0);
+    while Instant::now() < deadline {
         std::thread::sleep(Duration::from_secs(1));
         let now = process::cpu(poller.pid())?;
-        if now - before < 0.03 && now > 0.0 {
+        quiet = if now - before < 0.03 && now > 0.0 { quiet + 1 } else { 0 };
+        before = now;
+        if quiet == QUIET_SECONDS {
             return Ok(());
         }
-        before = now;
-        if Instant::now() > deadline {
-            return Err("the poller does not come to rest".into());
-        }
     }
+    Err("the poller does not come to rest".into())
 }
 
 pub fn supervisor(bench: &Bench, table: &mut Table) -> Result<()> {

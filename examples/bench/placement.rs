@@ -59,7 +59,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let mut row = |mix: Mix, what: &str, limit: Option<Limit>, note: &str| -> Result<()> {
         let all: Result<Vec<_>> = (0..bench.rounds).map(|_| once(mix)).collect();
         let (decisions, inserts): (Vec<f64>, Vec<f64>) = all?.into_iter().unzip();
-        let what = format!("{} nodes, {} jobs{what}", mix.nodes, mix.jobs);
+        let what = format!("{} simulated nodes, {} jobs{what}", mix.nodes, mix.jobs);
         let inserts = crate::table::median(&inserts);
         let note = format!("{note}; taking a job in costs {inserts:.1} µs more");
         table.figure("placement", what, "µs/job", &decisions, limit, note);
@@ -69,10 +69,10 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         "30 kinds of need, 11 priorities; a decision and giving back the room when the job ends";
     row(usual, "", limit, note)?;
     for nodes in [1, 10, 100] {
-        row(Mix { nodes, ..usual }, "", None, "simulated")?;
+        row(Mix { nodes, ..usual }, "", None, "the same")?;
     }
     for jobs in [100, 1000, 10_000, bench.size(1_000_000, 20_000)] {
-        row(Mix { jobs, ..usual }, "", None, "simulated")?;
+        row(Mix { jobs, ..usual }, "", None, "the same")?;
     }
     let each = Mix { needs: Needs::Each, ..usual };
     let any = Mix { needs: Needs::Any, ..usual };

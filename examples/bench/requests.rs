@@ -8,7 +8,8 @@ use crate::site::{Site, settle};
 use crate::table::{Limit, Table, median};
 use crate::{Bench, Result};
 
-const CLIENTS: usize = 4;
+/// Clients at a time, where nothing else is said.
+pub const CLIENTS: usize = 4;
 
 /// What is submitted.
 pub const JOB: &str = r#"{"command":["/bin/true"]}"#;
@@ -95,16 +96,8 @@ pub fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
     let site = Site::new(bench, bench.disk.join("latency"))?;
     let _poller = site.poller()?;
     let count = bench.size(60, 5);
-    let (new, null) = (post("scheduler/jobs/new", JOB), get("null"));
-    let one = || -> Result<f64> {
-        let begun = Instant::now();
-        let job = json(site.address, &new)?["job"].as_u64().ok_or("no job number")?;
-        let end = json(site.address, &get(&format!("scheduler/jobs/{job}/status?wait=30")))?;
-        if end["state"] != "stopped" || end["status"] != "good" {
-            return Err(format!("job {job} did not end well: {end}").into());
-        }
-        Ok(begun.elapsed().as_secs_f64() * 1e3)
-    };
+    let null = get("null");
+    let one = || one_to_its_end(&site).map(|seconds| seconds * 1e3);
     one()?; // the node is known to be up from here on
     let mut rounds = Vec::new();
     for _ in 0..bench.rounds {
@@ -129,26 +122,13 @@ pub fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-pub fn growth(bench: &Bench, table: &mut Table) -> Result<()> {
-    let site = Site::new(bench, bench.disk.join("growth"))?;
-    let count = bench.size(800, 40);
-    let (ours, null) = (post("scheduler/jobs/new", JOB), get("null"));
-    let mut all: Vec<(usize, Vec<(f64, f64)>)> = [1, 2, 4, 8].map(|n| (n, Vec::new())).into();
-    for _ in 0..bench.rounds {
-        for (clients, rounds) in &mut all {
-            let rate = load(site.address, *clients, count, &ours)?;
-            rounds.push((rate, load(site.address, *clients, count, &null)?));
-        }
+/// Seconds from the POST of a job until its end has been told.
+pub fn one_to_its_end(site: &Site) -> Result<f64> {
+    let begun = Instant::now();
+    let job = site.submit(JOB)?;
+    let end = json(site.address, &get(&format!("scheduler/jobs/{job}/status?wait=30")))?;
+    if end["state"] != "stopped" || end["status"] != "good" {
+        return Err(format!("job {job} did not end well: {end}").into());
     }
-    for (clients, rounds) in all {
-        table.ratio(
-            "growth",
-            format!("submit with {clients} clients"),
-            "requests/s",
-            &rounds,
-            None,
-            "",
-        );
-    }
-    Ok(())
+    Ok(begun.elapsed().as_secs_f64())
 }

@@ -70,25 +70,6 @@ fn array(bench: &Bench, table: &mut Table, case: &str, dir: &Path) -> Result<()>
     Ok(())
 }
 
-pub fn growth(bench: &Bench, table: &mut Table) -> Result<()> {
-    for count in [100, 1000, bench.size(10_000, 2000)] {
-        let mut rounds = Vec::new();
-        for _ in 0..bench.rounds.min(3) {
-            let rate = ours(bench, &bench.disk, count)?;
-            rounds.push((rate, xargs(&bench.disk, count)?));
-        }
-        table.ratio(
-            "growth",
-            format!("{count} jobs by xargs on the disk"),
-            "jobs/s",
-            &rounds,
-            None,
-            "",
-        );
-    }
-    Ok(())
-}
-
 /// So many separate jobs wait; the poller is started; until all cards are done. Jobs per second.
 pub fn ours(bench: &Bench, dir: &Path, count: usize) -> Result<f64> {
     let site = Site::new(bench, dir.join("run"))?;

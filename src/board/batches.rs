@@ -183,15 +183,24 @@ pub(super) fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate
     Ok(if committed { Fate::Committed } else { Fate::Abandoned })
 }
 
+/// What [`recover`] did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many cards it had to write.
+    pub written: usize,
+    /// How many batches their submitters still work at. One that dies changes no directory.
+    pub pending: usize,
+}
+
 /// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
-/// Returns how many cards it had to write.
-pub fn recover(cards: &Cards) -> Result<usize> {
-    let mut written = 0;
+pub fn recover(cards: &Cards) -> Result<Recovered> {
+    let mut recovered = Recovered::default();
     for range in committed(cards)? {
         let path = path(cards, range);
         let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { continue };
         if !lock::try_lock(&file).at(&path)? {
-            continue; // its submitter is at work
+            recovered.pending += 1;
+            continue;
         }
         let bytes = files::read(&path)?.unwrap_or_default();
         let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
@@ -199,14 +208,14 @@ pub fn recover(cards: &Cards) -> Result<usize> {
             let _lock = cards.lock()?;
             for line in lines {
                 let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
-                written += usize::from(restore(cards, &accepted, line)?);
+                recovered.written += usize::from(restore(cards, &accepted, line)?);
             }
         }
         // syncfs: the cards were written by the submitter, whose files are not open here.
         nix::unistd::syncfs(&file).at(&path)?;
         files::remove(&path)?;
     }
-    Ok(written)
+    Ok(recovered)
 }
 
 /// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.

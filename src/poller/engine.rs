@@ -77,6 +77,8 @@ pub struct Engine<'r> {
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
+    /// When the queue last changed, if after that no batch was in it.
+    pub(super) no_batches: Option<SystemTime>,
     /// What went wrong last, and when it was told.
     pub(super) trouble: Option<(Error, Instant)>,
     pub(super) troubled: bool,
@@ -108,6 +110,7 @@ impl<'r> Engine<'r> {
             probing: BTreeSet::new(),
             scans: 0,
             settled: None,
+            no_batches: None,
             trouble: None,
             troubled: false,
             ending: false,

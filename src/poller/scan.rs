@@ -18,8 +18,7 @@ const SCANS_PER_RESYNC: u32 = 6;
 impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
     pub(super) fn scan(&mut self) {
-        let restored =
-            batches::recover(&self.cards).and_then(|n| Ok(n + self.cards.recover_prepared()?));
+        let restored = self.recover();
         if let Some(restored @ 1..) = self.told(restored) {
             self.say(&format!("recovered {restored} submitted jobs"));
         }
@@ -36,6 +35,21 @@ impl Engine<'_> {
         self.probe_disconnected();
         let given_up = self.give_up_unreachable();
         self.told(given_up);
+    }
+
+    /// Finishes what submitters that died left. Batches are looked for only where the queue has
+    /// changed since none was there: with many cards, reading it is all that an idle poller does.
+    fn recover(&mut self) -> Result<usize> {
+        let queue = self.cards.changed_at(Column::Queue)?;
+        let settled = is_settled(queue);
+        let mut restored = 0;
+        if self.scans == 0 || self.no_batches != Some(queue) {
+            self.no_batches = None;
+            let batches = batches::recover(&self.cards)?;
+            self.no_batches = (settled && batches.pending == 0).then_some(queue);
+            restored = batches.written;
+        }
+        Ok(restored + self.cards.recover_prepared()?)
     }
 
     fn look_at_all(&mut self) -> Result<()> {
@@ -60,6 +74,7 @@ impl Engine<'_> {
         let seen = [Column::Queue, Column::Running].map(|c| self.cards.changed_at(c));
         let [queue, running] = seen;
         let settled = (queue?, running?);
+        let trusted = is_settled(settled.0) && is_settled(settled.1);
         if !full && self.settled == Some(settled) {
             return Ok(BTreeSet::new());
         }
@@ -72,9 +87,7 @@ impl Engine<'_> {
                 }
             }
         }
-        // A change within the clock's grain of the look could hide behind an equal time.
-        let old = SystemTime::now() - GRAIN;
-        self.settled = (settled.0 < old && settled.1 < old).then_some(settled);
+        self.settled = trusted.then_some(settled);
         Ok(jobs)
     }
 
@@ -114,4 +127,10 @@ impl Engine<'_> {
         self.index.put(card);
         self.order_kills(card.job());
     }
+}
+
+/// Whether a directory that changed at this time, and is looked at after this, will have another
+/// time if it changes again: a change within the clock's grain could hide behind an equal one.
+fn is_settled(changed: SystemTime) -> bool {
+    changed < SystemTime::now() - GRAIN
 }
