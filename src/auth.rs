@@ -24,6 +24,7 @@ use crate::cgi::request::var;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::ids::NodejobId;
+use crate::user;
 
 const TOKEN_PREFIX: &str = "cb_";
 const KEY_PREFIX: &str = "cbkey_";
@@ -125,11 +126,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
     {
         return Ok(job);
     }
-    let uid = nix::unistd::geteuid();
-    let name = nix::unistd::User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map_or_else(|| format!("uid {uid}"), |user| user.name);
+    let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
     Ok(Who { name, rights: Rights::Shell })
 }
 

@@ -2,7 +2,7 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP.
+//! - [`http`]: the processor of a root, by HTTP (`client`), found by its name (`names`).
 
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ use crate::model::node::{DriverKind, Node};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
+mod client;
 pub mod http;
 pub mod local;
+mod names;
 
 /// An attempt to run on a node.
 #[derive(Debug)]

@@ -6,6 +6,11 @@ pub mod error;
 
 pub mod clock;
 
+pub mod user;
+
+#[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+mod startup;
+
 pub mod settings;
 
 pub mod model;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::form;
 use super::request::{Method, var};
 use crate::error::{At, Error, Kind, Result};
 
@@ -96,7 +97,7 @@ impl Body {
         };
         let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         match essence.as_str() {
-            "multipart/form-data" => multipart(content_type, self.bytes(limit)?),
+            "multipart/form-data" => multipart(content_type, &self.bytes(limit)?),
             "" | "application/json" | "application/x-www-form-urlencoded" => {
                 let bytes = self.bytes(limit)?;
                 let json = serde_json::from_slice(&bytes)
@@ -159,39 +160,30 @@ fn read_limited(from: impl Read, limit: u64, name: &str) -> Result<Vec<u8>> {
     if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
 }
 
-fn multipart(content_type: &str, bytes: Vec<u8>) -> Result<Parts> {
-    let wrong = |e: multer::Error| Error::bad(format!("the form cannot be read: {e}"));
-    let boundary = multer::parse_boundary(content_type).map_err(wrong)?;
-    let whole = futures_util::stream::once(async move { Ok::<_, io::Error>(bytes) });
-    let mut form = multer::Multipart::new(whole, boundary);
+fn multipart(content_type: &str, bytes: &[u8]) -> Result<Parts> {
     let mut json = None;
     let mut uploads: Vec<Upload> = Vec::new();
-    pollster::block_on(async {
-        while let Some(field) = form.next_field().await.map_err(wrong)? {
-            match field.name() {
-                Some("job") if json.is_none() => {
-                    let text = field.bytes().await.map_err(wrong)?;
-                    json = Some(serde_json::from_slice(&text).map_err(|e| {
-                        Error::bad(format!("the form's part \"job\" is not JSON: {e}"))
-                    })?);
+    for part in form::parts(content_type, bytes)? {
+        match part.name.as_str() {
+            "job" if json.is_none() => {
+                json = Some(serde_json::from_slice(part.content).map_err(|e| {
+                    Error::bad(format!("the form's part \"job\" is not JSON: {e}"))
+                })?);
+            }
+            "file" => {
+                let name = upload_name(&part.file_name)?;
+                if uploads.iter().any(|other| other.name == name) {
+                    return Err(Error::bad(format!("two files are named {name:?}")));
                 }
-                Some("file") => {
-                    let name = upload_name(field.file_name().unwrap_or_default())?;
-                    if uploads.iter().any(|other| other.name == name) {
-                        return Err(Error::bad(format!("two files are named {name:?}")));
-                    }
-                    let content = field.bytes().await.map_err(wrong)?.to_vec();
-                    uploads.push(Upload { name, content });
-                }
-                _ => {
-                    return Err(Error::bad(
-                        "a form has one part named job (JSON) and parts named file",
-                    ));
-                }
+                uploads.push(Upload { name, content: part.content.to_vec() });
+            }
+            _ => {
+                return Err(Error::bad(
+                    "a form has one part named job (JSON) and parts named file",
+                ));
             }
         }
-        Ok(())
-    })?;
+    }
     let json = json.ok_or_else(|| Error::bad("the form has no part named job"))?;
     Ok(Parts { json, uploads })
 }

@@ -25,6 +25,7 @@ use crate::error::{At, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
+use crate::user::{self, User};
 
 /// A result waits at most so long for others to share its sync with.
 pub(super) const SHARE_SYNC: Duration = Duration::from_millis(20);
@@ -36,13 +37,6 @@ pub(super) struct Claimed {
     pub spec: Spec,
     /// Its `request.json`, to be locked while it runs.
     pub request: File,
-}
-
-/// Who owns the jobs' processes on this machine.
-#[derive(Debug)]
-pub(super) struct User {
-    pub name: String,
-    pub home: String,
 }
 
 /// The state of a supervisor.
@@ -126,7 +120,8 @@ impl<'r> Supervisor<'r> {
         Ok(Supervisor {
             runs: Runs::new(root),
             boot: boot_id()?,
-            user: user(),
+            user: user::own()
+                .unwrap_or_else(|uid| User { name: uid.to_string(), home: "/".into() }),
             total: super::info::total(root)?,
             slot,
             resources: None,
@@ -179,16 +174,4 @@ impl<'r> Supervisor<'r> {
     pub(super) fn start_beside(&self) {
         let _ = start::child(self.runs.root()); // a later sweep starts one
     }
-}
-
-/// The user that this process runs as, by `/etc/passwd` alone: a static program cannot load what
-/// other sources would need.
-fn user() -> User {
-    let uid = nix::unistd::geteuid().to_string();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let known = passwd.lines().map(|line| line.split(':').collect::<Vec<&str>>()).find_map(|f| {
-        (*f.get(2)? == uid)
-            .then_some(User { name: (*f.first()?).into(), home: (*f.get(5)?).into() })
-    });
-    known.unwrap_or_else(|| User { name: uid, home: "/".into() })
 }

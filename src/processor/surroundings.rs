@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::supervise::{Claimed, User};
+use super::supervise::Claimed;
 use crate::error::{At, Result};
+use crate::user::User;
 
 /// `PATH` of a job that does not set its own.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
