@@ -58,6 +58,10 @@ pub struct Info {
 /// (504): no answer; what it did is unknown. `BadGateway` (502): nonsense; likewise. Others: the
 /// node refused, and did nothing.
 pub trait Driver: Send {
+    /// Jobs are about to be sent: does what can be done before it is known that they are. Says
+    /// nothing of them, and fails at nothing.
+    fn prepare(&self) {}
+
     /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
     /// nothing twice.
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;

@@ -17,12 +17,17 @@ const LARGEST_ANSWER: usize = 64 << 20;
 const HEADERS: usize = 64;
 const LARGEST_HEAD: usize = 64 << 10;
 
+/// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// A server, and where it was found when it last answered.
 pub(super) struct Server {
     /// As in the header `Host`.
     host: String,
     connect_timeout: Duration,
     addresses: RefCell<Vec<SocketAddr>>,
+    /// A connection that was opened ahead, and when.
+    ahead: RefCell<Option<(TcpStream, Instant)>>,
 }
 
 /// A request.
@@ -47,7 +52,19 @@ pub(super) struct Reply {
 impl Server {
     /// The server of a URI's `host[:port]`. Asks nobody.
     pub(super) fn new(host: &str, connect_timeout: Duration) -> Server {
-        Server { host: host.to_string(), connect_timeout, addresses: RefCell::default() }
+        Server {
+            host: host.to_string(),
+            connect_timeout,
+            addresses: RefCell::default(),
+            ahead: RefCell::default(),
+        }
+    }
+
+    /// Opens the connection of a question that is about to be asked: the server's process for it is
+    /// there then. Whatever goes wrong is told when that question is asked.
+    pub(super) fn prepare(&self) {
+        let fresh = self.connect(Instant::now() + FRESH).ok();
+        self.ahead.replace(fresh.map(|stream| (stream, Instant::now())));
     }
 
     /// Sends a request, and reads the answer. Ends at the deadline at the latest.
@@ -70,7 +87,9 @@ impl Server {
         }
         head.push_str("\r\n");
         let request = [head.as_bytes(), question.body].concat();
-        let mut line = Line { stream: self.connect(deadline)?, deadline };
+        let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
+        let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
+        let mut line = Line { stream, deadline };
         line.write_all(&request)?;
         line.reply()
     }

@@ -192,6 +192,10 @@ fn batches(requests: Vec<Value>) -> Vec<Vec<Value>> {
 }
 
 impl Driver for Http {
+    fn prepare(&self) {
+        self.server.prepare();
+    }
+
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
         let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
         let mut plain = Vec::new();
