@@ -2,7 +2,7 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP.
+//! - [`http`]: the processor of a root, by HTTP (`client`), found by its name (`names`).
 
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
+mod client;
 pub mod http;
 pub mod local;
+mod names;
 
 /// An attempt to run on a node.
 #[derive(Debug)]
@@ -57,6 +59,10 @@ pub struct Info {
 /// (504): no answer; what it did is unknown. `BadGateway` (502): nonsense; likewise. Others: the
 /// node refused, and did nothing.
 pub trait Driver: Send {
+    /// Jobs are about to be sent: does what can be done before it is known that they are. Says
+    /// nothing of them, and fails at nothing.
+    fn prepare(&self) {}
+
     /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
     /// nothing twice.
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;

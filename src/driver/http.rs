@@ -1,13 +1,12 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
-use std::io::ErrorKind;
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ureq::Agent;
-use ureq::http::Response;
 
+use super::client::{Question, Reply, Server};
 use super::{Answer, Driver, Info, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
@@ -29,15 +28,13 @@ const BYTES_PER_REQUEST: usize = 4 << 20;
 /// Most jobs in one request.
 const JOBS_PER_REQUEST: usize = 500;
 
-/// Largest answer that is read.
-const LARGEST_ANSWER: u64 = 64 << 20;
-
 /// See the module.
 pub struct Http {
     node: String,
+    server: Server,
+    /// The path under which its programs lie.
     base: String,
     root: Root,
-    agent: Agent,
     patience: Duration,
 }
 
@@ -46,47 +43,45 @@ impl Http {
     pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
         let uri = uri.trim_end_matches('/');
-        let host = uri.strip_prefix("http://").unwrap_or(uri);
-        let base = if host.contains('/') { uri.to_string() } else { format!("{uri}/cgi-bin") };
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // Never a proxy: HTTP_PROXY in a CGI environment is set by the client ("httpoxy").
-            .proxy(None)
-            .timeout_connect(Some(root.settings.connect_timeout))
-            .build()
-            .into();
-        let patience = root.settings.request_timeout;
-        Ok(Http { node: node.to_string(), base, root: root.clone(), agent, patience })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}/processor/{path}", self.base)
-    }
-
-    /// What is presented to the node, read for every request: it may have been replaced.
-    fn token(&self) -> Result<Option<String>> {
-        vault::node_token(&self.root, &self.node)
-    }
-
-    fn get(&self, path: &str, patience: Duration) -> Result<Response<ureq::Body>> {
-        let request = self.agent.get(self.url(path));
-        let request = match self.token()? {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+        let place = uri.strip_prefix("http://").unwrap_or(uri);
+        let (host, base) = match place.find('/') {
+            Some(at) => place.split_at(at),
+            None => (place, "/cgi-bin"),
         };
-        let sent = request.config().timeout_global(Some(patience)).build().call();
-        self.checked(sent)
+        Ok(Http {
+            node: node.to_string(),
+            server: Server::new(host, root.settings.connect_timeout),
+            base: base.to_string(),
+            root: root.clone(),
+            patience: root.settings.request_timeout,
+        })
     }
 
-    fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Response<ureq::Body>> {
-        let request = self.agent.post(self.url(path)).header("Content-Type", content_type);
-        let request = match self.token()? {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        let sent = request.config().timeout_global(Some(self.patience)).build().send(body);
-        if let Err(ureq::Error::Io(error)) = &sent
+    /// Asks the node, with what is presented to it: that is read for every request, since it may
+    /// have been replaced.
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+        patience: Duration,
+    ) -> Result<io::Result<Reply>> {
+        let path = format!("{}/processor/{path}", self.base);
+        let token = vault::node_token(&self.root, &self.node)?;
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let authorization = authorization.as_deref();
+        let question = Question { method, path: &path, authorization, content_type, body };
+        Ok(self.server.ask(&question, Instant::now() + patience))
+    }
+
+    fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
+        self.checked(self.ask("GET", path, None, b"", patience)?)
+    }
+
+    fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Reply> {
+        let sent = self.ask("POST", path, Some(content_type), body, self.patience)?;
+        if let Err(error) = &sent
             && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
             && self.info().is_ok()
         {
@@ -98,19 +93,16 @@ impl Http {
     }
 
     /// An answer with a good status, or the error that it is.
-    fn checked(
-        &self,
-        sent: std::result::Result<Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Response<ureq::Body>> {
-        let response = sent.map_err(|e| {
+    fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
+        let reply = sent.map_err(|e| {
             Error::new(Kind::GatewayTimeout, format!("node {} does not answer: {e}", self.node))
         })?;
-        let status = response.status().as_u16();
+        let status = reply.status;
         if (200..300).contains(&status) {
-            return Ok(response);
+            return Ok(reply);
         }
         let said = self
-            .json::<Value>(response)
+            .json::<Value>(reply)
             .ok()
             .and_then(|body| body.get("error")?.as_str().map(str::to_string))
             .unwrap_or_else(|| "no reason given".into());
@@ -120,19 +112,12 @@ impl Http {
         ))
     }
 
-    fn bytes(&self, mut response: Response<ureq::Body>) -> Result<Vec<u8>> {
-        response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| {
-            Error::new(Kind::GatewayTimeout, format!("node {} broke off: {e}", self.node))
-        })
-    }
-
-    fn json<T: serde::de::DeserializeOwned>(&self, response: Response<ureq::Body>) -> Result<T> {
-        let bytes = self.bytes(response)?;
-        serde_json::from_slice(&bytes).map_err(|e| self.nonsense(&e.to_string()))
+    fn json<T: serde::de::DeserializeOwned>(&self, reply: Reply) -> Result<T> {
+        serde_json::from_slice(&reply.body).map_err(|e| self.nonsense(&e.to_string()))
     }
 
     fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let text = self.bytes(self.get(path, self.patience)?)?;
+        let text = self.get(path, self.patience)?.body;
         Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
     }
 
@@ -211,6 +196,10 @@ fn batches(requests: Vec<Value>) -> Vec<Vec<Value>> {
 }
 
 impl Driver for Http {
+    fn prepare(&self) {
+        self.server.prepare();
+    }
+
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
         let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
         let mut plain = Vec::new();
@@ -303,13 +292,8 @@ impl Driver for Http {
         if let Some(task) = query.task {
             path.push_str(&format!("&task={task}"));
         }
-        let response = self.get(&path, self.patience)?;
-        let next = response
-            .headers()
-            .get("X-Corkboard-Offset")
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = self.bytes(response)?;
-        let next = next.unwrap_or(query.offset + bytes.len() as u64);
+        let Reply { offset, body: bytes, .. } = self.get(&path, self.patience)?;
+        let next = offset.unwrap_or(query.offset + bytes.len() as u64);
         Ok(LogPiece { bytes, next })
     }
 
@@ -331,7 +315,7 @@ impl Driver for Http {
             }
             path
         });
-        self.bytes(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?)
+        Ok(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

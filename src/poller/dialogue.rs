@@ -49,7 +49,7 @@ impl Engine<'_> {
             self.outstanding += match &order {
                 Order::Run(runs) => runs.len(), // several orders may be sent as one
                 Order::Status(_) | Order::Kill { .. } => 1,
-                Order::Acknowledge(_) | Order::Probe => 0,
+                Order::Prepare | Order::Acknowledge(_) | Order::Probe => 0,
             };
             link.order(order);
         }

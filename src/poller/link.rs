@@ -36,6 +36,8 @@ const STACK: usize = 256 << 10;
 
 /// Something to ask of a node.
 pub enum Order {
+    /// Nothing yet: jobs are being placed there, and will be sent once that is durable.
+    Prepare,
     /// Start these.
     Run(Vec<Run>),
     /// Say where these are.
@@ -143,10 +145,19 @@ impl Carrier {
         let mut waiting: Option<Order> = None;
         while let Some(order) = waiting.take().or_else(|| inbox.recv().ok()) {
             let wake = match order {
+                Order::Prepare => {
+                    let prepare = |driver: &dyn Driver| {
+                        driver.prepare();
+                        Ok(())
+                    };
+                    let _ = self.line.ask(prepare); // the jobs' own order tells what is wrong
+                    continue;
+                }
                 Order::Run(mut runs) => {
                     while let Ok(next) = inbox.try_recv() {
                         match next {
                             Order::Run(more) => runs.extend(more),
+                            Order::Prepare => {} // they travel with these
                             other => {
                                 waiting = Some(other);
                                 break;

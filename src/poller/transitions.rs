@@ -2,7 +2,7 @@
 //! stamped and moved under the board's lock, and durable before anyone hears of it.
 
 use super::engine::Engine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -266,6 +266,11 @@ impl Engine<'_> {
             let count = plans.len();
             if count == 0 {
                 return Ok(());
+            }
+            // Their servers get ready while the disk takes the placements.
+            let nodes: BTreeSet<String> = reserved.iter().map(|(node, _)| node.clone()).collect();
+            for node in nodes {
+                self.order(&node, Order::Prepare);
             }
             let placed = self.stamp(plans);
             // A card that was placed has taken its room itself by now.

@@ -3,7 +3,8 @@
 //! A claim is made under the board's lock: the slot's record names the jobs, then their links
 //! leave the queue. A crash between the two leaves jobs that are named and still wait, which
 //! recovery passes over. Then one sync makes the claim durable, together with the results of the
-//! jobs before; only then is a program started, and only then do those results enter the feed.
+//! jobs before; only then is a program started, and only then do those results enter the feed. While
+//! the disk is at it, the first program's process is made: it waits at its gate.
 
 use std::fs::File;
 use std::io::Read;
@@ -70,7 +71,7 @@ impl Supervisor<'_> {
                 self.start_another();
             }
             self.ended_sync.merge(sync);
-            self.report(None)?;
+            self.claim_is_durable = false;
             return Ok(true);
         }
     }
@@ -192,6 +193,7 @@ impl Supervisor<'_> {
         let mut sync = std::mem::take(&mut self.ended_sync);
         let tasks = self.range.as_mut().map(|range| range.tell(&mut sync)).transpose()?.flatten();
         sync.commit()?;
+        self.claim_is_durable = true;
         self.ended_since = None;
         if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());

@@ -210,7 +210,8 @@ impl Supervisor<'_> {
         Ok(outcome)
     }
 
-    /// Starts a program: a child at the gate, its line in the story, then the gate is opened.
+    /// Starts a program: a child at the gate, the claim made durable, its line in the story, then
+    /// the gate is opened.
     fn start_program(
         &mut self,
         program: &Program,
@@ -226,10 +227,11 @@ impl Supervisor<'_> {
             self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
         };
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
-        let stamped = match (running.task, &mut self.range) {
+        let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
+        let stamped = durable.and_then(|()| match (running.task, &mut self.range) {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
             _ => story.append(std::slice::from_ref(&line)),
-        };
+        });
         let stamped = stamped.and_then(|()| self.gate.open());
         if let Err(error) = stamped {
             // It is our own child and not waited for: the pid is still its own.

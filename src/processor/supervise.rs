@@ -59,8 +59,10 @@ pub(super) struct Supervisor<'r> {
     pub claimed: VecDeque<Claimed>,
     /// Ended and not in the feed yet.
     pub ended: Vec<RunStatus>,
-    /// What makes those durable.
+    /// What makes those durable, and the claim where it is not.
     pub ended_sync: SyncSet,
+    /// Whether the present claim is durable, without which no program may start.
+    pub claim_is_durable: bool,
     /// Since when the first of them waits.
     pub ended_since: Option<Instant>,
     /// The range that runs, if it is one.
@@ -133,6 +135,7 @@ impl<'r> Supervisor<'r> {
             claimed: VecDeque::new(),
             ended: Vec::new(),
             ended_sync: SyncSet::new(),
+            claim_is_durable: true,
             ended_since: None,
             range: None,
             claim_size: 1,
