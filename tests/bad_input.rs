@@ -64,7 +64,7 @@ fn wrong_bodies() {
             (field("parent", json!(7)), 400, "parent: there is no job 7"),
             (field("name", json!(long)), 400, "name must have at most 200 characters"),
             (field("array", json!(3)), 400, "expected a string"),
-            (field("array", json!("9-0")), 400, "array: \"9-0\" ends before it begins"),
+            (field("array", json!("9-0")), 400, "ends before it begins"),
             (field("after", json!([1])), 400, "unknown field"),
         ];
         cases.extend(ids.map(|id| (id, 400, "is not an id: 1 to 64 of")));

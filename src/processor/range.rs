@@ -163,6 +163,7 @@ impl Supervisor<'_> {
         let mut claimed_at = begun;
         let mut left = tasks.clone();
         for task in tasks.iter() {
+            let this = TaskSet::one(task);
             self.heed_signals_between_tasks(&job.id)?;
             let Some(range) = &mut self.range else { return Err(gone()) };
             let started = !range.all.is_empty();
@@ -174,6 +175,7 @@ impl Supervisor<'_> {
             }
             if let Some(killed) = range.unwanted(task) {
                 let outcome = killed.outcome();
+                left = left.without(&this);
                 self.note_end(task, outcome, Vec::new())?;
                 continue;
             }
@@ -185,9 +187,9 @@ impl Supervisor<'_> {
             let ran = self.run_programs(job, Some(task), status, &mut captures);
             if let Some(range) = &mut self.range {
                 range.take_logs(captures);
-                range.claimed = range.claimed.without(&TaskSet::one(task));
+                range.claimed = range.claimed.without(&this);
             }
-            left = left.without(&TaskSet::one(task));
+            left = left.without(&this);
             let (outcome, _) = ran?;
             let logs = self.range.iter().flat_map(|range| range.logs.iter().map(|log| log.2));
             let logs = logs.collect();
