@@ -204,7 +204,7 @@ impl Engine<'_> {
             drop(lock);
             self.step.after(self.root)?;
         }
-        sync.commit()?;
+        sync.commit_beside()?;
         for card in &changed_cards {
             self.take_in(card);
         }
