@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use common::head::open_root;
-use common::{SOON, wait_for};
+use common::{SOON, until, wait_for};
 use serde_json::json;
 
 #[test]
@@ -186,5 +188,33 @@ fn step_waits_for_enter() {
     root.reaches(job, "stopped");
     common::signal(poller.id() as i32, "TERM");
     assert!(poller.wait().unwrap().success());
+    root.check();
+}
+
+#[test]
+fn a_batch_is_finished_when_its_submitter_dies_late() {
+    let root = open_root("");
+    let batch = json!([{"command": ["true"]}, {"command": ["true"]}]).to_string();
+    root.cmd_in("scheduler", &["jobs", "new"], &batch).expect(0);
+    // As if the submitter were still at work: it holds its lock, and cards are missing.
+    let file = File::open(root.path("state/scheduler/queue/1-2.batch")).unwrap();
+    file.lock().unwrap();
+    for job in [1, 2] {
+        fs::remove_file(root.path(&format!("state/scheduler/queue/{job}.job"))).unwrap();
+    }
+    let queue = File::open(root.path("state/scheduler/queue")).unwrap();
+    queue.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    let _poller = root.poller();
+    // The first scan is over then, and nothing in the queue changes from here on.
+    wait_for(SOON, || {
+        let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
+        let state = nodes["nodes"][0]["state"].clone();
+        if state == "connected" { Ok(()) } else { Err(state.to_string()) }
+    });
+    drop(file);
+    until("the batch is removed", || !root.exists("state/scheduler/queue/1-2.batch"));
+    for job in [1, 2] {
+        root.reaches(job, "stopped");
+    }
     root.check();
 }
