@@ -281,7 +281,7 @@ fn refresh(root: &Root, job: u64) -> Result<Card> {
     let card = cards.find(job)?;
     let Some(attempt) = card.with_node() else { return Ok(card) };
     let node = nodes::read(root, &attempt.node)?;
-    let answers = driver::open(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
+    let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
     let reports: Vec<RunStatus> = answers
         .into_iter()
         .filter_map(|answer| match answer {
