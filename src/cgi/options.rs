@@ -135,9 +135,9 @@ impl Options {
             let value = match parser.optional_value() {
                 Some(value) => value,
                 // A number may be negative, but the next option is no value.
-                None => Some(parser.value()?)
+                None => (parser.value().ok())
                     .filter(|value| !value.as_encoded_bytes().starts_with(b"--"))
-                    .ok_or(lexopt::Error::MissingValue { option: Some(long) })?,
+                    .ok_or_else(|| format!("a value is required for {long}"))?,
             };
             values.push(value.string()?);
         }
