@@ -53,20 +53,13 @@ pub struct Info {
     pub resources: Resources,
 }
 
-/// The questions that every kind of node answers. Each call ends within the settings' timeouts.
+/// The questions about jobs that every kind of node answers, and that change nothing. Each call
+/// ends within the settings' timeouts.
 ///
 /// Errors: `Unavailable` (503): the node did nothing and says to try later. `GatewayTimeout`
 /// (504): no answer; what it did is unknown. `BadGateway` (502): nonsense; likewise. Others: the
 /// node refused, and did nothing.
-pub trait Driver: Send {
-    /// Jobs are about to be sent: does what can be done before it is known that they are. Says
-    /// nothing of them, and fails at nothing.
-    fn prepare(&self) {}
-
-    /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
-    /// nothing twice.
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
-
+pub trait Questions {
     /// What the node knows of these jobs, in order. An error in the place of one: the node cannot
     /// say just now, for a reason that concerns this job alone.
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>>;
@@ -75,6 +68,26 @@ pub trait Driver: Send {
     fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
         self.statuses(ids)?.into_iter().collect()
     }
+
+    /// A piece of a job's log.
+    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece>;
+
+    /// Names of the files in a job's work directory.
+    fn files(&self, id: &str) -> Result<Vec<String>>;
+
+    /// One file of a job's work directory.
+    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>>;
+}
+
+/// All that a node is asked, and told to do; calls end and fail as those of [`Questions`].
+pub trait Driver: Questions + Send {
+    /// Jobs are about to be sent: does what can be done before it is known that they are. Says
+    /// nothing of them, and fails at nothing.
+    fn prepare(&self) {}
+
+    /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
+    /// nothing twice.
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
 
     /// Kills a job, or only some tasks of a range: SIGTERM, then after `grace` SIGKILL. What has
     /// not been started never is; of a range that has not come yet only all tasks can be killed.
@@ -89,15 +102,6 @@ pub trait Driver: Send {
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 
-    /// A piece of a job's log.
-    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece>;
-
-    /// Names of the files in a job's work directory.
-    fn files(&self, id: &str) -> Result<Vec<String>>;
-
-    /// One file of a job's work directory.
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>>;
-
     /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
     /// present one. 410 for a cursor of another epoch.
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage>;
@@ -111,13 +115,21 @@ pub trait Driver: Send {
 
 /// The driver for a node.
 pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
-    match node.driver {
-        DriverKind::Local => Ok(Box::new(local::Local::new(root.clone()))),
-        DriverKind::Http => {
-            let uri = node.uri.as_deref().ok_or_else(|| {
-                Error::new(Kind::Internal, format!("node {} has no uri", node.name))
-            })?;
-            Ok(Box::new(http::Http::new(root, &node.name, uri)?))
-        }
-    }
+    Ok(match node.driver {
+        DriverKind::Local => Box::new(local::Local::new(root.clone())),
+        DriverKind::Http => Box::new(by_http(root, node)?),
+    })
+}
+
+/// The same for questions alone: a program that only asks has nothing in it of what the others do.
+pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
+    Ok(match node.driver {
+        DriverKind::Local => Box::new(local::Local::new(root.clone())),
+        DriverKind::Http => Box::new(by_http(root, node)?),
+    })
+}
+
+fn by_http(root: &Root, node: &Node) -> Result<http::Http> {
+    let no_uri = || Error::new(Kind::Internal, format!("node {} has no uri", node.name));
+    http::Http::new(root, &node.name, node.uri.as_deref().ok_or_else(no_uri)?)
 }

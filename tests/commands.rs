@@ -223,12 +223,22 @@ fn a_copy_of_the_programs_is_a_root() {
     }
     std::fs::copy(program("scheduler"), root.path("copy/cgi-bin/scheduler")).unwrap();
     std::fs::copy(program("processor"), root.path("copy/cgi-bin/processor")).unwrap();
+    std::fs::copy(program("poller"), root.path("copy/poller")).unwrap();
     let scheduler = root.path("copy/cgi-bin/scheduler");
-    let output = wait_for(common::SOON, || {
-        let mut command = std::process::Command::new(&scheduler);
-        command.args(["jobs", "new", "--wait", "--", "echo", "here"]).env_remove("CORKBOARD_ROOT");
-        command.output().map_err(|e| e.to_string()) // "text file busy" just after the copy
-    });
+    let wait = || {
+        wait_for(common::SOON, || {
+            let mut command = std::process::Command::new(&scheduler);
+            command.args(["jobs", "new", "--wait", "--", "echo", "here"]);
+            command.env_remove("CORKBOARD_ROOT");
+            command.output().map_err(|e| e.to_string()) // "text file busy" just after the copy
+        })
+    };
+    let output = wait();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("job 1 waits") && said.contains("bin/poller: no such file"), "{said}");
+    std::fs::rename(root.path("copy/poller"), root.path("copy/bin/poller")).unwrap();
+    let output = wait();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "here\n", "{output:?}");
-    assert!(root.exists("copy/state/scheduler/done/0/1.job"));
+    assert!(root.exists("copy/state/scheduler/done/0/2.job"));
 }

@@ -129,7 +129,12 @@ impl Root {
         Ok(written.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string()))
     }
 
-    /// The path of one of this root's programs.
+    /// The path of this root's poller.
+    pub fn poller(&self) -> PathBuf {
+        self.dir.join("bin/poller")
+    }
+
+    /// The path of one of this root's CGI programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("cgi-bin").join(name)
     }

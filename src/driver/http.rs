@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{Question, Reply, Server};
-use super::{Answer, Driver, Info, Run};
+use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::vault;
@@ -195,36 +195,7 @@ fn batches(requests: Vec<Value>) -> Vec<Vec<Value>> {
     batches
 }
 
-impl Driver for Http {
-    fn prepare(&self) {
-        self.server.prepare();
-    }
-
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
-        let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
-        let mut plain = Vec::new();
-        for run in runs {
-            if run.uploads.is_empty() {
-                plain.push(run.request);
-                results.push(None);
-            } else {
-                results.push(Some(self.run_with_files(&run)));
-            }
-        }
-        let mut answers = Vec::with_capacity(plain.len());
-        for batch in batches(plain) {
-            let count = batch.len();
-            // What went wrong with one request says nothing of the others.
-            let many = self.run_many(batch);
-            answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
-        }
-        let mut answers = answers.into_iter();
-        results
-            .into_iter()
-            .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
-            .collect()
-    }
-
+impl Questions for Http {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_REQUEST) {
@@ -250,32 +221,6 @@ impl Driver for Http {
             }
         }
         Ok(answers)
-    }
-
-    fn kill(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-        by: &str,
-        tasks: Option<&TaskSet>,
-    ) -> Result<RunStatus> {
-        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
-        let grace =
-            grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
-        let path = format!("jobs/{id}/kill?by={by}{grace}");
-        let Some(tasks) = tasks else {
-            return self.json(self.post(&path, "application/json", b"")?);
-        };
-        let mut status = None;
-        for piece in tasks.pieces(RUNS_PER_REQUEST) {
-            let path = format!("{path}&task={piece}");
-            status = Some(self.json(self.post(&path, "application/json", b"")?)?);
-        }
-        status.ok_or_else(|| Error::bad("no task is named"))
-    }
-
-    fn list(&self) -> Result<Vec<String>> {
-        self.lines("jobs")
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
@@ -316,6 +261,63 @@ impl Driver for Http {
             path
         });
         Ok(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body)
+    }
+}
+
+impl Driver for Http {
+    fn prepare(&self) {
+        self.server.prepare();
+    }
+
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
+        let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
+        let mut plain = Vec::new();
+        for run in runs {
+            if run.uploads.is_empty() {
+                plain.push(run.request);
+                results.push(None);
+            } else {
+                results.push(Some(self.run_with_files(&run)));
+            }
+        }
+        let mut answers = Vec::with_capacity(plain.len());
+        for batch in batches(plain) {
+            let count = batch.len();
+            // What went wrong with one request says nothing of the others.
+            let many = self.run_many(batch);
+            answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
+        }
+        let mut answers = answers.into_iter();
+        results
+            .into_iter()
+            .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
+            .collect()
+    }
+
+    fn kill(
+        &self,
+        id: &str,
+        grace: Option<Duration>,
+        by: &str,
+        tasks: Option<&TaskSet>,
+    ) -> Result<RunStatus> {
+        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
+        let grace =
+            grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
+        let path = format!("jobs/{id}/kill?by={by}{grace}");
+        let Some(tasks) = tasks else {
+            return self.json(self.post(&path, "application/json", b"")?);
+        };
+        let mut status = None;
+        for piece in tasks.pieces(RUNS_PER_REQUEST) {
+            let path = format!("{path}&task={piece}");
+            status = Some(self.json(self.post(&path, "application/json", b"")?)?);
+        }
+        status.ok_or_else(|| Error::bad("no task is named"))
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        self.lines("jobs")
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Driver, Info, Run};
+use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::{self, FeedPage};
 use crate::board::root::Root;
 use crate::error::{Kind, Result};
@@ -22,6 +22,30 @@ impl Local {
     /// The processor of this root.
     pub fn new(root: Root) -> Local {
         Local { root }
+    }
+}
+
+impl Questions for Local {
+    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
+        let answer = |id: &String| match processor::status::of(&self.root, id) {
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
+            Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) => Err(e),
+        };
+        Ok(ids.iter().map(answer).collect())
+    }
+
+    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
+        processor::log::read(&self.root, id, query)
+    }
+
+    fn files(&self, id: &str) -> Result<Vec<String>> {
+        processor::files::names(&self.root, id)
+    }
+
+    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
+        processor::files::read(&self.root, id, name)
     }
 }
 
@@ -44,16 +68,6 @@ impl Driver for Local {
         Ok(accepted.into_iter().map(|one| one.map(|_| ())).collect())
     }
 
-    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let answer = |id: &String| match processor::status::of(&self.root, id) {
-            Ok(status) => Ok(Answer::Known(Box::new(status))),
-            Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
-            Err(e) => Err(e),
-        };
-        Ok(ids.iter().map(answer).collect())
-    }
-
     fn kill(
         &self,
         id: &str,
@@ -69,18 +83,6 @@ impl Driver for Local {
 
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
-    }
-
-    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
-        processor::log::read(&self.root, id, query)
-    }
-
-    fn files(&self, id: &str) -> Result<Vec<String>> {
-        processor::files::names(&self.root, id)
-    }
-
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
-        processor::files::read(&self.root, id, name)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

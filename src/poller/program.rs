@@ -1,17 +1,23 @@
 //! The poller's options; one poller of a root is at work, others stand by.
 
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgAction, Command};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 
 use super::engine::{Engine, Until};
 use super::step::Step;
 use super::{Wake, cleanup, notice};
+use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::clock;
-use crate::error::{Result, exit};
+use crate::error::{At, Result, exit};
+use crate::model::card::State;
 use crate::processor;
 
 /// How often a poller that stands by looks whether it is needed.
@@ -35,7 +41,11 @@ pub fn main() -> i32 {
         None if words.get_flag("step") => Step::Enter,
         None => Step::Run,
     };
-    match run(step, words.get_flag("once"), words.get_flag("quiet")) {
+    let ran = match words.get_one::<u64>("job") {
+        Some(job) => run_for(*job),
+        None => run(step, words.get_flag("once"), words.get_flag("quiet")),
+    };
+    match ran {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("poller: {}", error.message);
@@ -60,6 +70,14 @@ fn options() -> Command {
                 .long("pace")
                 .value_name("DURATION")
                 .help("Show each transition and wait so long before it is made"),
+        )
+        .arg(
+            Arg::new("job")
+                .long("job")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64))
+                .conflicts_with_all(["once", "step", "pace"])
+                .help("End when job N has stopped, or who started this has ended"),
         )
         .arg(flag("quiet", "Say nothing but errors").short('q'))
 }
@@ -125,16 +143,18 @@ fn tidy(root: &Root, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes rounds for a job, while no poller is at work, until it has stopped or the deadline.
-pub fn run_for(root: &Root, job: u64, deadline: Option<Instant>) -> Result<()> {
+/// Makes rounds for a job, while no other poller is at work, until it has stopped. Ends with who
+/// started it, who waits for the job.
+fn run_for(job: u64) -> Result<()> {
+    let parent = getppid();
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).at("prctl")?;
+    let root = Root::find()?;
     loop {
-        if let Some(_lock) = poller_lock::try_take(root)? {
-            return Engine::new(root, Step::Run, true).run(Until::Stopped(job));
+        if let Some(_lock) = poller_lock::try_take(&root)? {
+            return Engine::new(&root, Step::Run, true).run(Until::Stopped(job));
         }
-        let stopped = crate::board::cards::Cards::new(root)
-            .find(job)
-            .map_or(true, |card| card.state == crate::model::card::State::Stopped);
-        if stopped || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
+        if stopped || getppid() != parent {
             return Ok(());
         }
         std::thread::sleep(STANDBY);

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::{check, log, routes, status, supervise, sweep};
 use crate::board::root::Root;
+use crate::cgi::options::{Given, Opt, Options};
 use crate::cgi::program;
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
@@ -35,11 +35,11 @@ pub fn words(args: &[String]) -> Option<Result<i32>> {
         ["supervise"] => Some(supervise::run(false)),
         ["supervise", "--stay"] => Some(supervise::run(true)),
         ["sweep"] => Some(sweep_once()),
-        ["check", ..] => Some(check_board(&words)),
+        ["check", ..] => Some(check_board(&args[1..])),
         ["jobs" | "job", "new", rest @ ..]
             if rest.iter().any(|w| ["--", "--help", "-h", "--wait", "-r", "-e"].contains(w)) =>
         {
-            Some(submit(&words))
+            Some(submit(&args[2..]))
         }
         _ => tokens::words(args).map(|words| program::command(&super::PROGRAM, &words)),
     }
@@ -51,86 +51,69 @@ fn sweep_once() -> Result<i32> {
     Ok(0)
 }
 
-fn check_board(words: &[&str]) -> Result<i32> {
-    let command = Command::new("processor check")
-        .about("Verify every invariant of the node's board; one line per violation, exit 1 if any")
-        .arg(
-            Arg::new("repair")
-                .long("repair")
-                .action(ArgAction::SetTrue)
-                .help("mend what has one right answer"),
-        );
-    let matches = match command.try_get_matches_from(words) {
-        Ok(matches) => matches,
-        Err(error) => return Ok(explain(&error)),
+const CHECK: Options = Options {
+    name: "processor check",
+    about: "Verifies every invariant of the node's board; one line per violation, exit 1 if any",
+    options: &[Opt::flag("repair", "Mend what has one right answer")],
+    command: false,
+    epilogue: "",
+};
+
+fn check_board(args: &[String]) -> Result<i32> {
+    let words = match CHECK.read(args) {
+        Ok(words) => words,
+        Err(code) => return Ok(code),
     };
-    let found = check::check(&Root::find()?, matches.get_flag("repair"))?;
+    let found = check::check(&Root::find()?, words.flag("repair"))?;
     for line in &found {
         println!("{line}");
     }
     Ok(if found.is_empty() { 0 } else { exit::REFUSED })
 }
 
-fn command() -> Command {
-    let text = |name: &'static str| Arg::new(name).num_args(1);
-    Command::new("processor jobs new")
-        .about("Run a command on this machine, in the current directory")
-        .arg(text("id").short('r').long("request-id").value_name("ID").help("the job's id"))
-        .arg(
-            text("environment")
-                .short('e')
-                .long("environment")
-                .value_name("ENV.json")
-                .help("a JSON object: the job's environment"),
-        )
-        .arg(
-            Arg::new("wait")
-                .long("wait")
-                .action(ArgAction::SetTrue)
-                .help("print the job's output and exit with its code"),
-        )
-        .arg(Arg::new("quiet").short('q').action(ArgAction::SetTrue).help("print only the id"))
-        .arg(
-            Arg::new("command")
-                .last(true)
-                .required(true)
-                .num_args(1..)
-                .value_name("CMD ARGS")
-                .help("the program and its arguments"),
-        )
-}
+const NEW: Options = Options {
+    name: "processor jobs new",
+    about: "Runs a command on this machine, in the current directory",
+    options: &[
+        Opt::with("request-id", "ID", "The job's id").or('r'),
+        Opt::with("environment", "ENV.json", "A JSON object: the job's environment").or('e'),
+        Opt::flag("wait", "Print the job's output and exit with its code"),
+        Opt::flag("quiet", "Print only the id").or('q'),
+    ],
+    command: true,
+    epilogue: "",
+};
 
-fn submit(words: &[&str]) -> Result<i32> {
-    let matches = match command().try_get_matches_from(&words[1..]) {
-        Ok(matches) => matches,
-        Err(error) => return Ok(explain(&error)),
+fn submit(args: &[String]) -> Result<i32> {
+    let words = match NEW.read(args) {
+        Ok(words) => words,
+        Err(code) => return Ok(code),
     };
     let root = Root::find()?;
-    let (id, request) = routes::with_id(request(&matches)?)?;
+    let (id, request) = routes::with_id(request(&words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: Vec::new() };
     accept(&root, vec![run])?
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
     let mut out = io::stdout();
-    let written = match (matches.get_flag("quiet"), matches.get_flag("wait")) {
+    let written = match (words.flag("quiet"), words.flag("wait")) {
         (true, _) => writeln!(out, "{id}"),
         (false, false) => writeln!(out, "{request}"),
         (false, true) => Ok(()),
     };
     let code = program::told("processor", written, 0);
-    if matches.get_flag("wait") { wait(&root, &id) } else { Ok(code) }
+    if words.flag("wait") { wait(&root, &id) } else { Ok(code) }
 }
 
-fn request(matches: &ArgMatches) -> Result<Value> {
-    let argv: Vec<&String> = matches.get_many("command").unwrap_or_default().collect();
+fn request(words: &Given) -> Result<Value> {
     let dir = std::env::current_dir().at(".")?;
     let dir = dir.to_str().ok_or_else(|| Error::bad("the current directory is not UTF-8"))?;
-    let mut request = json!({"command": argv, "dir": dir});
-    if let Some(id) = matches.get_one::<String>("id") {
+    let mut request = json!({"command": words.command, "dir": dir});
+    if let Some(id) = words.value("request-id") {
         request["request_id"] = json!(id);
     }
-    if let Some(path) = matches.get_one::<String>("environment").map(PathBuf::from) {
+    if let Some(path) = words.value("environment").map(PathBuf::from) {
         let bytes = std::fs::read(&path).at(&path)?;
         let environment: BTreeMap<String, String> = serde_json::from_slice(&bytes)
             .map_err(|e| Error::bad(format!("{}: not an object of texts: {e}", path.display())))?;
@@ -156,10 +139,4 @@ fn wait(root: &Root, id: &str) -> Result<i32> {
         }
         sweep::sweep(root)?; // its supervisor may have died
     }
-}
-
-/// Prints what clap has to say; returns the exit code.
-fn explain(error: &clap::Error) -> i32 {
-    let _ = error.print(); // a reader that left is fine
-    if error.use_stderr() { exit::USAGE } else { 0 }
 }

@@ -3,7 +3,6 @@
 use std::env;
 use std::io::{self, Write};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
 use super::rounds::Rounds;
@@ -11,6 +10,7 @@ use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
+use crate::cgi::options::{Given, Opt, Options};
 use crate::cgi::program;
 use crate::error::{Error, Result, exit};
 use crate::model::log::LogQuery;
@@ -40,77 +40,59 @@ fn is_words(rest: &[&str]) -> bool {
     rest.iter().any(|word| word.starts_with("--") || *word == "-h")
 }
 
-fn options() -> Command {
-    let text = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    Command::new("scheduler jobs new")
-        .about("Submits a job; with --wait, makes the rounds itself if no poller is running")
-        .arg(text("name", "NAME", "A name, for people"))
-        .arg(
-            text("env", "NAME=VALUE", "Set in the job's environment; may be repeated")
-                .action(ArgAction::Append),
-        )
-        .arg(text("dir", "DIR", "Where it starts; the current directory if absent"))
-        .arg(text("cores", "N", "Cores that it is given; 1 if absent"))
-        .arg(text("memory", "SIZE", "Memory that it is given, e.g. \"1 GiB\""))
-        .arg(text("timeout", "DURATION", "Longest run of one attempt, e.g. 30s, 2h"))
-        .arg(text("grace", "DURATION", "Between SIGTERM and SIGKILL; 10s if absent"))
-        .arg(text("retries", "N", "How often it is tried again after it failed"))
-        .arg(text("retry-delay", "DURATION", "Least time between two attempts"))
-        .arg(flag("retry-lost", "Try again, too, when nobody knows what became of an attempt"))
-        .arg(text("priority", "P", "Higher goes first; 0 if absent").allow_negative_numbers(true))
-        .arg(text("expires", "WHEN", "Ends unless placed by then: a time, or e.g. 2h"))
-        .arg(text("request-id", "ID", "Submitting again with the same id gives the same job"))
-        .arg(text("output", "HOW", "combined (one log) or split (stdout and stderr)"))
-        .arg(text("array", "TASKS", "Once for each task, e.g. 0-99, or 0-99%8 for 8 at a time"))
-        .arg(flag("held", "Wait until released"))
-        .arg(flag("wait", "Print the job's log, and exit with its code"))
-        .arg(flag("quiet", "Print only the number").short('q'))
-        .arg(
-            Arg::new("command")
-                .value_name("CMD ARGS")
-                .num_args(1..)
-                .last(true)
-                .required(true)
-                .help("The program and its arguments"),
-        )
-        .after_help("Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage, 75 try again later.")
-}
+const OPTIONS: Options = Options {
+    name: "scheduler jobs new",
+    about: "Submits a job; with --wait, makes the rounds itself if no poller is running",
+    options: &[
+        Opt::with("name", "NAME", "A name, for people"),
+        Opt::with("env", "NAME=VALUE", "Set in the job's environment; may be repeated").repeated(),
+        Opt::with("dir", "DIR", "Where it starts; the current directory if absent"),
+        Opt::with("cores", "N", "Cores that it is given; 1 if absent"),
+        Opt::with("memory", "SIZE", "Memory that it is given, e.g. \"1 GiB\""),
+        Opt::with("timeout", "DURATION", "Longest run of one attempt, e.g. 30s, 2h"),
+        Opt::with("grace", "DURATION", "Between SIGTERM and SIGKILL; 10s if absent"),
+        Opt::with("retries", "N", "How often it is tried again after it failed"),
+        Opt::with("retry-delay", "DURATION", "Least time between two attempts"),
+        Opt::flag("retry-lost", "Try again, too, when nobody knows what became of an attempt"),
+        Opt::with("priority", "P", "Higher goes first; 0 if absent"),
+        Opt::with("expires", "WHEN", "Ends unless placed by then: a time, or e.g. 2h"),
+        Opt::with("request-id", "ID", "Submitting again with the same id gives the same job"),
+        Opt::with("output", "HOW", "combined (one log) or split (stdout and stderr)"),
+        Opt::with("array", "TASKS", "Once for each task, e.g. 0-99, or 0-99%8 for 8 at a time"),
+        Opt::flag("held", "Wait until released"),
+        Opt::flag("wait", "Print the job's log, and exit with its code"),
+        Opt::flag("quiet", "Print only the number").or('q'),
+    ],
+    command: true,
+    epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage, 75 try again later.",
+};
 
 fn new(args: &[String]) -> Result<i32> {
-    let name = "scheduler jobs new".to_string();
-    let words = match options().try_get_matches_from(std::iter::once(&name).chain(args)) {
+    let words = match OPTIONS.read(args) {
         Ok(words) => words,
-        Err(error) => {
-            let _ = error.print(); // there is nowhere else to say it
-            return Ok(if error.use_stderr() { exit::USAGE } else { 0 });
-        }
+        Err(code) => return Ok(code),
     };
     let request = request(&words)?;
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
     let (accepted, _) = submit::submit(&root, &who, request, &[])?;
     let job = accepted.job;
-    if words.get_flag("wait") {
-        if words.get_flag("quiet") {
+    if words.flag("wait") {
+        if words.flag("quiet") {
             println!("{job}");
         }
         return wait(&root, job);
     }
-    let text = match words.get_flag("quiet") {
+    let text = match words.flag("quiet") {
         true => job.to_string(),
         false => submit::answer(accepted).to_string(),
     };
     Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
 }
 
-fn request(words: &ArgMatches) -> Result<Value> {
+fn request(words: &Given) -> Result<Value> {
     let mut map = Map::new();
-    let text = |name: &str| words.get_one::<String>(name).cloned();
+    let text = |name: &str| words.value(name).map(str::to_string);
     let number = |name: &str| -> Result<Option<Value>> {
         text(name)
             .map(|word| {
@@ -120,8 +102,7 @@ fn request(words: &ArgMatches) -> Result<Value> {
             })
             .transpose()
     };
-    let command: Vec<&String> = words.get_many("command").into_iter().flatten().collect();
-    map.insert("command".into(), json!(command));
+    map.insert("command".into(), json!(words.command));
     let dir = match text("dir") {
         Some(dir) => dir,
         None => env::current_dir()
@@ -160,7 +141,7 @@ fn request(words: &ArgMatches) -> Result<Value> {
         map.insert("requested_resources".into(), Value::Object(resources));
     }
     let mut environment = Map::new();
-    for pair in words.get_many::<String>("env").into_iter().flatten() {
+    for pair in words.values("env") {
         let (name, value) = pair
             .split_once('=')
             .ok_or_else(|| Error::bad(format!("--env: {pair:?} is not NAME=VALUE")))?;
@@ -169,10 +150,10 @@ fn request(words: &ArgMatches) -> Result<Value> {
     if !environment.is_empty() {
         map.insert("environment".into(), Value::Object(environment));
     }
-    if words.get_flag("held") {
+    if words.flag("held") {
         map.insert("state".into(), "held".into());
     }
-    if words.get_flag("retry-lost") {
+    if words.flag("retry-lost") {
         map.insert("retry_lost".into(), true.into());
     }
     Ok(Value::Object(map))

@@ -326,7 +326,7 @@ fn refresh(root: &Root, job: u64) -> Result<Card> {
     let mut reports: Vec<RunStatus> = Vec::new();
     for attempt in card.with_nodes() {
         let node = nodes::read(root, &attempt.node)?;
-        let answers = driver::open(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
+        let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
         reports.extend(answers.into_iter().filter_map(|answer| match answer {
             Answer::Known(status) => Some(status.of(&attempt.nodejob)),
             Answer::Unknown | Answer::Cancelled => None,

@@ -12,7 +12,7 @@ use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Response};
-use crate::driver::{self, Driver};
+use crate::driver::{self, Questions};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::log::LogQuery;
@@ -165,7 +165,7 @@ pub fn follow(
 /// reader has left.
 fn copy(root: &Root, attempt: &Attempt, query: &mut LogQuery, out: &mut dyn Write) -> Result<bool> {
     let node = nodes::read(root, &attempt.node)?;
-    let node = driver::open(root, &node)?;
+    let node = driver::ask(root, &node)?;
     loop {
         let piece = node.log(&attempt.nodejob, query)?;
         query.offset = piece.next;
@@ -184,19 +184,20 @@ fn is_unreachable(error: &Error) -> bool {
     matches!(error.kind, Kind::BadGateway | Kind::Unavailable | Kind::GatewayTimeout)
 }
 
-/// The node that has the job's last attempt, or a task's, and the attempt's id; `None` before the first.
+/// The node that has the job's last attempt, or a task's, and the attempt's id; `None` before the
+/// first.
 fn source(
     root: &Root,
     card: &Card,
     task: Option<u32>,
-) -> Result<Option<(Box<dyn Driver>, String)>> {
+) -> Result<Option<(Box<dyn Questions>, String)>> {
     let attempt = match task {
         Some(task) => tasks::attempt_of(card, task),
         None => card.attempts.last(),
     };
     let Some(attempt) = attempt else { return Ok(None) };
     let node = nodes::read(root, &attempt.node)?;
-    Ok(Some((driver::open(root, &node)?, attempt.nodejob.clone())))
+    Ok(Some((driver::ask(root, &node)?, attempt.nodejob.clone())))
 }
 
 /// `GET jobs/N/files`: what is in the job's work directory, or was uploaded for it.

@@ -1,33 +1,44 @@
 //! Rounds that a command makes beside its waiting: where no poller runs, nobody else would.
 
-use std::thread::{self, JoinHandle};
+use std::process::{Child, Command, Stdio};
 
 use crate::board::cards::Cards;
+use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::cgi::Request;
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::model::card::State;
-use crate::poller;
 
-/// Rounds for one job, made by a thread whenever no poller is at work.
+/// Rounds for one job, made by a `poller` of its own whenever no other is at work.
 ///
-/// Dropping it leaves the thread to the end of the program, as `kill -9` would: cards and nodes
-/// stand that at any point.
-pub struct Rounds(Option<JoinHandle<()>>);
+/// Dropping it ends that poller as `kill -9` would, and so does the end of this program: cards and
+/// nodes stand that at any point.
+pub struct Rounds(Option<Child>);
 
 impl Rounds {
     /// Begins rounds until the job has stopped; none where it has already.
+    ///
+    /// Errors: the root has no poller to start, and none is at work.
     pub fn begin(root: &Root, job: u64) -> Result<Rounds> {
         if Cards::new(root).find(job)?.state == State::Stopped {
             return Ok(Rounds(None));
         }
-        let root = root.clone();
-        Ok(Rounds(Some(thread::spawn(move || {
-            // Not the end of the wait: a poller may come.
-            if let Err(error) = poller::program::run_for(&root, job, None) {
-                eprintln!("scheduler: no rounds can be made: {}", error.message);
+        let program = root.poller();
+        let child = Command::new(&program)
+            .args(["--quiet", "--job", &job.to_string()])
+            .env("CORKBOARD_ROOT", root.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        match child.at(&program) {
+            Ok(child) => Ok(Rounds(Some(child))),
+            Err(_) if poller_lock::try_take(root)?.is_none() => Ok(Rounds(None)),
+            Err(mut error) => {
+                let why = "rounds cannot be made, and no poller is at work";
+                error.message = format!("job {job} waits: {why}: {}", error.message);
+                Err(error)
             }
-        }))))
+        }
     }
 
     /// The same where the request is a command. Over HTTP a request never does a poller's work: it
@@ -38,9 +49,18 @@ impl Rounds {
 
     /// Once the job has stopped: lets the rounds come to their end, in which nodes learn that its
     /// result is safe.
-    pub fn finish(self) {
-        if let Some(thread) = self.0 {
-            let _ = thread.join(); // a panic has been shown
+    pub fn finish(mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.wait(); // what went wrong it has said itself
+        }
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill(); // it may have ended
+            let _ = child.wait();
         }
     }
 }
