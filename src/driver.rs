@@ -105,7 +105,7 @@ pub trait Driver: Questions + Send {
 pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
-        DriverKind::Http => Box::new(http(root, node)?),
+        DriverKind::Http => Box::new(by_http(root, node)?),
     })
 }
 
@@ -113,11 +113,11 @@ pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
 pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
-        DriverKind::Http => Box::new(http(root, node)?),
+        DriverKind::Http => Box::new(by_http(root, node)?),
     })
 }
 
-fn http(root: &Root, node: &Node) -> Result<http::Http> {
+fn by_http(root: &Root, node: &Node) -> Result<http::Http> {
     let no_uri = || Error::new(Kind::Internal, format!("node {} has no uri", node.name));
     http::Http::new(root, &node.name, node.uri.as_deref().ok_or_else(no_uri)?)
 }
