@@ -22,11 +22,20 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
 pub fn parse_duration(text: &str) -> Option<Duration> {
     const TEN_YEARS: Duration = Duration::from_secs(3652 * 86_400);
     let text = text.trim();
-    let duration = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
-        Err(_) => humantime::parse_duration(text).ok()?,
-    };
+    let duration = seconds(text).or_else(|| humantime::parse_duration(text).ok())?;
     (duration <= TEN_YEARS).then_some(duration)
+}
+
+/// A number of seconds, to the nanosecond. By whole numbers: a program that reads a float anywhere
+/// carries the tables for it.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !plain(whole) || !plain(fraction) {
+        return None;
+    }
+    let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    Some(Duration::new(whole.parse().ok()?, nanos.parse().ok()?))
 }
 
 /// A duration as a person reads it: "30s", "1m 30s".
@@ -37,4 +46,20 @@ pub fn human(duration: Duration) -> String {
 /// Whole seconds since 1970 of a time; 0 before it.
 pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let millis = |text: &str| parse_duration(text).map(|duration| duration.as_millis());
+        let right = ["30", "0.5", "1.0", "0", " 2 ", "30s", "1h 30m", "1.0000000019"];
+        let wanted = [30_000, 500, 1000, 0, 2000, 30_000, 5_400_000, 1000];
+        assert_eq!(right.map(millis), wanted.map(Some));
+        for wrong in ["", ".5", "-1", "+1", "1.5.5", "1e3", "x", "inf", "NaN", "400000000"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -235,6 +235,16 @@ impl<'r> Cards<'r> {
         job: u64,
         decide: impl FnOnce(&Card) -> Result<Vec<What>>,
     ) -> Result<Changed> {
+        let mut decide = Some(decide);
+        // One copy of what follows, and not one for each caller.
+        self.change_by(job, &mut |card| decide.take().map_or(Ok(Vec::new()), |decide| decide(card)))
+    }
+
+    fn change_by(
+        &self,
+        job: u64,
+        decide: &mut dyn FnMut(&Card) -> Result<Vec<What>>,
+    ) -> Result<Changed> {
         let mut opened = None;
         for column in COLUMNS {
             if let Some(story) = Story::open(self.card_path(column, job))? {

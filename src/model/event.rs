@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::node::DriverKind;
-use super::outcome::Outcome;
+use super::outcome::{Cause, Outcome, Status};
 use super::tasks::{Ended, Report, TaskSet};
 use crate::clock;
 
@@ -31,6 +31,7 @@ pub struct Accepted {
 
 /// Something that happened to a job, with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Flat")]
 pub struct Event {
     /// When it was written.
     pub at: String,
@@ -47,7 +48,7 @@ impl Event {
 }
 
 /// What can happen to a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum What {
     /// It shall wait until it is released.
@@ -78,10 +79,10 @@ pub enum What {
         /// How the node was reached then.
         driver: DriverKind,
         /// Where the node was then.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         uri: Option<String>,
         /// Of an array: which tasks.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         tasks: Option<TaskSet>,
     },
     /// The node says that it runs.
@@ -89,10 +90,10 @@ pub enum What {
         /// Which attempt.
         attempt: u32,
         /// Process id on the node.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         pid: Option<i32>,
         /// When it started, by the node's clock.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         started: Option<String>,
     },
     /// Somebody killed it; its node is being told.
@@ -100,7 +101,7 @@ pub enum What {
         /// Who asked.
         by: String,
         /// Of an array: only these tasks, which a node has.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         tasks: Option<TaskSet>,
     },
     /// The node would not have it. Nothing ran; this does not count as a retry.
@@ -120,25 +121,25 @@ pub enum What {
         #[serde(flatten)]
         outcome: Outcome,
         /// Not placed again before.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         not_before: Option<String>,
     },
     /// Of an array: tasks ended.
     Tasks {
         /// The attempt whose tasks they were; absent for tasks that waited.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
         /// Those that ended for good.
         #[serde(flatten)]
         report: Report,
         /// Those that failed and wait again.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         retry: Vec<Ended>,
         /// Those are not placed again before.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         not_before: Option<String>,
         /// How the attempt itself ended, if it did: the rest of its tasks waits again.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         ended: Option<Outcome>,
     },
     /// A report that changes nothing, kept because it was made.
@@ -152,10 +153,164 @@ pub enum What {
     /// The end. The first one stands.
     Stopped {
         /// The last attempt; absent where it never was placed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
         /// How it ended.
         #[serde(flatten)]
         outcome: Outcome,
     },
+}
+
+/// A line as it is read: the fields of all events side by side. Reading a tagged enum keeps each
+/// value until the tag is known, which took most of the time of reading a card.
+#[derive(Deserialize)]
+struct Flat {
+    at: String,
+    event: Name,
+    by: Option<String>,
+    priority: Option<i64>,
+    attempt: Option<u32>,
+    node: Option<String>,
+    nodejob: Option<String>,
+    driver: Option<DriverKind>,
+    uri: Option<String>,
+    tasks: Option<TaskSet>,
+    pid: Option<i32>,
+    started: Option<String>,
+    not_before: Option<String>,
+    status: Option<Status>,
+    cause: Option<Cause>,
+    code: Option<i32>,
+    reason: Option<String>,
+    #[serde(default)]
+    good: TaskSet,
+    #[serde(default)]
+    failed: Vec<Ended>,
+    #[serde(default)]
+    retry: Vec<Ended>,
+    ended: Option<Outcome>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Name {
+    Held,
+    Released,
+    Priority,
+    Placed,
+    Running,
+    Stopping,
+    Refused,
+    Retry,
+    Tasks,
+    Late,
+    Stopped,
+}
+
+/// A field that the event must have.
+fn must<T>(field: Option<T>) -> Result<T, &'static str> {
+    field.ok_or("a field is missing")
+}
+
+impl TryFrom<Flat> for Event {
+    type Error = &'static str;
+
+    fn try_from(flat: Flat) -> Result<Event, &'static str> {
+        let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
+        let outcome = |reason| {
+            let (status, cause) = (must(flat.status)?, must(flat.cause)?);
+            Ok::<_, &'static str>(Outcome { status, cause, code: flat.code, reason })
+        };
+        let what = match flat.event {
+            Name::Held => What::Held { by: must(by)? },
+            Name::Released => What::Released { by: must(by)? },
+            Name::Priority => What::Priority { priority: must(flat.priority)?, by: must(by)? },
+            Name::Placed => What::Placed {
+                attempt: must(attempt)?,
+                node: must(flat.node)?,
+                nodejob: must(flat.nodejob)?,
+                driver: must(flat.driver)?,
+                uri: flat.uri,
+                tasks,
+            },
+            Name::Running => {
+                What::Running { attempt: must(attempt)?, pid: flat.pid, started: flat.started }
+            }
+            Name::Stopping => What::Stopping { by: must(by)?, tasks },
+            Name::Refused => What::Refused {
+                attempt: must(attempt)?,
+                reason: must(reason)?,
+                not_before: must(not_before)?,
+            },
+            Name::Retry => {
+                What::Retry { attempt: must(attempt)?, outcome: outcome(reason)?, not_before }
+            }
+            Name::Tasks => What::Tasks {
+                attempt,
+                report: Report { good: flat.good, failed: flat.failed },
+                retry: flat.retry,
+                not_before,
+                ended: flat.ended,
+            },
+            Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason)? },
+            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason)? },
+        };
+        Ok(Event { at, what })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_as_written() {
+        let by = || "ada".to_string();
+        let outcome = Outcome::exit(3);
+        let mut report = Report::default();
+        report.add(&"0-3".parse().unwrap(), &Outcome::exit(0));
+        report.add(&"4".parse().unwrap(), &outcome);
+        let ended = Ended { tasks: "5".parse().unwrap(), outcome: outcome.clone() };
+        let at = Some("2026-01-01T00:00:00.000Z".to_string());
+        let all = [
+            What::Held { by: by() },
+            What::Released { by: by() },
+            What::Priority { priority: -1, by: by() },
+            What::Placed {
+                attempt: 1,
+                node: "n".into(),
+                nodejob: "c-1.1".into(),
+                driver: DriverKind::Http,
+                uri: Some("http://n".into()),
+                tasks: Some("0-9".parse().unwrap()),
+            },
+            What::Running { attempt: 1, pid: Some(7), started: at.clone() },
+            What::Stopping { by: by(), tasks: Some("3".parse().unwrap()) },
+            What::Refused { attempt: 1, reason: "full".into(), not_before: "t".into() },
+            What::Retry { attempt: 1, outcome: outcome.clone(), not_before: at.clone() },
+            What::Tasks {
+                attempt: Some(2),
+                report,
+                retry: vec![ended],
+                not_before: at,
+                ended: Some(Outcome::lost("gone")),
+            },
+            What::Late { attempt: 1, outcome: outcome.clone() },
+            What::Stopped { attempt: None, outcome },
+        ];
+        for what in all {
+            let event = Event::now(what);
+            let line = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
+        }
+        for wrong in [
+            r#"{"at":"t","event":"held"}"#,
+            r#"{"at":"t","event":"magic","by":"ada"}"#,
+            r#"{"event":"held","by":"ada"}"#,
+            r#"{"at":"t","event":"stopped","status":"good"}"#,
+        ] {
+            assert!(serde_json::from_str::<Event>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

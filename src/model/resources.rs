@@ -74,15 +74,16 @@ impl Resources {
 pub fn human_size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
-    let mut value = bytes as f64;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
+    let mut scale = 1u64;
+    while bytes / scale >= 1024 && unit + 1 < units.len() {
+        scale *= 1024;
         unit += 1;
     }
-    if value.fract() == 0.0 {
-        format!("{value:.0} {}", units[unit])
-    } else {
-        format!("{value:.1} {}", units[unit])
+    // By whole numbers: see `clock`.
+    let tenths = (u128::from(bytes) * 10 + u128::from(scale) / 2) / u128::from(scale);
+    match bytes % scale {
+        0 => format!("{} {}", bytes / scale, units[unit]),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, units[unit]),
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::outcome::{Outcome, Status};
+use super::outcome::{Cause, Outcome, Status};
 
 /// Most tasks of one array.
 pub const MOST_TASKS: u64 = 1_000_000;
@@ -246,12 +246,30 @@ impl FromStr for ArraySpec {
 
 /// Tasks that ended alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FlatEnded")]
 pub struct Ended {
     /// Which.
     pub tasks: TaskSet,
     /// How.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// The same as it is read: a flattened field would be kept as it comes and read after that.
+#[derive(Deserialize)]
+struct FlatEnded {
+    tasks: TaskSet,
+    status: Status,
+    cause: Cause,
+    code: Option<i32>,
+    reason: Option<String>,
+}
+
+impl From<FlatEnded> for Ended {
+    fn from(flat: FlatEnded) -> Ended {
+        let FlatEnded { tasks, status, cause, code, reason } = flat;
+        Ended { tasks, outcome: Outcome { status, cause, code, reason } }
+    }
 }
 
 /// How tasks ended.
