@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::common::{TestRoot, program};
+use crate::common::{TestRoot, program, until};
 
 /// Longest time in which a board must be right again after the faults have ended.
 pub const RECOVERY: Duration = Duration::from_secs(40);
@@ -455,6 +455,8 @@ impl<'r> Journal<'r> {
 
     /// Checks everything that is promised, after [`Journal::settle`].
     pub fn verify(&mut self) {
+        // What has ended may not be in the feed yet.
+        until("no supervisor is at work", || self.root.supervisors().is_empty());
         let on_board = cards(self.root);
         let mut first_lines: BTreeMap<u64, Value> = BTreeMap::new();
         for (job, paths) in &on_board {
