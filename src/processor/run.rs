@@ -345,7 +345,7 @@ impl Supervisor<'_> {
         }
         if let Some(ending) = running.ending.as_mut().filter(|ending| ending.kill_at <= now) {
             ending.kill_at = now + AGAIN; // once more, for one that was just being born
-            self.end_by_force();
+            self.end_by_force(running.program);
         }
         if self.failed {
             return;
