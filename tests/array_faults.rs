@@ -237,3 +237,35 @@ fn killing_tasks() {
     let check = Act::cmd(&root, "processor", &["check"], "").run();
     assert_eq!((check.code, check.body.as_str()), (0, ""));
 }
+
+/// A kill that comes when a task's process is made and has not become its program yet: it is
+/// ended at once, not when the grace is over.
+#[test]
+fn killing_before_the_program_is_executed() {
+    let root = TestRoot::new(CONF);
+    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
+    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    let request = json!({"command": ["sleep", "300"], "tasks": "0-3", "max_termination_time": 300});
+    let id = range(&root, "slow", request);
+    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
+    std::thread::scope(|scope| {
+        let slowly = scope.spawn(|| supervise.inject("chdir:delay_enter=2000000"));
+        let story = || root.read(&format!("state/processor/job/{id}/tasks"));
+        until("it has started", || story().contains("\"started\""));
+        assert!(Act::cmd(&root, "processor", &["jobs", &id, "kill"], "").run().acknowledged());
+        let killed = Instant::now();
+        let ended = || root.node_status(&id)["state"] == "stopped";
+        while !ended() && killed.elapsed() < common::SOON {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let ran = ended();
+        if !ran {
+            // Let it end by itself.
+            let again = ["jobs", &id, "kill", "grace=0"];
+            assert!(Act::cmd(&root, "processor", &again, "").run().acknowledged());
+        }
+        slowly.join().unwrap();
+        assert!(ran, "its program was not told to end");
+    });
+    assert_eq!(root.node_status(&id)["cause"], "killed");
+}

@@ -491,3 +491,27 @@ fn as_a_command() {
     assert!(answer.stderr.contains("1 of 5 tasks failed: 4 (the first: exit 1)"), "{answer:?}");
     root.check();
 }
+
+/// What a supervisor claimed together with a range of short tasks does not wait for its end.
+#[test]
+fn a_range_keeps_nobody_waiting() {
+    let root = TestRoot::new("cores = 8\nmemory = 4 GiB\n");
+    let one = |name: String| json!({"command": ["true"], "request_id": name});
+    let short =
+        |name: String| json!({"command": ["sleep", "0.01"], "tasks": "0-9999", "request_id": name});
+    let ranges: Vec<String> = (0..4).map(|index| format!("range{index}")).collect();
+    let mut jobs: Vec<Value> = (0..300).map(|index| one(format!("one{index}"))).collect();
+    for (index, range) in ranges.iter().enumerate() {
+        jobs.insert(80 + 7 * index, short(range.clone()));
+    }
+    root.cmd_in("processor", &["jobs", "new"], &json!(jobs).to_string()).expect(0);
+    for index in 0..300 {
+        root.ended(&format!("one{index}"));
+    }
+    for range in &ranges {
+        assert_ne!(root.node_status(range)["state"], "stopped");
+        root.cmd("processor", &["jobs", range, "kill", "grace=0"]).expect(0);
+    }
+    ranges.iter().for_each(|range| _ = root.ended(range));
+    root.check();
+}

@@ -94,13 +94,12 @@ impl Array {
                 attempt.left = attempt.left.without(&report.tasks());
                 self.end(&report);
                 let later = not_before.as_deref().and_then(clock::parse_rfc3339);
-                for group in retry {
-                    let tasks = group.tasks.within(&attempt.left);
-                    attempt.left = attempt.left.without(&tasks);
-                    tasks.iter().for_each(|task| *self.tries.entry(task).or_default() += 1);
-                    self.waiting.add(&tasks);
-                    self.later.extend(later.map(|time| (time, tasks)));
-                }
+                let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
+                let retry = retry.within(&attempt.left);
+                attempt.left = attempt.left.without(&retry);
+                retry.iter().for_each(|task| *self.tries.entry(task).or_default() += 1);
+                self.waiting.add(&retry);
+                self.later.extend(later.filter(|_| !retry.is_empty()).map(|time| (time, retry)));
                 attempt.reported_at = Some(event.at.clone());
                 if let Some(outcome) = ended {
                     attempt.outcome = Some(outcome.clone());
@@ -145,11 +144,8 @@ impl Array {
 
     /// Tasks that may be placed now.
     pub fn ready(&self, now: SystemTime) -> TaskSet {
-        let mut ready = self.waiting.clone();
-        for (_, tasks) in self.later.iter().filter(|(time, _)| *time > now) {
-            ready = ready.without(tasks);
-        }
-        ready
+        let later = self.later.iter().filter(|(time, _)| *time > now);
+        self.waiting.without(&TaskSet::union(later.map(|(_, tasks)| tasks)))
     }
 
     /// When more tasks may be placed than now.
@@ -159,9 +155,7 @@ impl Array {
 
     /// The tasks that ended, and not well.
     pub fn failed(&self) -> TaskSet {
-        let mut all = TaskSet::default();
-        self.ended.failed.iter().for_each(|group| all.add(&group.tasks));
-        all
+        TaskSet::union(self.ended.failed.iter().map(|group| &group.tasks))
     }
 
     /// How a task ended.

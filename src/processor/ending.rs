@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::run::Running;
 use super::supervise::Supervisor;
@@ -40,7 +41,7 @@ impl Supervisor<'_> {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(Errno::ECHILD) => return true,
-                Ok(WaitStatus::StillAlive) => return self.descendants().is_empty(),
+                Ok(WaitStatus::StillAlive) => return self.descendants(None).is_empty(),
                 Ok(_) => {} // reaped; a job may leave thousands
                 Err(_) => return false,
             }
@@ -49,10 +50,14 @@ impl Supervisor<'_> {
 
     /// The job's processes: all that descend from this one, save other supervisors with what they
     /// run, which a job that submits jobs may have started. A supervisor is known by what it
-    /// executes: it may not have taken a slot yet.
-    pub(super) fn descendants(&self) -> Vec<tree::Process> {
+    /// executes: it may not have taken a slot yet. So is a job's `program` for an instant, between
+    /// its gate and its exec, and it is to be ended all the same.
+    fn descendants(&self, program: Option<Pid>) -> Vec<tree::Process> {
         let own = std::process::id() as i32;
-        tree::descendants(own, |pid| tree::runs_this_program(pid, start::SUPERVISE))
+        let program = program.map(Pid::as_raw);
+        tree::descendants(own, |pid| {
+            Some(pid) != program && tree::runs_this_program(pid, start::SUPERVISE)
+        })
     }
 
     /// Asks all of the job's processes to end; after `grace` they are made to.
@@ -68,7 +73,7 @@ impl Supervisor<'_> {
             }
             None => {
                 running.ending = Some(Ending { outcome, kill_at });
-                for process in self.descendants() {
+                for process in self.descendants(running.program) {
                     tree::signal(&process, Signal::SIGTERM);
                     // One that is stopped would not notice before it is continued.
                     tree::signal(&process, Signal::SIGCONT);
@@ -79,11 +84,11 @@ impl Supervisor<'_> {
 
     /// Ends all of the job's processes by force. All are stopped first, so that none can start
     /// another while the rest is looked for.
-    pub(super) fn end_by_force(&self) {
+    pub(super) fn end_by_force(&self, program: Option<Pid>) {
         let mut stopped: Vec<tree::Process> = Vec::new();
         loop {
-            let fresh: Vec<tree::Process> =
-                self.descendants().into_iter().filter(|p| !stopped.contains(p)).collect();
+            let all = self.descendants(program).into_iter();
+            let fresh: Vec<tree::Process> = all.filter(|p| !stopped.contains(p)).collect();
             if fresh.is_empty() {
                 break;
             }

@@ -34,6 +34,8 @@ const MOST_CLAIMED: u64 = 1024;
 #[derive(Debug)]
 pub(super) struct RunningRange {
     id: String,
+    /// When it began.
+    pub at: Instant,
     story: Story,
     /// The line about its start, once there is one.
     pub begun: Option<RunStatus>,
@@ -127,6 +129,7 @@ impl Supervisor<'_> {
         let logs = streams.iter().map(|stream| (self.runs.log_path(id, *stream), None, 0));
         self.range = Some(RunningRange {
             id: id.clone(),
+            at: Instant::now(),
             story: Story::open_or_create(self.runs.tasks_path(id))?,
             begun: None,
             fresh: Report::default(),
@@ -159,8 +162,7 @@ impl Supervisor<'_> {
     /// Runs tasks until there are none, or the time is over in which they may be started, or
     /// somebody ends it. What was not started is given back.
     fn run_tasks(&mut self, job: &Claimed, tasks: &TaskSet, status: &mut Story) -> Result<()> {
-        let begun = Instant::now();
-        let mut claimed_at = begun;
+        let mut claimed_at = Instant::now();
         let mut left = tasks.clone();
         for task in tasks.iter() {
             let this = TaskSet::one(task);
@@ -170,7 +172,7 @@ impl Supervisor<'_> {
             if self.stopping || self.failed || range.killed.is_some() {
                 break;
             }
-            if started && begun.elapsed() > self.runs.root().settings.range_time {
+            if started && range.at.elapsed() > self.runs.root().settings.range_time {
                 break;
             }
             if let Some(killed) = range.unwanted(task) {

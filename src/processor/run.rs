@@ -23,7 +23,7 @@ use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
 use crate::model::request::{Output, Spec};
 
-/// A job that runs longer keeps nobody waiting who was claimed with it.
+/// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);
 
 /// A job that runs longer is reported as running; a shorter one just as stopped.
@@ -130,6 +130,7 @@ impl Supervisor<'_> {
             captures.push(Capture::new(path, settings.max_log)?);
         }
         let now = Instant::now();
+        let begun_at = self.range.as_ref().map_or(now, |range| range.at);
         let mut running = Running {
             id: job.id.clone(),
             task,
@@ -142,7 +143,7 @@ impl Supervisor<'_> {
             line: None,
             begun: None,
             report_at: now + REPORT_RUNNING,
-            put_back_at: now + KEEP_CLAIMS,
+            put_back_at: begun_at + KEEP_CLAIMS,
         };
         let outcome = self.run_in_order(job, story, &mut running);
         if outcome.is_ok() {
@@ -345,7 +346,7 @@ impl Supervisor<'_> {
         }
         if let Some(ending) = running.ending.as_mut().filter(|ending| ending.kill_at <= now) {
             ending.kill_at = now + AGAIN; // once more, for one that was just being born
-            self.end_by_force();
+            self.end_by_force(running.program);
         }
         if self.failed {
             return;
