@@ -48,7 +48,7 @@ impl Cluster {
         let (head, node) = (TestRoot::new(&conf), TestRoot::new(&conf));
         head.open();
         node.open();
-        let server = Server::start(&fs::canonicalize(&node.dir).unwrap());
+        let server = Server::start(&node.dir);
         let proxy = Proxy::start(server.port);
         head.cmd_in("scheduler", &["nodes", "localhost", "update"], r#"{"drain": true}"#).expect(0);
         let uri = format!("http://127.0.0.1:{}", proxy.port);
