@@ -191,9 +191,10 @@ impl Submitter<'_> {
         }
         if cancel {
             let path = format!("/scheduler/jobs/{first}/update?kill=1");
-            while http(self.port, "POST", &path, "").is_none_or(|(code, _)| code >= 300) {
-                thread::sleep(Duration::from_millis(20));
-            }
+            common::wait_for(STORM + CALM, || match http(self.port, "POST", &path, "") {
+                Some((code, _)) if code < 300 => Ok(()),
+                other => Err(format!("{path}: {other:?}")),
+            });
             self.journal.lock().unwrap().cancelled.insert(first);
         }
     }
@@ -406,6 +407,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
             if all_done() && cards(&head, "queue").is_empty() {
                 break;
             }
+            // Not a wait for anything: the moment of the next kill is random.
             thread::sleep(Duration::from_millis(10 + random.below(80)));
         }
         // The submitters still need a server.

@@ -145,6 +145,13 @@ impl TestRoot {
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
     }
 
+    /// Starts a program and leaves it running; what it prints goes to this file of the root.
+    pub fn start_into(&self, name: &str, program: &str, args: &[&str]) -> Child {
+        let file = fs::File::create(self.path(name)).unwrap();
+        let mut command = self.base(program);
+        command.args(args).stdin(Stdio::null()).stdout(file).spawn().unwrap()
+    }
+
     /// One request to a program as bare CGI: `path` is `/processor/jobs/new?wait=1`.
     pub fn cgi(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));

@@ -46,6 +46,8 @@ struct State {
     held: Vec<Vec<u8>>,
     seen: Vec<Vec<u8>>,
     acts: BTreeMap<String, usize>,
+    /// Connections that came while none was let through.
+    refused: usize,
 }
 
 /// The proxy; it ends with the test's process.
@@ -99,6 +101,11 @@ impl Proxy {
         state.seen.iter().filter(|request| first_line(request).contains(line)).count()
     }
 
+    /// How many connections came while none was let through.
+    pub fn refused(&self) -> usize {
+        self.state.lock().unwrap().refused
+    }
+
     /// What was done, and how often.
     pub fn acts(&self) -> BTreeMap<String, usize> {
         self.state.lock().unwrap().acts.clone()
@@ -145,8 +152,12 @@ impl Proxy {
 
     /// `None`: it was reset, and must not be ended otherwise.
     fn pass(&self, mut client: &TcpStream) -> Option<()> {
-        if self.state.lock().unwrap().down {
-            return Some(());
+        {
+            let mut state = self.state.lock().unwrap();
+            if state.down {
+                state.refused += 1;
+                return Some(());
+            }
         }
         let Some(request) = read_request(client) else { return Some(()) };
         let line = first_line(&request);
@@ -176,7 +187,7 @@ impl Proxy {
             }
             Some(Act::SwallowReply) => {
                 self.ask(&request, None);
-                thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
+                until_given_up(client);
                 return Some(());
             }
             Some(Act::Twice) => {
@@ -185,7 +196,7 @@ impl Proxy {
             }
             Some(Act::Hold) => {
                 self.state.lock().unwrap().held.push(request);
-                thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
+                until_given_up(client);
                 return Some(());
             }
             Some(Act::Cut(bytes)) => {
@@ -232,6 +243,12 @@ fn read_request(mut client: &TcpStream) -> Option<Vec<u8>> {
             Ok(count) => request.extend_from_slice(&piece[..count]),
         }
     }
+}
+
+/// Waits until whoever asks gives up.
+fn until_given_up(mut client: &TcpStream) {
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let _ = client.read(&mut [0]); // its end, or too late
 }
 
 /// Closes it with RST instead of FIN.
