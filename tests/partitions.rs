@@ -320,6 +320,21 @@ fn a_stale_attempt_is_killed_when_its_node_answers() {
     }
 }
 
+/// It refuses one request before it has read all of it, and is there for every other.
+#[test]
+fn a_node_breaks_off_a_request() {
+    let cluster = Cluster::new("60s");
+    let since = cluster.far()["since"].clone();
+    assert!(since.is_string(), "{since}");
+    cluster.proxy.rule(NEW, Act::BreakOff, 3);
+    // More than the connection holds while nobody reads.
+    let job = cluster.submit("true", json!({"stdin": "x".repeat(1 << 20)}));
+    cluster.assert_ran_once(job);
+    assert_eq!(cluster.proxy.acts()["BreakOff"], 3);
+    assert_eq!(cluster.far()["since"], since, "it was taken for one that does not answer");
+    cluster.assert_clean();
+}
+
 #[test]
 fn replies_of_the_feed_are_lost() {
     let cluster = Cluster::new("60s");
