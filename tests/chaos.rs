@@ -17,10 +17,12 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use common::TestRoot;
+use common::processes::{self, Process};
 use corkboard::model::array::Array;
 use corkboard::model::card::{Card, State};
 use corkboard::model::outcome::Cause;
-use net::{Random, Seen, Server, http, kill_hard, log, processes};
+use net::{Random, Server, http, log};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const CONF: &str = "cores = 4\nmemory = 16 GiB\nscan_every = 0.5\nrequest_timeout = 8s\nunknown_after = 20s\nlost_after = 90s\n";
@@ -189,27 +191,32 @@ impl Submitter<'_> {
         }
         if cancel {
             let path = format!("/scheduler/jobs/{first}/update?kill=1");
-            while http(self.port, "POST", &path, "").is_none_or(|(code, _)| code >= 300) {
-                thread::sleep(Duration::from_millis(20));
-            }
+            common::wait_for(STORM + CALM, || match http(self.port, "POST", &path, "") {
+                Some((code, _)) if code < 300 => Ok(()),
+                other => Err(format!("{path}: {other:?}")),
+            });
             self.journal.lock().unwrap().cancelled.insert(first);
         }
     }
 }
 
 /// Which process to kill next, and what it is.
-fn victim(random: &mut Random, all: &[Seen], own: &[i32]) -> Option<(&'static str, i32)> {
-    let is = |seen: &Seen, name: &str| {
-        seen.words.first().is_some_and(|word| word.rsplit('/').next() == Some(name))
-    };
-    let kind_of = |s: &Seen| match s {
-        s if s.words.get(1).is_some_and(|word| word == "supervise") => "supervisor",
-        s if s.cgi => "cgi",
-        s if is(s, "poller") => "poller",
-        s if own.contains(&s.pid) => "httpd",
-        s if is(s, "busybox") => "connection",
-        s if is(s, "scheduler") => "command",
-        _ => "other",
+fn victim<'p>(
+    random: &mut Random,
+    all: &'p [Process],
+    own: &[i32],
+) -> Option<(&'static str, &'p Process)> {
+    let kind_of = |process: &Process| {
+        let words = process.words();
+        match words.first().and_then(|word| word.rsplit('/').next()) {
+            _ if words.get(1).is_some_and(|word| word == "supervise") => "supervisor",
+            _ if process.has("GATEWAY_INTERFACE=CGI/1.1") => "cgi",
+            Some("poller") => "poller",
+            _ if own.contains(&process.pid) => "httpd",
+            Some("busybox") => "connection",
+            Some("scheduler") => "command",
+            _ => "other",
+        }
     };
     let kind = match random.below(20) {
         0..=4 => "supervisor",
@@ -219,9 +226,8 @@ fn victim(random: &mut Random, all: &[Seen], own: &[i32]) -> Option<(&'static st
         13 | 14 => "connection",
         _ => "command",
     };
-    let fitting: Vec<i32> =
-        all.iter().filter(|seen| kind_of(seen) == kind).map(|seen| seen.pid).collect();
-    random.pick(&fitting).map(|pid| (kind, *pid))
+    let fitting: Vec<&Process> = all.iter().filter(|process| kind_of(process) == kind).collect();
+    random.pick(&fitting).map(|process| (kind, *process))
 }
 
 fn cards(root: &TestRoot, column: &str) -> Vec<(u64, PathBuf)> {
@@ -345,7 +351,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
     let (head, node) = (TestRoot::new(CONF), TestRoot::new(CONF));
     head.open();
     node.open();
-    let roots = [&head, &node].map(|root| fs::canonicalize(&root.dir).unwrap());
+    let roots = [&head, &node].map(|root| root.dir.clone());
     let mut servers = [Server::start(&roots[0]), Server::start(&roots[1])];
     let port = servers[0].port;
     for (name, port) in [("localhost", port), ("other", servers[1].port)] {
@@ -390,10 +396,10 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
             servers.iter_mut().for_each(Server::up);
             pollers.iter_mut().for_each(Keeper::tend);
             let own: Vec<i32> = servers.iter().filter_map(Server::pid).collect();
-            let all = processes(&roots);
+            let all = processes::of_roots(&roots);
             for _ in 0..=random.below(3) {
-                if let Some((kind, pid)) = victim(&mut random, &all, &own)
-                    && kill_hard(pid, &roots)
+                if let Some((kind, process)) = victim(&mut random, &all, &own)
+                    && process.signal(Signal::SIGKILL)
                 {
                     *faults.entry(kind).or_default() += 1;
                 }
@@ -401,6 +407,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
             if all_done() && cards(&head, "queue").is_empty() {
                 break;
             }
+            // Not a wait for anything: the moment of the next kill is random.
             thread::sleep(Duration::from_millis(10 + random.below(80)));
         }
         // The submitters still need a server.

@@ -15,7 +15,7 @@ use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use common::{TestRoot, until};
-use faults::{Act, Counts, Journal, Point, Ran};
+use faults::{Act, Counts, Journal, Point, Ran, names};
 use serde_json::{Value, json};
 
 const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
@@ -261,6 +261,41 @@ fn placing_and_recording() {
     journal.settle();
     journal.verify();
     journal.counts.report("placing and recording", begun);
+}
+
+/// What a poller stamped that died before its sync may be gone after a power loss: its successor
+/// makes it durable before it tells the node.
+#[test]
+fn the_poller_dies_before_its_sync() {
+    let (root, node) = (TestRoot::new(CONF), TestRoot::new(CONF));
+    node.open();
+    let httpd = node.httpd();
+    let drain = r#"{"drain": true}"#;
+    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
+    let far = json!({"name": "far", "uri": httpd.url()}).to_string();
+    root.cmd_in("scheduler", &["nodes", "new"], &far).expect(0);
+    let once = Act::cmd(&root, "poller", &["--once", "-q"], "");
+    assert!(once.run().acknowledged());
+    let job = root.submit(&json!({"command": ["true"]}));
+    let mut syncs = 1..20;
+    let last = syncs.find(|nth| {
+        let ran = once.inject(&format!("fsync,syncfs:signal=KILL:when={nth}"));
+        assert!(ran.killed, "it never placed the job: {ran:?}");
+        root.exists(&format!("state/scheduler/running/{job}.job"))
+    });
+    assert_eq!(root.story(job), ["placed"], "killed at sync {last:?}");
+    assert!(names(&node.path("state/processor/job")).is_empty(), "the node was told");
+    let (ran, trace) = once.watch();
+    assert!(ran.acknowledged(), "{ran:?}");
+    let first = |is_it: &dyn Fn(&str) -> bool| trace.lines().position(is_it);
+    let told = first(&|line| line.contains("POST /cgi-bin/processor/jobs/new"));
+    let synced = first(&|line| line.contains("syncfs") && line.ends_with(" = 0"));
+    assert!(told.is_some() && synced.is_some() && synced < told, "{synced:?} {told:?}\n{trace}");
+    until("it has ended well", || {
+        assert!(once.run().acknowledged());
+        root.status(job)["status"] == "good"
+    });
+    root.check();
 }
 
 /// Acceptance by words, by JSON and as CGI.

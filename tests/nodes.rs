@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use common::head::{CONF, both_ways, open_root};
-use common::{Httpd, SOON, TestRoot, wait_for};
+use common::{Httpd, SOON, TestRoot, lives, until, wait_for};
 use serde_json::{Value, json};
 
 fn register(root: &TestRoot, node: &Value) {
@@ -390,22 +390,19 @@ fn a_follow_outlasts_a_silent_node() {
     let go = there.path("go");
     let script = format!("echo one; until [ -e {} ]; do sleep 0.02; done; echo two", go.display());
     let job = root.submit(&json!({"command": script}));
-    let poller = root.poller();
+    let _poller = root.poller();
     root.reaches(job, "running");
-    std::thread::scope(|scope| {
-        let words = ["jobs", &job.to_string(), "log", "follow=1"].map(String::from);
-        let root = &root;
-        let follow = scope.spawn(move || {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            root.cmd("scheduler", &words)
-        });
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        let port = httpd.port;
-        httpd.cut();
-        there.write("go", "");
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        let _httpd = there.httpd_on(port);
-        assert_eq!(follow.join().unwrap().expect(0).body, "one\ntwo\n");
-    });
-    drop(poller);
+    let id = root.card(job)[1]["nodejob"].as_str().unwrap().to_string();
+    let words = ["jobs", &job.to_string(), "log", "follow=1"];
+    let mut follow = root.start_into("followed", "scheduler", &words);
+    until("it has followed to the node", || root.read("followed") == "one\n");
+    let port = httpd.port;
+    httpd.cut();
+    there.write("go", "");
+    there.ended(&id);
+    node_reaches(&root, "other", "disconnected");
+    assert!(lives(follow.id() as i32), "it goes on: {}", root.read("followed"));
+    let _httpd = there.httpd_on(port);
+    assert!(follow.wait().unwrap().success());
+    assert_eq!(root.read("followed"), "one\ntwo\n");
 }

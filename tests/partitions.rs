@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{SOON, TestRoot, lives, signal, until, wait_for};
 use corkboard::board::cards::Cards;
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 const NEW: &str = "POST /cgi-bin/processor/jobs/new";
 const KILL: &str = "/kill";
 const ACK: &str = "POST /cgi-bin/processor/jobs/ack";
+const STATUS: &str = "GET /cgi-bin/processor/jobs/status?ids=";
 const FEED: &str = "/processor/events?since=";
 
 const OFTEN: usize = 1_000_000;
@@ -48,7 +49,7 @@ impl Cluster {
         let (head, node) = (TestRoot::new(&conf), TestRoot::new(&conf));
         head.open();
         node.open();
-        let server = Server::start(&fs::canonicalize(&node.dir).unwrap());
+        let server = Server::start(&node.dir);
         let proxy = Proxy::start(server.port);
         head.cmd_in("scheduler", &["nodes", "localhost", "update"], r#"{"drain": true}"#).expect(0);
         let uri = format!("http://127.0.0.1:{}", proxy.port);
@@ -119,6 +120,17 @@ impl Cluster {
     /// The attempts that ran, in order.
     fn ran(&self) -> Vec<String> {
         self.head.read("witness").lines().map(str::to_string).collect()
+    }
+
+    /// Waits until nothing is left to do on the node: what was wrongly accepted has run, too.
+    fn until_node_is_idle(&self) {
+        wait_for(SOON, || {
+            // What is claimed leaves the queue once its supervisor's slot names it.
+            let queue = fs::read_dir(self.node.path("state/processor/queue")).unwrap();
+            let (waiting, busy) = (queue.count(), self.node.supervisors());
+            let idle = waiting == 0 && busy.is_empty();
+            if idle { Ok(()) } else { Err(format!("{waiting} wait, {busy:?} are at work")) }
+        });
     }
 
     /// The job ended well, in one attempt that ran once and was reported once.
@@ -215,7 +227,7 @@ fn a_start_arrives_twice_and_again_long_after() {
     until("the result is acknowledged", || cluster.proxy.count(ACK) > 0);
     let again = cluster.proxy.deliver(&cluster.proxy.last(NEW));
     assert!(again.contains(r#""state":"stopped""#), "{again}");
-    sleep(Duration::from_millis(300));
+    cluster.until_node_is_idle();
     cluster.assert_ran_once(job);
     cluster.assert_clean();
 }
@@ -232,7 +244,7 @@ fn a_start_that_is_held_back_comes_after_the_job_was_cancelled() {
     for reply in cluster.proxy.deliver_held() {
         assert!(reply.contains("410"), "{reply}");
     }
-    sleep(Duration::from_millis(500));
+    cluster.until_node_is_idle();
     assert_eq!(cluster.ran(), [""; 0]);
     cluster.assert_clean();
 }
@@ -255,7 +267,7 @@ fn a_start_that_is_held_back_comes_after_the_node_was_given_up() {
     for reply in cluster.proxy.deliver_held() {
         assert!(reply.contains("410"), "{reply}");
     }
-    sleep(Duration::from_millis(500));
+    cluster.until_node_is_idle();
     assert_eq!(cluster.ran(), [""; 0]);
     cluster.assert_clean();
 }
@@ -308,6 +320,21 @@ fn a_stale_attempt_is_killed_when_its_node_answers() {
     }
 }
 
+/// It refuses one request before it has read all of it, and is there for every other.
+#[test]
+fn a_node_breaks_off_a_request() {
+    let cluster = Cluster::new("60s");
+    let since = cluster.far()["since"].clone();
+    assert!(since.is_string(), "{since}");
+    cluster.proxy.rule(NEW, Act::BreakOff, 3);
+    // More than the connection holds while nobody reads.
+    let job = cluster.submit("true", json!({"stdin": "x".repeat(1 << 20)}));
+    cluster.assert_ran_once(job);
+    assert_eq!(cluster.proxy.acts()["BreakOff"], 3);
+    assert_eq!(cluster.far()["since"], since, "it was taken for one that does not answer");
+    cluster.assert_clean();
+}
+
 #[test]
 fn replies_of_the_feed_are_lost() {
     let cluster = Cluster::new("60s");
@@ -329,7 +356,10 @@ fn acknowledgements_are_lost() {
     let id = &cluster.card(job).attempts[0].nodejob;
     let story = cluster.node.path(&format!("state/processor/job/{id}/status"));
     assert_eq!(fs::metadata(story).unwrap().permissions().mode() & 0o777, 0o640);
-    sleep(Duration::from_millis(500));
+    // When all that comes with the next one's end has happened, so has what the loss may cause.
+    let next = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(next);
+    until("it was tried for the next one", || cluster.proxy.count(ACK) > 1);
     cluster.assert_ran_once(job);
     cluster.assert_clean();
 }
@@ -355,10 +385,12 @@ fn orders_are_lost_while_questions_are_answered() {
     cluster.proxy.rule("POST ", Act::Lose, OFTEN);
     let job = cluster.submit("true", json!({}));
     until("it was tried", || cluster.proxy.count(NEW) > 0);
-    let before = cluster.proxy.count("processor/");
-    sleep(Duration::from_secs(2));
-    let asked = cluster.proxy.count("processor/") - before;
-    assert!(asked < 30, "{asked} requests in two seconds about one job");
+    let (tried, asked) = (cluster.proxy.count(NEW), cluster.proxy.count("processor/"));
+    let begun = Instant::now();
+    until("it was tried again and again", || cluster.proxy.count(NEW) >= tried + 3);
+    let asked = cluster.proxy.count("processor/") - asked;
+    let a_second = asked as f64 / begun.elapsed().as_secs_f64();
+    assert!(a_second < 15.0, "{a_second:.1} requests a second about one job");
     assert_eq!(cluster.card(job).state, State::Placed);
     cluster.proxy.clear();
     cluster.assert_ran_once(job);
@@ -389,7 +421,8 @@ fn cancelled_while_the_node_cannot_be_reached() {
     cluster.proxy.cut();
     cluster.until_node("disconnected");
     cluster.kill(job);
-    sleep(Duration::from_millis(500));
+    let before = cluster.proxy.refused();
+    until("it was tried again and again", || cluster.proxy.refused() >= before + 3);
     assert_eq!(cluster.card(job).state, State::Stopping);
     cluster.proxy.heal();
     assert_eq!(cause(&cluster.ended(job)), Cause::Killed);
@@ -420,7 +453,9 @@ fn a_poller_does_not_give_up_by_what_an_earlier_one_saw() {
     cluster.proxy.cut();
     cluster.until_node("disconnected");
     cluster.poller(0, "KILL");
-    sleep(Duration::from_millis(2500));
+    // Nothing but time goes by: what counts is that the node would have been given up in it.
+    let begun = Instant::now();
+    until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
     cluster.proxy.heal();
     cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
     cluster.until_node("connected");
@@ -491,6 +526,7 @@ fn connections_break_at_any_byte() {
         let acts = [Act::Cut(at), Act::CutReply(at), Act::Twice, Act::LoseReply, Act::Delay(delay)];
         cluster.proxy.rule(line, *random.pick(&acts).unwrap(), 1);
         jobs.push(cluster.submit("true", json!({})));
+        // Not a wait for anything: the moment of the next fault is random, too.
         sleep(Duration::from_millis(random.below(100)));
     }
     jobs.iter().for_each(|job| cluster.assert_ran_once(*job));
@@ -504,7 +540,8 @@ fn a_stopped_supervisor_is_alive() {
     let supervisor = cluster.node.supervisors()[0];
     signal(supervisor, "STOP");
     cluster.go();
-    sleep(Duration::from_secs(2));
+    let before = cluster.proxy.count(STATUS);
+    until("the head has asked about it", || cluster.proxy.count(STATUS) >= before + 2);
     assert_eq!(cluster.node.cmd("processor", &["sweep"]).expect(0).json()["lost"], 0);
     assert_eq!(cluster.card(job).state, State::Running);
     signal(supervisor, "CONT");
@@ -515,10 +552,15 @@ fn a_stopped_supervisor_is_alive() {
 #[test]
 fn a_stopped_poller_is_at_work() {
     let mut cluster = Cluster::new("60s");
-    let mut standby = cluster.head.start("poller", &["-q"]);
+    let standby = cluster.head.poller_with(&["-q"]);
+    let log = cluster.head.path("poller.log");
+    let says = |what: &str| fs::read_to_string(&log).unwrap().contains(what);
+    until("it stands by", || says("standing by"));
     cluster.poller(0, "STOP");
     let job = cluster.submit("true", json!({}));
-    sleep(Duration::from_secs(1));
+    // It looks for the lock as one does that is started now; that one has looked when it ends.
+    cluster.head.cmd("poller", &["--once", "-q"]).expect(0);
+    assert!(!says("at work for"), "two pollers are at work");
     assert_eq!(cluster.card(job).state, State::Queued, "the lock is held, nobody takes over");
     cluster.poller(0, "CONT");
     cluster.assert_ran_once(job);
@@ -528,6 +570,5 @@ fn a_stopped_poller_is_at_work() {
     let job = cluster.submit("true", json!({}));
     cluster.assert_ran_once(job);
     cluster.assert_clean();
-    signal(standby.id() as i32, "TERM");
-    standby.wait().unwrap();
+    assert!(standby.end("TERM").success());
 }

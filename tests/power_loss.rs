@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{TestRoot, lives, signal, until};
+use common::{TestRoot, processes, until};
 use faults::{Act, Journal, Point, Ran, names};
 use serde_json::{Value, json};
 
@@ -89,24 +89,6 @@ fn left_out() -> bool {
     let Some(why) = std::env::var_os("CORKBOARD_SKIP_POWER_LOSS") else { return false };
     println!("power loss is not tested: {}", why.display());
     true
-}
-
-/// Every process of this root is dead, as all are when the power fails.
-fn kill_all(root: &TestRoot) {
-    let mark = format!("CORKBOARD_ROOT={}", fs::canonicalize(&root.dir).unwrap().display());
-    until("all processes of the root are dead", || {
-        let ours: Vec<i32> = names(Path::new("/proc"))
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .filter(|pid| *pid != std::process::id() as i32 && lives(*pid))
-            .filter(|pid| {
-                fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|env| env.split(|b| *b == 0).any(|var| var == mark.as_bytes()))
-            })
-            .collect();
-        ours.iter().for_each(|pid| signal(*pid, "KILL"));
-        ours.is_empty()
-    });
 }
 
 /// What a client was told that the journal of acknowledged jobs does not say.
@@ -320,7 +302,7 @@ fn nothing_that_was_acknowledged_is_lost() {
         std::thread::sleep(Duration::from_millis((round as u64 * 37) % 90));
         disk.cut();
         counts.faults += 1;
-        kill_all(&root);
+        processes::end_all(&root.dir, false).unwrap(); // all are dead when the power fails
         let World { journal, told: t, .. } = world;
         (acked, told) = (journal.acked, t);
         counts.submitted += journal.counts.submitted;

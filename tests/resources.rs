@@ -176,6 +176,8 @@ fn a_full_disk() {
     let ran = submit(&root, &journal.request(json!({}))).run();
     journal.answered(&ran);
     journal.settle();
+    let cluster = root.read("state/scheduler/cluster");
+    let id = |job: u64| format!("{}-{job}.1", cluster.trim());
     for full in ["bytes", "inodes", "nearly bytes", "nearly inodes"] {
         let go = other.path("go");
         let _ = fs::remove_file(&go);
@@ -213,8 +215,12 @@ fn a_full_disk() {
         }
         println!("{full}: {} refused, {} done", last.0, last.1);
         assert!(last.0 > 0, "{full}: nothing was refused");
-        fs::write(&go, "").unwrap(); // it ends while there is no room
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        // It ends while there is no room: told or not, its supervisor has tried.
+        fs::write(&go, "").unwrap();
+        until("its end was seen", || {
+            let ended = root.node_status(&id(running))["state"] == "stopped";
+            ended || root.supervisors().is_empty()
+        });
         drain(&root);
         root.cmd("scheduler", &["jobs", &held.to_string(), "update", "kill=1"]).expect(0);
         journal.settle();

@@ -14,11 +14,16 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod head;
+pub mod processes;
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// A root in a directory of its own, removed at the end; its supervisors are told to end.
+/// Roots that are there now.
+static LIVING: AtomicU32 = AtomicU32::new(0);
+
+/// A root in a directory of its own. At its end all its processes end, jobs and all, and it is
+/// removed, unless the test has failed.
 pub struct TestRoot {
     pub dir: PathBuf,
     /// Environment of everything that is run, beside `CORKBOARD_ROOT`.
@@ -64,7 +69,9 @@ impl TestRoot {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("corkboard-test-{}-{count}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
+        processes::adopt_orphans();
+        // As programs name it, by which their processes are known.
+        let dir = fs::canonicalize(std::env::temp_dir()).unwrap().join(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("cgi-bin")).unwrap();
         fs::create_dir_all(dir.join("bin")).unwrap();
@@ -82,6 +89,7 @@ impl TestRoot {
             }
         }
         fs::write(dir.join("corkboard.conf"), conf).unwrap();
+        LIVING.fetch_add(1, Ordering::SeqCst);
         TestRoot { dir, env: Vec::new() }
     }
 
@@ -135,6 +143,13 @@ impl TestRoot {
     pub fn start(&self, program: &str, args: &[&str]) -> Child {
         let mut command = self.base(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Starts a program and leaves it running; what it prints goes to this file of the root.
+    pub fn start_into(&self, name: &str, program: &str, args: &[&str]) -> Child {
+        let file = fs::File::create(self.path(name)).unwrap();
+        let mut command = self.base(program);
+        command.args(args).stdin(Stdio::null()).stdout(file).spawn().unwrap()
     }
 
     /// One request to a program as bare CGI: `path` is `/processor/jobs/new?wait=1`.
@@ -227,37 +242,30 @@ impl TestRoot {
                 let busy = !record["jobs"].as_array()?.is_empty();
                 busy.then(|| record["pid"].as_i64().map(|pid| pid as i32))?
             })
-            .filter(|pid| self.is_ours(*pid))
+            .filter(|pid| self.processes().contains(pid))
             .collect()
     }
 
-    /// Pids of all processes that have this root in their environment.
+    /// Pids of all programs of this root.
     pub fn processes(&self) -> Vec<i32> {
-        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok());
-        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| self.is_ours(*pid) && lives(*pid))
+        processes::of_roots(std::slice::from_ref(&self.dir))
+            .into_iter()
+            .map(|seen| seen.pid)
             .collect()
-    }
-
-    /// Whether a pid is a supervisor of this root.
-    fn is_ours(&self, pid: i32) -> bool {
-        let mark = format!("CORKBOARD_ROOT={}", fs::canonicalize(&self.dir).unwrap().display());
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|env| env.split(|b| *b == 0).any(|var| var == mark.as_bytes()))
     }
 }
 
 impl Drop for TestRoot {
     fn drop(&mut self) {
-        for _ in 0..3 {
-            for pid in self.supervisors() {
-                signal(pid, "TERM");
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let is_last = LIVING.fetch_sub(1, Ordering::SeqCst) == 1;
+        let ended = processes::end_all(&self.dir, is_last);
+        if std::thread::panicking() {
+            // Its state is kept, to be looked at.
+            ended.unwrap_or_else(|left| eprintln!("{left}"));
+            return;
         }
-        if !std::thread::panicking() {
-            let _ = fs::remove_dir_all(&self.dir);
-        }
+        let _ = fs::remove_dir_all(&self.dir);
+        ended.unwrap_or_else(|left| panic!("{left}"));
     }
 }
 
@@ -348,8 +356,7 @@ pub fn signal(pid: i32, name: &str) {
 
 /// Whether a process is there (and is no zombie).
 pub fn lives(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+    processes::Process::look(pid).is_some()
 }
 
 /// The number that a file of the test holds, once it is there.

@@ -1,5 +1,5 @@
 //! What fault tests need beside a root: a web server that can be killed and comes back on its
-//! port, requests that may fail, random numbers that can be repeated, a look at processes.
+//! port, requests that may fail, random numbers that can be repeated.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
@@ -8,9 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
 pub struct Random(pub u64);
@@ -143,43 +140,4 @@ pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, Str
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let code = head.split_whitespace().nth(1)?.parse().ok()?;
     Some((code, body.to_string()))
-}
-
-/// A process of a root, by what `/proc` says of it.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    pub pid: i32,
-    pub words: Vec<String>,
-    pub cgi: bool,
-}
-
-/// Processes that have one of these roots in their environment.
-pub fn processes(roots: &[PathBuf]) -> Vec<Seen> {
-    let marks: Vec<String> =
-        roots.iter().map(|root| format!("CORKBOARD_ROOT={}", root.display())).collect();
-    let entries = fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| {
-            let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let has = |mark: &str| environ.split(|b| *b == 0).any(|var| var == mark.as_bytes());
-            if !marks.iter().any(|mark| has(mark)) {
-                return None;
-            }
-            let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let words = String::from_utf8_lossy(&words);
-            let words = words.split('\0').filter(|w| !w.is_empty()).map(String::from).collect();
-            Some(Seen { pid, words, cgi: has("GATEWAY_INTERFACE=CGI/1.1") })
-        })
-        .collect()
-}
-
-/// SIGKILL to a process of these roots; `false` if it is none (any more).
-pub fn kill_hard(pid: i32, roots: &[PathBuf]) -> bool {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let ours = roots.iter().any(|root| {
-        let mark = format!("CORKBOARD_ROOT={}", root.display());
-        environ.split(|b| *b == 0).any(|var| var == mark.as_bytes())
-    });
-    ours && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
 }

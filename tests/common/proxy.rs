@@ -22,6 +22,8 @@ pub enum Act {
     Twice,
     /// It is kept, to be delivered by [`Proxy::deliver_held`]; no reply.
     Hold,
+    /// The connection is reset before more than its head was read.
+    BreakOff,
     /// Only so many bytes of it arrive.
     Cut(usize),
     /// Only so many bytes of its reply arrive, then the connection is reset.
@@ -46,6 +48,8 @@ struct State {
     held: Vec<Vec<u8>>,
     seen: Vec<Vec<u8>>,
     acts: BTreeMap<String, usize>,
+    /// Connections that came while none was let through.
+    refused: usize,
 }
 
 /// The proxy; it ends with the test's process.
@@ -99,6 +103,11 @@ impl Proxy {
         state.seen.iter().filter(|request| first_line(request).contains(line)).count()
     }
 
+    /// How many connections came while none was let through.
+    pub fn refused(&self) -> usize {
+        self.state.lock().unwrap().refused
+    }
+
     /// What was done, and how often.
     pub fn acts(&self) -> BTreeMap<String, usize> {
         self.state.lock().unwrap().acts.clone()
@@ -143,12 +152,23 @@ impl Proxy {
         }
     }
 
+    fn reset(&self, client: &TcpStream) -> Option<()> {
+        // The other clone is closed by the caller, and that is what resets it.
+        self.state.lock().unwrap().live.clear();
+        reset_at_close(client);
+        None
+    }
+
     /// `None`: it was reset, and must not be ended otherwise.
     fn pass(&self, mut client: &TcpStream) -> Option<()> {
-        if self.state.lock().unwrap().down {
-            return Some(());
+        {
+            let mut state = self.state.lock().unwrap();
+            if state.down {
+                state.refused += 1;
+                return Some(());
+            }
         }
-        let Some(request) = read_request(client) else { return Some(()) };
+        let Some((mut request, length)) = read_head(client) else { return Some(()) };
         let line = first_line(&request);
         let act = {
             let mut state = self.state.lock().unwrap();
@@ -156,7 +176,6 @@ impl Proxy {
                 return Some(());
             }
             state.live.extend(client.try_clone());
-            state.seen.push(request.clone());
             let rule = state.rules.iter_mut().find(|r| r.times > 0 && line.contains(&r.line));
             let act = rule.map(|rule| {
                 rule.times -= 1;
@@ -167,8 +186,16 @@ impl Proxy {
             }
             act
         };
+        if act == Some(Act::BreakOff) {
+            self.state.lock().unwrap().seen.push(request);
+            return self.reset(client);
+        }
+        if read_until(client, &mut request, length).is_none() {
+            return Some(());
+        }
+        self.state.lock().unwrap().seen.push(request.clone());
         let reply = match act {
-            None => self.ask(&request, Some(client)),
+            None | Some(Act::BreakOff) => self.ask(&request, Some(client)),
             Some(Act::Lose) => return Some(()),
             Some(Act::LoseReply) => {
                 self.ask(&request, None);
@@ -176,7 +203,7 @@ impl Proxy {
             }
             Some(Act::SwallowReply) => {
                 self.ask(&request, None);
-                thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
+                until_given_up(client);
                 return Some(());
             }
             Some(Act::Twice) => {
@@ -185,7 +212,7 @@ impl Proxy {
             }
             Some(Act::Hold) => {
                 self.state.lock().unwrap().held.push(request);
-                thread::sleep(Duration::from_secs(30)); // whoever asks gives up before
+                until_given_up(client);
                 return Some(());
             }
             Some(Act::Cut(bytes)) => {
@@ -196,9 +223,7 @@ impl Proxy {
                 let mut reply = self.ask(&request, None);
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
-                self.state.lock().unwrap().live.clear(); // the last one resets it
-                reset(client);
-                return None;
+                return self.reset(client);
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
@@ -215,27 +240,39 @@ fn first_line(request: &[u8]) -> String {
     String::from_utf8_lossy(&request[..end]).into_owned()
 }
 
-fn read_request(mut client: &TcpStream) -> Option<Vec<u8>> {
+/// The head of a request with what came along with it, and how long the whole is.
+fn read_head(client: &TcpStream) -> Option<(Vec<u8>, usize)> {
     let mut request = Vec::new();
-    let mut piece = [0u8; 8192];
     loop {
         if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |text| text.trim().parse().unwrap());
-            if request.len() >= end + 4 + length {
-                return Some(request);
-            }
+            return Some((request, end + 4 + length));
         }
-        match client.read(&mut piece) {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => request.extend_from_slice(&piece[..count]),
-        }
+        let more = request.len() + 1;
+        read_until(client, &mut request, more)?;
     }
 }
 
-/// Closes it with RST instead of FIN.
-fn reset(stream: &TcpStream) {
+/// Reads until so many bytes are there; `None` if the connection ends before.
+fn read_until(mut client: &TcpStream, request: &mut Vec<u8>, length: usize) -> Option<()> {
+    let mut piece = [0u8; 8192];
+    while request.len() < length {
+        let count = client.read(&mut piece).ok().filter(|count| *count > 0)?;
+        request.extend_from_slice(&piece[..count]);
+    }
+    Some(())
+}
+
+/// Waits until whoever asks gives up.
+fn until_given_up(mut client: &TcpStream) {
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let _ = client.read(&mut [0]); // its end, or too late
+}
+
+/// Makes its last close send RST instead of FIN.
+fn reset_at_close(stream: &TcpStream) {
     let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: an open descriptor, and an option of the type and size that it has.
     unsafe {

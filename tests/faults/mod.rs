@@ -272,7 +272,8 @@ impl Act {
         (ran, all)
     }
 
-    fn watch(&self) -> (Ran, String) {
+    /// Runs it once under strace, unharmed: its calls, a line each, in the order of their ends.
+    pub fn watch(&self) -> (Ran, String) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("cork-strace-{}-{count}", std::process::id()));
