@@ -515,3 +515,41 @@ fn a_range_keeps_nobody_waiting() {
     ranges.iter().for_each(|range| _ = root.ended(range));
     root.check();
 }
+
+/// A task that somebody killed while its node could not be reached ends as killed, not as lost;
+/// what the node says when it is back enters the history.
+#[test]
+fn killing_a_task_on_a_node_that_is_away() {
+    let root = open_root("lost_after = 1s\nconnect_timeout = 1s\nrequest_timeout = 2s\n");
+    let (there, httpd, token) = host("");
+    register(&root, "there", &httpd, &token);
+    let drain = r#"{"drain": true}"#;
+    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": ["sleep", "300"], "array": "0-3"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    let port = httpd.port;
+    httpd.cut();
+    let number = job.to_string();
+    root.cmd("scheduler", &["jobs", &number, "update", "kill=1", "task=0"]).expect(0);
+    tasks_reach(&root, job, |tasks| tasks["failed"] == 2);
+    let of_task = |task: u32| {
+        root.cmd("scheduler", &["jobs", &number, "status", &format!("task={task}")])
+            .expect(0)
+            .json()
+    };
+    let (killed, lost) = (of_task(0), of_task(1));
+    assert_eq!((&killed["cause"], &lost["cause"]), (&json!("killed"), &json!("lost")));
+    let reason = killed["reason"].as_str().unwrap();
+    assert!(reason.ends_with("; abandoned (node unreachable)"), "{killed}");
+    let _httpd = there.httpd_on(port);
+    wait_for(SOON, || {
+        let late = root.card(job).iter().filter(|line| line["event"] == "late").count();
+        if late == 2 { Ok(()) } else { Err(format!("{:?}", root.card(job))) }
+    });
+    let status = root.status(job);
+    assert_eq!(tasks(&status)["failed"], 2, "{status}");
+    root.cmd("scheduler", &["jobs", &number, "update", "kill=1"]).expect(0);
+    root.reaches(job, "stopped");
+    root.check();
+}

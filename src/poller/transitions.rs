@@ -356,9 +356,7 @@ impl Engine<'_> {
                         return Vec::new();
                     }
                     let outcome = match (card.state, &card.stopping_by) {
-                        (State::Stopping, Some(by)) => {
-                            Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
-                        }
+                        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, &why),
                         _ => Outcome::lost(&why),
                     };
                     if card.array.is_some() {
