@@ -553,3 +553,30 @@ fn killing_a_task_on_a_node_that_is_away() {
     root.reaches(job, "stopped");
     root.check();
 }
+
+/// A node that would not have a range does not hold up those that run them.
+#[test]
+fn a_node_that_refuses_holds_up_no_other() {
+    let root = open_root("");
+    let (there, httpd, token) = host("max_body = 200\n");
+    register(&root, "there", &httpd, &token);
+    let _poller = root.poller();
+    wait_for(SOON, || {
+        let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).body;
+        if nodes.matches("\"connected\"").count() == 2 { Ok(()) } else { Err(nodes) }
+    });
+    let job = root.submit(&json!({"command": ["sleep", "0.05"], "array": "0-39"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 40, "{end}");
+    let card = root.card(job);
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_string();
+    let refused = card.iter().position(|line| line["event"] == "refused").expect("it refuses");
+    let until = text(&card[refused], "not_before");
+    let mut later = card[refused..].iter().filter(|line| line["event"] == "placed");
+    let early: Vec<_> = later.clone().filter(|line| text(line, "at") < until).collect();
+    assert!(early.iter().any(|line| line["node"] == "localhost"), "{card:?}");
+    assert!(early.iter().all(|line| line["node"] != "there"), "{card:?}");
+    assert!(later.all(|line| line["node"] != "there" || text(line, "at") >= until));
+    assert!(ranges(&there).is_empty());
+    root.check();
+}

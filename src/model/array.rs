@@ -39,6 +39,8 @@ pub struct Array {
     pub unwanted_by: Option<String>,
     /// Whether no range is to be placed until it is released.
     pub held: bool,
+    /// Nodes that would not have a range: none is placed there before. Others are not held up.
+    pub refused: BTreeMap<String, SystemTime>,
 }
 
 impl Array {
@@ -53,6 +55,7 @@ impl Array {
             unwanted: TaskSet::default(),
             unwanted_by: None,
             held,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -75,8 +78,10 @@ impl Array {
                 self.unwanted.add(&tasks.without(&self.waiting).without(&self.ended.tasks()));
                 self.unwanted_by.get_or_insert_with(|| by.clone());
             }
-            What::Refused { attempt, reason, .. } => {
+            What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
+                    let until = clock::parse_rfc3339(not_before);
+                    self.refused.extend(until.map(|until| (attempts[at].node.clone(), until)));
                     attempts[at].refused = Some(reason.clone());
                     self.close(&mut attempts[at], &event.at);
                 }
@@ -146,6 +151,11 @@ impl Array {
     pub fn ready(&self, now: SystemTime) -> TaskSet {
         let later = self.later.iter().filter(|(time, _)| *time > now);
         self.waiting.without(&TaskSet::union(later.map(|(_, tasks)| tasks)))
+    }
+
+    /// Until when no range is placed on this node, since it would not have one.
+    pub fn refused_until(&self, node: &str, now: SystemTime) -> Option<SystemTime> {
+        self.refused.get(node).copied().filter(|until| *until > now)
     }
 
     /// When more tasks may be placed than now.
