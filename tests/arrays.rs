@@ -124,6 +124,12 @@ fn what_is_no_array() {
         assert!(
             door.post("/processor/jobs/new", &array).expect(400).body.contains("unknown field")
         );
+        // An error names the tasks that there are, but not thousands of pieces.
+        let pieces: Vec<String> = (0..1000).map(|index| (index * 2).to_string()).collect();
+        let odd = json!({"command": ["true"], "array": pieces.join(","), "state": "held"});
+        let job = door.submit(&odd);
+        let error = door.get(&format!("/scheduler/jobs/{job}/status?task=1")).expect(404).body;
+        assert!(error.contains("has no task 1; it has 0,2,4,") && error.len() < 1000, "{error}");
     });
 }
 

@@ -17,9 +17,6 @@ use crate::clock;
 /// Attempts by which the pace is judged: the last ones.
 const JUDGED: usize = 8;
 
-/// Most indices that a reason names.
-const NAMED: usize = 100;
-
 /// What an array's story says of its tasks.
 #[derive(Debug, Clone)]
 pub struct Array {
@@ -192,11 +189,7 @@ impl Array {
         let failed = self.failed();
         let Some(first) = failed.first() else { return Outcome::exit(0) };
         let first = self.outcome_of(first).unwrap_or_else(|| Outcome::lost("not reported"));
-        let text = failed.to_string();
-        let which = match text.match_indices(',').nth(NAMED) {
-            Some((end, _)) => format!("{},…", &text[..end]),
-            None => text,
-        };
+        let which = failed.brief();
         let why = first.reason.as_deref().unwrap_or("no reason given");
         let total = self.spec.tasks.len();
         let reason =

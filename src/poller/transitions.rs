@@ -159,7 +159,7 @@ impl Engine<'_> {
                 let range = of(*attempt);
                 let node = range.map_or("no node", |range| range.node.as_str());
                 let tasks = range.and_then(|range| range.tasks.clone()).unwrap_or_default();
-                format!("job {job}, tasks {tasks}: range ended on {node}")
+                format!("job {job}, tasks {}: range ended on {node}", tasks.brief())
             }
             What::Retry { outcome, .. } => {
                 format!("job {job}: to be tried again ({}) after {node}", why(outcome))
