@@ -124,26 +124,46 @@ impl Draft {
 }
 
 fn unwanted(array: &Array) -> Outcome {
-    Outcome::killed(array.unwanted_by.as_deref().unwrap_or("a user"))
+    Outcome::killed(killer(array))
 }
 
-/// What nodes' reports on ranges of this array, in order, do to the card. Those on attempts that
-/// no node has any more are passed over.
+fn killer(array: &Array) -> &str {
+    array.unwanted_by.as_deref().unwrap_or("a user")
+}
+
+/// What nodes' reports on ranges of this array, in order, do to the card. Ends of attempts that
+/// have ended before, as lost perhaps, enter the history and change nothing.
 pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
     let mut draft = Draft::of(card);
+    let mut late: Vec<What> = Vec::new();
     for (id, status) in reports {
         draft.report(id, status);
+        let over = |at: &Attempt| at.attempt == id.attempt && at.ended_at.is_some();
+        if let Some(outcome) = status.outcome()
+            && card.attempts.iter().any(over)
+            && super::is_news(card, id, &outcome)
+        {
+            late.push(What::Late { attempt: id.attempt, outcome });
+        }
     }
-    draft.finish()
+    late.dedup();
+    late.extend(draft.finish());
+    late
 }
 
 /// What follows when nobody will ever know what became of a range: see
 /// [`Card::after_attempt`] for what is tried again.
 pub fn give_up(card: &Card, id: &NodejobId, outcome: &Outcome) -> Vec<What> {
     let mut draft = Draft::of(card);
-    let Some(attempt) = card.current(id) else { return Vec::new() };
+    let (Some(attempt), Some(array)) = (card.current(id), &card.array) else { return Vec::new() };
     let mut report = Report::default();
-    report.add(&attempt.left, outcome);
+    let unwanted = match outcome.cause {
+        Cause::Killed => TaskSet::default(), // all of it is
+        _ => attempt.left.within(&array.unwanted),
+    };
+    report.add(&attempt.left.without(&unwanted), outcome);
+    let why = outcome.reason.as_deref().unwrap_or("no reason given");
+    report.add(&unwanted, &Outcome::killed_unseen(killer(array), why));
     draft.end_tasks(attempt.attempt, report, Some(outcome.clone()), true);
     draft.finish()
 }

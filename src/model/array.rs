@@ -17,9 +17,6 @@ use crate::clock;
 /// Attempts by which the pace is judged: the last ones.
 const JUDGED: usize = 8;
 
-/// Most indices that a reason names.
-const NAMED: usize = 100;
-
 /// What an array's story says of its tasks.
 #[derive(Debug, Clone)]
 pub struct Array {
@@ -39,6 +36,8 @@ pub struct Array {
     pub unwanted_by: Option<String>,
     /// Whether no range is to be placed until it is released.
     pub held: bool,
+    /// Nodes that would not have a range: none is placed there before. Others are not held up.
+    pub refused: BTreeMap<String, SystemTime>,
 }
 
 impl Array {
@@ -53,6 +52,7 @@ impl Array {
             unwanted: TaskSet::default(),
             unwanted_by: None,
             held,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -75,8 +75,10 @@ impl Array {
                 self.unwanted.add(&tasks.without(&self.waiting).without(&self.ended.tasks()));
                 self.unwanted_by.get_or_insert_with(|| by.clone());
             }
-            What::Refused { attempt, reason, .. } => {
+            What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
+                    let until = clock::parse_rfc3339(not_before);
+                    self.refused.extend(until.map(|until| (attempts[at].node.clone(), until)));
                     attempts[at].refused = Some(reason.clone());
                     self.close(&mut attempts[at], &event.at);
                 }
@@ -148,6 +150,11 @@ impl Array {
         self.waiting.without(&TaskSet::union(later.map(|(_, tasks)| tasks)))
     }
 
+    /// Until when no range is placed on this node, since it would not have one.
+    pub fn refused_until(&self, node: &str, now: SystemTime) -> Option<SystemTime> {
+        self.refused.get(node).copied().filter(|until| *until > now)
+    }
+
     /// When more tasks may be placed than now.
     pub fn next_time(&self, now: SystemTime) -> Option<SystemTime> {
         self.later.iter().map(|(time, _)| *time).filter(|time| *time > now).min()
@@ -182,11 +189,7 @@ impl Array {
         let failed = self.failed();
         let Some(first) = failed.first() else { return Outcome::exit(0) };
         let first = self.outcome_of(first).unwrap_or_else(|| Outcome::lost("not reported"));
-        let text = failed.to_string();
-        let which = match text.match_indices(',').nth(NAMED) {
-            Some((end, _)) => format!("{},…", &text[..end]),
-            None => text,
-        };
+        let which = failed.brief();
         let why = first.reason.as_deref().unwrap_or("no reason given");
         let total = self.spec.tasks.len();
         let reason =

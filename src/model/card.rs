@@ -327,10 +327,6 @@ impl Card {
                 self.outcome = Some(outcome.clone());
                 self.stopped_at = Some(event.at.clone());
             }
-            What::Refused { not_before, .. } => {
-                self.not_before = clock::parse_rfc3339(not_before);
-                array.apply(event, &mut self.attempts);
-            }
             _ => array.apply(event, &mut self.attempts),
         }
         self.state = self.state_of_array();
@@ -419,9 +415,11 @@ impl Card {
         last.into_iter().filter(|(_, avoid)| *avoid).map(|(node, _)| node).collect()
     }
 
-    /// How often in a row nodes refused it before the current attempt.
-    pub fn refusals_in_a_row(&self) -> u32 {
-        let before = self.attempts.iter().rev().skip_while(|a| a.ended_at.is_none());
+    /// How often in a row nodes refused it before the current attempt; of an array, this node.
+    pub fn refusals_in_a_row(&self, node: &str) -> u32 {
+        let of_node = |a: &&Attempt| self.array.is_none() || a.node == node;
+        let before = self.attempts.iter().rev().filter(of_node);
+        let before = before.skip_while(|a| a.ended_at.is_none());
         before.take_while(|a| a.refused.is_some()).count() as u32
     }
 

@@ -86,6 +86,11 @@ impl Outcome {
         Outcome::error(Cause::Killed, format!("killed by {by}"))
     }
 
+    /// A user killed it, and nobody saw its end.
+    pub fn killed_unseen(by: &str, why: &str) -> Outcome {
+        Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
+    }
+
     /// Nobody knows what became of it.
     pub fn lost(reason: &str) -> Outcome {
         Outcome::error(Cause::Lost, reason.to_string())

@@ -14,6 +14,9 @@ pub const MOST_TASKS: u64 = 1_000_000;
 /// The highest index of a task.
 pub const HIGHEST_TASK: u32 = 999_999_999;
 
+/// Most runs of indices that a sentence names.
+const NAMED: usize = 100;
+
 /// A set of indices, kept as its runs: first and last of each, rising, with gaps between them.
 /// Written and read as `0-9,12,20-29`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +83,14 @@ impl TaskSet {
             runs.push((*first, last));
         }
         TaskSet { runs }
+    }
+
+    /// For a sentence: as written, but of many runs only the first.
+    pub fn brief(&self) -> String {
+        match self.pieces(NAMED).next() {
+            Some(first) if self.runs.len() > NAMED => format!("{first},…"),
+            _ => self.to_string(),
+        }
     }
 
     /// The same in pieces of at most so many runs.

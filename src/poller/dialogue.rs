@@ -31,7 +31,7 @@ impl Engine<'_> {
         let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
         for (card, attempt) in placed {
             let what = match &attempt.tasks {
-                Some(tasks) => format!("job {}, tasks {tasks}", card.job()),
+                Some(tasks) => format!("job {}, tasks {}", card.job(), tasks.brief()),
                 None => format!("job {}", card.job()),
             };
             self.say(&format!("{what}: placed on {} as {}", attempt.node, attempt.nodejob));
@@ -65,7 +65,7 @@ impl Engine<'_> {
         }
         for (node, id, grace, KillOrder { by, tasks }) in orders {
             let what = match &tasks {
-                Some(tasks) => format!("job {job}, tasks {tasks}"),
+                Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
                 None => format!("job {job}"),
             };
             self.say(&format!("{what}: to be killed on {node}, asked by {by}"));

@@ -75,6 +75,8 @@ pub struct Index {
     waiting: HashMap<u64, (Option<SystemTime>, Option<SystemTime>)>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
+    /// Arrays, with the nodes that would not have their ranges.
+    refused: HashMap<u64, BTreeMap<String, SystemTime>>,
     on_node: BTreeMap<(u64, u32), OnNode>,
 }
 
@@ -128,6 +130,24 @@ impl Index {
             not_before = None;
         }
         self.waiting.insert(job, (not_before, expires));
+        if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
+            self.refused.insert(job, array.refused.clone());
+        }
+    }
+
+    /// Until when nothing of this job is placed on this node, which would not have it.
+    pub fn refused_until(&self, job: u64, node: &str) -> Option<SystemTime> {
+        let until = self.refused.get(&job)?.get(node).copied();
+        until.filter(|until| *until > SystemTime::now())
+    }
+
+    /// Puts a job back that was taken out to be placed: it is ready again at this time, or when
+    /// something happens to it.
+    pub fn postpone(&mut self, candidate: Candidate, until: SystemTime) {
+        if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
+            *not_before = Some(until);
+            self.later.insert((until, candidate.job), candidate);
+        }
     }
 
     fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
@@ -167,6 +187,7 @@ impl Index {
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
         if let Some((not_before, expires)) = self.waiting.remove(&job) {
+            self.refused.remove(&job);
             self.ready.remove(job);
             if let Some(time) = not_before {
                 self.later.remove(&(time, job));

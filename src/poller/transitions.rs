@@ -159,7 +159,7 @@ impl Engine<'_> {
                 let range = of(*attempt);
                 let node = range.map_or("no node", |range| range.node.as_str());
                 let tasks = range.and_then(|range| range.tasks.clone()).unwrap_or_default();
-                format!("job {job}, tasks {tasks}: range ended on {node}")
+                format!("job {job}, tasks {}: range ended on {node}", tasks.brief())
             }
             What::Retry { outcome, .. } => {
                 format!("job {job}: to be tried again ({}) after {node}", why(outcome))
@@ -254,6 +254,11 @@ impl Engine<'_> {
                     break;
                 };
                 let (job, resources) = (candidate.job, candidate.resources);
+                if let Some(until) = index.refused_until(job, &node) {
+                    index.rooms.give_back(&node, &resources);
+                    index.postpone(candidate, until);
+                    continue;
+                }
                 reserved.push((node.clone(), resources));
                 if candidate.more > 0 {
                     index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
@@ -312,10 +317,9 @@ impl Engine<'_> {
             let Some(id) = NodejobId::parse(&id) else { continue };
             let job = id.job;
             let plan = move |card: &Card| {
-                if !card.is_current(&id) {
-                    return Vec::new();
-                }
-                let backoff = Duration::from_secs(1 << card.refusals_in_a_row().min(6));
+                let Some(attempt) = card.current(&id) else { return Vec::new() };
+                let refusals = card.refusals_in_a_row(&attempt.node);
+                let backoff = Duration::from_secs(1 << refusals.min(6));
                 let not_before = after(backoff.min(LONGEST_BACKOFF));
                 if card.array.is_some() {
                     return ranges::refuse(card, id.attempt, &reason, not_before);
@@ -356,9 +360,7 @@ impl Engine<'_> {
                         return Vec::new();
                     }
                     let outcome = match (card.state, &card.stopping_by) {
-                        (State::Stopping, Some(by)) => {
-                            Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
-                        }
+                        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, &why),
                         _ => Outcome::lost(&why),
                     };
                     if card.array.is_some() {
@@ -380,10 +382,10 @@ pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
 pub(super) type Plan = (u64, PlanFn);
 
 fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
-    if card.array.is_some() {
-        let tasks = ranges::next(card, slots, SystemTime::now());
-        let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
-        if tasks.is_empty() || !due {
+    if let Some(array) = &card.array {
+        let now = SystemTime::now();
+        let tasks = ranges::next(card, slots, now);
+        if tasks.is_empty() || array.refused_until(&node.name, now).is_some() {
             return Vec::new();
         }
         return vec![attempts::place(cluster, card, node, Some(tasks))];

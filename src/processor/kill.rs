@@ -87,7 +87,10 @@ pub fn kill_tasks(
         return Err(Error::bad(format!("{id} is one job: it has no tasks")));
     };
     if let Some(unknown) = tasks.without(&all).first() {
-        return Err(Error::not_found(format!("{id} has no task {unknown}; it has {all}")));
+        return Err(Error::not_found(format!(
+            "{id} has no task {unknown}; it has {}",
+            all.brief()
+        )));
     }
     if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
         let killed = KilledTasks { tasks: tasks.clone(), killed: Killed::now(by, grace) };

@@ -34,7 +34,7 @@ fn lines(root: &Root, id: &str, task: u32) -> Result<(Option<Line>, Option<Line>
 pub fn status(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
     let (tasks, _) = tasks_of(root, id)?;
     if !tasks.contains(task) {
-        return Err(Error::not_found(format!("{id} has no task {task}; it has {tasks}")));
+        return Err(Error::not_found(format!("{id} has no task {task}; it has {}", tasks.brief())));
     }
     let (start, end) = lines(root, id, task)?;
     let state = match (&start, &end) {

@@ -33,7 +33,8 @@ fn queued(root: &Root, card: &Card) -> Result<String> {
     if !poller_lock::is_held(root)? {
         return Ok("no poller is running".into());
     }
-    let why = match card.not_before {
+    let refused = card.array.iter().flat_map(|array| array.refused.values()).min();
+    let why = match card.not_before.or(refused.copied()) {
         Some(time) if time > SystemTime::now() => {
             format!("waiting until {}", clock::rfc3339(time))
         }

@@ -21,7 +21,7 @@ pub fn check(card: &Card, tasks: &TaskSet) -> Result<()> {
         Some(task) => Err(Error::not_found(format!(
             "job {} has no task {task}; it has {}",
             card.job(),
-            array.spec.tasks
+            array.spec.tasks.brief()
         ))),
     }
 }
