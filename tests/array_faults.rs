@@ -127,7 +127,7 @@ fn placing_and_recording_ranges() {
     let mut counts = Counts::default();
     let submit = |journal: &mut Journal| {
         let request = journal.request(json!({"array": "0-5"}));
-        let act = Act::cmd(journal.root, "scheduler", &["jobs", "new"], &request.to_string());
+        let act = Act::submit(journal.root, &request);
         journal.answered(&act.run())[0]
     };
     let once = Act::cmd(&root, "poller", &["--once", "-q"], "");
@@ -176,7 +176,7 @@ fn killing_tasks() {
     journal.allowed = &["killed"];
     let held = |journal: &mut Journal| {
         let request = journal.request(json!({"array": "0-3", "state": "held"}));
-        let act = Act::cmd(journal.root, "scheduler", &["jobs", "new"], &request.to_string());
+        let act = Act::submit(journal.root, &request);
         journal.answered(&act.run())[0].to_string()
     };
     let kill = |journal: &Journal, job: &str| {

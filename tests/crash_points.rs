@@ -59,7 +59,7 @@ fn the_first_job_of_a_root() {
     };
     let act = |journal: &Journal, round: bool| {
         let id = json!({"request_id": "first", "name": "first"});
-        let submit = submit_act(journal.root, &journal.request(id));
+        let submit = Act::submit(journal.root, &journal.request(id));
         if round {
             assert!(submit.run().acknowledged());
             return Act::cmd(journal.root, "poller", &["--once", "-q"], "");
@@ -84,10 +84,6 @@ fn the_first_job_of_a_root() {
     counts.report("the first job of a root", begun);
 }
 
-fn submit_act(root: &TestRoot, request: &Value) -> Act {
-    Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())
-}
-
 #[test]
 fn submitting_one_job() {
     let begun = Instant::now();
@@ -106,7 +102,7 @@ fn submitting_one_job() {
         &mut journal,
         |journal, index| {
             let id = format!("one-{index}");
-            submit_act(journal.root, &journal.request(json!({"request_id": id, "name": id})))
+            Act::submit(journal.root, &journal.request(json!({"request_id": id, "name": id})))
         },
         |journal, index, ran| {
             let first = journal.answered(ran);
@@ -116,7 +112,7 @@ fn submitting_one_job() {
                 journal.root.cmd("poller", &["--once", "-q"]).expect(0);
             }
             let act =
-                submit_act(journal.root, &journal.request(json!({"request_id": id, "name": id})));
+                Act::submit(journal.root, &journal.request(json!({"request_id": id, "name": id})));
             let again = journal.answered(&act.run());
             assert_eq!(again.len(), 1);
             assert!(first.is_empty() || first == again, "{first:?} {again:?}");
@@ -143,7 +139,7 @@ fn submitting_an_array() {
                 request
             })
             .collect();
-        submit_act(journal.root, &json!(jobs))
+        Act::submit(journal.root, &json!(jobs))
     };
     at_every_point(
         &mut journal,
@@ -221,7 +217,7 @@ fn placing_and_recording() {
     let mut journal = Journal::new(&root);
     let once = |journal: &Journal| Act::cmd(journal.root, "poller", &["--once", "-q"], "");
     let submit = |journal: &mut Journal| -> u64 {
-        let act = submit_act(journal.root, &journal.request(json!({})));
+        let act = Act::submit(journal.root, &journal.request(json!({})));
         journal.answered(&act.run())[0]
     };
     let ended_on_node = |journal: &Journal, job: u64| {
@@ -441,7 +437,7 @@ fn changing_a_waiting_job() {
             &mut journal,
             |journal, _| {
                 let request = journal.request(json!({"state": before}));
-                let job = journal.answered(&submit_act(journal.root, &request).run())[0];
+                let job = journal.answered(&Act::submit(journal.root, &request).run())[0];
                 current.set(job);
                 let words = ["jobs", &job.to_string(), "update", change];
                 Act::cmd(journal.root, "scheduler", &words, "")
@@ -488,7 +484,7 @@ fn killing_a_running_job() {
         |journal, _| {
             let line = format!("{}; exec sleep 1000", journal.line());
             let request = json!({"command": line, "dir": "/"});
-            let job = journal.answered(&submit_act(journal.root, &request).run())[0];
+            let job = journal.answered(&Act::submit(journal.root, &request).run())[0];
             let started = format!("-{job}.1\n");
             until("it runs", || {
                 journal.root.cmd("poller", &["--once", "-q"]).expect(0);

@@ -7,16 +7,15 @@
 mod common;
 mod faults;
 
+use common::{TestRoot, until};
+use faults::{Act, Journal, Ran, listing};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
-
-use common::{TestRoot, lives, signal, until};
-use faults::{Act, Journal, Ran, listing};
-use serde_json::{Value, json};
 
 const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 
@@ -70,10 +69,6 @@ fn assert_same(before: &[String], after: &[String], said: &str) {
     assert!(gone.is_empty() && new.is_empty(), "{said}\ngone: {gone:#?}\nnew: {new:#?}");
 }
 
-fn submit(root: &TestRoot, request: &Value) -> Act {
-    Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())
-}
-
 fn multipart(job: &Value) -> String {
     format!(
         "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{job}\r\n--b\r\n\
@@ -115,11 +110,11 @@ fn changes(journal: &Journal, mark: &str, held: u64) -> Vec<(String, Act)> {
     let upload = multipart(&upload);
     let file = "multipart/form-data; boundary=b";
     vec![
-        ("plain".into(), submit(root, &named("plain", json!({})))),
-        ("id".into(), submit(root, &with_id("id"))),
+        ("plain".into(), Act::submit(root, &named("plain", json!({})))),
+        ("id".into(), Act::submit(root, &with_id("id"))),
         ("cgi".into(), post("scheduler", "/jobs/new", &with_id("cgi").to_string())),
-        ("array".into(), submit(root, &array("array", false))),
-        ("array-ids".into(), submit(root, &array("array-ids", true))),
+        ("array".into(), Act::submit(root, &array("array", false))),
+        ("array-ids".into(), Act::submit(root, &array("array-ids", true))),
         ("upload".into(), Act::post(root, "scheduler", "/jobs/new", file, upload.as_bytes())),
         ("node".into(), Act::cmd(root, "processor", &["jobs", "new"], &node("node"))),
         ("node-cgi".into(), post("processor", "/jobs/new", &node("node-cgi"))),
@@ -149,7 +144,7 @@ fn note(journal: &mut Journal, what: &str, ran: &Ran, nodejobs: &mut Vec<String>
 }
 
 fn held(journal: &mut Journal) -> u64 {
-    let ran = submit(journal.root, &journal.request(json!({"state": "held"}))).run();
+    let ran = Act::submit(journal.root, &journal.request(json!({"state": "held"}))).run();
     journal.answered(&ran)[0]
 }
 
@@ -173,7 +168,7 @@ fn a_full_disk() {
     journal.witness = other.path("witness");
     journal.allowed = &["killed"];
     let mut nodejobs = Vec::new();
-    let ran = submit(&root, &journal.request(json!({}))).run();
+    let ran = Act::submit(&root, &journal.request(json!({}))).run();
     journal.answered(&ran);
     journal.settle();
     let cluster = root.read("state/scheduler/cluster");
@@ -183,7 +178,7 @@ fn a_full_disk() {
         let _ = fs::remove_file(&go);
         let waits =
             format!("until [ -e {} ]; do sleep 0.01; done; {}", go.display(), journal.line());
-        let ran = submit(&root, &json!({"command": waits, "dir": "/"})).run();
+        let ran = Act::submit(&root, &json!({"command": waits, "dir": "/"})).run();
         let running = journal.answered(&ran)[0];
         until("it runs", || {
             root.cmd("poller", &["--once", "-q"]).expect(0);
@@ -191,7 +186,7 @@ fn a_full_disk() {
             card.expect(0).json()["state"] == "running"
         });
         let held = held(&mut journal);
-        let ran = submit(&root, &journal.request(json!({}))).run();
+        let ran = Act::submit(&root, &journal.request(json!({}))).run();
         journal.answered(&ran);
         let mark = full.replace(' ', "-");
         let acts = changes(&journal, &mark, held);
@@ -348,7 +343,7 @@ fn failing(title: &str, calls: &[(&str, &str)]) {
     journal.allowed = &["killed"];
     let mut nodejobs = Vec::new();
     let mut refusals = Vec::new();
-    let ran = submit(&root, &journal.request(json!({}))).run();
+    let ran = Act::submit(&root, &journal.request(json!({}))).run();
     journal.answered(&ran);
     journal.settle();
     let mut counts = [0; 3];
@@ -519,55 +514,4 @@ fn torn_lines() {
         assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
     }
     journal.counts.report("torn lines", begun);
-}
-
-#[test]
-fn another_boot() {
-    let begun = Instant::now();
-    let mut root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
-    let outside = TestRoot::new("");
-    let witness = outside.path("witness");
-    let line = format!("echo $CORKBOARD_NODEJOB >> {}", witness.display());
-    let new = |root: &TestRoot, command: &str| -> u64 {
-        let request = json!({"command": command, "dir": "/"});
-        submit(root, &request).run().json()["job"].as_u64().unwrap()
-    };
-    let runs = new(&root, &format!("{line}; exec sleep 1000"));
-    until("it runs", || {
-        root.cmd("poller", &["--once", "-q"]).expect(0);
-        let status = root.cmd("scheduler", &["jobs", &runs.to_string(), "status"]).expect(0);
-        status.json()["state"] == "running"
-    });
-    let waits_here = new(&root, &line);
-    let on_node = json!({"command": line, "dir": "/", "request_id": "waits-there"});
-    root.cmd_in("processor", &["jobs", "new"], &on_node.to_string()).expect(0);
-    let cursor = root.cmd("processor", &["events"]).expect(0).json()["cursor"].clone();
-    for supervisor in root.supervisors() {
-        signal(supervisor, "KILL");
-        until("it is dead", || !lives(supervisor));
-    }
-    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
-    let since = format!("since={}", cursor.as_str().unwrap());
-    let gone = root.cmd("processor", &["events", &since]);
-    assert!(gone.code == 1 && gone.stderr.contains("another epoch"), "{gone:?}");
-    let check = root.cmd("scheduler", &["check"]);
-    assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
-    let next = new(&root, &line);
-    assert!(next > 1000, "numbers go on at the mark: {next}");
-    let mut journal = Journal::new(&root);
-    journal.witness = witness.clone();
-    journal.allowed = &["lost"];
-    journal.counts.submitted = 4;
-    journal.counts.faults = 1;
-    journal.settle();
-    let status = |job: u64| root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
-    assert_eq!(status(runs)["cause"], "lost");
-    assert_eq!(status(runs)["reason"], "the machine was restarted");
-    for job in [waits_here, next] {
-        assert_eq!(status(job)["status"], "good");
-    }
-    assert_eq!(root.node_status("waits-there")["status"], "good");
-    journal.verify();
-    assert_eq!(fs::read_to_string(&witness).unwrap().lines().count(), 4);
-    journal.counts.report("another boot", begun);
 }

@@ -168,6 +168,11 @@ impl Act {
         }
     }
 
+    /// Submits a job, or an array of them.
+    pub fn submit(root: &TestRoot, request: &Value) -> Act {
+        Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())
+    }
+
     /// A POST as bare CGI; `path` is `/jobs/new?wait=1`.
     pub fn post(root: &TestRoot, name: &str, path: &str, kind: &str, body: &[u8]) -> Act {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
