@@ -7,7 +7,6 @@ mod faults;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use common::{TestRoot, until};
@@ -64,9 +63,7 @@ fn range(root: &TestRoot, id: &str, request: Value) -> String {
 fn supervising_a_range() {
     let begun = Instant::now();
     let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nlinger = 0\n");
-    // No supervisor is started but ours.
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let mut journal = Journal::new(&root);
     journal.allowed = &["lost"];
     let mut round = 0;
@@ -210,8 +207,7 @@ fn killing_tasks() {
     journal.counts.report("killing tasks", begun);
 
     // On the node, while the range waits.
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let kill = |id: &str| Act::cmd(&root, "processor", &["jobs", id, "kill", "task=1-2"], "");
     let request = || journal.request(json!({"tasks": "0-3"}));
     let (ran, points) = kill(&range(&root, "k", request())).trace();

@@ -1,5 +1,8 @@
 //! A node by itself: what its tests do with `processor`, without a head.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use serde_json::Value;
 
 use super::TestRoot;
@@ -34,4 +37,14 @@ pub fn log(root: &TestRoot, id: &str) -> String {
 pub fn assert_clean(root: &TestRoot) {
     let check = root.cmd("processor", &["check"]);
     assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
+}
+
+impl TestRoot {
+    /// From now on a supervisor is started by nobody but the test, and by `processor` itself: what
+    /// others would start does nothing.
+    pub fn starts_no_supervisor(&self) {
+        let program = self.path("cgi-bin/processor");
+        fs::remove_file(&program).unwrap();
+        symlink("/bin/true", program).unwrap();
+    }
 }
