@@ -7,7 +7,6 @@ mod faults;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use common::{TestRoot, until};
@@ -64,9 +63,7 @@ fn range(root: &TestRoot, id: &str, request: Value) -> String {
 fn supervising_a_range() {
     let begun = Instant::now();
     let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nlinger = 0\n");
-    // No supervisor is started but ours.
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let mut journal = Journal::new(&root);
     journal.allowed = &["lost"];
     let mut round = 0;
@@ -127,7 +124,7 @@ fn placing_and_recording_ranges() {
     let mut counts = Counts::default();
     let submit = |journal: &mut Journal| {
         let request = journal.request(json!({"array": "0-5"}));
-        let act = Act::cmd(journal.root, "scheduler", &["jobs", "new"], &request.to_string());
+        let act = Act::submit(journal.root, &request);
         journal.answered(&act.run())[0]
     };
     let once = Act::cmd(&root, "poller", &["--once", "-q"], "");
@@ -176,7 +173,7 @@ fn killing_tasks() {
     journal.allowed = &["killed"];
     let held = |journal: &mut Journal| {
         let request = journal.request(json!({"array": "0-3", "state": "held"}));
-        let act = Act::cmd(journal.root, "scheduler", &["jobs", "new"], &request.to_string());
+        let act = Act::submit(journal.root, &request);
         journal.answered(&act.run())[0].to_string()
     };
     let kill = |journal: &Journal, job: &str| {
@@ -210,8 +207,7 @@ fn killing_tasks() {
     journal.counts.report("killing tasks", begun);
 
     // On the node, while the range waits.
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let kill = |id: &str| Act::cmd(&root, "processor", &["jobs", id, "kill", "task=1-2"], "");
     let request = || journal.request(json!({"tasks": "0-3"}));
     let (ran, points) = kill(&range(&root, "k", request())).trace();

@@ -1,5 +1,5 @@
-//! Full disks, few descriptors, failing calls, torn lines and another boot: nothing is told that
-//! is not so, what is refused changes nothing, and everything goes on when the cause is gone.
+//! Full disks, few descriptors, failing calls and torn lines: nothing is told that is not so, what
+//! is refused changes nothing, and everything goes on when the cause is gone.
 //!
 //! The tests mount small file systems and trace programs: they need root, tmpfs and strace.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -9,14 +9,14 @@ mod faults;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use common::{TestRoot, lives, signal, until};
-use faults::{Act, Journal, Ran, listing};
-use serde_json::{Value, json};
+use common::{TestRoot, until};
+use faults::changes::{assert_nodejobs, assert_same, changes, held, note, refused, seen, unknown};
+use faults::{Act, Journal};
+use serde_json::json;
 
 const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 
@@ -39,129 +39,6 @@ impl Drop for Mount {
     }
 }
 
-/// Says "try again later", and nothing else.
-fn refused(ran: &Ran) -> bool {
-    matches!(ran.code, 75 | 503)
-}
-
-/// Says that the outcome is not known, and what to do.
-fn unknown(ran: &Ran) -> bool {
-    let said = format!("{}{}", ran.body, ran.stderr);
-    matches!(ran.code, 1 | 500) && said.contains("repeat with the same id")
-}
-
-/// What a refused change must leave alone. Supervisors of earlier jobs may be at work meanwhile.
-fn seen(root: &TestRoot) -> Vec<String> {
-    let of_supervisors =
-        ["/events ", "/slot/", "/pid/", "/status ", "/log ", "/processor/queue/", "/filler/"];
-    let mut all = listing(&root.path("state"));
-    all.retain(|line| !of_supervisors.iter().any(|part| line.contains(part)));
-    all.iter_mut().for_each(|line| {
-        if line.contains("/processor/job/") {
-            *line = line.split(' ').next().unwrap().to_string(); // the queue has a second name
-        }
-    });
-    all
-}
-
-fn assert_same(before: &[String], after: &[String], said: &str) {
-    let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
-    let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
-    assert!(gone.is_empty() && new.is_empty(), "{said}\ngone: {gone:#?}\nnew: {new:#?}");
-}
-
-fn submit(root: &TestRoot, request: &Value) -> Act {
-    Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())
-}
-
-fn multipart(job: &Value) -> String {
-    format!(
-        "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{job}\r\n--b\r\n\
-         Content-Disposition: form-data; name=\"file\"; filename=\"input.dat\"\r\n\r\nhello\r\n\
-         --b--\r\n"
-    )
-}
-
-/// Every way to change something, each with a name that is new.
-fn changes(journal: &Journal, mark: &str, held: u64) -> Vec<(String, Act)> {
-    let root = journal.root;
-    let named = |what: &str, more: Value| -> Value {
-        let mut request = journal.request(more);
-        request["name"] = json!(format!("{mark}-{what}"));
-        request
-    };
-    let with_id = |what: &str| named(what, json!({"request_id": format!("{mark}-{what}")}));
-    let array = |what: &str, ids: bool| {
-        let job = |k: i32| {
-            let id = json!({"request_id": format!("{mark}-{what}-{k}")});
-            named(what, if ids { id } else { json!({}) })
-        };
-        json!([job(1), job(2), job(3)])
-    };
-    let json_type = "application/json";
-    let post = |program: &str, path: &str, body: &str| {
-        Act::post(root, program, path, json_type, body.as_bytes())
-    };
-    let update =
-        |what: &str| Act::cmd(root, "scheduler", &["jobs", &held.to_string(), "update", what], "");
-    let node = |what: &str| {
-        let mut request = with_id(what);
-        request.as_object_mut().unwrap().remove("name");
-        request.to_string()
-    };
-    let mut upload = with_id("upload");
-    upload["command"] = json!(format!("[ \"$(cat input.dat)\" = hello ] && {}", journal.line()));
-    upload.as_object_mut().unwrap().remove("dir");
-    let upload = multipart(&upload);
-    let file = "multipart/form-data; boundary=b";
-    vec![
-        ("plain".into(), submit(root, &named("plain", json!({})))),
-        ("id".into(), submit(root, &with_id("id"))),
-        ("cgi".into(), post("scheduler", "/jobs/new", &with_id("cgi").to_string())),
-        ("array".into(), submit(root, &array("array", false))),
-        ("array-ids".into(), submit(root, &array("array-ids", true))),
-        ("upload".into(), Act::post(root, "scheduler", "/jobs/new", file, upload.as_bytes())),
-        ("node".into(), Act::cmd(root, "processor", &["jobs", "new"], &node("node"))),
-        ("node-cgi".into(), post("processor", "/jobs/new", &node("node-cgi"))),
-        ("priority".into(), update("priority=7")),
-        ("release".into(), update("release=1")),
-        ("hold".into(), update("hold=1")),
-        ("kill".into(), update("kill=1")),
-        ("token".into(), Act::cmd(root, "scheduler", &["tokens", "new", "role=user"], "")),
-        ("place".into(), Act::cmd(root, "poller", &["--once", "-q"], "")),
-    ]
-}
-
-/// Notes what was promised by an answer, by the name of the change.
-fn note(journal: &mut Journal, what: &str, ran: &Ran, nodejobs: &mut Vec<String>, id: &str) {
-    match what {
-        "plain" | "id" | "cgi" | "array" | "array-ids" | "upload" => {
-            journal.answered(ran);
-        }
-        "node" | "node-cgi" => {
-            journal.counts.submitted += 1;
-            if ran.acknowledged() {
-                nodejobs.push(id.to_string());
-            }
-        }
-        _ => {}
-    }
-}
-
-fn held(journal: &mut Journal) -> u64 {
-    let ran = submit(journal.root, &journal.request(json!({"state": "held"}))).run();
-    journal.answered(&ran)[0]
-}
-
-fn assert_nodejobs(journal: &mut Journal, ids: &[String]) {
-    for id in ids {
-        if journal.root.node_status(id)["status"] != "good" {
-            println!("{id} on the node: {}", journal.root.node_status(id));
-            journal.counts.lost += 1;
-        }
-    }
-}
-
 #[test]
 fn a_full_disk() {
     let begun = Instant::now();
@@ -173,7 +50,7 @@ fn a_full_disk() {
     journal.witness = other.path("witness");
     journal.allowed = &["killed"];
     let mut nodejobs = Vec::new();
-    let ran = submit(&root, &journal.request(json!({}))).run();
+    let ran = Act::submit(&root, &journal.request(json!({}))).run();
     journal.answered(&ran);
     journal.settle();
     let cluster = root.read("state/scheduler/cluster");
@@ -183,7 +60,7 @@ fn a_full_disk() {
         let _ = fs::remove_file(&go);
         let waits =
             format!("until [ -e {} ]; do sleep 0.01; done; {}", go.display(), journal.line());
-        let ran = submit(&root, &json!({"command": waits, "dir": "/"})).run();
+        let ran = Act::submit(&root, &json!({"command": waits, "dir": "/"})).run();
         let running = journal.answered(&ran)[0];
         until("it runs", || {
             root.cmd("poller", &["--once", "-q"]).expect(0);
@@ -191,7 +68,7 @@ fn a_full_disk() {
             card.expect(0).json()["state"] == "running"
         });
         let held = held(&mut journal);
-        let ran = submit(&root, &journal.request(json!({}))).run();
+        let ran = Act::submit(&root, &journal.request(json!({}))).run();
         journal.answered(&ran);
         let mark = full.replace(' ', "-");
         let acts = changes(&journal, &mark, held);
@@ -348,7 +225,7 @@ fn failing(title: &str, calls: &[(&str, &str)]) {
     journal.allowed = &["killed"];
     let mut nodejobs = Vec::new();
     let mut refusals = Vec::new();
-    let ran = submit(&root, &journal.request(json!({}))).run();
+    let ran = Act::submit(&root, &journal.request(json!({}))).run();
     journal.answered(&ran);
     journal.settle();
     let mut counts = [0; 3];
@@ -417,8 +294,7 @@ fn failing(title: &str, calls: &[(&str, &str)]) {
 fn a_supervisor_whose_calls_fail() {
     let begun = Instant::now();
     let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let mut journal = Journal::new(&root);
     journal.allowed = &["lost"];
     let mut round = 0;
@@ -519,55 +395,4 @@ fn torn_lines() {
         assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
     }
     journal.counts.report("torn lines", begun);
-}
-
-#[test]
-fn another_boot() {
-    let begun = Instant::now();
-    let mut root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
-    let outside = TestRoot::new("");
-    let witness = outside.path("witness");
-    let line = format!("echo $CORKBOARD_NODEJOB >> {}", witness.display());
-    let new = |root: &TestRoot, command: &str| -> u64 {
-        let request = json!({"command": command, "dir": "/"});
-        submit(root, &request).run().json()["job"].as_u64().unwrap()
-    };
-    let runs = new(&root, &format!("{line}; exec sleep 1000"));
-    until("it runs", || {
-        root.cmd("poller", &["--once", "-q"]).expect(0);
-        let status = root.cmd("scheduler", &["jobs", &runs.to_string(), "status"]).expect(0);
-        status.json()["state"] == "running"
-    });
-    let waits_here = new(&root, &line);
-    let on_node = json!({"command": line, "dir": "/", "request_id": "waits-there"});
-    root.cmd_in("processor", &["jobs", "new"], &on_node.to_string()).expect(0);
-    let cursor = root.cmd("processor", &["events"]).expect(0).json()["cursor"].clone();
-    for supervisor in root.supervisors() {
-        signal(supervisor, "KILL");
-        until("it is dead", || !lives(supervisor));
-    }
-    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
-    let since = format!("since={}", cursor.as_str().unwrap());
-    let gone = root.cmd("processor", &["events", &since]);
-    assert!(gone.code == 1 && gone.stderr.contains("another epoch"), "{gone:?}");
-    let check = root.cmd("scheduler", &["check"]);
-    assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
-    let next = new(&root, &line);
-    assert!(next > 1000, "numbers go on at the mark: {next}");
-    let mut journal = Journal::new(&root);
-    journal.witness = witness.clone();
-    journal.allowed = &["lost"];
-    journal.counts.submitted = 4;
-    journal.counts.faults = 1;
-    journal.settle();
-    let status = |job: u64| root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
-    assert_eq!(status(runs)["cause"], "lost");
-    assert_eq!(status(runs)["reason"], "the machine was restarted");
-    for job in [waits_here, next] {
-        assert_eq!(status(job)["status"], "good");
-    }
-    assert_eq!(root.node_status("waits-there")["status"], "good");
-    journal.verify();
-    assert_eq!(fs::read_to_string(&witness).unwrap().lines().count(), 4);
-    journal.counts.report("another boot", begun);
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod head;
+pub mod node;
 pub mod processes;
 
 /// Longest wait for anything that should happen at once.
@@ -28,6 +29,8 @@ pub struct TestRoot {
     pub dir: PathBuf,
     /// Environment of everything that is run, beside `CORKBOARD_ROOT`.
     pub env: Vec<(String, String)>,
+    /// Whom everything that is run belongs to, if not to who runs the test.
+    pub user: Option<u32>,
 }
 
 /// What a program answered.
@@ -90,7 +93,7 @@ impl TestRoot {
         }
         fs::write(dir.join("corkboard.conf"), conf).unwrap();
         LIVING.fetch_add(1, Ordering::SeqCst);
-        TestRoot { dir, env: Vec::new() }
+        TestRoot { dir, env: Vec::new(), user: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -124,6 +127,9 @@ impl TestRoot {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("CORKBOARD_ROOT", &self.dir)
             .envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 

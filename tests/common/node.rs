@@ -1,0 +1,50 @@
+//! A node by itself: what its tests do with `processor`, without a head.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+
+use super::TestRoot;
+
+pub const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
+
+/// An open root, whose poller does not run.
+pub fn root() -> TestRoot {
+    let root = TestRoot::new(CONF);
+    root.open();
+    root
+}
+
+/// Gives it a job; the id.
+pub fn submit(root: &TestRoot, request: Value) -> String {
+    let answer = root.cmd_in("processor", &["jobs", "new", "-q"], &request.to_string()).expect(0);
+    answer.body.trim().to_string()
+}
+
+/// Gives it a job; its end.
+pub fn run(root: &TestRoot, request: Value) -> Value {
+    let id = submit(root, request);
+    root.ended(&id)
+}
+
+/// What the job has written.
+pub fn log(root: &TestRoot, id: &str) -> String {
+    root.cmd("processor", &["jobs", id, "log"]).expect(0).body
+}
+
+/// `check` finds nothing wrong.
+pub fn assert_clean(root: &TestRoot) {
+    let check = root.cmd("processor", &["check"]);
+    assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
+}
+
+impl TestRoot {
+    /// From now on a supervisor is started by nobody but the test, and by `processor` itself: what
+    /// others would start does nothing.
+    pub fn starts_no_supervisor(&self) {
+        let program = self.path("cgi-bin/processor");
+        fs::remove_file(&program).unwrap();
+        symlink("/bin/true", program).unwrap();
+    }
+}

@@ -1,0 +1,299 @@
+//! What a node makes of what crashes, damage and time have left on it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+mod faults;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::time::Instant;
+
+use common::node::{assert_clean, root, run, submit};
+use common::{TestRoot, lives, pid_in, program, signal, until};
+use faults::{Act, Journal};
+use serde_json::json;
+
+#[test]
+fn a_supervisor_that_is_killed_loses_its_job_once() {
+    let root = root();
+    let pid = root.path("pid");
+    let script =
+        format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 1000", pid.display());
+    let id = submit(&root, json!({"command": script}));
+    let left = pid_in(&pid);
+    let program = root.node_status(&id)["pid"].as_i64().unwrap() as i32;
+    let supervisor = root.supervisors()[0];
+    signal(supervisor, "KILL");
+    until("it is dead", || !lives(supervisor));
+    until("its program dies with it", || !lives(program));
+    assert!(lives(left));
+    let swept = root.cmd("processor", &["sweep"]).expect(0).json();
+    assert_eq!(swept["lost"], 1);
+    let end = root.ended(&id);
+    assert_eq!((&end["cause"], &end["reason"]), (&json!("lost"), &json!("its supervisor died")));
+    assert!(!lives(left));
+    assert_eq!(root.cmd("processor", &["sweep"]).expect(0).json()["lost"], 0);
+    assert!(root.read("state/processor/events").contains("\"lost\""));
+    assert_clean(&root);
+}
+
+/// A program that has become another user's survives its supervisor, and a sweep by its former user
+/// may not signal it: its job ends all the same, and its room is free.
+#[test]
+fn one_that_cannot_be_killed_keeps_no_other_waiting() {
+    const NOBODY: u32 = 65534;
+    let mut root = root();
+    // Where that user can reach them, and has nothing else.
+    let own = |name: &str, from: &Path, mode: u32| {
+        let path = root.path(name);
+        let _ = fs::remove_file(&path);
+        fs::copy(from, &path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    own("cgi-bin/processor", &program("processor"), 0o755);
+    let become_root = own("become", Path::new("/usr/bin/setpriv"), 0o4755);
+    fs::remove_dir_all(root.path("state")).unwrap();
+    chown(&root.dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    root.user = Some(NOBODY);
+    let words = [become_root.to_str().unwrap(), "--reuid=0", "sleep", "1000"];
+    let give = |id: &str, command: &[&str]| {
+        let both = json!({"cores": 2});
+        let request =
+            json!({"command": command, "dir": "/", "request_id": id, "requested_resources": both});
+        submit(&root, request);
+    };
+    give("stays", &words);
+    until("it is root's", || {
+        let pid = root.node_status("stays")["pid"].as_i64().unwrap_or(0);
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
+    });
+    let pid = root.node_status("stays")["pid"].as_i64().unwrap() as i32;
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    give("next", &["true"]);
+    let end = root.ended("stays");
+    let why = format!("its supervisor died; process {pid} could not be killed");
+    assert_eq!((&end["cause"], &end["reason"]), (&json!("lost"), &json!(why)));
+    assert_eq!(root.ended("next")["status"], "good");
+    assert!(lives(pid));
+    assert_clean(&root);
+}
+
+/// What a supervisor leaves that dies between its claim and the first line of the job.
+#[test]
+fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
+    let root = root();
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
+    }
+    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
+    let story = root.path("state/processor/job/a/status");
+    fs::rename(&story, root.path("kept")).unwrap();
+    fs::create_dir(&story).unwrap();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    assert_eq!(root.ended("c")["status"], "good");
+    assert_eq!(root.node_status("b")["cause"], "lost");
+    fs::remove_dir(&story).unwrap();
+    fs::rename(root.path("kept"), &story).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["cause"], "lost");
+    assert_clean(&root);
+}
+
+#[test]
+fn claimed_only_waits_again() {
+    let root = root();
+    let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
+    submit(&root, hold);
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    let boot = root.node_status("hold")["boot"].clone();
+    let record =
+        json!({"pid": 1, "boot": boot, "resources": {"cores": 1, "memory": 0}, "jobs": ["c"]});
+    root.write("state/processor/slot/7", &format!("{record}\n"));
+    fs::remove_file(root.path("state/processor/queue/c")).unwrap();
+    let found = root.cmd("processor", &["check"]).expect(1).body;
+    assert!(found.contains("slot/7: names jobs of a supervisor that died"), "{found}");
+    assert_eq!(root.cmd("processor", &["sweep"]).expect(0).json()["requeued"], 1);
+    assert!(root.exists("state/processor/queue/c"));
+    root.cmd("processor", &["jobs", "hold", "kill"]).expect(0);
+    assert_eq!(root.ended("c")["status"], "good");
+    assert_clean(&root);
+}
+
+/// A repeated request whose process dies at any point must not make a job that runs wait again.
+#[test]
+fn a_repeat_that_dies_does_not_start_a_job_again() {
+    let root = root();
+    let (go, witness) = (root.path("go"), root.path("witness"));
+    let script = format!(
+        "echo x >> {}; until [ -e {} ]; do sleep 0.01; done",
+        witness.display(),
+        go.display()
+    );
+    let request = json!({"command": script, "request_id": "r"});
+    submit(&root, request.clone());
+    until("it runs", || root.node_status("r")["state"] == "running");
+    // What such a repeat left before it looked first: the link, of an inode of its own.
+    root.write("state/processor/queue/r", &request.to_string());
+    let found = root.cmd("processor", &["check"]).expect(1).body;
+    assert!(found.contains("queue/r: is not the request"), "{found}");
+    root.cmd("processor", &["check", "--repair"]);
+    assert!(!root.exists("state/processor/queue/r"));
+    // And with the right inode: whoever claims it waits for its supervisor, and finds an end.
+    fs::hard_link(
+        root.path("state/processor/job/r/request.json"),
+        root.path("state/processor/queue/r"),
+    )
+    .unwrap();
+    assert!(root.cmd("processor", &["check"]).expect(1).body.contains("waits, but was started"));
+    root.cmd("processor", &["sweep"]).expect(0);
+    until("it is claimed", || !root.exists("state/processor/queue/r"));
+    fs::write(&go, "").unwrap();
+    assert_eq!(root.ended("r")["status"], "good");
+    until("nobody has it", || root.supervisors().is_empty());
+    assert_eq!(root.read("witness"), "x\n");
+    assert_clean(&root);
+}
+
+#[test]
+fn after_a_restart_of_the_machine() {
+    let mut root = root();
+    let two = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}});
+    let ran = submit(&root, two);
+    until("it runs", || root.node_status(&ran)["state"] == "running");
+    let waits = submit(&root, json!({"command": "echo ran", "requested_resources": {"cores": 2}}));
+    let page = root.cmd("processor", &["events"]).expect(0).json();
+    let supervisor = root.supervisors()[0];
+    signal(supervisor, "KILL");
+    until("it is dead", || !lives(supervisor));
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    root.cmd("processor", &["sweep"]).expect(0);
+    let end = root.ended(&ran);
+    assert_eq!(
+        (&end["cause"], &end["reason"]),
+        (&json!("lost"), &json!("the machine was restarted"))
+    );
+    assert_eq!(root.ended(&waits)["status"], "good");
+    let since = format!("since={}", page["cursor"].as_str().unwrap());
+    let gone = root.cmd("processor", &["events", &since]);
+    assert!(gone.code == 1 && gone.stderr.contains("another epoch"), "{gone:?}");
+    assert_clean(&root);
+}
+
+#[test]
+fn check_finds_planted_damage() {
+    let root = root();
+    run(&root, json!({"command": ["true"], "request_id": "a"}));
+    until("its supervisor has ended", || root.processes().is_empty());
+    let job = |name: &str| root.path(&format!("state/processor/job/{name}"));
+    fs::write(root.path("state/processor/queue/orphan"), "{}").unwrap();
+    fs::hard_link(job("a/request.json"), root.path("state/processor/queue/a")).unwrap();
+    fs::create_dir(job("limbo")).unwrap();
+    fs::write(job("limbo/request.json"), "{\"command\":[\"true\"]}").unwrap();
+    symlink("../job/none", root.path("state/processor/pid/1_2_3")).unwrap();
+    let found = root.cmd("processor", &["check"]).expect(1).body;
+    for text in [
+        "queue/orphan: waits, but has no job",
+        "queue/a: waits, but has ended",
+        "job/limbo/request.json: is open to others",
+        "job/limbo: neither waits nor runs nor has ended",
+        "pid/1_2_3: links to a job that is gone",
+    ] {
+        assert!(found.contains(text), "{text} in {found}");
+    }
+    assert_eq!(found.lines().count(), 5, "{found}");
+    assert_eq!(root.cmd("processor", &["check", "--repair"]).expect(1).body.lines().count(), 5);
+    assert_clean(&root);
+    assert_eq!(root.node_status("limbo")["cause"], "lost");
+    assert_eq!(root.node_status("a")["status"], "good");
+}
+
+#[test]
+fn old_jobs_are_removed_and_others_kept() {
+    let root = TestRoot::new("cores = 2\nkeep_jobs = 2h\nkeep_unacknowledged = 2h\n");
+    for id in ["old", "young", "lab-7f3k-2.1"] {
+        submit(&root, json!({"command": ["true"], "request_id": id}));
+        root.ended(id);
+    }
+    let day = std::time::Duration::from_secs(86_400);
+    let hour = std::time::Duration::from_secs(3600);
+    let set_age = |id: &str, age| {
+        let story = fs::File::options()
+            .append(true)
+            .open(root.path(&format!("state/processor/job/{id}/status")));
+        story.unwrap().set_modified(std::time::SystemTime::now() - age).unwrap();
+    };
+    set_age("old", day);
+    set_age("young", hour);
+    set_age("lab-7f3k-2.1", hour);
+    let opened = corkboard::board::root::Root::open(&root.dir).unwrap();
+    let removed =
+        corkboard::processor::cleanup::clean(&opened, std::time::SystemTime::now()).unwrap();
+    assert_eq!(removed, 1);
+    assert!(!root.exists("state/processor/job/old"));
+    assert!(
+        root.exists("state/processor/job/young") && root.exists("state/processor/job/lab-7f3k-2.1")
+    );
+    assert_eq!(fs::read_dir(root.path("state/processor/pid")).unwrap().count(), 2);
+    assert_clean(&root);
+}
+
+#[test]
+fn another_boot() {
+    let begun = Instant::now();
+    let mut root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    let outside = TestRoot::new("");
+    let witness = outside.path("witness");
+    let line = format!("echo $CORKBOARD_NODEJOB >> {}", witness.display());
+    let new = |root: &TestRoot, command: &str| -> u64 {
+        let request = json!({"command": command, "dir": "/"});
+        Act::submit(root, &request).run().json()["job"].as_u64().unwrap()
+    };
+    let runs = new(&root, &format!("{line}; exec sleep 1000"));
+    until("it runs", || {
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        let status = root.cmd("scheduler", &["jobs", &runs.to_string(), "status"]).expect(0);
+        status.json()["state"] == "running"
+    });
+    let waits_here = new(&root, &line);
+    let on_node = json!({"command": line, "dir": "/", "request_id": "waits-there"});
+    root.cmd_in("processor", &["jobs", "new"], &on_node.to_string()).expect(0);
+    let cursor = root.cmd("processor", &["events"]).expect(0).json()["cursor"].clone();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
+    let since = format!("since={}", cursor.as_str().unwrap());
+    let gone = root.cmd("processor", &["events", &since]);
+    assert!(gone.code == 1 && gone.stderr.contains("another epoch"), "{gone:?}");
+    let check = root.cmd("scheduler", &["check"]);
+    assert_eq!((check.code, check.body.as_str()), (0, ""), "{check:?}");
+    let next = new(&root, &line);
+    assert!(next > 1000, "numbers go on at the mark: {next}");
+    let mut journal = Journal::new(&root);
+    journal.witness = witness.clone();
+    journal.allowed = &["lost"];
+    journal.counts.submitted = 4;
+    journal.counts.faults = 1;
+    journal.settle();
+    let status = |job: u64| root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
+    assert_eq!(status(runs)["cause"], "lost");
+    assert_eq!(status(runs)["reason"], "the machine was restarted");
+    for job in [waits_here, next] {
+        assert_eq!(status(job)["status"], "good");
+    }
+    assert_eq!(root.node_status("waits-there")["status"], "good");
+    journal.verify();
+    assert_eq!(fs::read_to_string(&witness).unwrap().lines().count(), 4);
+    journal.counts.report("another boot", begun);
+}
