@@ -7,6 +7,7 @@ mod faults;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use common::{TestRoot, until};
