@@ -266,3 +266,47 @@ fn killing_before_the_program_is_executed() {
     });
     assert_eq!(root.node_status(&id)["cause"], "killed");
 }
+
+/// The supervisor of a range of which tasks were killed before it began: whoever takes the range
+/// over does not end them once more.
+#[test]
+fn supervising_a_range_with_killed_tasks() {
+    let begun = Instant::now();
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nlinger = 0\n");
+    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
+    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    let mut counts = Counts::default();
+    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
+    let sweep = Act::cmd(&root, "processor", &["sweep"], "");
+    let accept = |id: &str| {
+        // A sweep may have started one; it shall not have the range before the kill.
+        until("no supervisor is left", || root.processes().is_empty());
+        let id = range(&root, id, json!({"command": ["true"], "tasks": "0-4"}));
+        let kill = Act::cmd(&root, "processor", &["jobs", &id, "kill", "task=0-1"], "");
+        assert!(kill.run().acknowledged());
+        id
+    };
+    accept("first");
+    let (ran, points) = supervise.trace();
+    assert!(ran.acknowledged(), "{ran:?}");
+    for (index, point) in points.iter().enumerate() {
+        let id = accept(&format!("r{index}"));
+        counts.faults += usize::from(supervise.kill_at(point).killed);
+        until("it has ended", || {
+            assert!(sweep.run().acknowledged());
+            let ended = root.node_status(&id)["state"] == "stopped";
+            ended || supervise.run().acknowledged() && root.node_status(&id)["state"] == "stopped"
+        });
+        let end = root.node_status(&id);
+        let killed: Vec<u32> = failed(&end["tasks"])
+            .into_iter()
+            .filter(|(_, cause)| cause == "killed")
+            .map(|(task, _)| task)
+            .collect();
+        assert!(killed == [0, 1], "{point:?}: {end}");
+    }
+    let check = Act::cmd(&root, "processor", &["check"], "").run();
+    assert_eq!((check.code, check.body.as_str()), (0, ""));
+    assert!(counts.faults > 30, "{counts:?}");
+    counts.report("supervising a range with killed tasks", begun);
+}

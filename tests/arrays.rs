@@ -586,3 +586,24 @@ fn a_node_that_refuses_holds_up_no_other() {
     assert!(ranges(&there).is_empty());
     root.check();
 }
+
+/// A task is killed while the poller is about to record the end of another one: its node is told.
+#[test]
+fn killing_a_task_while_another_is_recorded() {
+    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 10m\n");
+    root.open();
+    let _poller = root.poller_with(&["--pace", "500ms"]);
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", root.path("go").display());
+    let script = format!("[ $CORKBOARD_TASK = 0 ] && exec sleep 300; {wait}");
+    let job = root.submit(&json!({"command": script, "array": "0-1"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    root.write("go", "");
+    wait_for(SOON, || {
+        let ended = ranges(&root).iter().any(|id| root.node_status(id)["state"] == "stopped");
+        if ended { Ok(()) } else { Err("task 1 has not ended".into()) }
+    });
+    root.cmd("scheduler", &["jobs", &job.to_string(), "update", "kill=1", "task=0"]).expect(0);
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["good"], &tasks(&end)["failed_tasks"]), (&json!(1), &json!("0")));
+    root.check();
+}

@@ -57,7 +57,9 @@ impl Engine<'_> {
             let applied = attempts::record(self.root, batch)?;
             for card in &applied.cards {
                 self.tell_end(card);
-                self.index.put(card);
+                // With it may come a kill that was not seen before, and will not be again: the
+                // card is as long as it is known to be.
+                self.take_in(card);
                 if card.state == State::Stopped {
                     uploads::remove(self.root, card.job())?;
                     self.gathered.forget(card.job());

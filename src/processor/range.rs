@@ -37,6 +37,8 @@ pub(super) struct RunningRange {
     /// When it began.
     pub at: Instant,
     story: Story,
+    /// Whether that there is a story is durable, or will be with its first sync.
+    is_listed: bool,
     /// The line about its start, once there is one.
     pub begun: Option<RunStatus>,
     /// Ends that were not told yet.
@@ -127,17 +129,21 @@ impl Supervisor<'_> {
         let id = &job.id;
         let streams = self.streams(&job.spec);
         let logs = streams.iter().map(|stream| (self.runs.log_path(id, *stream), None, 0));
+        let mut story = Story::open_or_create(self.runs.tasks_path(id))?;
+        // Tasks that were killed may have ended under a supervisor that died before it started one.
+        let ended = range::Range::parse(&story.read()?).report;
         self.range = Some(RunningRange {
             id: id.clone(),
             at: Instant::now(),
-            story: Story::open_or_create(self.runs.tasks_path(id))?,
+            story,
+            is_listed: false,
             begun: None,
             fresh: Report::default(),
             dirty: false,
             since: None,
             logs: logs.collect(),
             claimed: TaskSet::default(),
-            all: Report::default(),
+            all: ended,
             unwanted: kill::asked_tasks(&self.runs, id)?,
             killed: None,
         });
@@ -163,12 +169,14 @@ impl Supervisor<'_> {
     /// somebody ends it. What was not started is given back.
     fn run_tasks(&mut self, job: &Claimed, tasks: &TaskSet, status: &mut Story) -> Result<()> {
         let mut claimed_at = Instant::now();
+        let Some(range) = &self.range else { return Err(gone()) };
+        let tasks = tasks.without(&range.all.tasks());
         let mut left = tasks.clone();
         for task in tasks.iter() {
             let this = TaskSet::one(task);
             self.heed_signals_between_tasks(&job.id)?;
             let Some(range) = &mut self.range else { return Err(gone()) };
-            let started = !range.all.is_empty();
+            let started = range.begun.is_some();
             if self.stopping || self.failed || range.killed.is_some() {
                 break;
             }
@@ -226,10 +234,9 @@ impl Supervisor<'_> {
         };
         let tasks = left.lowest(self.claim_size);
         let Some(range) = &mut self.range else { return Err(gone()) };
-        let first = range.claimed.is_empty() && range.all.is_empty();
         range.append(Step::Claimed { tasks: tasks.clone() })?;
         range.claimed = tasks;
-        if first {
+        if !std::mem::replace(&mut range.is_listed, true) {
             self.ended_sync.dir(&self.runs.job_dir(&range.id));
         }
         self.report(None)
