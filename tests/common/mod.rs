@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod array;
 pub mod head;
 pub mod node;
 pub mod processes;
