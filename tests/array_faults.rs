@@ -49,15 +49,6 @@ fn failed(report: &Value) -> Vec<(u32, String)> {
     groups.iter().flat_map(group).collect()
 }
 
-fn range(root: &TestRoot, id: &str, request: Value) -> String {
-    let mut request = request;
-    request["request_id"] = json!(id);
-    let words = ["localhost", "jobs", "new"];
-    let answer = root.cmd_in("nodemgr", &words, &request.to_string()).expect(0);
-    assert_eq!(answer.stderr, "");
-    id.to_string()
-}
-
 /// The supervisor of a range: what it told has ended has, what it started and did not end is lost,
 /// what it did not start is given back or run by another.
 #[test]
@@ -70,8 +61,7 @@ fn supervising_a_range() {
     let mut round = 0;
     let mut accept = |journal: &mut Journal| {
         round += 1;
-        journal.counts.submitted += 1;
-        range(journal.root, &format!("r{round}"), journal.request(json!({"tasks": "0-6"})))
+        journal.accept(json!({"request_id": format!("r{round}"), "tasks": "0-6"}))
     };
     let supervise =
         |journal: &Journal| Act::cmd(journal.root, "processor", &["supervise", "--stay"], "");
@@ -210,11 +200,11 @@ fn killing_tasks() {
     // On the node, while the range waits.
     root.starts_no_supervisor();
     let kill = |id: &str| Act::cmd(&root, "processor", &["jobs", id, "kill", "task=1-2"], "");
-    let request = || journal.request(json!({"tasks": "0-3"}));
-    let (ran, points) = kill(&range(&root, "k", request())).trace();
+    let mut accept = |id: &str| journal.accept(json!({"request_id": id, "tasks": "0-3"}));
+    let (ran, points) = kill(&accept("k")).trace();
     assert!(ran.acknowledged(), "{ran:?}");
     for (index, point) in points.iter().enumerate() {
-        let id = range(&root, &format!("k{index}"), request());
+        let id = accept(&format!("k{index}"));
         let ran = kill(&id).kill_at(point);
         let kills = root.read(&format!("state/processor/job/{id}/kills"));
         assert!(kills.contains("\"1-2\"") || !ran.acknowledged(), "{point:?} {kills:?} {ran:?}");

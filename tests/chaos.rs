@@ -6,6 +6,10 @@
 mod common;
 #[path = "common/net.rs"]
 mod net;
+#[path = "faults/submitters.rs"]
+mod submitters;
+#[path = "faults/verdict.rs"]
+mod verdict;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -18,20 +22,18 @@ use std::time::{Duration, Instant};
 
 use common::TestRoot;
 use common::processes::{self, Process};
-use corkboard::model::array::Array;
-use corkboard::model::card::{Card, State};
+use corkboard::model::card::Card;
 use corkboard::model::outcome::Cause;
-use net::{Random, Server, http, log};
+use net::{Random, Server, log};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use submitters::{ARRAY, Journal, Submitter, request};
+use verdict::{judge, judge_array};
 
 const CONF: &str = "cores = 4\nmemory = 16 GiB\nscan_every = 0.5\nrequest_timeout = 8s\nunknown_after = 20s\nlost_after = 90s\n";
 
 /// Jobs submitted at once.
 const SUBMITTERS: usize = 8;
-
-/// Jobs in one request of those submitters that send arrays.
-const ARRAY: usize = 10;
 
 /// Faults end after so long, however far the jobs are.
 const STORM: Duration = Duration::from_secs(40);
@@ -90,114 +92,6 @@ fn start(root: &Path, words: &[&str]) -> Child {
         .stderr(log(root, "poller.log"))
         .spawn()
         .unwrap()
-}
-
-/// A job as a client wants it, without its request id.
-fn request(random: &mut Random, witness: &Path) -> Value {
-    let name = "$CORKBOARD_NODEJOB${CORKBOARD_TASK:+/$CORKBOARD_TASK}";
-    let note = format!("echo {name} >> {}", witness.display());
-    match random.below(21) {
-        20 => {
-            let sleep = random.below(30);
-            let command = format!("{note}; sleep 0.{sleep:03}");
-            json!({"command": command, "array": "0-11", "max_retry_count": random.below(3)})
-        }
-        0..=9 => json!({"command": note}),
-        10 | 11 => json!({"command": note, "max_retry_count": 3}),
-        12..=15 => {
-            let sleep = 20 + random.below(400);
-            let retries = random.below(3);
-            json!({"command": format!("{note}; sleep 0.{sleep:03}"), "max_retry_count": retries})
-        }
-        16 => json!({"command": format!("{note}; (sleep 0.3 &) ; exit 0"), "max_retry_count": 1}),
-        17 | 18 => {
-            let first = format!("{note}; case $CORKBOARD_NODEJOB in *.1) exit 3;; esac");
-            json!({"command": first, "max_retry_count": 2})
-        }
-        _ => json!({"command": format!("{note}; exit 5"), "max_retry_count": 1}),
-    }
-}
-
-/// What the submitters know.
-#[derive(Default)]
-struct Journal {
-    /// By number: the request id, the request, whether it was cancelled after that.
-    acknowledged: BTreeMap<u64, (String, Value)>,
-    cancelled: HashSet<u64>,
-    repeats: usize,
-}
-
-/// Submits jobs, each until it is acknowledged.
-struct Submitter<'t> {
-    head: &'t TestRoot,
-    port: u16,
-    number: usize,
-    journal: &'t Mutex<Journal>,
-    random: Random,
-}
-
-impl Submitter<'_> {
-    fn by_http(&self) -> bool {
-        self.number.is_multiple_of(2)
-    }
-
-    /// One try; the numbers that it was answered.
-    fn once(&self, body: &Value) -> Option<Vec<u64>> {
-        let answer: Value = if self.by_http() {
-            let (code, text) = http(self.port, "POST", "/scheduler/jobs/new", &body.to_string())?;
-            assert!(matches!(code, 200 | 201 | 500 | 503), "{code} {text}");
-            serde_json::from_str(&text).ok().filter(|_| code < 300)?
-        } else {
-            let answer = self.head.cmd_in("scheduler", &["jobs", "new"], &body.to_string());
-            assert!(matches!(answer.code, 0 | 1 | 75 | -1), "{answer:?}");
-            serde_json::from_str(&answer.body).ok().filter(|_| answer.code == 0)?
-        };
-        let number = |one: &Value| one["job"].as_u64();
-        match &answer {
-            Value::Array(all) => all.iter().map(number).collect(),
-            one => Some(vec![number(one)?]),
-        }
-    }
-
-    fn submit(&mut self, jobs: Vec<(String, Value)>) {
-        let with_id = |(id, request): &(String, Value)| {
-            let mut request = request.clone();
-            request["request_id"] = json!(id);
-            request
-        };
-        let body = match jobs.as_slice() {
-            [one] => with_id(one),
-            several => several.iter().map(with_id).collect(),
-        };
-        let mut tries = 0;
-        let numbers = loop {
-            if let Some(numbers) = self.once(&body) {
-                break numbers;
-            }
-            tries += 1;
-            assert!(tries < 300, "{body} is never acknowledged");
-            thread::sleep(Duration::from_millis(20));
-        };
-        assert_eq!(numbers.len(), jobs.len());
-        let cancel = jobs.len() == 1 && self.random.below(40) == 0;
-        let first = numbers[0];
-        {
-            let mut journal = self.journal.lock().unwrap();
-            journal.repeats += tries;
-            for (number, job) in numbers.into_iter().zip(jobs) {
-                let before = journal.acknowledged.insert(number, job);
-                assert!(before.is_none(), "job {number} was given out twice");
-            }
-        }
-        if cancel {
-            let path = format!("/scheduler/jobs/{first}/update?kill=1");
-            common::wait_for(STORM + CALM, || match http(self.port, "POST", &path, "") {
-                Some((code, _)) if code < 300 => Ok(()),
-                other => Err(format!("{path}: {other:?}")),
-            });
-            self.journal.lock().unwrap().cancelled.insert(first);
-        }
-    }
 }
 
 /// Which process to kill next, and what it is.
@@ -269,78 +163,6 @@ fn snapshot(root: &TestRoot) -> Tree {
         }
     }
     found
-}
-
-fn check(root: &TestRoot) {
-    for program in ["scheduler", "processor"] {
-        let answer = root.cmd(program, &["check"]);
-        assert_eq!((answer.code, answer.body.as_str()), (0, ""), "{program}: {answer:?}");
-    }
-}
-
-/// The card's story against what its request allows. Returns how many attempts were lost.
-fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) -> usize {
-    let job = card.job();
-    assert_eq!(card.state, State::Stopped, "job {job}");
-    let end = card.outcome.as_ref().unwrap();
-    let mut retries = 0;
-    let mut lost = 0;
-    for (index, attempt) in card.attempts.iter().enumerate() {
-        let is_last = index + 1 == card.attempts.len();
-        let witnessed = ran.get(&attempt.nodejob).copied().unwrap_or(0);
-        let Some(outcome) = &attempt.outcome else {
-            assert!(attempt.refused.is_some(), "job {job}: {attempt:?} has no end");
-            assert_eq!(witnessed, 0, "{} was refused and ran", attempt.nodejob);
-            continue;
-        };
-        match outcome.cause {
-            Cause::Exit => assert_eq!(witnessed, 1, "{} ended by itself", attempt.nodejob),
-            Cause::Lost => lost += 1,
-            // A supervisor's child that was hit before it had become its program.
-            Cause::Signal => {}
-            Cause::Killed => assert!(cancelled, "job {job}: nobody killed it: {outcome:?}"),
-            _ => panic!("job {job}: {outcome:?}"),
-        }
-        if !is_last {
-            assert_ne!(outcome.code, Some(0), "job {job} was repeated after a good end");
-            retries += 1;
-        }
-    }
-    let allowed = card.spec.max_retry_count;
-    assert!(retries <= allowed, "job {job}: {retries} retries");
-    if !cancelled {
-        let repeatable = end.code != Some(0);
-        assert!(!repeatable || retries == allowed, "job {job}: {retries} retries, then {end:?}");
-    }
-    lost
-}
-
-/// The same for an array. Returns how many of its tasks ended as lost.
-fn judge_array(card: &Card, array: &Array, cancelled: bool, ran: &HashMap<String, usize>) -> usize {
-    let job = card.job();
-    assert!(card.state == State::Stopped && array.is_finished(), "job {job}");
-    let mut lost = 0;
-    for task in array.spec.tasks.iter() {
-        let end = array.outcome_of(task).unwrap();
-        let of_attempt = |id: &String| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
-        let runs: usize = card.attempts.iter().map(|attempt| of_attempt(&attempt.nodejob)).sum();
-        let retries = array.retries_of(task);
-        assert!(retries <= card.spec.max_retry_count, "job {job} task {task}: {retries} retries");
-        assert!(
-            runs <= retries as usize + 1,
-            "job {job} task {task}: {runs} runs, {retries} retries"
-        );
-        match end.cause {
-            Cause::Exit => {
-                assert!(end.code == Some(0) && runs > 0, "job {job} task {task}: {end:?}")
-            }
-            Cause::Lost => lost += 1,
-            Cause::Signal => {}
-            Cause::Killed => assert!(cancelled, "job {job}: nobody killed {task}: {end:?}"),
-            _ => panic!("job {job} task {task}: {end:?}"),
-        }
-    }
-    lost
 }
 
 #[test]
@@ -480,7 +302,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
     for root in [&head, &node] {
         root.cmd("processor", &["sweep"]).expect(0);
         root.cmd("poller", &["--once", "-q"]).expect(0);
-        check(root);
+        root.check();
     }
     println!("checked after {:.0} s", begun.elapsed().as_secs_f64());
     let before = [snapshot(&head), snapshot(&node)];

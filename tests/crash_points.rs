@@ -13,6 +13,7 @@ mod faults;
 
 use std::time::Instant;
 
+use common::head::{drain_localhost, register};
 use common::{TestRoot, until};
 use faults::changes::multipart;
 use faults::{Act, Counts, Journal, Point, at_every_point, names};
@@ -236,10 +237,8 @@ fn the_poller_dies_before_its_sync() {
     let (root, node) = (TestRoot::new(CONF), TestRoot::new(CONF));
     node.open();
     let httpd = node.httpd();
-    let drain = r#"{"drain": true}"#;
-    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
-    let far = json!({"name": "far", "uri": httpd.url()}).to_string();
-    root.cmd_in("scheduler", &["nodes", "new"], &far).expect(0);
+    drain_localhost(&root);
+    register(&root, &json!({"name": "far", "uri": httpd.url()}));
     let once = Act::cmd(&root, "poller", &["--once", "-q"], "");
     assert!(once.run().acknowledged());
     let job = root.submit(&json!({"command": ["true"]}));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::{TestRoot, until};
 use faults::{Act, Counts, Journal, at_every_point};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 
@@ -63,14 +63,6 @@ fn accepting_on_a_node() {
     journal.counts.report("accepting on a node", begun);
 }
 
-/// Accepts a job on the node, through the node manager, which starts no supervisor.
-fn accept_only(root: &TestRoot, request: &Value) -> String {
-    let answer = root.cmd_in("nodemgr", &["localhost", "jobs", "new"], &request.to_string());
-    let said = answer.expect(0);
-    assert_eq!(said.stderr, "");
-    request["request_id"].as_str().unwrap().to_string()
-}
-
 /// Kills the supervisor at `every`th of its calls, with so many jobs waiting for it.
 fn supervising(what: &str, jobs: usize, every: usize) -> Counts {
     let begun = Instant::now();
@@ -81,41 +73,19 @@ fn supervising(what: &str, jobs: usize, every: usize) -> Counts {
     let mut round = 0;
     let mut accept = |journal: &mut Journal| -> Vec<String> {
         round += 1;
-        (0..jobs)
-            .map(|k| {
-                journal.counts.submitted += 1;
-                let id = format!("s{round}.{k}");
-                accept_only(journal.root, &journal.request(json!({"request_id": id})))
-            })
-            .collect()
+        (0..jobs).map(|k| journal.accept(json!({"request_id": format!("s{round}.{k}")}))).collect()
     };
     let supervise =
         |journal: &Journal| Act::cmd(journal.root, "processor", &["supervise", "--stay"], "");
     accept(&mut journal);
     let (ran, points) = supervise(&journal).trace();
     assert!(ran.acknowledged(), "{ran:?}");
-    let sweep = Act::cmd(&root, "processor", &["sweep"], "");
     let mut unproven = 0;
     for point in points.iter().step_by(every) {
         let ids = accept(&mut journal);
         let ran = supervise(&journal).kill_at(point);
         journal.counts.faults += usize::from(ran.killed);
-        until("all have ended", || {
-            assert!(sweep.run().acknowledged());
-            ids.iter().all(|id| root.node_status(id)["state"] == "stopped")
-        });
-        for id in ids {
-            let end = root.node_status(&id);
-            let story = root.read(&format!("state/processor/job/{id}/status"));
-            match end["cause"].as_str().unwrap() {
-                // Its `running` line was there: it may have started, so it is not started again.
-                "lost" => {
-                    assert!(story.contains("\"running\""), "{story}");
-                    unproven += 1;
-                }
-                _ => assert_eq!(end["status"], "good", "{point:?} {story}"),
-            }
-        }
+        unproven += journal.end_on_node(&ids, &format!("{point:?}"));
     }
     journal.verify();
     println!("{what}: {unproven} jobs that had started when their supervisor died ended as lost");
@@ -212,9 +182,7 @@ fn killing_before_the_start() {
             &mut journal,
             |journal, index| {
                 if comes_first {
-                    journal.counts.submitted += 1;
-                    let request = journal.request(json!({"request_id": id(index)}));
-                    accept_only(journal.root, &request);
+                    journal.accept(json!({"request_id": id(index)}));
                 }
                 let words = ["jobs", &id(index), "kill"];
                 Act::cmd(journal.root, "processor", &words, "")

@@ -7,33 +7,9 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use common::head::{CONF, both_ways, open_root};
-use common::{Httpd, SOON, TestRoot, lives, until, wait_for};
+use common::head::{both_ways, drain_localhost, host, node_reaches, open_root, register};
+use common::{SOON, lives, until, wait_for};
 use serde_json::{Value, json};
-
-fn register(root: &TestRoot, node: &Value) {
-    root.cmd_in("scheduler", &["nodes", "new"], &node.to_string()).expect(0);
-}
-
-fn drain_localhost(root: &TestRoot) {
-    let drain = r#"{"drain": true}"#;
-    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
-}
-
-fn node_reaches(root: &TestRoot, name: &str, state: &str) -> Value {
-    wait_for(SOON, || {
-        let node = root.cmd("scheduler", &["nodes", name]).expect(0).json();
-        if node["state"] == state { Ok(node) } else { Err(node.to_string()) }
-    })
-}
-
-/// A second host: closed, with a token for the head.
-fn host(more: &str) -> (TestRoot, Httpd, String) {
-    let host = TestRoot::new(&format!("{CONF}{more}"));
-    let token = host.cmd("processor", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
-    let httpd = host.httpd();
-    (host, httpd, token.trim().to_string())
-}
 
 #[test]
 fn registering() {

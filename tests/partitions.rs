@@ -2,6 +2,8 @@
 //! most once, its result arrives once, what was given up is found out about.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
 #[path = "common/net.rs"]
 mod net;
@@ -10,190 +12,15 @@ mod proxy;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Child;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::{SOON, TestRoot, lives, signal, until, wait_for};
-use corkboard::board::cards::Cards;
-use corkboard::board::root::Root;
-use corkboard::model::card::{Card, State, What};
+use cluster::{ACK, Cluster, FEED, KILL, NEW, OFTEN, STATUS, cause, lates};
+use common::{lives, signal, until};
+use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
-use net::{Random, Server};
-use proxy::{Act, Proxy};
+use net::Random;
+use proxy::Act;
 use serde_json::{Value, json};
-
-const NEW: &str = "POST /cgi-bin/processor/jobs/new";
-const KILL: &str = "/kill";
-const ACK: &str = "POST /cgi-bin/processor/jobs/ack";
-const STATUS: &str = "GET /cgi-bin/processor/jobs/status?ids=";
-const FEED: &str = "/processor/events?since=";
-
-const OFTEN: usize = 1_000_000;
-
-/// A head whose only open node is behind a proxy.
-struct Cluster {
-    head: TestRoot,
-    node: TestRoot,
-    server: Server,
-    proxy: Proxy,
-    /// The head's, then the node's.
-    pollers: [Option<Child>; 2],
-}
-
-impl Cluster {
-    fn new(lost_after: &str) -> Cluster {
-        let conf = format!(
-            "cores = 2\nmemory = 4 GiB\nscan_every = 0.2\nconnect_timeout = 1\nrequest_timeout = 2\nunknown_after = 1\nlost_after = {lost_after}\n"
-        );
-        let (head, node) = (TestRoot::new(&conf), TestRoot::new(&conf));
-        head.open();
-        node.open();
-        let server = Server::start(&node.dir);
-        let proxy = Proxy::start(server.port);
-        head.cmd_in("scheduler", &["nodes", "localhost", "update"], r#"{"drain": true}"#).expect(0);
-        let uri = format!("http://127.0.0.1:{}", proxy.port);
-        let record = json!({"name": "far", "uri": uri}).to_string();
-        head.cmd_in("scheduler", &["nodes", "new"], &record).expect(0);
-        let pollers = [Some(head.start("poller", &["-q"])), Some(node.start("poller", &["-q"]))];
-        let cluster = Cluster { head, node, server, proxy, pollers };
-        cluster.until_node("connected");
-        cluster
-    }
-
-    fn until_node(&self, state: &str) {
-        wait_for(SOON, || {
-            let node = self.far();
-            if node["state"] == state { Ok(()) } else { Err(node.to_string()) }
-        });
-    }
-
-    fn far(&self) -> Value {
-        self.head.cmd("scheduler", &["nodes", "far"]).expect(0).json()
-    }
-
-    /// Submits a job that notes its attempt, then does this.
-    fn submit(&self, then: &str, more: Value) -> u64 {
-        let note = format!("echo $CORKBOARD_NODEJOB >> {}", self.path("witness"));
-        let mut request = json!({"command": format!("{note}; {then}")});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let answer = self.head.cmd_in("scheduler", &["jobs", "new", "-q"], &request.to_string());
-        answer.expect(0).body.trim().parse().unwrap()
-    }
-
-    /// A job that runs until [`Cluster::go`].
-    fn submit_waiting(&self, more: Value) -> u64 {
-        let job =
-            self.submit(&format!("until [ -e {} ]; do sleep 0.02; done", self.path("go")), more);
-        self.until(job, |card| card.state == State::Running);
-        job
-    }
-
-    fn go(&self) {
-        fs::write(self.path("go"), "").unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.head.path(name).display().to_string()
-    }
-
-    fn card(&self, job: u64) -> Card {
-        let root = Root::open(&self.head.dir).unwrap();
-        Cards::new(&root).find(job).unwrap()
-    }
-
-    fn until(&self, job: u64, is_so: impl Fn(&Card) -> bool) -> Card {
-        wait_for(SOON, || {
-            let card = self.card(job);
-            if is_so(&card) { Ok(card) } else { Err(format!("{:?} {:?}", card.state, card.events)) }
-        })
-    }
-
-    fn ended(&self, job: u64) -> Card {
-        self.until(job, |card| card.state == State::Stopped)
-    }
-
-    fn kill(&self, job: u64) {
-        self.head.cmd("scheduler", &["jobs", &job.to_string(), "update", "kill=1"]).expect(0);
-    }
-
-    /// The attempts that ran, in order.
-    fn ran(&self) -> Vec<String> {
-        self.head.read("witness").lines().map(str::to_string).collect()
-    }
-
-    /// Waits until nothing is left to do on the node: what was wrongly accepted has run, too.
-    fn until_node_is_idle(&self) {
-        wait_for(SOON, || {
-            // What is claimed leaves the queue once its supervisor's slot names it.
-            let queue = fs::read_dir(self.node.path("state/processor/queue")).unwrap();
-            let (waiting, busy) = (queue.count(), self.node.supervisors());
-            let idle = waiting == 0 && busy.is_empty();
-            if idle { Ok(()) } else { Err(format!("{waiting} wait, {busy:?} are at work")) }
-        });
-    }
-
-    /// The job ended well, in one attempt that ran once and was reported once.
-    fn assert_ran_once(&self, job: u64) {
-        let card = self.ended(job);
-        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-        assert_eq!(card.attempts.len(), 1, "{card:?}");
-        let ends = card.events.iter().filter(|e| matches!(e.what, What::Stopped { .. })).count();
-        assert_eq!((ends, lates(&card).len()), (1, 0), "{card:?}");
-        let id = &card.attempts[0].nodejob;
-        assert_eq!(self.ran().iter().filter(|ran| *ran == id).count(), 1, "{:?}", self.ran());
-    }
-
-    fn poller(&mut self, which: usize, signal_name: &str) {
-        let child = self.pollers[which].as_mut().unwrap();
-        signal(child.id() as i32, signal_name);
-        if signal_name == "KILL" {
-            child.wait().unwrap();
-            self.pollers[which] = None;
-        }
-    }
-
-    fn restart_poller(&mut self, which: usize) {
-        self.poller(which, "KILL");
-        let root = if which == 0 { &self.head } else { &self.node };
-        self.pollers[which] = Some(root.start("poller", &["-q"]));
-    }
-
-    /// Both boards are in order, nothing is owed, and no program is left.
-    fn assert_clean(&self) {
-        until("nothing is owed", || self.far()["given_up"] == Value::Null);
-        for root in [&self.head, &self.node] {
-            for program in ["scheduler", "processor"] {
-                let answer = root.cmd(program, &["check"]);
-                assert_eq!((answer.code, answer.body.as_str()), (0, ""), "{program}: {answer:?}");
-            }
-        }
-        println!("{:?}; {} runs", self.proxy.acts(), self.ran().len());
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in self.pollers.iter_mut().flatten() {
-            signal(child.id() as i32, "CONT");
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The `late` lines: attempt and cause.
-fn lates(card: &Card) -> Vec<(u32, Cause)> {
-    let late = |what: &What| match what {
-        What::Late { attempt, outcome } => Some((*attempt, outcome.cause)),
-        _ => None,
-    };
-    card.events.iter().filter_map(|event| late(&event.what)).collect()
-}
-
-fn cause(card: &Card) -> Cause {
-    card.outcome.as_ref().unwrap().cause
-}
 
 #[test]
 fn the_reply_to_a_start_is_lost() {
@@ -255,8 +82,7 @@ fn a_start_that_is_held_back_comes_after_the_node_was_given_up() {
     cluster.proxy.rule(NEW, Act::Hold, OFTEN);
     let lost = cluster.submit("true", json!({}));
     let killed = cluster.submit("true", json!({}));
-    until("they are under way", || cluster.card(killed).state == State::Placed);
-    until("they are under way", || cluster.proxy.count(NEW) > 0);
+    cluster.until(killed, |card| card.state == State::Placed && cluster.proxy.count(NEW) > 0);
     cluster.proxy.cut();
     cluster.kill(killed);
     assert_eq!(cause(&cluster.ended(lost)), Cause::Lost);
@@ -388,8 +214,8 @@ fn orders_are_lost_while_questions_are_answered() {
     let (tried, asked) = (cluster.proxy.count(NEW), cluster.proxy.count("processor/"));
     let begun = Instant::now();
     until("it was tried again and again", || cluster.proxy.count(NEW) >= tried + 3);
-    let asked = cluster.proxy.count("processor/") - asked;
-    let a_second = asked as f64 / begun.elapsed().as_secs_f64();
+    let a_second =
+        (cluster.proxy.count("processor/") - asked) as f64 / begun.elapsed().as_secs_f64();
     assert!(a_second < 15.0, "{a_second:.1} requests a second about one job");
     assert_eq!(cluster.card(job).state, State::Placed);
     cluster.proxy.clear();
@@ -527,7 +353,7 @@ fn connections_break_at_any_byte() {
         cluster.proxy.rule(line, *random.pick(&acts).unwrap(), 1);
         jobs.push(cluster.submit("true", json!({})));
         // Not a wait for anything: the moment of the next fault is random, too.
-        sleep(Duration::from_millis(random.below(100)));
+        std::thread::sleep(Duration::from_millis(random.below(100)));
     }
     jobs.iter().for_each(|job| cluster.assert_ran_once(*job));
     cluster.assert_clean();

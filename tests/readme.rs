@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
@@ -48,6 +48,16 @@ fn blocks(text: &str, kind: &str) -> Vec<String> {
     found
 }
 
+/// What `scripts/up` started in this root, jobs and all: ended when dropped.
+struct Up(PathBuf);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let mut down = Command::new(format!("{SOURCE}/scripts/down"));
+        let _ = down.arg("--jobs").arg("--root").arg(&self.0).output();
+    }
+}
+
 #[test]
 fn blocks_are_shell() {
     let all = blocks(&page("README.md"), "sh").join("\n");
@@ -72,9 +82,9 @@ fn links_lead_somewhere() {
 fn what_the_readme_says_works() {
     let programs = Path::new(env!("CARGO_BIN_EXE_scheduler")).parent().unwrap();
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
-    let down = || Command::new(format!("{SOURCE}/scripts/down")).arg("--root").arg(&root).output();
-    let _ = down(); // of a run that died
+    drop(Up(root.clone())); // of a run that died
     let _ = fs::remove_dir_all(&root);
+    let running = Up(root.clone());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let up = Command::new(format!("{SOURCE}/scripts/up"))
         .args(["--open", "--port", &port, "--root"])
@@ -96,7 +106,7 @@ fn what_the_readme_says_works() {
     bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let output = bash.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    let _ = down();
+    drop(running);
     assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(!shown.contains("\"error\":"), "{shown}");
     for expected in ["\nhello\n", "from the shell", "its log is printed here", "\"killed\""] {

@@ -300,16 +300,9 @@ fn a_supervisor_whose_calls_fail() {
     let mut round = 0;
     let mut accept = |journal: &mut Journal| -> Vec<String> {
         round += 1;
-        let ids: Vec<String> = (0..2).map(|k| format!("e{round}.{k}")).collect();
-        for id in &ids {
-            journal.counts.submitted += 1;
-            let request = journal.request(json!({"request_id": id})).to_string();
-            root.cmd_in("nodemgr", &["localhost", "jobs", "new"], &request).expect(0);
-        }
-        ids
+        (0..2).map(|k| journal.accept(json!({"request_id": format!("e{round}.{k}")}))).collect()
     };
     let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
-    let sweep = Act::cmd(&root, "processor", &["sweep"], "");
     let failing = [
         ("fsync", "error=EIO"),
         ("openat", "error=EMFILE"),
@@ -332,20 +325,7 @@ fn a_supervisor_whose_calls_fail() {
             let ids = accept(&mut journal);
             let ran = supervise.inject(&format!("{call}:{error}:when={}", point.nth));
             journal.counts.faults += 1;
-            until("all have ended", || {
-                assert!(sweep.run().acknowledged());
-                ids.iter().all(|id| root.node_status(id)["state"] == "stopped")
-            });
-            for id in ids {
-                let story = root.read(&format!("state/processor/job/{id}/status"));
-                let end = root.node_status(&id);
-                if end["cause"] == "lost" {
-                    lost += 1;
-                    assert!(story.contains("\"running\""), "{point:?} {ran:?} {story}");
-                } else {
-                    assert_eq!(end["status"], "good", "{point:?} {ran:?} {story}");
-                }
-            }
+            lost += journal.end_on_node(&ids, &format!("{point:?} {ran:?}"));
         }
     }
     journal.verify();

@@ -2,157 +2,19 @@
 //! how they are installed, started, served and stopped, not what they answer.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+#[path = "common/stand_ins.rs"]
+mod stand_ins;
 
-const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use stand_ins::{Httpd, POLLER, Root, SOURCE, STUBBORN_POLLER, free_port, get, is_alive};
 
 /// Written into every file that nobody may fetch.
 const SECRET: &str = "corkboard-test-secret";
-
-const SCHEDULER: &str = r#"#!/bin/bash
-set -eu
-if [ -n "${GATEWAY_INTERFACE-}" ]; then
-    printf 'Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nscheduler '
-    env -0 | tr '\0' ' '
-    exit
-fi
-state=$CORKBOARD_ROOT/state
-mkdir -p "$state/tokens" "$state/secrets/nodes" "$state/scheduler/nodes"
-case "$1 $2" in
-    "tokens new")
-        echo "$3 $4" > "$state/tokens/$RANDOM"
-        echo '{"id":"1","role":"x","token":"cb_1_secret"}'
-        ;;
-    "nodes new" | "nodes localhost")
-        cat > "$state/registered"
-        uri=$(sed 's/.*"uri":"\([^"]*\)".*/\1/' "$state/registered")
-        printf '{\n  "driver": "http",\n  "uri": "%s"\n}\n' "$uri" > "$state/scheduler/nodes/localhost.json"
-        touch "$state/secrets/nodes/localhost"
-        ;;
-esac
-"#;
-
-const PROCESSOR: &str = r#"#!/bin/bash
-jobs=$CORKBOARD_ROOT/state/jobs
-case "$2" in
-    state=running) ls "$jobs" 2>/dev/null ;;
-    state=*) ;;
-    *) rm "$jobs/$2" ;;
-esac
-exit 0
-"#;
-
-const POLLER: &str =
-    "#!/bin/bash\necho \"args: $*\"\nls /proc/$$/fd\nwhile :; do sleep 0.1; done\n";
-const STUBBORN_POLLER: &str = "#!/bin/bash\ntrap '' TERM\nwhile :; do sleep 0.1; done\n";
-
-struct Root {
-    dir: PathBuf,
-    programs: PathBuf,
-}
-
-impl Root {
-    fn new(name: &str, poller: &str) -> Root {
-        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scripts-{name}"));
-        let root = Root { dir: base.join("root"), programs: base.join("programs") };
-        if root.dir.join("scripts/down").exists() {
-            let _ = root.script("down", &["--root", root.dir.to_str().unwrap()]); // of a run that died
-        }
-        let _ = fs::remove_dir_all(&base);
-        fs::create_dir_all(&root.dir).unwrap();
-        fs::create_dir_all(&root.programs).unwrap();
-        for (name, text) in [
-            ("scheduler", SCHEDULER),
-            ("processor", PROCESSOR),
-            ("nodemgr", "#!/bin/sh\n"),
-            ("poller", poller),
-        ] {
-            let path = root.programs.join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        root
-    }
-
-    fn script(&self, name: &str, args: &[&str]) -> Output {
-        let output = Command::new(format!("{SOURCE}/scripts/{name}")).args(args).output().unwrap();
-        eprintln!("{name} {args:?}: {output:?}");
-        output
-    }
-
-    fn up(&self, args: &[&str]) -> Output {
-        let mut all = vec!["--root", self.dir.to_str().unwrap()];
-        all.extend(["--programs", self.programs.to_str().unwrap()]);
-        all.extend(args);
-        self.script("up", &all)
-    }
-
-    fn down(&self, args: &[&str]) -> Output {
-        let mut all = vec!["--root", self.dir.to_str().unwrap()];
-        all.extend(args);
-        self.script("down", &all)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn port(&self) -> u16 {
-        self.read("run/port").trim().parse().unwrap()
-    }
-
-    fn pid(&self, name: &str) -> String {
-        let record = self.read(&format!("run/{name}.pid"));
-        record.split(' ').next().unwrap().to_string()
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        let _ = self.down(&[]);
-    }
-}
-
-struct Httpd(Child);
-
-impl Drop for Httpd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The answer to a request as sent: no client tidies the path.
-fn get(port: u16, path: &str, header: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut stream = loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(e) if Instant::now() > deadline => panic!("port {port}: {e}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n").unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer); // a reset after the answer is as good as its end
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-fn is_alive(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
-}
 
 /// Names at the top of the source tree: those under version control, and those that builds make.
 fn names_of_the_source() -> Vec<String> {

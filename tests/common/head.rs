@@ -31,6 +31,33 @@ pub fn both_ways(more: &str, test: impl Fn(&TestRoot, &Door)) {
     test(&root, &Door::Web(&httpd));
 }
 
+/// Registers a node.
+pub fn register(root: &TestRoot, node: &Value) {
+    root.cmd_in("scheduler", &["nodes", "new"], &node.to_string()).expect(0);
+}
+
+/// Lets no more jobs be placed here.
+pub fn drain_localhost(root: &TestRoot) {
+    let drain = r#"{"drain": true}"#;
+    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", drain]).expect(0);
+}
+
+/// A node once it is in this state.
+pub fn node_reaches(root: &TestRoot, name: &str, state: &str) -> Value {
+    wait_for(SOON, || {
+        let node = root.cmd("scheduler", &["nodes", name]).expect(0).json();
+        if node["state"] == state { Ok(node) } else { Err(node.to_string()) }
+    })
+}
+
+/// A second host: closed, with a token for the head.
+pub fn host(more: &str) -> (TestRoot, Httpd, String) {
+    let host = TestRoot::new(&format!("{CONF}{more}"));
+    let token = host.cmd("processor", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
+    let httpd = host.httpd();
+    (host, httpd, token.trim().to_string())
+}
+
 /// A way in.
 pub enum Door<'a> {
     Bare(&'a TestRoot),

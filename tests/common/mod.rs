@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod array;
 pub mod head;
 pub mod node;
 pub mod processes;
@@ -305,7 +306,8 @@ impl Drop for Httpd {
     }
 }
 
-fn finish(mut command: Command, input: &[u8], http: bool) -> Answer {
+/// Runs a program to its end, with this on its standard input.
+pub fn feed(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -317,8 +319,13 @@ fn finish(mut command: Command, input: &[u8], http: bool) -> Answer {
     let writer = std::thread::spawn(move || {
         let _ = stdin.write_all(&input); // a program need not read it
     });
-    let output: Output = child.wait_with_output().unwrap();
+    let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
+    output
+}
+
+fn finish(mut command: Command, input: &[u8], http: bool) -> Answer {
+    let output = feed(&mut command, input);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !http {

@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
 use super::Journal;
-use crate::common::{TestRoot, program};
+use crate::common::{TestRoot, feed, program};
 
 /// System calls that change nothing that outlives the process: dying before one of them leaves
 /// what dying before the next other one leaves. Locks belong to the process, so letting one go by
@@ -223,22 +222,8 @@ impl Act {
     }
 
     fn finish(&self, mut command: Command) -> Ran {
-        let mut child = command
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let mut stdin = child.stdin.take().unwrap();
-        let input = self.input.clone();
-        let writer = std::thread::spawn(move || {
-            let _ = stdin.write_all(&input); // it may be dead
-        });
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
+        let env = self.env.iter().map(|(name, value)| (name, value));
+        let output = feed(command.args(&self.args).env_clear().envs(env), &self.input);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);

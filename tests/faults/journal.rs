@@ -78,6 +78,39 @@ impl<'r> Journal<'r> {
         request
     }
 
+    /// Has the node accept such a job, through the node manager, which starts no supervisor where
+    /// [`TestRoot::starts_no_supervisor`]. Its id is the request's.
+    pub fn accept(&mut self, more: Value) -> String {
+        self.counts.submitted += 1;
+        let request = self.request(more);
+        let words = ["localhost", "jobs", "new"];
+        let answer = self.root.cmd_in("nodemgr", &words, &request.to_string()).expect(0);
+        assert_eq!(answer.stderr, "");
+        request["request_id"].as_str().unwrap().to_string()
+    }
+
+    /// Sweeps until these jobs of the node have ended: well, or as lost where they may have started.
+    /// Returns how many are lost.
+    pub fn end_on_node(&self, ids: &[String], said: &str) -> usize {
+        let sweep = Act::cmd(self.root, "processor", &["sweep"], "");
+        until("all have ended", || {
+            assert!(sweep.run().acknowledged());
+            ids.iter().all(|id| self.root.node_status(id)["state"] == "stopped")
+        });
+        let is_lost = |id: &&String| {
+            let end = self.root.node_status(id);
+            let story = self.root.read(&format!("state/processor/job/{id}/status"));
+            if end["cause"] == "lost" {
+                // Its `running` line was there, so it is not started again.
+                assert!(story.contains("\"running\""), "{said} {story}");
+                return true;
+            }
+            assert_eq!(end["status"], "good", "{said} {story}");
+            false
+        };
+        ids.iter().filter(is_lost).count()
+    }
+
     /// Notes what a submission answered: one job, or an array of them.
     pub fn answered(&mut self, ran: &Ran) -> Vec<u64> {
         self.counts.submitted += 1;

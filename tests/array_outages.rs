@@ -1,0 +1,143 @@
+//! Arrays on several nodes, and what becomes of them when supervisors, machines and nodes fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use common::array::{noted, ranges, runs, tasks, tasks_reach};
+use common::head::{drain_localhost, host, open_root, register};
+use common::{SOON, signal, wait_for};
+use serde_json::{Value, json};
+
+#[test]
+fn supervisors_die() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let script = format!(
+        "[ $CORKBOARD_TASK != 3 ] || until [ -e {}/go ]; do sleep 0.02; done",
+        root.path("").display()
+    );
+    let job = root.submit(&json!({"command": noted(&root, "ran", &script), "array": "0-19"}));
+    tasks_reach(&root, job, |_| runs(&root, "ran").contains_key(&3));
+    let story = wait_for(SOON, || {
+        let range = ranges(&root).into_iter().find(|id| {
+            root.read(&format!("state/processor/job/{id}/request.json")).contains("\"0-4\"")
+        });
+        range.ok_or("no range has task 3".to_string())
+    });
+    let supervisor = wait_for(SOON, || {
+        let slots = fs::read_dir(root.path("state/processor/slot")).unwrap();
+        let records = slots.map(|slot| fs::read_to_string(slot.unwrap().path()).unwrap());
+        let record = records.into_iter().find(|record| record.contains(&format!("\"{story}\"")));
+        let record: Value = serde_json::from_str(&record.ok_or("no slot names it")?).unwrap();
+        record["pid"].as_i64().ok_or("no pid".to_string())
+    });
+    signal(supervisor as i32, "KILL");
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["failed_tasks"], &tasks(&end)["good"]), (&json!("3"), &json!(19)));
+    let three = root.cmd("scheduler", &["jobs", &job.to_string(), "status", "task=3"]).expect(0);
+    assert_eq!(three.json()["cause"], "lost");
+    assert!(runs(&root, "ran").values().all(|count| *count == 1), "{:?}", runs(&root, "ran"));
+    root.check();
+}
+
+#[test]
+fn the_machine_is_restarted() {
+    let mut root = open_root("");
+    let poller = root.poller();
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let command = noted(&root, "ran", &until);
+    let job = root.submit(&json!({"command": command, "array": "0-9", "max_retry_count": 1}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    let before = runs(&root, "ran");
+    poller.end("KILL");
+    for pid in root.processes() {
+        signal(pid, "KILL");
+    }
+    root.write("go", "");
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    let _poller = root.poller();
+    let end = root.reaches(job, "stopped");
+    assert_eq!(
+        tasks(&end)["good"],
+        10,
+        "what was never started goes on, what was is retried: {end}"
+    );
+    let lost: u32 = before.len() as u32;
+    let total: u32 = runs(&root, "ran").into_values().sum();
+    assert_eq!(total, 10 + lost);
+    root.check();
+}
+
+#[test]
+fn several_nodes_share_one_array() {
+    let root = open_root("");
+    let (one, httpd_one, token_one) = host("");
+    let (two, httpd_two, token_two) = host("");
+    register(&root, &json!({"name": "one", "uri": httpd_one.url(), "token": token_one}));
+    register(&root, &json!({"name": "two", "uri": httpd_two.url(), "token": token_two}));
+    let _poller = root.poller();
+    wait_for(SOON, || {
+        let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).body;
+        if nodes.matches("\"connected\"").count() >= 3 { Ok(()) } else { Err(nodes) }
+    });
+    let command = noted(&root, "ran", "sleep 0.02");
+    let job = root.submit(&json!({"command": command, "array": "0-199"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&tasks(&end)["good"], &end["node"]), (&json!(200), &Value::Null), "{end}");
+    assert!(runs(&root, "ran").values().all(|count| *count == 1));
+    for node in [&root, &one, &two] {
+        assert!(!ranges(node).is_empty());
+        node.cmd("processor", &["check"]).expect(0);
+    }
+    let id = root.card(job);
+    let placed = id.iter().find(|line| line["node"] == "two").expect("two has a range");
+    let first = placed["tasks"].as_str().unwrap().split(['-', ',']).next().unwrap().to_string();
+    let words = ["jobs", &job.to_string(), "log", &format!("task={first}")].map(String::from);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    root.cmd("scheduler", &words).expect(0);
+    root.check();
+}
+
+/// A node that does not come back: what it had goes elsewhere, where the request allows that,
+/// since nobody can prove that it does not run there.
+#[test]
+fn the_unfinished_range_of_a_lost_node() {
+    for retry in [true, false] {
+        let conf = "lost_after = 1s\nconnect_timeout = 1s\nrequest_timeout = 2s\n";
+        let root = open_root(conf);
+        let (there, httpd, token) = host("");
+        register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+        drain_localhost(&root);
+        let _poller = root.poller();
+        let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+        let script = format!("[ $CORKBOARD_TASK -lt 2 ] || {until}");
+        let job = root.submit(&json!({
+            "command": noted(&root, "ran", &script), "array": "0-11",
+            "max_retry_count": 1, "retry_lost": retry,
+        }));
+        tasks_reach(&root, job, |tasks| tasks["good"] == 2 && tasks["running"] == 2);
+        let before = runs(&root, "ran");
+        httpd.cut();
+        for pid in there.processes() {
+            signal(pid, "KILL");
+        }
+        root.write("go", "");
+        let open = r#"{"drain": false}"#;
+        root.cmd("scheduler", &["nodes", "localhost", "update", "-d", open]).expect(0);
+        let end = root.reaches(job, "stopped");
+        if retry {
+            assert_eq!(tasks(&end)["good"], 12, "{end}");
+            let twice: Vec<u32> =
+                runs(&root, "ran").into_iter().filter(|(_, n)| *n > 1).map(|(t, _)| t).collect();
+            assert!(twice.iter().all(|task| before.contains_key(task) && *task > 1), "{twice:?}");
+        } else {
+            let failures = root.cmd("scheduler", &["jobs", &job.to_string()]).expect(0).json();
+            assert_eq!(failures["failures"].as_array().map(Vec::len), Some(1), "{failures}");
+            assert_eq!(failures["failures"][0]["reason"], "abandoned (node unreachable)");
+            assert!(runs(&root, "ran").values().all(|count| *count == 1));
+        }
+        root.check();
+    }
+}
