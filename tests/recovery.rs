@@ -5,8 +5,9 @@ mod common;
 mod faults;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use common::node::{assert_clean, root, run, submit};
@@ -44,18 +45,20 @@ fn a_supervisor_that_is_killed_loses_its_job_once() {
 fn one_that_cannot_be_killed_keeps_no_other_waiting() {
     const NOBODY: u32 = 65534;
     let mut root = root();
-    // Where that user can reach them, and has nothing else.
-    let own = |name: &str, from: &Path, mode: u32| {
+    // Where that user can reach them. Not copied here: a program that some thread's child still has
+    // open for writing cannot be started.
+    let own = |name: &str, from: &Path, mode: &str| {
         let path = root.path(name);
-        let _ = fs::remove_file(&path);
-        fs::copy(from, &path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mut install = Command::new("install");
+        assert!(install.args(["-m", mode]).arg(from).arg(&path).status().unwrap().success());
         path
     };
-    own("cgi-bin/processor", &program("processor"), 0o755);
-    let become_root = own("become", Path::new("/usr/bin/setpriv"), 0o4755);
+    own("cgi-bin/processor", &program("processor"), "755");
+    let become_root = own("become", Path::new("/usr/bin/setpriv"), "4755");
     fs::remove_dir_all(root.path("state")).unwrap();
-    chown(&root.dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    for name in ["", "cgi-bin", "corkboard.conf"] {
+        chown(root.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
     root.user = Some(NOBODY);
     let words = [become_root.to_str().unwrap(), "--reuid=0", "sleep", "1000"];
     let give = |id: &str, command: &[&str]| {
