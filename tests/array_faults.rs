@@ -7,7 +7,6 @@ mod faults;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use common::{TestRoot, until};
@@ -47,6 +46,12 @@ fn failed(report: &Value) -> Vec<(u32, String)> {
             .collect::<Vec<_>>()
     };
     groups.iter().flat_map(group).collect()
+}
+
+/// Has the node accept a range.
+fn range(root: &TestRoot, id: &str, mut request: Value) -> String {
+    request["request_id"] = json!(id);
+    Journal::new(root).accept(request)
 }
 
 /// The supervisor of a range: what it told has ended has, what it started and did not end is lost,
@@ -230,8 +235,7 @@ fn killing_tasks() {
 #[test]
 fn killing_before_the_program_is_executed() {
     let root = TestRoot::new(CONF);
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let request = json!({"command": ["sleep", "300"], "tasks": "0-3", "max_termination_time": 300});
     let id = range(&root, "slow", request);
     let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
@@ -263,8 +267,7 @@ fn killing_before_the_program_is_executed() {
 fn supervising_a_range_with_killed_tasks() {
     let begun = Instant::now();
     let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nlinger = 0\n");
-    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
-    symlink("/bin/true", root.path("cgi-bin/processor")).unwrap();
+    root.starts_no_supervisor();
     let mut counts = Counts::default();
     let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "");
     let sweep = Act::cmd(&root, "processor", &["sweep"], "");

@@ -141,3 +141,67 @@ fn the_unfinished_range_of_a_lost_node() {
         root.check();
     }
 }
+
+/// A task that somebody killed while its node could not be reached ends as killed, not as lost;
+/// what the node says when it is back enters the history.
+#[test]
+fn killing_a_task_on_a_node_that_is_away() {
+    let root = open_root("lost_after = 1s\nconnect_timeout = 1s\nrequest_timeout = 2s\n");
+    let (there, httpd, token) = host("");
+    register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+    drain_localhost(&root);
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": ["sleep", "300"], "array": "0-3"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 2);
+    let port = httpd.port;
+    httpd.cut();
+    let number = job.to_string();
+    root.cmd("scheduler", &["jobs", &number, "update", "kill=1", "task=0"]).expect(0);
+    tasks_reach(&root, job, |tasks| tasks["failed"] == 2);
+    let of_task = |task: u32| {
+        root.cmd("scheduler", &["jobs", &number, "status", &format!("task={task}")])
+            .expect(0)
+            .json()
+    };
+    let (killed, lost) = (of_task(0), of_task(1));
+    assert_eq!((&killed["cause"], &lost["cause"]), (&json!("killed"), &json!("lost")));
+    let reason = killed["reason"].as_str().unwrap();
+    assert!(reason.ends_with("; abandoned (node unreachable)"), "{killed}");
+    let _httpd = there.httpd_on(port);
+    wait_for(SOON, || {
+        let late = root.card(job).iter().filter(|line| line["event"] == "late").count();
+        if late == 2 { Ok(()) } else { Err(format!("{:?}", root.card(job))) }
+    });
+    let status = root.status(job);
+    assert_eq!(tasks(&status)["failed"], 2, "{status}");
+    root.cmd("scheduler", &["jobs", &number, "update", "kill=1"]).expect(0);
+    root.reaches(job, "stopped");
+    root.check();
+}
+
+/// A node that would not have a range does not hold up those that run them.
+#[test]
+fn a_node_that_refuses_holds_up_no_other() {
+    let root = open_root("");
+    let (there, httpd, token) = host("max_body = 200\n");
+    register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    wait_for(SOON, || {
+        let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).body;
+        if nodes.matches("\"connected\"").count() == 2 { Ok(()) } else { Err(nodes) }
+    });
+    let job = root.submit(&json!({"command": ["sleep", "0.05"], "array": "0-39"}));
+    let end = root.reaches(job, "stopped");
+    assert_eq!(tasks(&end)["good"], 40, "{end}");
+    let card = root.card(job);
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_string();
+    let refused = card.iter().position(|line| line["event"] == "refused").expect("it refuses");
+    let until = text(&card[refused], "not_before");
+    let mut later = card[refused..].iter().filter(|line| line["event"] == "placed");
+    let early: Vec<_> = later.clone().filter(|line| text(line, "at") < until).collect();
+    assert!(early.iter().any(|line| line["node"] == "localhost"), "{card:?}");
+    assert!(early.iter().all(|line| line["node"] != "there"), "{card:?}");
+    assert!(later.all(|line| line["node"] != "there" || text(line, "at") >= until));
+    assert!(ranges(&there).is_empty());
+    root.check();
+}

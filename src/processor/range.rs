@@ -27,6 +27,10 @@ const TELL_WITHIN: Duration = Duration::from_millis(250);
 /// Tasks are claimed for about so long.
 const CLAIM_FOR: Duration = Duration::from_millis(200);
 
+/// One part in so many of a range is run, however long that takes, before the rest is given back:
+/// each range is two lines on the card, so long tasks must not have one each.
+const TURN: u64 = 8;
+
 /// Most tasks that are claimed at a time.
 const MOST_CLAIMED: u64 = 1024;
 
@@ -172,7 +176,7 @@ impl Supervisor<'_> {
         let Some(range) = &self.range else { return Err(gone()) };
         let tasks = tasks.without(&range.all.tasks());
         let mut left = tasks.clone();
-        for task in tasks.iter() {
+        for (before, task) in tasks.iter().enumerate() {
             let this = TaskSet::one(task);
             self.heed_signals_between_tasks(&job.id)?;
             let Some(range) = &mut self.range else { return Err(gone()) };
@@ -180,7 +184,8 @@ impl Supervisor<'_> {
             if self.stopping || self.failed || range.killed.is_some() {
                 break;
             }
-            if started && range.at.elapsed() > self.runs.root().settings.range_time {
+            let enough = started && before as u64 >= tasks.len() / TURN;
+            if enough && range.at.elapsed() > self.runs.root().settings.range_time {
                 break;
             }
             if let Some(killed) = range.unwanted(task) {
