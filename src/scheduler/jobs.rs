@@ -240,6 +240,9 @@ fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     map.insert("commands".into(), json!(card.spec.commands));
     map.insert("priority".into(), card.priority.into());
     map.extend(status_fields(root, card)?);
+    if let Some(Value::Object(tasks)) = map.get_mut("tasks") {
+        tasks.remove("failed_tasks"); // of one array a line, of a thousand megabytes
+    }
     Ok(map)
 }
 
