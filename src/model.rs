@@ -1,6 +1,7 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
 pub mod array;
+pub mod attempt;
 pub mod card;
 pub mod event;
 pub mod ids;
@@ -10,4 +11,5 @@ pub mod outcome;
 pub mod range;
 pub mod request;
 pub mod resources;
+pub mod state;
 pub mod tasks;

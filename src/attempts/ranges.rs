@@ -103,12 +103,8 @@ impl Draft {
                 started: status.started.clone().or_else(|| Some(status.at.clone())),
             });
         }
-        let mut report = Report::default();
-        let said = status.tasks.clone().unwrap_or_default();
-        report.add(&said.good.within(&left), &Outcome::exit(0));
-        for group in &said.failed {
-            report.add(&group.tasks.within(&left), &group.outcome);
-        }
+        let said = status.tasks.as_ref();
+        let mut report = said.map_or_else(Report::default, |said| said.within(&left));
         let ended = status.outcome();
         if let Some(outcome) = &ended {
             let rest = left.without(&report.tasks());

@@ -128,8 +128,8 @@ impl<'r> Runs<'r> {
     }
 
     /// Of a range: which of its tasks somebody asked to kill.
-    pub fn kills_path(&self, id: &str) -> PathBuf {
-        self.job_dir(id).join("kills")
+    pub fn kill_tasks_path(&self, id: &str) -> PathBuf {
+        self.job_dir(id).join("kill-tasks")
     }
 
     /// An output file. Absent until something was written.

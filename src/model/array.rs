@@ -84,7 +84,7 @@ impl Array {
                 }
             }
             What::Tasks { attempt: None, report, .. } => {
-                let report = within(report, &self.waiting);
+                let report = report.within(&self.waiting);
                 let gone = report.tasks();
                 self.take_waiting(&gone);
                 self.end(&report);
@@ -92,7 +92,7 @@ impl Array {
             What::Tasks { attempt: Some(attempt), report, retry, not_before, ended } => {
                 let Some(at) = find(attempts, *attempt) else { return };
                 let attempt = &mut attempts[at];
-                let report = within(report, &attempt.left);
+                let report = report.within(&attempt.left);
                 attempt.left = attempt.left.without(&report.tasks());
                 self.end(&report);
                 let later = not_before.as_deref().and_then(clock::parse_rfc3339);
@@ -231,15 +231,6 @@ pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
         Cause::Lost => !unproven || retry_lost,
         Cause::Killed | Cause::Aborted | Cause::Expired => false,
     }
-}
-
-/// What a report says of these tasks.
-fn within(report: &Report, tasks: &TaskSet) -> Report {
-    let mut found = Report { good: report.good.within(tasks), failed: Vec::new() };
-    for group in &report.failed {
-        found.add(&group.tasks.within(tasks), &group.outcome);
-    }
-    found
 }
 
 /// How long a task takes, going by the last ranges that have ended tasks; `None` if none has.

@@ -5,120 +5,18 @@
 //! a card comes to the same answer, and the directory it lies in is only the place where that
 //! answer can be seen.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::array::{Array, may_repeat};
+pub use super::attempt::Attempt;
 pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
-use super::node::DriverKind;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
-use super::tasks::TaskSet;
+pub use super::state::{Column, State};
 use crate::clock;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
-
-/// A directory in which cards lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Column {
-    /// Waiting, held ones too.
-    Queue,
-    /// With a node: placed, running or stopping.
-    Running,
-    /// Stopped.
-    Done,
-}
-
-/// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Waits until somebody releases it.
-    Held,
-    /// Waits for a node.
-    Queued,
-    /// A node was chosen; it does not run yet.
-    Placed,
-    /// It runs.
-    Running,
-    /// It was killed, and its node has not reported the end.
-    Stopping,
-    /// It ended.
-    Stopped,
-}
-
-impl State {
-    /// The word, as in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            State::Held => "held",
-            State::Queued => "queued",
-            State::Placed => "placed",
-            State::Running => "running",
-            State::Stopping => "stopping",
-            State::Stopped => "stopped",
-        }
-    }
-
-    /// Reads the word.
-    pub fn parse(word: &str) -> Option<State> {
-        [State::Held, State::Queued, State::Placed, State::Running, State::Stopping, State::Stopped]
-            .into_iter()
-            .find(|state| state.word() == word)
-    }
-
-    /// The column of cards in this state.
-    pub fn column(self) -> Column {
-        match self {
-            State::Held | State::Queued => Column::Queue,
-            State::Placed | State::Running | State::Stopping => Column::Running,
-            State::Stopped => Column::Done,
-        }
-    }
-}
-
-/// One attempt, as far as it is known. Of an array: one range of its tasks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Attempt {
-    /// From 1.
-    pub attempt: u32,
-    /// Where.
-    pub node: String,
-    /// Its id there.
-    pub nodejob: String,
-    /// How that node was reached.
-    pub driver: DriverKind,
-    /// Where that node was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uri: Option<String>,
-    /// When it was placed.
-    pub placed_at: String,
-    /// When its node says that it started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<String>,
-    /// Process id on the node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<i32>,
-    /// When its end was recorded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<String>,
-    /// How it ended, where it did.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    /// What the node said, where it would not have it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-    /// Of an array: the tasks that the node was given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tasks: Option<TaskSet>,
-    /// Those of which no end is known, while the node has them.
-    #[serde(skip_serializing_if = "TaskSet::is_empty")]
-    pub left: TaskSet,
-    /// When ends of tasks were last recorded.
-    #[serde(skip)]
-    pub reported_at: Option<String>,
-}
 
 /// A card, read.
 #[derive(Debug, Clone)]

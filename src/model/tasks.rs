@@ -321,6 +321,16 @@ impl Report {
         TaskSet::union(failed.chain([&self.good]))
     }
 
+    /// What it says of these tasks.
+    #[must_use]
+    pub fn within(&self, tasks: &TaskSet) -> Report {
+        let mut found = Report { good: self.good.within(tasks), failed: Vec::new() };
+        for group in &self.failed {
+            found.add(&group.tasks.within(tasks), &group.outcome);
+        }
+        found
+    }
+
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
         self.good.is_empty() && self.failed.is_empty()

@@ -56,13 +56,13 @@ pub(super) fn asked(runs: &Runs, id: &str) -> Result<Option<Killed>> {
 
 /// Which tasks of a range somebody wants to end.
 pub(super) fn asked_tasks(runs: &Runs, id: &str) -> Result<Vec<(TaskSet, Killed)>> {
-    let bytes = files::read(&runs.kills_path(id))?.unwrap_or_default();
+    let bytes = files::read(&runs.kill_tasks_path(id))?.unwrap_or_default();
     let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let kills = lines.filter_map(|line| serde_json::from_slice::<KilledTasks>(line).ok());
     Ok(kills.map(|kill| (kill.tasks, kill.killed)).collect())
 }
 
-/// A line of `job/ID/kills`.
+/// A line of `job/ID/kill-tasks`.
 #[derive(Serialize, Deserialize)]
 struct KilledTasks {
     tasks: TaskSet,
@@ -94,7 +94,7 @@ pub fn kill_tasks(
     }
     if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
         let killed = KilledTasks { tasks: tasks.clone(), killed: Killed::now(by, grace) };
-        let mut story = Story::open_or_create(runs.kills_path(id))?;
+        let mut story = Story::open_or_create(runs.kill_tasks_path(id))?;
         story.append(&[killed])?;
         let (file, path) = story.into_file();
         let mut sync = SyncSet::new();

@@ -1,0 +1,49 @@
+//! An attempt of a job, as its card tells it.
+
+use serde::Serialize;
+
+use super::node::DriverKind;
+use super::outcome::Outcome;
+use super::tasks::TaskSet;
+
+/// One attempt, as far as it is known. Of an array: one range of its tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// From 1.
+    pub attempt: u32,
+    /// Where.
+    pub node: String,
+    /// Its id there.
+    pub nodejob: String,
+    /// How that node was reached.
+    pub driver: DriverKind,
+    /// Where that node was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// When it was placed.
+    pub placed_at: String,
+    /// When its node says that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Process id on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// When its end was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// How it ended, where it did.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What the node said, where it would not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Of an array: the tasks that the node was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskSet>,
+    /// Those of which no end is known, while the node has them.
+    #[serde(skip_serializing_if = "TaskSet::is_empty")]
+    pub left: TaskSet,
+    /// When ends of tasks were last recorded.
+    #[serde(skip)]
+    pub reported_at: Option<String>,
+}
