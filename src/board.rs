@@ -5,6 +5,7 @@
 //! - [`lock`]: flock with a deadline.
 //! - [`numbers`]: job numbers and the cluster's name.
 //! - [`cards`]: the head's board, `state/scheduler`.
+//! - [`listing`]: which cards there are.
 //! - [`attic`]: removing what need not be kept.
 //! - [`audit`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
@@ -27,6 +28,7 @@ pub mod cards;
 mod claims;
 pub mod feed;
 pub mod files;
+pub mod listing;
 pub mod lock;
 pub mod nodes;
 pub mod numbers;

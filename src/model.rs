@@ -9,6 +9,7 @@ pub mod log;
 pub mod node;
 pub mod outcome;
 pub mod range;
+pub mod report;
 pub mod request;
 pub mod resources;
 pub mod state;

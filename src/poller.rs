@@ -1,8 +1,8 @@
 //! The poller: places jobs on nodes, takes in what nodes report, looks after what waits.
 //!
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
-//! - `scan`, `transitions`, `dialogue`, `membership`: what a round is made of: looking at the board,
-//!   changing cards, talking to nodes, knowing which there are.
+//! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
+//!   the board, changing cards, placing them, talking to nodes, knowing which there are.
 //! - [`index`]: what it knows of the board without looking.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
@@ -26,6 +26,7 @@ pub mod link;
 mod membership;
 pub mod notice;
 pub mod pace;
+mod placing;
 pub mod program;
 mod scan;
 pub mod step;

@@ -7,7 +7,8 @@ use crate::model::array::{Array, pace};
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
-use crate::model::tasks::{Report, TaskSet};
+use crate::model::report::Report;
+use crate::model::tasks::TaskSet;
 use crate::placement::ranges;
 
 /// A range that will have ended within this time needs no room any more: the next one is sent, so

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::cards::{self, Cards};
+use super::cards::Cards;
 use super::files::{self, SyncSet};
+use super::listing;
 use super::root::{Root, TREE};
 use crate::error::Result;
 use crate::model::card::{Card, Column};
@@ -78,7 +79,7 @@ pub fn cards(root: &Root) -> Result<Vec<Entry>> {
             if column == Column::Queue && name.ends_with(".batch") {
                 continue;
             }
-            match cards::card_number(&name) {
+            match listing::card_number(&name) {
                 _ if found.file_type().is_dir() && found.depth() < depth => {}
                 Some(job) if found.depth() == depth && path == board.card_path(column, job) => {
                     entries.push(Entry::Card { column, job, path });

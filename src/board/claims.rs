@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::batches::{self, Fate};
-use super::cards::{Cards, card_numbers};
+use super::cards::Cards;
 use super::files::{self, SyncSet};
+use super::listing::card_numbers;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
 

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use super::card::Attempt;
 use super::event::{Event, What};
 use super::outcome::{Cause, Outcome, Status};
-use super::tasks::{ArraySpec, Ended, Report, TaskSet, add_ended};
+use super::report::{Ended, Report, add_ended};
+use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 
 /// Attempts by which the pace is judged: the last ones.

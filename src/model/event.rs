@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::node::DriverKind;
 use super::outcome::{Cause, Outcome, Status};
-use super::tasks::{Ended, Report, TaskSet};
+use super::report::{Ended, Report};
+use super::tasks::TaskSet;
 use crate::clock;
 
 /// The first line of a card: the request as accepted.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::Report;
+use super::report::Report;
 use crate::clock;
 
 /// `unknown` until the end, then `good` (exit 0) or `error`.

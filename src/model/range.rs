@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
-use super::tasks::{Report, TaskSet};
+use super::report::Report;
+use super::tasks::TaskSet;
 use crate::clock;
 
 /// A line of the story.

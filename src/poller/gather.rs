@@ -80,7 +80,8 @@ fn is_progress(report: &RunStatus) -> bool {
 mod tests {
     use super::*;
     use crate::model::outcome::Outcome;
-    use crate::model::tasks::{Report, TaskSet};
+    use crate::model::report::Report;
+    use crate::model::tasks::TaskSet;
 
     #[test]
     fn progress_waits_and_the_end_takes_it_along() {

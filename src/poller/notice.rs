@@ -8,7 +8,8 @@ use nix::sys::inotify::AddWatchFlags;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
-use crate::board::cards::{Cards, card_number};
+use crate::board::cards::Cards;
+use crate::board::listing::card_number;
 use crate::board::root::Root;
 use crate::board::watch::Watch;
 use crate::error::{At, Error, Kind, Result};

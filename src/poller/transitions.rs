@@ -1,28 +1,20 @@
-//! What the engine does to cards: recorded reports, placements, ends that nobody reported. Each is
+//! What the engine does to cards: recorded reports, ends that nobody reported. Each is
 //! stamped and moved under the board's lock, and durable before anyone hears of it.
 
 use super::engine::Engine;
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Wake;
 use super::link::Order;
 use crate::attempts::{self, ranges};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
-use crate::board::{numbers, uploads};
+use crate::board::uploads;
 use crate::clock;
 use crate::error::{Kind, Result};
-use crate::model::card::{Attempt, Card, Column, Event, State, What};
+use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
-use crate::model::node::Node;
 use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
-use crate::model::resources::Resources;
-use crate::placement::Candidate;
-
-/// Most jobs that are placed before reports are looked at again.
-const PLACED_PER_ROUND: usize = 256;
 
 /// A node is told within this time that results are safe...
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
@@ -237,81 +229,6 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Places what fits, records it, and only then tells the nodes.
-    pub(super) fn place(&mut self) -> Result<()> {
-        if self.index.ready.is_empty() {
-            return Ok(());
-        }
-        let cluster: Rc<str> = numbers::cluster(self.root)?.into();
-        loop {
-            for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
-                self.index.rooms.set_ahead(&node, ahead);
-            }
-            let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
-            let mut plans: Vec<Plan> = Vec::new();
-            let mut reserved = Vec::new();
-            while plans.len() < at_once {
-                let index = &mut self.index;
-                let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
-                    break;
-                };
-                let (job, resources) = (candidate.job, candidate.resources);
-                if let Some(until) = index.refused_until(job, &node) {
-                    index.rooms.give_back(&node, &resources);
-                    index.postpone(candidate, until);
-                    continue;
-                }
-                reserved.push((node.clone(), resources));
-                if candidate.more > 0 {
-                    index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
-                }
-                let Some(node) = self.nodes.get(&node).cloned() else { continue };
-                let cluster = cluster.clone();
-                let slots = self.slots(&resources);
-                plans.push((job, Box::new(move |card| place_plan(&cluster, card, &node, slots))));
-            }
-            let count = plans.len();
-            if count == 0 {
-                return Ok(());
-            }
-            // Their servers get ready while the disk takes the placements.
-            let nodes: BTreeSet<String> = reserved.iter().map(|(node, _)| node.clone()).collect();
-            for node in nodes {
-                self.order(&node, Order::Prepare);
-            }
-            let placed = self.stamp(plans);
-            // A card that was placed has taken its room itself by now.
-            for (node, resources) in reserved {
-                self.index.rooms.give_back(&node, &resources);
-            }
-            let placed = placed?;
-            let fresh = |card: &&Card| {
-                matches!(card.events.last(), Some(Event { what: What::Placed { .. }, .. }))
-            };
-            let placed: Vec<(&Card, &Attempt)> = placed
-                .iter()
-                .filter(fresh)
-                .filter_map(|card| Some((card, card.attempts.last()?)))
-                .collect();
-            self.send(&placed)?;
-            if count < at_once || !self.once {
-                return if count < at_once { Ok(()) } else { self.yield_round() };
-            }
-        }
-    }
-
-    /// How many jobs that ask for this the nodes that take any can run at a time.
-    fn slots(&self, needed: &Resources) -> u64 {
-        let open = self.nodes.values().filter(|node| node.takes_jobs());
-        open.filter_map(|node| node.resources).map(|total| needed.times_in(&total)).sum()
-    }
-
-    /// More is to be placed, but reports come first.
-    pub(super) fn yield_round(&self) -> Result<()> {
-        let _ = self.waker.send(Wake::Batch); // our own receiver is alive
-        Ok(())
-    }
-
     /// Takes attempts back that a node would not have: nothing ran.
     pub(super) fn refuse(&mut self, refused: Vec<(String, String)>) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
@@ -382,22 +299,6 @@ impl Engine<'_> {
 /// What is to happen to a card, worked out again from the card as it is under the lock.
 pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
 pub(super) type Plan = (u64, PlanFn);
-
-fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
-    if let Some(array) = &card.array {
-        let now = SystemTime::now();
-        let tasks = ranges::next(card, slots, now);
-        if tasks.is_empty() || array.refused_until(&node.name, now).is_some() {
-            return Vec::new();
-        }
-        return vec![attempts::place(cluster, card, node, Some(tasks))];
-    }
-    let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
-    if card.state != State::Queued || !due {
-        return Vec::new();
-    }
-    vec![attempts::place(cluster, card, node, None)]
-}
 
 fn after(delay: Duration) -> String {
     clock::rfc3339(SystemTime::now().checked_add(delay).unwrap_or(SystemTime::now()))

@@ -19,7 +19,8 @@ use crate::board::files::{self, Story, SyncSet};
 use crate::error::{At, Result};
 use crate::model::outcome::{Cause, Outcome, RunStatus};
 use crate::model::range::{self, Line, Step};
-use crate::model::tasks::{Report, TaskSet};
+use crate::model::report::Report;
+use crate::model::tasks::TaskSet;
 
 /// The end of a task is told within this time, or when the next ones are claimed.
 const TELL_WITHIN: Duration = Duration::from_millis(250);
