@@ -15,8 +15,7 @@ use crate::placement::ranges;
 /// that it is there in time.
 const SENT_AHEAD: Duration = Duration::from_millis(250);
 
-/// How many more ranges of a card may be placed now, and from when on more; none for a card that
-/// is no array.
+/// How many more ranges of a card may be placed now; none for a card that is no array.
 pub fn placeable(card: &Card, now: SystemTime) -> u64 {
     let Some(array) = card.array.as_ref().filter(|array| !array.held) else { return 0 };
     if card.stopping_by.is_some() {
@@ -170,13 +169,11 @@ pub fn refuse(card: &Card, attempt: u32, reason: &str, not_before: String) -> Ve
     let mut draft = Draft::of(card);
     draft.add(What::Refused { attempt, reason: reason.to_string(), not_before });
     let Some(array) = &draft.card.array else { return draft.added };
-    let gone = match &draft.card.stopping_by {
-        Some(by) => Some((array.waiting.clone(), Outcome::killed(by))),
-        None => Some((array.waiting.within(&array.unwanted), unwanted(array))),
+    let (gone, outcome) = match &draft.card.stopping_by {
+        Some(by) => (array.waiting.clone(), Outcome::killed(by)),
+        None => (array.waiting.within(&array.unwanted), unwanted(array)),
     };
-    if let Some((tasks, outcome)) = gone {
-        end_waiting(&mut draft, &tasks, &outcome);
-    }
+    end_waiting(&mut draft, &gone, &outcome);
     draft.finish()
 }
 

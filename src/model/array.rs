@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::card::Attempt;
+use super::attempt::Attempt;
+use super::card::Card;
 use super::event::{Event, What};
 use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report, add_ended};
+use super::state::State;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 
@@ -59,7 +61,7 @@ impl Array {
 
     /// Adds one event, as far as it concerns tasks. Tasks that it names and that are elsewhere
     /// are left where they are.
-    pub(super) fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
+    fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
         let find = |attempts: &mut [Attempt], wanted: u32| {
             attempts.iter().rposition(|a| a.attempt == wanted && a.ended_at.is_none())
         };
@@ -114,12 +116,12 @@ impl Array {
     }
 
     /// Whether a range may be placed as it is named.
-    pub(super) fn has_waiting(&self, tasks: &TaskSet) -> bool {
+    fn has_waiting(&self, tasks: &TaskSet) -> bool {
         !tasks.is_empty() && self.waiting.contains_all(tasks)
     }
 
     /// Takes tasks that a node has, or that ended, from those that wait.
-    pub(super) fn take_waiting(&mut self, tasks: &TaskSet) {
+    fn take_waiting(&mut self, tasks: &TaskSet) {
         self.waiting = self.waiting.without(tasks);
         for (_, later) in &mut self.later {
             *later = later.without(tasks);
@@ -222,6 +224,53 @@ impl Array {
             }
         }
         (last, again)
+    }
+}
+
+impl Card {
+    /// Adds one event to the card of an array, and all that follows from it.
+    pub(super) fn apply_to_array(&mut self, event: &Event) {
+        let Some(array) = &mut self.array else { return };
+        if self.state == State::Stopped {
+            return;
+        }
+        match &event.what {
+            What::Placed { tasks: Some(tasks), .. }
+                if self.stopping_by.is_none() && array.has_waiting(tasks) =>
+            {
+                array.take_waiting(tasks);
+                self.push_attempt(event);
+            }
+            What::Placed { .. } => {}
+            What::Priority { priority, .. } => self.priority = *priority,
+            What::Stopping { by, tasks: None } => {
+                self.stopping_by.get_or_insert_with(|| by.clone());
+            }
+            What::Stopped { outcome, .. } => {
+                self.outcome = Some(outcome.clone());
+                self.stopped_at = Some(event.at.clone());
+            }
+            _ => array.apply(event, &mut self.attempts),
+        }
+        self.state = self.state_of_array();
+    }
+
+    /// An array is in the state of the furthest of its ranges that nodes have.
+    fn state_of_array(&self) -> State {
+        let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
+        match () {
+            () if self.outcome.is_some() => State::Stopped,
+            () if live.peek().is_some() && self.stopping_by.is_some() => State::Stopping,
+            () if live.peek().is_some() => {
+                if live.any(|a| a.started_at.is_some()) {
+                    State::Running
+                } else {
+                    State::Placed
+                }
+            }
+            () if self.array.as_ref().is_some_and(|array| array.held) => State::Held,
+            () => State::Queued,
+        }
     }
 }
 

@@ -181,7 +181,7 @@ impl Card {
         }
     }
 
-    fn push_attempt(&mut self, event: &Event) {
+    pub(super) fn push_attempt(&mut self, event: &Event) {
         let What::Placed { attempt, node, nodejob, driver, uri, tasks } = &event.what else {
             return;
         };
@@ -202,50 +202,6 @@ impl Card {
             left: tasks.clone().unwrap_or_default(),
             reported_at: None,
         });
-    }
-
-    fn apply_to_array(&mut self, event: &Event) {
-        let Some(array) = &mut self.array else { return };
-        if self.state == State::Stopped {
-            return;
-        }
-        match &event.what {
-            What::Placed { tasks: Some(tasks), .. }
-                if self.stopping_by.is_none() && array.has_waiting(tasks) =>
-            {
-                array.take_waiting(tasks);
-                self.push_attempt(event);
-            }
-            What::Placed { .. } => {}
-            What::Priority { priority, .. } => self.priority = *priority,
-            What::Stopping { by, tasks: None } => {
-                self.stopping_by.get_or_insert_with(|| by.clone());
-            }
-            What::Stopped { outcome, .. } => {
-                self.outcome = Some(outcome.clone());
-                self.stopped_at = Some(event.at.clone());
-            }
-            _ => array.apply(event, &mut self.attempts),
-        }
-        self.state = self.state_of_array();
-    }
-
-    /// An array is in the state of the furthest of its ranges that nodes have.
-    fn state_of_array(&self) -> State {
-        let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
-        match () {
-            () if self.outcome.is_some() => State::Stopped,
-            () if live.peek().is_some() && self.stopping_by.is_some() => State::Stopping,
-            () if live.peek().is_some() => {
-                if live.any(|a| a.started_at.is_some()) {
-                    State::Running
-                } else {
-                    State::Placed
-                }
-            }
-            () if self.array.as_ref().is_some_and(|array| array.held) => State::Held,
-            () => State::Queued,
-        }
     }
 
     fn end_attempt(&mut self, outcome: &Outcome, at: &str) {

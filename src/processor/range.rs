@@ -10,13 +10,17 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::capture::Capture;
 use super::kill::{self, Killed};
 use super::run::Running;
 use super::supervise::{Claimed, Supervisor};
 use super::sweep;
 use crate::board::files::{self, Story, SyncSet};
-use crate::error::{At, Result};
+use crate::board::root::boot_id;
+use crate::board::runs::Runs;
+use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Cause, Outcome, RunStatus};
 use crate::model::range::{self, Line, Step};
 use crate::model::report::Report;
@@ -252,9 +256,9 @@ impl Supervisor<'_> {
     fn heed_signals_between_tasks(&mut self, id: &str) -> Result<()> {
         let mut look = false;
         while let Ok(Some(info)) = self.signals.read_signal() {
-            match nix::sys::signal::Signal::try_from(info.ssi_signo as i32) {
-                Ok(nix::sys::signal::Signal::SIGUSR1) => look = true,
-                Ok(nix::sys::signal::Signal::SIGTERM) => self.stopping = true,
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => look = true,
+                Ok(Signal::SIGTERM) => self.stopping = true,
                 _ => {}
             }
         }
@@ -282,22 +286,22 @@ impl Supervisor<'_> {
     }
 }
 
-fn gone() -> crate::error::Error {
-    crate::error::Error::new(crate::error::Kind::Internal, "no range is running")
+fn gone() -> Error {
+    Error::new(Kind::Internal, "no range is running")
 }
 
 /// Ends a range whose supervisor is dead: what is left of the task that ran is killed, and what
 /// nobody can know is lost; the rest was never started. Returns the end of the range, with `why`
 /// for a reason. Nothing is synced.
 pub(super) fn end_abandoned(
-    runs: &crate::board::runs::Runs,
+    runs: &Runs,
     id: &str,
     status: Option<&RunStatus>,
     why: Option<&str>,
 ) -> Result<RunStatus> {
     let mut story = Story::open_or_create(runs.tasks_path(id))?;
     let found = range::Range::parse(&story.read()?);
-    let boot = crate::board::root::boot_id()?;
+    let boot = boot_id()?;
     let rebooted = status.and_then(|line| line.boot.as_deref()) != Some(&*boot);
     let why = match (why, &found.started) {
         (Some(why), _) => why.to_string(),
@@ -316,7 +320,7 @@ pub(super) fn end_abandoned(
 }
 
 /// What makes the story of a range durable.
-pub(super) fn sync_of(runs: &crate::board::runs::Runs, id: &str, sync: &mut SyncSet) -> Result<()> {
+pub(super) fn sync_of(runs: &Runs, id: &str, sync: &mut SyncSet) -> Result<()> {
     let path = runs.tasks_path(id);
     if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
         sync.file(file, path);
