@@ -61,7 +61,7 @@ pub fn status(bench: &Bench, table: &mut Table) -> Result<()> {
         let rate = load(site.address, CLIENTS, count, &ours)?;
         rounds.push((rate, load(site.address, CLIENTS, count, &null)?));
     }
-    let limit = Limit::AtLeast(0.85, 0.95);
+    let limit = Limit::AtLeast(0.9, 0.95);
     table.ratio("status", "by a CGI that prints one line", "requests/s", &rounds, Some(limit), "");
     Ok(())
 }
