@@ -65,6 +65,15 @@ pub struct OnNode {
     pub unknown_since: Option<SystemTime>,
 }
 
+/// A job that waits, all of it or some of its tasks.
+#[derive(Debug)]
+struct Waiting {
+    not_before: Option<SystemTime>,
+    expires: Option<SystemTime>,
+    /// The length of its card.
+    length: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -72,7 +81,7 @@ pub struct Index {
     pub ready: Ready,
     /// What the nodes have room for.
     pub rooms: Rooms,
-    waiting: HashMap<u64, (Option<SystemTime>, Option<SystemTime>)>,
+    waiting: HashMap<u64, Waiting>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
@@ -129,7 +138,7 @@ impl Index {
         } else {
             not_before = None;
         }
-        self.waiting.insert(job, (not_before, expires));
+        self.waiting.insert(job, Waiting { not_before, expires, length: card.length });
         if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
             self.refused.insert(job, array.refused.clone());
         }
@@ -144,8 +153,8 @@ impl Index {
     /// Puts a job back that was taken out to be placed: it is ready again at this time, or when
     /// something happens to it.
     pub fn postpone(&mut self, candidate: Candidate, until: SystemTime) {
-        if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
-            *not_before = Some(until);
+        if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
+            waiting.not_before = Some(until);
             self.later.insert((until, candidate.job), candidate);
         }
     }
@@ -186,7 +195,7 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
-        if let Some((not_before, expires)) = self.waiting.remove(&job) {
+        if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.ready.remove(job);
             if let Some(time) = not_before {
@@ -212,8 +221,8 @@ impl Index {
     pub fn pass_time(&mut self, now: SystemTime) -> Vec<u64> {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let candidate = entry.remove();
-            if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
-                *not_before = None;
+            if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
+                waiting.not_before = None;
             }
             self.ready.insert(candidate);
         }
@@ -232,9 +241,9 @@ impl Index {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
     }
 
-    /// Jobs that wait.
-    pub fn waiting(&self) -> impl Iterator<Item = u64> {
-        self.waiting.keys().copied()
+    /// Jobs that wait, each with the length that its card had.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.waiting.iter().map(|(job, waiting)| (*job, waiting.length))
     }
 
     /// An attempt that a node has.
