@@ -134,7 +134,7 @@ fn killer(array: &Array) -> &str {
 
 /// What nodes' reports on ranges of this array, in order, do to the card. Ends of attempts that
 /// have ended before, as lost perhaps, enter the history and change nothing.
-pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
+pub fn decide(card: &Card, reports: &[(&NodejobId, &RunStatus)]) -> Vec<What> {
     let mut draft = Draft::of(card);
     let mut late: Vec<What> = Vec::new();
     for (id, status) in reports {

@@ -97,6 +97,7 @@ impl<'r> Cards<'r> {
     /// Takes the board's lock: needed to change a card. Held briefly, and never while talking to
     /// another machine.
     pub fn lock(&self) -> Result<Lock> {
+        self.root.for_change()?;
         Lock::take(&self.path("lock"))
     }
 
@@ -178,12 +179,17 @@ impl<'r> Cards<'r> {
     pub fn find(&self, job: u64) -> Result<Card> {
         let mut found = self.look(job)?;
         if found.is_none() && self.was_used(job)? {
-            let _lock = self.lock()?;
+            // A stranger, who may not lock, looks twice: a card moves once in that time, if at all.
+            let _lock = self.root.is_own().then(|| self.lock()).transpose()?;
             found = self.look(job)?;
         }
         match found {
-            Some((_, bytes)) => match Card::parse(&bytes) {
+            Some((column, bytes)) => match Card::parse(&bytes) {
                 Ok(card) => Ok(card),
+                Err(why) if !self.root.is_own() => Err(Error::new(
+                    Kind::Internal,
+                    format!("{}: {why}", self.card_path(column, job).display()),
+                )),
                 Err(_) => {
                     let lock = self.lock()?;
                     self.change(&lock, job, |_| Ok(Vec::new())).map(|changed| changed.card)

@@ -15,6 +15,7 @@ use super::index::Index;
 use super::link::Link;
 use super::notice;
 use super::step::Step;
+use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
@@ -254,7 +255,7 @@ impl<'r> Engine<'r> {
     fn heed(
         &mut self,
         wake: Wake,
-        reports: &mut Vec<RunStatus>,
+        reports: &mut Vec<Said>,
         touched: &mut BTreeSet<u64>,
     ) -> Result<()> {
         match wake {
@@ -276,17 +277,22 @@ impl<'r> Engine<'r> {
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
                 self.paces.note(&node, &events);
-                reports.extend(events);
+                reports.extend(said(&node, events));
                 self.heard(&node)?;
             }
             Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
             Wake::Statuses { node, ids, answers } => {
-                reports.extend(self.statuses(&node, ids, answers)?);
+                let answered = self.statuses(&node, ids, answers)?;
+                reports.extend(said(&node, answered));
             }
             Wake::Killed { node, id, status } => {
-                reports.extend(self.killed(&node, &id, status));
+                reports.extend(said(&node, self.killed(&node, &id, status)));
             }
         }
         Ok(())
     }
+}
+
+fn said(node: &str, reports: impl IntoIterator<Item = RunStatus>) -> impl Iterator<Item = Said> {
+    reports.into_iter().map(move |status| Said { node: node.to_string(), status })
 }
