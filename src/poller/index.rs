@@ -43,8 +43,10 @@ pub struct OnNode {
     pub node: String,
     /// The attempt's id there.
     pub id: String,
-    /// The room that it is counted with.
+    /// What it is given.
     pub resources: Resources,
+    /// Until when it is taken to end so soon that its node may be sent another.
+    leaving: Option<Instant>,
     /// Placed, running or stopping.
     pub state: State,
     /// The length of its card.
@@ -87,6 +89,8 @@ pub struct Index {
     /// Arrays, with the nodes that would not have their ranges.
     refused: HashMap<u64, BTreeMap<String, SystemTime>>,
     on_node: BTreeMap<(u64, u32), OnNode>,
+    /// Those of them with a time in [`OnNode::leaving`].
+    leaving: BTreeSet<(Instant, u64, u32)>,
 }
 
 impl Index {
@@ -160,9 +164,14 @@ impl Index {
     }
 
     fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
-        let nearly_done = ranges::is_nearly_done(card, attempt);
-        let resources = if nearly_done { Resources::NONE } else { card.spec.resources };
+        let resources = card.spec.resources;
         self.rooms.take(&attempt.node, &resources);
+        let nearly_done = ranges::nearly_done_for(card, attempt, SystemTime::now());
+        let leaving = nearly_done.map(|rest| Instant::now() + rest);
+        if let Some(until) = leaving {
+            self.rooms.leave(&attempt.node, &resources);
+            self.leaving.insert((until, card.job(), attempt.attempt));
+        }
         let tasks = card.array.as_ref().map(|array| attempt.left.within(&array.unwanted));
         let unwanted_by = card.array.as_ref().and_then(|array| array.unwanted_by.clone());
         let kill = match (&card.stopping_by, tasks.filter(|tasks| !tasks.is_empty())) {
@@ -180,6 +189,7 @@ impl Index {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
             resources,
+            leaving,
             state,
             length: card.length,
             grace: card.spec.grace,
@@ -211,14 +221,29 @@ impl Index {
             .map(|((_, attempt), _)| *attempt)
             .collect();
         for attempt in attempts {
+            self.count_again(job, attempt);
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
                 self.rooms.give_back(&known.node, &known.resources);
             }
         }
     }
 
-    /// Makes jobs ready whose time has come, and names those that have expired.
+    /// An attempt was thought to leave its room soon: that is over.
+    fn count_again(&mut self, job: u64, attempt: u32) {
+        let Some(known) = self.on_node.get_mut(&(job, attempt)) else { return };
+        if let Some(until) = known.leaving.take() {
+            self.rooms.stay(&known.node, &known.resources);
+            self.leaving.remove(&(until, job, attempt));
+        }
+    }
+
+    /// Makes jobs ready whose time has come, takes back the room of attempts that should have ended
+    /// by now, and names jobs that have expired.
     pub fn pass_time(&mut self, now: SystemTime) -> Vec<u64> {
+        while self.leaving.first().is_some_and(|(until, ..)| *until <= Instant::now()) {
+            let Some((_, job, attempt)) = self.leaving.pop_first() else { break };
+            self.count_again(job, attempt);
+        }
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let candidate = entry.remove();
             if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
