@@ -33,8 +33,6 @@ impl Engine<'_> {
             self.resync_all();
         }
         self.probe_disconnected();
-        let given_up = self.give_up_unreachable();
-        self.told(given_up);
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has
