@@ -67,6 +67,15 @@ pub struct OnNode {
     pub unknown_since: Option<SystemTime>,
 }
 
+/// A job that waits, all of it or some of its tasks.
+#[derive(Debug)]
+struct Waiting {
+    not_before: Option<SystemTime>,
+    expires: Option<SystemTime>,
+    /// The length of its card.
+    length: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -74,7 +83,7 @@ pub struct Index {
     pub ready: Ready,
     /// What the nodes have room for.
     pub rooms: Rooms,
-    waiting: HashMap<u64, (Option<SystemTime>, Option<SystemTime>)>,
+    waiting: HashMap<u64, Waiting>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
@@ -135,7 +144,7 @@ impl Index {
         } else {
             not_before = None;
         }
-        self.waiting.insert(job, (not_before, expires));
+        self.waiting.insert(job, Waiting { not_before, expires, length: card.length });
         if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
             self.refused.insert(job, array.refused.clone());
         }
@@ -150,7 +159,9 @@ impl Index {
     /// Puts an array back that was taken out to be placed, since only a node has room that would
     /// not have it until then. Others may have room before: see [`Index::take_up`].
     pub fn set_aside(&mut self, candidate: Candidate, until: SystemTime) {
-        self.aside.insert(candidate.job, (until, candidate));
+        if self.waiting.contains_key(&candidate.job) {
+            self.aside.insert(candidate.job, (until, candidate));
+        }
     }
 
     /// Makes arrays ready again that were set aside: it may be another node now that has room.
@@ -202,7 +213,7 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
-        if let Some((not_before, expires)) = self.waiting.remove(&job) {
+        if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.aside.remove(&job);
             self.ready.remove(job);
@@ -244,8 +255,8 @@ impl Index {
         }
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let candidate = entry.remove();
-            if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
-                *not_before = None;
+            if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
+                waiting.not_before = None;
             }
             self.ready.insert(candidate);
         }
@@ -265,9 +276,9 @@ impl Index {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
     }
 
-    /// Jobs that wait.
-    pub fn waiting(&self) -> impl Iterator<Item = u64> {
-        self.waiting.keys().copied()
+    /// Jobs that wait, each with the length that its card had.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.waiting.iter().map(|(job, waiting)| (*job, waiting.length))
     }
 
     /// An attempt that a node has.
