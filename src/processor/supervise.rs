@@ -96,7 +96,9 @@ pub fn run(stay: bool) -> Result<i32> {
         }
     }
     let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
-    sweep::recover(&Root::find()?)?;
+    let root = Root::find()?;
+    root.for_change()?;
+    sweep::recover(&root)?;
     let mut slot = None;
     loop {
         let root = Root::find()?; // its settings may have changed meanwhile
