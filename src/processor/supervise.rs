@@ -156,7 +156,7 @@ impl<'r> Supervisor<'r> {
         while self.claim()? {
             let begun = Instant::now();
             let mut count = 0u32;
-            while let Some(job) = self.claimed.pop_front() {
+            while let Some(job) = self.next_claimed()? {
                 self.run_job(job)?;
                 count += 1;
                 if self.failed {
@@ -168,6 +168,12 @@ impl<'r> Supervisor<'r> {
                 if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
         }
         Ok(())
+    }
+
+    /// The next job to run, unless this process was told to end.
+    fn next_claimed(&mut self) -> Result<Option<Claimed>> {
+        self.heed_signals_between("")?; // no job is at it
+        Ok(if self.stopping { None } else { self.claimed.pop_front() })
     }
 
     /// Starts another supervisor between two jobs. It must not become a child of this one, whose
