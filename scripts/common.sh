@@ -18,6 +18,19 @@ print_help() {
 
 now_seconds() { date +%s; }
 
+# A tree is changed by its owner alone: what another user makes there, root too, the owner's
+# programs cannot read. Where there is none yet, whoever makes it owns it.
+refuse_strangers() {
+    local tree owner
+    for tree in "$ROOT/state/processor/tmp" "$ROOT/state"; do
+        owner=$(stat -L -c %u "$tree" 2>/dev/null) || continue
+        [ "$owner" != "$EUID" ] || return 0
+        owner=$(stat -L -c %U "$tree")
+        [ "$owner" != UNKNOWN ] || owner="#$(stat -L -c %u "$tree")"
+        die "the root $ROOT belongs to $owner, who alone changes it: sudo -u $owner $0 ..."
+    done
+}
+
 # --- daemons ---------------------------------------------------------------------------------
 # A daemon is known by run/NAME.pid: `PID START BOOT`. A pid alone could be somebody else's by
 # now; a pid with the time at which it started (in ticks after boot) in a given boot is one

@@ -85,10 +85,38 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     })
 }
 
-/// What a node's reports about one job, in the order in which it made them, do to the card.
-pub fn decide(card: &Card, reports: &[(NodejobId, RunStatus)]) -> Vec<What> {
+/// What a node said of a run there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The node that said it, by its name here.
+    pub node: String,
+    /// What it said.
+    pub status: RunStatus,
+}
+
+impl Said {
+    /// Whether it is about an attempt of this card that this very node was given. Any other node
+    /// knows nothing of it, whatever it says.
+    fn is_from_holder(&self, card: &Card, id: &NodejobId) -> bool {
+        let name = id.to_string();
+        card.attempts.iter().any(|a| a.nodejob == name && a.node == self.node)
+    }
+
+    fn is_end(&self) -> bool {
+        self.status.state == RunState::Stopped
+    }
+}
+
+/// What nodes' reports about one job, in the order in which they were made, do to the card. Those
+/// of a node that was not given the attempt do nothing.
+pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
+    let reports: Vec<(&NodejobId, &RunStatus)> = reports
+        .iter()
+        .filter(|(id, said)| said.is_from_holder(card, id))
+        .map(|(id, said)| (id, &said.status))
+        .collect();
     if card.array.is_some() {
-        return ranges::decide(card, reports);
+        return ranges::decide(card, &reports);
     }
     let mut card = card.clone();
     let before = card.events.len();
@@ -129,26 +157,29 @@ fn is_news(card: &Card, id: &NodejobId, outcome: &Outcome) -> bool {
     known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told
 }
 
-/// What reports did.
+/// What reports did. Ids come with the node that has the attempt.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Cards that changed, as they are now.
     pub cards: Vec<Card>,
-    /// Ids of results that are safe here now: the nodes may forget them.
-    pub safe: Vec<String>,
-    /// Ids that run though the head has given them up.
-    pub stale: Vec<String>,
+    /// Results that are safe here now: the node may forget them.
+    pub safe: Vec<(String, String)>,
+    /// Attempts that run though the head has given them up.
+    pub stale: Vec<(String, String)>,
+    /// Attempts that have ended.
+    pub ended: Vec<String>,
 }
 
-/// Records reports of a node on the cards, all with one sync, and only then returns. Reports on
-/// jobs of other heads, and on jobs that are not on this board, change nothing.
-pub fn record(root: &Root, reports: Vec<RunStatus>) -> Result<Applied> {
+/// Records what nodes said on the cards, all with one sync, and only then returns. Reports on
+/// jobs of other heads, on jobs that are not on this board, and of nodes that were not given the
+/// attempt change nothing.
+pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
     let cluster = numbers::cluster(root)?;
-    let mut by_job: BTreeMap<u64, Vec<(NodejobId, RunStatus)>> = BTreeMap::new();
-    for report in reports {
-        let id = report.id.as_deref().and_then(NodejobId::parse);
+    let mut by_job: BTreeMap<u64, Vec<(NodejobId, Said)>> = BTreeMap::new();
+    for said in reports {
+        let id = said.status.id.as_deref().and_then(NodejobId::parse);
         if let Some(id) = id.filter(|id| id.cluster == cluster) {
-            by_job.entry(id.job).or_default().push((id, report));
+            by_job.entry(id.job).or_default().push((id, said));
         }
     }
     let cards = Cards::new(root);
@@ -160,18 +191,19 @@ pub fn record(root: &Root, reports: Vec<RunStatus>) -> Result<Applied> {
         for (job, reports) in jobs {
             match cards.change(&lock, *job, |card| Ok(decide(card, reports))) {
                 Ok(Changed { card, sync: changed }) => {
-                    note(&card, reports, &mut applied);
+                    let any_end = note(&card, reports, &mut applied);
                     if !changed.is_empty() {
                         sync.merge(changed);
                         applied.cards.push(card);
-                    } else if reports.iter().any(|(_, r)| r.state == RunState::Stopped) {
+                    } else if any_end {
                         // The node is about to be told that it is safe here.
                         sync.merge(cards.sync_of(*job)?);
                     }
                 }
                 // Cleaned up, or unreadable: nobody will ask for this result.
                 Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                    applied.safe.extend(reports.iter().map(|(id, _)| id.to_string()));
+                    let ended = reports.iter().filter(|(_, said)| said.is_end());
+                    applied.ended.extend(ended.map(|(id, _)| id.to_string()));
                 }
                 Err(e) => return Err(e),
             }
@@ -181,14 +213,17 @@ pub fn record(root: &Root, reports: Vec<RunStatus>) -> Result<Applied> {
     Ok(applied)
 }
 
-fn note(card: &Card, reports: &[(NodejobId, RunStatus)], applied: &mut Applied) {
-    for (id, report) in reports {
-        match report.state {
-            RunState::Stopped => applied.safe.push(id.to_string()),
-            _ if !card.is_current(id) && card.attempts.iter().any(|a| a.attempt == id.attempt) => {
-                applied.stale.push(id.to_string());
-            }
-            _ => {}
+/// Notes what follows for the nodes; whether an attempt has ended.
+fn note(card: &Card, reports: &[(NodejobId, Said)], applied: &mut Applied) -> bool {
+    let mut any_end = false;
+    for (id, said) in reports.iter().filter(|(id, said)| said.is_from_holder(card, id)) {
+        if said.is_end() {
+            any_end = true;
+            applied.ended.push(id.to_string());
+            applied.safe.push((said.node.clone(), id.to_string()));
+        } else if !card.is_current(id) {
+            applied.stale.push((said.node.clone(), id.to_string()));
         }
     }
+    any_end
 }

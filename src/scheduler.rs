@@ -209,7 +209,11 @@ pub const PROGRAM: Program = Program {
 };
 
 fn run_check(call: &Call) -> Result<Response> {
-    let wrong = check::check(call.root, call.request.switch("repair")?)?;
+    let repair = call.request.switch("repair")?;
+    if repair {
+        call.root.for_change()?;
+    }
+    let wrong = check::check(call.root, repair)?;
     let text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
     let code = if wrong.is_empty() { 0 } else { crate::error::exit::REFUSED };
     Ok(Response::text(text).exit_code(code))

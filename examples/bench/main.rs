@@ -4,6 +4,7 @@
 //! Load is bounded in count and time and goes to this machine alone, and every process that is
 //! started is ended by its own id.
 
+mod chain;
 mod disk;
 mod growth;
 mod http;
@@ -153,6 +154,7 @@ fn run() -> Result<bool> {
         rounds: words.get_one::<u16>("rounds").copied().unwrap_or(5).into(),
         quick: words.get_flag("quick"),
     };
+    process::adopt_orphans()?;
     std::fs::create_dir_all(&bench.disk)?;
     let _disk = site::Removed(bench.disk.clone());
     std::fs::create_dir_all(&bench.memory)?;

@@ -31,9 +31,9 @@ pub fn idle(bench: &Bench, table: &mut Table) -> Result<()> {
     let (pss, rss) = process::memory(poller.pid())?;
     let what = format!("poller, {count} cards that fit nowhere");
     let note = format!("over {} s, once it has read them", window.as_secs());
-    let limit = Some(Limit::AtMost(1.0, 0.2));
+    let limit = Some(Limit::AtMost(0.2, 0.05));
     table.figure("idle", format!("{what}: processor"), "% of a core", &[share], limit, note);
-    let limit = Some(Limit::AtMost(64.0, 32.0));
+    let limit = Some(Limit::AtMost(40.0, 32.0));
     table.figure("idle", format!("{what}: PSS"), "MiB", &[pss], limit, format!("RSS {rss:.1} MiB"));
     Ok(())
 }
@@ -70,7 +70,7 @@ pub fn supervisor(bench: &Bench, table: &mut Table) -> Result<()> {
         send(site.address, &post(&format!("scheduler/jobs/{job}/update?kill=1"), ""))?;
         site.wait_done(job, Duration::from_secs(30))?;
     }
-    let limit = Some(Limit::AtMost(1.0, 0.5));
+    let limit = Some(Limit::AtMost(0.9, 0.5));
     let note = format!("RSS {resident:.2} MiB");
     table.figure("supervisor", "PSS with one running job", "MiB", &all, limit, note);
     Ok(())

@@ -60,7 +60,13 @@ impl Drop for Guarded {
     }
 }
 
-/// Ends processes whose program lies in this directory: supervisors, which nobody is parent of.
+/// From now on this process is the parent of what its descendants leave behind.
+pub fn adopt_orphans() -> Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Ends descendants of this process whose program lies in this directory: supervisors, which their
+/// starters leave behind.
 pub fn end_those_of(dir: &Path) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -80,12 +86,29 @@ pub fn end_those_of(dir: &Path) {
     }
 }
 
+/// Whether a process descends from this one.
+fn is_ours(pid: i32) -> bool {
+    let own = std::process::id() as i32;
+    let mut next = pid;
+    while let Ok(above) = parent(next) {
+        if above == own {
+            return true;
+        }
+        if above <= 1 {
+            return false;
+        }
+        next = above;
+    }
+    false
+}
+
 fn running_from(dir: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| {
             fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(dir))
+                && is_ours(*pid)
         })
         .collect()
 }

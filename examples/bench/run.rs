@@ -24,7 +24,7 @@ pub fn in_memory(bench: &Bench, table: &mut Table) -> Result<()> {
         let rate = ours(bench, &bench.memory, count)?;
         rounds.push((rate, xargs(&bench.memory, count)?));
     }
-    let limit = Limit::AtLeast(0.8, 1.1);
+    let limit = Limit::AtLeast(0.85, 1.1);
     let what = format!("{count} jobs by xargs -P{SLOTS}");
     table.ratio("run-tmpfs", what, "jobs/s", &rounds, Some(limit), "");
     Ok(())
@@ -39,7 +39,7 @@ pub fn on_disk(bench: &Bench, table: &mut Table) -> Result<()> {
         settle(&bench.disk)?;
         raw.push((rate, disk::run(&bench.disk, count)?));
     }
-    let limit = Limit::AtLeast(0.5, 0.9);
+    let limit = Limit::AtLeast(0.55, 0.9);
     let what = format!("{count} jobs by xargs -P{SLOTS}");
     table.ratio("run-disk", what, "jobs/s", &rounds, Some(limit), "");
     let note = "no process: one thread makes, syncs and moves the same files";
@@ -64,7 +64,7 @@ fn array(bench: &Bench, table: &mut Table, case: &str, dir: &Path) -> Result<()>
         let rate = tasks(bench, dir, count)?;
         rounds.push((rate, xargs(dir, count)?));
     }
-    let limit = Limit::AtLeast(0.9, 1.2);
+    let limit = Limit::AtLeast(1.15, 1.2);
     let what = format!("one array of {count} tasks by xargs -P{SLOTS}");
     table.ratio(case, what, "tasks/s", &rounds, Some(limit), "");
     Ok(())

@@ -45,6 +45,7 @@ impl Runs<'_> {
         uploads: &[(&str, &[u8])],
         at: SystemTime,
     ) -> Result<Prepared> {
+        self.root().for_change()?;
         let dir = self.path("tmp").join(files::random_name()?);
         let made = self.fill(&dir, request, uploads, at);
         if made.is_err() {

@@ -63,7 +63,31 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
             }
         }
     }
+    wrong.extend(owners(root));
     Ok(wrong)
+}
+
+/// What is another user's among the directories and what lies in them: the owner of the tree may be
+/// unable to read it, or to remove it. What lies deeper is the jobs' own.
+fn owners(root: &Root) -> Vec<String> {
+    let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
+    let Some(whose) = owner(&root.state(TREE.last().map_or("", |(name, _)| name))) else {
+        return Vec::new();
+    };
+    let mut wrong = Vec::new();
+    for (name, _) in TREE {
+        let dir = root.state(name);
+        let entries = files::names(&dir).unwrap_or_default().into_iter().map(|name| dir.join(name));
+        for path in entries {
+            if let Some(uid) = owner(&path).filter(|uid| *uid != whose) {
+                let path = path.display();
+                wrong.push(format!(
+                    "{path}: belongs to uid {uid}, the tree to uid {whose}; give it back by chown"
+                ));
+            }
+        }
+    }
+    wrong
 }
 
 /// Everything in `queue/`, `running/` and `done/`. Files that vanish meanwhile are not there.

@@ -54,6 +54,7 @@ impl Seq {
 
 /// Takes `count` numbers in a row. Durable in the sense that they are never handed out again.
 pub fn reserve(root: &Root, count: u64) -> Result<RangeInclusive<u64>> {
+    root.for_change()?;
     let path = root.state("scheduler/seq");
     let lock = Lock::take(&path)?;
     let boot = boot_id()?;
@@ -131,6 +132,7 @@ pub fn cluster(root: &Root) -> Result<String> {
         if let Some(name) = known_cluster(root)? {
             return Ok(name);
         }
+        root.for_change()?;
         let name = format!("{}-{}\n", host_part(), files::random_hex::<2>()?);
         let path = cluster_path(root);
         files::publish(&root.state("scheduler/tmp"), &path, name.as_bytes(), false)?;

@@ -12,6 +12,7 @@ const FILE: &str = "scheduler/poller.lock";
 /// Takes the lock if no poller has it. A probe by [`is_held`] holds it for an instant, so one
 /// refusal proves nothing: it is tried for 50 ms.
 pub fn try_take(root: &Root) -> Result<Option<Lock>> {
+    root.for_change()?;
     let path = root.state(FILE);
     let deadline = Instant::now() + Duration::from_millis(50);
     loop {

@@ -2,13 +2,16 @@
 
 use std::env;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, geteuid};
 
+use super::files;
 use crate::error::{At, Error, Kind, Result};
 use crate::settings::Settings;
+use crate::user;
 
 /// Directories of `state/` with their modes (before the umask), parents first.
 /// `scheduler check` and `processor check` go by the same table.
@@ -43,6 +46,8 @@ const LAST: &str = "processor/tmp";
 pub struct Root {
     dir: PathBuf,
     state: PathBuf,
+    /// Whose tree it is, if not this process's user's.
+    stranger_to: Option<Uid>,
     /// Its `corkboard.conf`.
     pub settings: Settings,
 }
@@ -68,16 +73,44 @@ impl Root {
         Root::open(dir)
     }
 
-    /// Opens the root in this directory.
+    /// Opens the root in this directory, to read. Makes the trees that are missing, where `state/`
+    /// is this user's or is not there: whoever makes a tree owns it.
     pub fn open(dir: &Path) -> Result<Root> {
         let dir = fs::canonicalize(dir).at(dir)?;
         let settings = Settings::read(&dir.join("corkboard.conf"))?;
-        let root = Root { state: dir.join("state"), dir, settings };
+        let mut root = Root { state: dir.join("state"), dir, stranger_to: None, settings };
         umask(Mode::from_bits_truncate(if root.settings.group_readable { 0o027 } else { 0o077 }));
-        if !root.state.join(LAST).is_dir() {
+        let made = fs::metadata(root.state.join(LAST));
+        if let Ok(meta) = &made {
+            root.stranger_to = stranger_to(meta);
+        } else {
+            let state = files::gone_is_fine(fs::metadata(&root.state)).at(&root.state)?;
+            root.stranger_to = state.as_ref().and_then(stranger_to);
+            root.for_change()?;
             root.make_tree()?;
         }
         Ok(root)
+    }
+
+    /// Refuses where the tree is another user's. Every program asks this before it changes
+    /// anything, root's too: what another user makes there the owner cannot read, or it runs with
+    /// rights that the owner's jobs are not to have.
+    pub fn for_change(&self) -> Result<()> {
+        let Some(owner) = self.stranger_to else { return Ok(()) };
+        let name = user::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
+        Err(Error::new(
+            Kind::Internal,
+            format!(
+                "the root {} belongs to {}, who alone changes it: sudo -u {name} ...",
+                self.dir.display(),
+                name.strip_prefix('#').map_or(name.clone(), |uid| format!("uid {uid}"))
+            ),
+        ))
+    }
+
+    /// Whether the tree is this process's user's, so that it may be changed.
+    pub fn is_own(&self) -> bool {
+        self.stranger_to.is_none()
     }
 
     fn make_tree(&self) -> Result<()> {
@@ -138,6 +171,12 @@ impl Root {
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("cgi-bin").join(name)
     }
+}
+
+/// The owner, if that is not this process's user.
+fn stranger_to(meta: &fs::Metadata) -> Option<Uid> {
+    let owner = Uid::from_raw(meta.uid());
+    (owner != geteuid()).then_some(owner)
 }
 
 /// The boot of this machine: pids and locks of another boot mean nothing any more.

@@ -144,6 +144,7 @@ impl<'r> Runs<'r> {
 
     /// Takes the board's lock: needed to accept, claim, kill a waiting job and append to the feed.
     pub fn lock(&self) -> Result<Lock> {
+        self.root().for_change()?;
         Lock::take(&self.path("lock"))
     }
 

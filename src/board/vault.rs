@@ -49,6 +49,7 @@ pub fn is_open(root: &Root) -> bool {
 
 /// Stores a new token's record. Durable when this returns.
 pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
+    root.for_change()?;
     let path = token_path(root, &record.id)?;
     let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
     if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
@@ -85,6 +86,7 @@ pub fn has_tokens(root: &Root) -> Result<bool> {
 
 /// Revokes a token: its next use is refused. Durable when this returns; `false` if it was gone.
 pub fn remove_token(root: &Root, id: &str) -> Result<bool> {
+    root.for_change()?;
     let path = token_path(root, id)?;
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::sync_dir(files::parent(&path))?;
@@ -113,6 +115,7 @@ pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
                 format!("{}: too short for a secret; remove it", path.display()),
             ));
         }
+        root.for_change()?;
         let secret = format!("{}\n", files::random_hex::<32>()?);
         files::publish(&tmp(root), &path, secret.as_bytes(), true)?;
     }
@@ -133,6 +136,7 @@ pub fn set_node_token(root: &Root, node: &str, token: Option<&str>) -> Result<()
     if !ids::is_valid(node) {
         return Err(Error::bad("not a node's name"));
     }
+    root.for_change()?;
     let dir = root.state("secrets/nodes");
     let path = dir.join(node);
     match token {

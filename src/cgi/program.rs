@@ -133,6 +133,7 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
     match route::find(program.routes, &root, &request, &who) {
         Ok((route, call)) => {
             auth::allow(&who, route.need)?;
+            may_change(&root, route).map_err(|e| conceal(program.name, &e))?;
             (route.handler)(&call)
         }
         Err(e) if e.kind == Kind::MethodNotAllowed => {
@@ -142,6 +143,11 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// Refuses what is more than a look, where the tree is another user's.
+fn may_change(root: &Root, route: &Route) -> Result<()> {
+    if route.method == Method::Get { Ok(()) } else { root.for_change() }
 }
 
 /// Words as a request: `jobs 2 status wait=5`. Returns the exit code.
@@ -199,6 +205,7 @@ pub fn command(program: &Program, args: &[String]) -> Result<i32> {
     let request = Request::from_words(method, path, query, body);
     let (route, call) = route::find(program.routes, &root, &request, &who)?;
     auth::allow(&who, route.need)?;
+    may_change(&root, route)?;
     print(program, (route.handler)(&call)?, brief)
 }
 

@@ -15,6 +15,7 @@ use super::index::Index;
 use super::link::Link;
 use super::notice;
 use super::step::Step;
+use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
@@ -77,6 +78,8 @@ pub struct Engine<'r> {
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
+    /// When a waiting card was last changed in place, once all were looked at after that.
+    pub(super) unchanged_waiting: Option<SystemTime>,
     /// When the queue last changed, if after that no batch was in it.
     pub(super) no_batches: Option<SystemTime>,
     /// What went wrong last, and when it was told.
@@ -110,6 +113,7 @@ impl<'r> Engine<'r> {
             probing: BTreeSet::new(),
             scans: 0,
             settled: None,
+            unchanged_waiting: None,
             no_batches: None,
             trouble: None,
             troubled: false,
@@ -254,7 +258,7 @@ impl<'r> Engine<'r> {
     fn heed(
         &mut self,
         wake: Wake,
-        reports: &mut Vec<RunStatus>,
+        reports: &mut Vec<Said>,
         touched: &mut BTreeSet<u64>,
     ) -> Result<()> {
         match wake {
@@ -276,17 +280,22 @@ impl<'r> Engine<'r> {
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
                 self.paces.note(&node, &events);
-                reports.extend(events);
+                reports.extend(said(&node, events));
                 self.heard(&node)?;
             }
             Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
             Wake::Statuses { node, ids, answers } => {
-                reports.extend(self.statuses(&node, ids, answers)?);
+                let answered = self.statuses(&node, ids, answers)?;
+                reports.extend(said(&node, answered));
             }
             Wake::Killed { node, id, status } => {
-                reports.extend(self.killed(&node, &id, status));
+                reports.extend(said(&node, self.killed(&node, &id, status)));
             }
         }
         Ok(())
     }
+}
+
+fn said(node: &str, reports: impl IntoIterator<Item = RunStatus>) -> impl Iterator<Item = Said> {
+    reports.into_iter().map(move |status| Said { node: node.to_string(), status })
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::attempts::Said;
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 
@@ -26,17 +27,17 @@ pub struct Gathered {
 struct Gathering {
     /// Until then.
     until: Instant,
-    reports: Vec<RunStatus>,
+    reports: Vec<Said>,
 }
 
 impl Gathered {
     /// Takes in reports; returns those that are to be recorded now, in order for each job.
-    pub fn admit(&mut self, reports: Vec<RunStatus>, now: Instant) -> Vec<RunStatus> {
+    pub fn admit(&mut self, reports: Vec<Said>, now: Instant) -> Vec<Said> {
         let mut ready = Vec::new();
         for report in reports {
-            let job = report.id.as_deref().and_then(NodejobId::parse).map(|id| id.job);
+            let job = report.status.id.as_deref().and_then(NodejobId::parse).map(|id| id.job);
             match job.and_then(|job| self.jobs.get_mut(&job)) {
-                Some(gathering) if is_progress(&report) && now < gathering.until => {
+                Some(gathering) if is_progress(&report.status) && now < gathering.until => {
                     gathering.reports.push(report);
                 }
                 Some(gathering) => {
@@ -85,12 +86,13 @@ mod tests {
 
     #[test]
     fn progress_waits_and_the_end_takes_it_along() {
+        let said = |status| Said { node: "n".into(), status };
         let progress = |task| {
             let mut report = Report::default();
             report.add(&TaskSet::one(task), &Outcome::exit(0));
-            RunStatus { tasks: Some(report), ..RunStatus::running(1, 1, "b") }.of("c-7.1")
+            said(RunStatus { tasks: Some(report), ..RunStatus::running(1, 1, "b") }.of("c-7.1"))
         };
-        let end = RunStatus::stopped(&Outcome::exit(0)).of("c-7.1");
+        let end = said(RunStatus::stopped(&Outcome::exit(0)).of("c-7.1"));
         let (mut gathered, now) = (Gathered::default(), Instant::now());
         assert_eq!(gathered.admit(vec![progress(0)], now).len(), 1);
         gathered.recorded(7, Duration::from_millis(2), now);

@@ -84,6 +84,7 @@ fn options() -> Command {
 
 fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
     let root = Root::find()?;
+    root.for_change()?;
     let signals = notice::block_signals()?;
     if once {
         let Some(_lock) = poller_lock::try_take(&root)? else {
@@ -149,6 +150,7 @@ fn run_for(job: u64) -> Result<()> {
     let parent = getppid();
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).at("prctl")?;
     let root = Root::find()?;
+    root.for_change()?;
     loop {
         if let Some(_lock) = poller_lock::try_take(&root)? {
             return Engine::new(&root, Step::Run, true).run(Until::Stopped(job));

@@ -2,11 +2,10 @@
 //! stamped and moved under the board's lock, and durable before anyone hears of it.
 
 use super::engine::Engine;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::link::Order;
-use crate::attempts::{self, ranges};
+use crate::attempts::{self, Said, ranges};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
 use crate::board::uploads;
@@ -14,7 +13,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
+use crate::model::outcome::{Cause, Outcome};
 
 /// A node is told within this time that results are safe...
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
@@ -27,7 +26,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     /// Records reports, all with one sync, then tells the nodes that their results are safe.
-    pub(super) fn record(&mut self, reports: Vec<RunStatus>) -> Result<()> {
+    pub(super) fn record(&mut self, reports: Vec<Said>) -> Result<()> {
         let begun = Instant::now();
         let reports = self.gathered.admit(reports, begun);
         if reports.is_empty() {
@@ -40,12 +39,6 @@ impl Engine<'_> {
         };
         for batch in batches {
             self.show_reports(&batch);
-            let from: BTreeMap<String, String> = self.origins(&batch);
-            let ended: Vec<String> = batch
-                .iter()
-                .filter(|report| report.state == RunState::Stopped)
-                .filter_map(|report| report.id.clone())
-                .collect();
             let applied = attempts::record(self.root, batch)?;
             for card in &applied.cards {
                 self.tell_end(card);
@@ -60,27 +53,20 @@ impl Engine<'_> {
                     self.gathered.recorded(card.job(), now - begun, now);
                 }
             }
-            let mut safe: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-            for id in applied.safe {
-                if let Some(node) = from.get(&id) {
-                    safe.entry(node).or_default().push(id);
-                }
-            }
-            for (node, ids) in safe {
-                let gathered = self.unacknowledged.entry(node.to_string()).or_default();
-                gathered.extend(ids);
+            for (node, id) in applied.safe {
+                let gathered = self.unacknowledged.entry(node).or_default();
+                gathered.push(id);
                 let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
                 let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
                 self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
             }
-            for id in applied.stale {
-                let Some(node) = from.get(&id) else { continue };
-                if self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
+            for (node, id) in applied.stale {
+                if self.nodes.get(&node).is_some_and(|record| record.given_up.contains(&id)) {
                     self.say(&format!("{id}: given up before, still runs on {node}: killed"));
-                    self.fence(node, id);
+                    self.fence(&node, id);
                 }
             }
-            self.settle(&ended)?;
+            self.settle(&applied.ended)?;
             if !applied.cards.is_empty() {
                 self.step.after(self.root)?;
             }
@@ -97,32 +83,12 @@ impl Engine<'_> {
         }
     }
 
-    /// The node of each attempt that reports are about.
-    pub(super) fn origins(&self, reports: &[RunStatus]) -> BTreeMap<String, String> {
-        let mut origins = BTreeMap::new();
-        for report in reports {
-            let Some(id) = report.id.as_deref().and_then(NodejobId::parse) else { continue };
-            let name = id.to_string();
-            let node = match self.index.on_node(&id) {
-                Some(known) => Some(known.node.clone()),
-                None => self.cards.find(id.job).ok().and_then(|card| {
-                    let attempt = card.attempts.iter().find(|a| a.nodejob == name)?;
-                    Some(attempt.node.clone())
-                }),
-            };
-            if let Some(node) = node {
-                origins.insert(name, node);
-            }
-        }
-        origins
-    }
-
-    pub(super) fn show_reports(&self, reports: &[RunStatus]) {
+    pub(super) fn show_reports(&self, reports: &[Said]) {
         if !self.step.is_shown() {
             return;
         }
         for report in reports {
-            let id = report.id.as_deref().and_then(NodejobId::parse);
+            let id = report.status.id.as_deref().and_then(NodejobId::parse);
             if let Some(id) = id
                 && let Ok(card) = self.cards.find(id.job)
             {

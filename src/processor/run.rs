@@ -26,6 +26,13 @@ use crate::model::request::{Output, Spec};
 /// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);
 
+/// Why a job is lost whose supervisor was told to end: that is the machine's doing, and nobody's who
+/// wanted the job to end.
+const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
+
+/// A shutdown tells all processes to end within about this time, in no order.
+const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);
+
 /// A job that runs longer is reported as running; a shorter one just as stopped.
 const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
 
@@ -204,6 +211,12 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
+            if outcome == terminated() {
+                self.wait_for_own_end(&job.id);
+            }
+            if self.stopping && running.ending.is_none() {
+                outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
+            }
             if running.ending.is_some() || outcome != Outcome::exit(0) {
                 break;
             }
@@ -312,11 +325,48 @@ impl Supervisor<'_> {
                     if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
                         self.failed = true;
                     }
-                    let by = "the supervisor, which was told to end";
-                    self.end(running, Some(Outcome::killed(by)), running.grace);
+                    self.reap(running); // one that has ended by now has ended by itself
+                    if running.program.is_some() {
+                        self.end(running, Some(Outcome::lost(TOLD_TO_END)), running.grace);
+                    }
                 }
                 _ => self.reap(running),
             }
+        }
+    }
+
+    /// Signals that came while no program ran. Those about a kill are for a range alone: any other
+    /// job looks for kills before it starts.
+    pub(super) fn heed_signals_between(&mut self, id: &str) -> Result<()> {
+        let mut look = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => look = true,
+                Ok(Signal::SIGTERM) => self.stopping = true,
+                _ => {}
+            }
+        }
+        if look && self.range.is_some() {
+            self.look_for_kills(id)?;
+        }
+        Ok(())
+    }
+
+    /// A program got SIGTERM of which this process knows nothing: if the machine is shut down, its
+    /// own comes in a moment.
+    fn wait_for_own_end(&mut self, id: &str) {
+        let deadline = Instant::now() + SHUTDOWN_TELLS_ALL;
+        loop {
+            if let Err(error) = self.heed_signals_between(id) {
+                eprintln!("processor: {}", error.message);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.stopping || left.is_zero() {
+                return;
+            }
+            let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let timeout = left.as_millis() as u16 + 1;
+            let _ = poll(&mut fds, PollTimeout::from(timeout)); // looked at again in any case
         }
     }
 
@@ -378,6 +428,18 @@ impl Supervisor<'_> {
         symlink(format!("../job/{id}"), &link).ok()?;
         Some(link)
     }
+}
+
+/// The end of a program that got SIGTERM from somebody.
+fn terminated() -> Outcome {
+    Outcome::signal(Signal::SIGTERM.as_str())
+}
+
+/// What the end of a program means after its supervisor was told to end: a shutdown tells the job's
+/// processes as well, and programs that were to follow are not started any more.
+fn in_a_shutdown(outcome: Outcome, is_last: bool) -> Outcome {
+    let cut_short = outcome == terminated() || outcome == Outcome::exit(0) && !is_last;
+    if cut_short { Outcome::lost(TOLD_TO_END) } else { outcome }
 }
 
 fn with_end(link: &std::path::Path, end: u64) -> PathBuf {

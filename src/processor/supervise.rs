@@ -95,7 +95,9 @@ pub fn run(stay: bool) -> Result<i32> {
         }
     }
     let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
-    sweep::recover(&Root::find()?)?;
+    let root = Root::find()?;
+    root.for_change()?;
+    sweep::recover(&root)?;
     let mut slot = None;
     loop {
         let root = Root::find()?; // its settings may have changed meanwhile
@@ -152,7 +154,7 @@ impl<'r> Supervisor<'r> {
         while self.claim()? {
             let begun = Instant::now();
             let mut count = 0u32;
-            while let Some(job) = self.claimed.pop_front() {
+            while let Some(job) = self.next_claimed()? {
                 self.run_job(job)?;
                 count += 1;
                 if self.failed {
@@ -164,6 +166,12 @@ impl<'r> Supervisor<'r> {
                 if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
         }
         Ok(())
+    }
+
+    /// The next job to run, unless this process was told to end.
+    fn next_claimed(&mut self) -> Result<Option<Claimed>> {
+        self.heed_signals_between("")?; // no job is at it
+        Ok(if self.stopping { None } else { self.claimed.pop_front() })
     }
 
     /// Starts another supervisor between two jobs. It must not become a child of this one, whose

@@ -46,7 +46,9 @@ pub fn words(args: &[String]) -> Option<Result<i32>> {
 }
 
 fn sweep_once() -> Result<i32> {
-    let swept = sweep::sweep(&Root::find()?)?;
+    let root = Root::find()?;
+    root.for_change()?;
+    let swept = sweep::sweep(&root)?;
     println!("{}", json!(swept));
     Ok(0)
 }
@@ -64,7 +66,9 @@ fn check_board(args: &[String]) -> Result<i32> {
         Ok(words) => words,
         Err(code) => return Ok(code),
     };
-    let found = check::check(&Root::find()?, words.flag("repair"))?;
+    let root = Root::find()?;
+    root.for_change()?; // even a look needs the board's lock
+    let found = check::check(&root, words.flag("repair"))?;
     for line in &found {
         println!("{line}");
     }
@@ -90,6 +94,7 @@ fn submit(args: &[String]) -> Result<i32> {
         Err(code) => return Ok(code),
     };
     let root = Root::find()?;
+    root.for_change()?;
     let (id, request) = routes::with_id(request(&words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: Vec::new() };
     accept(&root, vec![run])?

@@ -74,6 +74,7 @@ fn new(args: &[String]) -> Result<i32> {
     };
     let request = request(&words)?;
     let root = Root::find()?;
+    root.for_change()?;
     let who = auth::from_command(&root)?;
     let (accepted, _) = submit::submit(&root, &who, request, &[])?;
     let job = accepted.job;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
-use crate::attempts::{self, ranges};
+use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::watch::Watch;
@@ -17,7 +17,7 @@ use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Card, Column, State, What};
 use crate::model::ids;
-use crate::model::outcome::{Outcome, RunStatus};
+use crate::model::outcome::Outcome;
 use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
@@ -326,12 +326,15 @@ fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>
 fn refresh(root: &Root, job: u64) -> Result<Card> {
     let cards = Cards::new(root);
     let card = cards.find(job)?;
-    let mut reports: Vec<RunStatus> = Vec::new();
+    let mut reports: Vec<Said> = Vec::new();
     for attempt in card.with_nodes() {
         let node = nodes::read(root, &attempt.node)?;
         let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
         reports.extend(answers.into_iter().filter_map(|answer| match answer {
-            Answer::Known(status) => Some(status.of(&attempt.nodejob)),
+            Answer::Known(status) => {
+                let status = status.of(&attempt.nodejob);
+                Some(Said { node: attempt.node.clone(), status })
+            }
             Answer::Unknown | Answer::Cancelled => None,
         }));
     }

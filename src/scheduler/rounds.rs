@@ -16,11 +16,13 @@ use crate::model::card::State;
 pub struct Rounds(Option<Child>);
 
 impl Rounds {
-    /// Begins rounds until the job has stopped; none where it has already.
+    /// Begins rounds until the job has stopped; none where it has already, or where the root is
+    /// another user's.
     ///
     /// Errors: the root has no poller to start, and none is at work.
     pub fn begin(root: &Root, job: u64) -> Result<Rounds> {
-        if Cards::new(root).find(job)?.state == State::Stopped {
+        // Another user may watch the job, and has to leave its rounds to the owner's poller.
+        if !root.is_own() || Cards::new(root).find(job)?.state == State::Stopped {
             return Ok(Rounds(None));
         }
         let program = root.poller();

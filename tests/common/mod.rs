@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod array;
+pub mod boards;
 pub mod head;
 pub mod node;
 pub mod processes;
