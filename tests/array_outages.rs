@@ -229,3 +229,36 @@ fn a_straggler_keeps_its_core() {
     assert_eq!(tasks(&root.reaches(array, "stopped"))["good"], 50);
     root.check();
 }
+
+/// A node that would not have a range, and alone has room, holds the array up only until another
+/// one has room.
+#[test]
+fn only_the_node_that_refuses_is_waited_for() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    root.open();
+    let (_there, httpd, token) = host("max_body = 200\n");
+    register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    for node in ["localhost", "there"] {
+        node_reaches(&root, node, "connected");
+    }
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let other = root.submit(&json!({"command": until}));
+    root.reaches(other, "running");
+    let job = root.submit(&json!({"command": ["true"], "array": "0-3"}));
+    // Each time it waits twice as long before it asks again.
+    let refused = wait_for(SOON, || {
+        let card = root.card(job);
+        let mut refused = card.into_iter().filter(|line| line["event"] == "refused");
+        refused.nth(3).ok_or("not refused four times".to_string())
+    });
+    root.write("go", "");
+    assert_eq!(tasks(&root.reaches(job, "stopped"))["good"], 4);
+    let card = root.card(job);
+    let last = card.iter().rfind(|line| line["event"] == "refused").unwrap();
+    let placed = card.iter().find(|line| line["event"] == "placed" && line["node"] == "localhost");
+    assert_eq!(last, &refused, "{card:?}");
+    let time = |line: &Value, field: &str| line[field].as_str().unwrap().to_string();
+    assert!(time(placed.unwrap(), "at") < time(last, "not_before"), "{card:?}");
+    root.check();
+}

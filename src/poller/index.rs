@@ -88,6 +88,8 @@ pub struct Index {
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
     refused: HashMap<u64, BTreeMap<String, SystemTime>>,
+    /// Arrays for which only nodes have room that would not have them, and until when.
+    aside: BTreeMap<u64, (SystemTime, Candidate)>,
     on_node: BTreeMap<(u64, u32), OnNode>,
     /// Those of them with a time in [`OnNode::leaving`].
     leaving: BTreeSet<(Instant, u64, u32)>,
@@ -154,12 +156,18 @@ impl Index {
         until.filter(|until| *until > SystemTime::now())
     }
 
-    /// Puts a job back that was taken out to be placed: it is ready again at this time, or when
-    /// something happens to it.
-    pub fn postpone(&mut self, candidate: Candidate, until: SystemTime) {
-        if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
-            waiting.not_before = Some(until);
-            self.later.insert((until, candidate.job), candidate);
+    /// Puts an array back that was taken out to be placed, since only a node has room that would
+    /// not have it until then. Others may have room before: see [`Index::take_up`].
+    pub fn set_aside(&mut self, candidate: Candidate, until: SystemTime) {
+        if self.waiting.contains_key(&candidate.job) {
+            self.aside.insert(candidate.job, (until, candidate));
+        }
+    }
+
+    /// Makes arrays ready again that were set aside: it may be another node now that has room.
+    pub fn take_up(&mut self) {
+        for (_, candidate) in std::mem::take(&mut self.aside).into_values() {
+            self.ready.insert(candidate);
         }
     }
 
@@ -207,6 +215,7 @@ impl Index {
     pub fn remove(&mut self, job: u64) {
         if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
+            self.aside.remove(&job);
             self.ready.remove(job);
             if let Some(time) = not_before {
                 self.later.remove(&(time, job));
@@ -258,7 +267,8 @@ impl Index {
     pub fn next_time(&self) -> Option<SystemTime> {
         let later = self.later.first_key_value().map(|((time, _), _)| *time);
         let expiring = self.expiring.first().map(|(time, _)| *time);
-        [later, expiring].into_iter().flatten().min()
+        let aside = self.aside.values().map(|(time, _)| *time).min();
+        [later, expiring, aside].into_iter().flatten().min()
     }
 
     /// Whether the job is known to wait or to be with a node.
