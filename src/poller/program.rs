@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use super::engine::{Engine, Until};
-use super::step::Step;
+use super::step::{How, Step};
 use super::{Wake, cleanup, notice};
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
@@ -36,18 +36,18 @@ pub fn main() -> i32 {
             return if error.use_stderr() { exit::USAGE } else { 0 };
         }
     };
-    let step = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
-        Some(Some(pace)) => Step::Pace(pace),
+    let how = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
+        Some(Some(pace)) => How::Pace(pace),
         Some(None) => {
             eprintln!("poller: --pace needs a duration such as 2s");
             return exit::USAGE;
         }
-        None if words.get_flag("step") => Step::Enter,
-        None => Step::Run,
+        None if words.get_flag("step") => How::Enter,
+        None => How::Run,
     };
     let ran = match words.get_one::<u64>("job") {
         Some(job) => run_for(*job),
-        None => run(step, words.get_flag("once"), words.get_flag("quiet")),
+        None => run(how, words.get_flag("once"), words.get_flag("quiet")),
     };
     match ran {
         Ok(()) => 0,
@@ -86,7 +86,7 @@ fn options() -> Command {
         .arg(flag("quiet", "Say nothing but errors").short('q'))
 }
 
-fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
+fn run(how: How, once: bool, quiet: bool) -> Result<()> {
     let root = Root::find()?;
     root.for_change()?;
     let signals = notice::block_signals()?;
@@ -96,12 +96,16 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
             return Ok(());
         };
         tidy(&root, quiet, &mut BTreeSet::new());
+        let step = Step::begin(how)?;
+        let end = step.end();
         let mut engine = Engine::new(&root, step, quiet);
-        notice::watch_signals(signals, &engine.waker())?;
+        notice::watch_signals(signals, &engine.waker(), end)?;
         return engine.run(Until::Idle);
     }
+    let step = Step::begin(how)?;
+    let end = step.end();
     let mut engine = Engine::new(&root, step, quiet);
-    notice::watch_signals(signals, &engine.waker())?;
+    notice::watch_signals(signals, &engine.waker(), end)?;
     let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
     let tidier = root.clone();
@@ -165,7 +169,7 @@ fn run_for(job: u64) -> Result<()> {
     root.for_change()?;
     loop {
         if let Some(_lock) = poller_lock::try_take(&root)? {
-            return Engine::new(&root, Step::Run, true).run(Until::Stopped(job));
+            return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
         }
         let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
         if stopped || getppid() != parent {
