@@ -14,6 +14,16 @@ pub enum DriverKind {
     Http,
 }
 
+/// Where a node's programs are, and how they are reached. An attempt's is on its card: it is asked
+/// about there and nowhere else, whatever is registered under the node's name later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// How.
+    pub driver: DriverKind,
+    /// Where, for drivers that need it.
+    pub uri: Option<String>,
+}
+
 /// Whether a node answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -98,6 +108,11 @@ impl Node {
             last_seen: None,
             given_up: Vec::new(),
         }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        Address { driver: self.driver, uri: self.uri.clone() }
     }
 
     /// Whether jobs may be placed on it now.

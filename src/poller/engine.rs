@@ -280,9 +280,13 @@ impl<'r> Engine<'r> {
                 reports.extend(said(&node, events));
                 self.heard(&node)?;
             }
-            Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
+            Wake::Sent { node, ids, results } => self.sent(&node, ids, results),
             Wake::Statuses { node, ids, answers } => {
-                let answered = self.statuses(&node, ids, answers)?;
+                let answered = self.statuses(&node, ids, answers);
+                reports.extend(said(&node, answered));
+            }
+            Wake::Forbidden { node, id, answer } => {
+                let answered = self.forbidden(&node, &id, answer);
                 reports.extend(said(&node, answered));
             }
             Wake::Killed { node, id, status } => {
