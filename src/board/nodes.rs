@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::cards::Cards;
 use super::files;
@@ -67,7 +68,7 @@ pub fn all(root: &Root) -> Result<Vec<(String, Result<Node>)>> {
 /// record is read once.
 pub struct Registered<'r> {
     root: &'r Root,
-    read: RefCell<HashMap<String, Result<Option<Node>>>>,
+    read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
 }
 
 impl Registered<'_> {
@@ -77,12 +78,12 @@ impl Registered<'_> {
     }
 
     /// A node's record; `None` where there is none.
-    pub fn find(&self, name: &str) -> Result<Option<Node>> {
+    pub fn find(&self, name: &str) -> Result<Option<Rc<Node>>> {
         let mut read = self.read.borrow_mut();
         match read.get(name) {
             Some(known) => known.clone(),
             None => {
-                let found = find(self.root, name);
+                let found = find(self.root, name).map(|node| node.map(Rc::new));
                 read.insert(name.to_string(), found.clone());
                 found
             }

@@ -78,6 +78,8 @@ pub struct Engine<'r> {
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
+    /// When a waiting card was last changed in place, once all were looked at after that.
+    pub(super) unchanged_waiting: Option<SystemTime>,
     /// When the queue last changed, if after that no batch was in it.
     pub(super) no_batches: Option<SystemTime>,
     /// What went wrong last, and when it was told.
@@ -111,6 +113,7 @@ impl<'r> Engine<'r> {
             probing: BTreeSet::new(),
             scans: 0,
             settled: None,
+            unchanged_waiting: None,
             no_batches: None,
             trouble: None,
             troubled: false,
