@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::doubt::CANCELLED;
 use super::index::{KillOrder, OnNode};
@@ -213,11 +213,11 @@ impl Engine<'_> {
                     job.filter(|_| unkilled).into_iter().for_each(|job| self.order_kills(job));
                 }
                 (Answer::Unknown | Answer::Cancelled, State::Stopping) => {
-                    let silent_for = known.doubt.as_ref().map(|doubt| doubt.since.elapsed());
-                    if silent_for.is_some_and(|time| time >= lost_after) {
+                    known.killed = None; // a kill of an unknown job forbids its start
+                    let refused = known.failed_kills > 0;
+                    if refused && self.unheard.note(&id, lost_after) {
                         lost.push(id);
                     } else {
-                        known.killed = None; // a kill of an unknown job forbids its start
                         again.push(id);
                     }
                 }
@@ -236,9 +236,8 @@ impl Engine<'_> {
                     }
                 }
                 (Answer::Unknown, _) => {
-                    let now = SystemTime::now();
-                    let since = *known.unknown_since.get_or_insert(now);
-                    if now.duration_since(since).unwrap_or_default() >= unknown_after {
+                    let since = *known.unknown_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= unknown_after {
                         lost.push(id);
                     }
                 }

@@ -32,7 +32,7 @@ impl Engine<'_> {
         // The answer moves it; this only keeps a second question from being asked meanwhile.
         let patience = self.patience();
         let Some(known) = self.known_mut(&id) else { return };
-        let fresh = || Doubt { why: why.to_string(), since: now, asked: 0, ask_at: now };
+        let fresh = || Doubt { why: why.to_string(), asked: 0, ask_at: now };
         let doubt = known.doubt.get_or_insert_with(fresh);
         if doubt.ask_at <= now {
             doubt.ask_at = now + patience;
@@ -40,31 +40,24 @@ impl Engine<'_> {
         }
     }
 
-    /// Asks again for what nodes have not said, and gives up what they did not say for too long.
+    /// Asks again for what nodes have not said.
     pub(super) fn ask_doubtful(&mut self) {
-        let lost_after = self.root.settings.lost_after;
+        let index = &self.index;
+        self.unheard
+            .retain(|id| NodejobId::parse(id).is_some_and(|id| index.on_node(&id).is_some()));
         let connected = |node: &str| {
             self.nodes.get(node).is_some_and(|record| record.state == NodeState::Connected)
         };
-        let mut ask = Vec::new();
-        let mut lost = Vec::new();
-        for (_, known) in self.index.on_nodes().filter(|(_, known)| connected(&known.node)) {
-            let Some(doubt) = known.doubt.as_ref().filter(|_| known.state == State::Placed) else {
-                continue;
-            };
-            let about = (known.node.clone(), known.id.clone(), doubt.why.clone());
-            if doubt.asked > 0 && doubt.since.elapsed() >= lost_after {
-                lost.push(about);
-            } else {
-                ask.push(about);
-            }
-        }
+        let placed = self.index.on_nodes().filter(|(_, known)| known.state == State::Placed);
+        let ask: Vec<(String, String, String)> = placed
+            .filter(|(_, known)| connected(&known.node))
+            .filter_map(|(_, known)| {
+                let doubt = known.doubt.as_ref()?;
+                Some((known.node.clone(), known.id.clone(), doubt.why.clone()))
+            })
+            .collect();
         for (node, id, why) in ask {
             self.doubt(&node, id, &why);
-        }
-        for (node, id, why) in lost {
-            let why = format!("abandoned ({})", unknown(&node, &why));
-            self.abandon(&node, vec![id], &why);
         }
     }
 
@@ -108,6 +101,7 @@ impl Engine<'_> {
         id: &str,
         status: RunStatus,
     ) -> Option<RunStatus> {
+        self.unheard.end(id);
         let known = self.known_mut(id)?;
         known.unknown_since = None;
         known.doubt = None;
@@ -126,17 +120,20 @@ impl Engine<'_> {
         let killing = known.state == State::Stopping;
         let fresh = || {
             let why = format!("node {node} would not end it ({})", error.message);
-            Doubt { why, since: now, asked: 0, ask_at: now }
+            Doubt { why, asked: 0, ask_at: now }
         };
         let doubt = known.doubt.get_or_insert_with(fresh);
         doubt.ask_at = now + LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doubt.asked.min(7)));
         doubt.asked += 1;
-        let why = doubt.why.clone();
-        // Silence is told as the node's, not as this job's.
-        if matches!(error.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal) {
-            return;
+        let why = if killing { doubt.why.clone() } else { unknown(node, &doubt.why) };
+        let is_long = self.unheard.note(id, self.root.settings.lost_after);
+        if is_long && !killing {
+            return self.abandon(node, vec![id.to_string()], &format!("abandoned ({why})"));
         }
-        self.tell_trouble(id, &if killing { why } else { unknown(node, &why) });
+        // Silence is told as the node's, not as this job's.
+        if !matches!(error.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal) {
+            self.tell_trouble(id, &why);
+        }
     }
 
     /// Notes on the card what is wrong with an attempt, unless it is there already.

@@ -44,8 +44,6 @@ impl OnNode {
 pub struct Doubt {
     /// What the node said first, or why it cannot be sent.
     pub why: String,
-    /// Since when.
-    pub since: Instant,
     /// How often the node was asked for its word.
     pub asked: u32,
     /// It is not asked again before.
@@ -75,8 +73,6 @@ pub struct OnNode {
     pub killed: Option<KillOrder>,
     /// Where its node was when it was placed.
     pub address: Address,
-    /// Since when nobody is registered there, as seen by this process.
-    pub nowhere_since: Option<Instant>,
     /// How many requests to start it there this process has made...
     pub sends: u32,
     /// ...and whether there can be no others: this process has placed it. Where both say that there
@@ -93,7 +89,7 @@ pub struct OnNode {
     /// Not to be sent again before.
     pub send_at: Option<Instant>,
     /// Since when its node says that it does not know it.
-    pub unknown_since: Option<SystemTime>,
+    pub unknown_since: Option<Instant>,
 }
 
 /// A job that waits, all of it or some of its tasks.
@@ -122,6 +118,9 @@ pub struct Index {
     on_node: BTreeMap<(u64, u32), OnNode>,
     /// Those of them with a time in [`OnNode::leaving`].
     leaving: BTreeSet<(Instant, u64, u32)>,
+    /// Jobs whose cards a newer program wrote: nothing is done about them. Their attempts go on,
+    /// and take the room that they take.
+    untouchable: HashMap<u64, Vec<(String, Resources)>>,
 }
 
 impl Index {
@@ -130,6 +129,13 @@ impl Index {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
+        if card.newer.is_some() {
+            let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources));
+            let rooms: Vec<(String, Resources)> = rooms.collect();
+            rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources));
+            self.untouchable.insert(card.job(), rooms);
+            return;
+        }
         let now = SystemTime::now();
         if card.column() == Column::Queue || ranges::may_continue(card) {
             self.put_waiting(card, now);
@@ -241,7 +247,6 @@ impl Index {
             kill,
             killed: before.and_then(|known| known.killed.clone()),
             address: attempt.address(),
-            nowhere_since: before.and_then(|known| known.nowhere_since),
             sends: before.map_or(0, |known| known.sends),
             stamped_here: before.is_some_and(|known| known.stamped_here),
             doubt: before.filter(|_| state != State::Running).and_then(|b| b.doubt.clone()),
@@ -256,6 +261,9 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
+        for (node, resources) in self.untouchable.remove(&job).into_iter().flatten() {
+            self.rooms.give_back(&node, &resources);
+        }
         if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.aside.remove(&job);
@@ -317,6 +325,11 @@ impl Index {
     /// Whether the job is known to wait or to be with a node.
     pub fn knows(&self, job: u64) -> bool {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
+    }
+
+    /// Whether a newer program wrote this job's card.
+    pub fn is_untouchable(&self, job: u64) -> bool {
+        self.untouchable.contains_key(&job)
     }
 
     /// Jobs that wait, each with the length that its card had.

@@ -125,7 +125,8 @@ impl Engine<'_> {
 /// which it is registered, changed and removed.
 fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
     let now = registered.find(&chosen.name)?;
-    Ok(now.is_some_and(|now| now.address() == chosen.address() && !now.drain))
+    let open = |now: &Node| !now.drain && now.newer.is_none() && now.address() == chosen.address();
+    Ok(now.is_some_and(|now| open(&now)))
 }
 
 fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {

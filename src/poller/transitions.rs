@@ -288,17 +288,13 @@ impl Engine<'_> {
     pub(super) fn give_up_nowhere(&mut self) {
         let lost_after = self.root.settings.lost_after;
         let mut lost: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for (_, known) in self.index.on_nodes_mut() {
+        for (_, known) in self.index.on_nodes() {
             let why = match self.nodes.get(&known.node) {
-                Some(node) if node.address() == known.address => {
-                    known.nowhere_since = None;
-                    continue;
-                }
+                Some(node) if node.newer.is_some() || node.address() == known.address => continue,
                 Some(_) => "abandoned (its node is registered at another address now)",
                 None => "abandoned (its node is not registered any more)",
             };
-            let since = *known.nowhere_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= lost_after {
+            if self.unheard.note(&known.id, lost_after) {
                 lost.entry(why).or_default().push(known.id.clone());
             }
         }
