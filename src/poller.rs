@@ -20,6 +20,7 @@ use crate::model::resources::Resources;
 
 pub mod cleanup;
 mod dialogue;
+mod doubt;
 pub mod engine;
 pub mod gather;
 pub mod index;
@@ -87,6 +88,15 @@ pub enum Wake {
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
     },
+    /// A node's durable word on an attempt that it would not have.
+    Forbidden {
+        /// The node's name.
+        node: String,
+        /// The attempt's id.
+        id: String,
+        /// That it will not be started there, or where it is; or what went wrong.
+        answer: Result<Answer>,
+    },
     /// What became of a request to kill.
     Killed {
         /// The node's name.
@@ -94,6 +104,6 @@ pub enum Wake {
         /// The attempt's id.
         id: String,
         /// The job's status after it, or what went wrong.
-        status: Result<RunStatus>,
+        status: Result<Box<RunStatus>>,
     },
 }

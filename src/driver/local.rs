@@ -81,6 +81,14 @@ impl Driver for Local {
         }
     }
 
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+        match processor::kill::forbid(&self.root, id, by) {
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) => Err(e),
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
     }

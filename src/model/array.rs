@@ -78,6 +78,11 @@ impl Array {
                 self.unwanted.add(&tasks.without(&self.waiting).without(&self.ended.tasks()));
                 self.unwanted_by.get_or_insert_with(|| by.clone());
             }
+            What::Trouble { attempt, reason } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
                     let until = clock::parse_rfc3339(not_before);

@@ -16,6 +16,16 @@ pub enum DriverKind {
     Http,
 }
 
+/// Where a node's programs are, and how they are reached. An attempt's is on its card: it is asked
+/// about there and nowhere else, whatever is registered under the node's name later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// How.
+    pub driver: DriverKind,
+    /// Where, for drivers that need it.
+    pub uri: Option<String>,
+}
+
 /// Whether a node answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -131,6 +141,11 @@ impl Node {
             given_up: Vec::new(),
             newer: None,
         }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        Address { driver: self.driver, uri: self.uri.clone() }
     }
 
     /// Reads the record of the node of this name. One that is whole and not known is a newer

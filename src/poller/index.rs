@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::attempts::ranges;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
+use crate::model::node::Address;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 use crate::placement::{Candidate, Ready, Rooms};
@@ -36,6 +37,19 @@ impl OnNode {
     }
 }
 
+/// A placed attempt that its node would not have, or cannot be sent, while an earlier request to
+/// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
+/// or that it never will be. Asked for that it may refuse or be unable to give it.
+#[derive(Debug, Clone)]
+pub struct Doubt {
+    /// What the node said first, or why it cannot be sent.
+    pub why: String,
+    /// How often the node was asked for its word.
+    pub asked: u32,
+    /// It is not asked again before.
+    pub ask_at: Instant,
+}
+
 /// An attempt that a node has: a job, or a range of an array's tasks.
 #[derive(Debug, Clone)]
 pub struct OnNode {
@@ -57,14 +71,25 @@ pub struct OnNode {
     pub kill: Option<KillOrder>,
     /// What its node has been told to kill, as far as this poller knows.
     pub killed: Option<KillOrder>,
-    /// Why the node would not have it, where it said 410: a kill may have come before it.
-    pub disputed: Option<String>,
+    /// Where its node was when it was placed.
+    pub address: Address,
+    /// How many requests to start it there this process has made...
+    pub sends: u32,
+    /// ...and whether there can be no others: this process has placed it. Where both say that there
+    /// was but one, its refusal proves that nothing runs; else it proves nothing.
+    pub stamped_here: bool,
+    /// Its node is to say for good that it has not got it.
+    pub doubt: Option<Doubt>,
+    /// What its card tells about that.
+    pub trouble: Option<String>,
+    /// How often in a row a kill was not carried out.
+    pub failed_kills: u32,
     /// How often in a row nobody knows whether sending it arrived.
     pub failed_sends: u32,
     /// Not to be sent again before.
     pub send_at: Option<Instant>,
     /// Since when its node says that it does not know it.
-    pub unknown_since: Option<SystemTime>,
+    pub unknown_since: Option<Instant>,
 }
 
 /// A job that waits, all of it or some of its tasks.
@@ -181,6 +206,14 @@ impl Index {
         }
     }
 
+    /// Puts a job back that was taken out to be placed and was not, unless it has gone.
+    pub fn put_back(&mut self, candidate: Candidate) {
+        let waits = self.waiting.get(&candidate.job).is_some_and(|w| w.not_before.is_none());
+        if waits && !self.ready.has(candidate.job) {
+            self.ready.insert(candidate);
+        }
+    }
+
     fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
         let resources = card.spec.resources;
         self.rooms.take(&attempt.node, &resources);
@@ -213,7 +246,12 @@ impl Index {
             grace: card.spec.grace,
             kill,
             killed: before.and_then(|known| known.killed.clone()),
-            disputed: before.and_then(|known| known.disputed.clone()),
+            address: attempt.address(),
+            sends: before.map_or(0, |known| known.sends),
+            stamped_here: before.is_some_and(|known| known.stamped_here),
+            doubt: before.filter(|_| state != State::Running).and_then(|b| b.doubt.clone()),
+            failed_kills: before.map_or(0, |known| known.failed_kills),
+            trouble: attempt.trouble.clone(),
             failed_sends: before.map_or(0, |known| known.failed_sends),
             send_at: before.and_then(|known| known.send_at),
             unknown_since: before.and_then(|known| known.unknown_since),

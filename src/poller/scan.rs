@@ -32,6 +32,8 @@ impl Engine<'_> {
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
             self.resync_all();
         }
+        self.ask_doubtful();
+        self.give_up_nowhere();
         self.probe_disconnected();
     }
 
@@ -143,7 +145,7 @@ impl Engine<'_> {
                 if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
-                    self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                    self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
                 }
                 return Ok(());
             }

@@ -68,9 +68,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/:id/kill",
         need: Need::Control,
-        query: &["grace", "by", "task"],
+        query: &["grace", "by", "task", "forbid"],
         body: false,
-        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9",
+        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9; forbid=1: only that",
         handler: kill_one,
     },
     Route {
@@ -334,7 +334,14 @@ fn kill_one(call: &Call) -> Result<Response> {
         None => &call.who.name,
     };
     let (id, grace) = (call.value(0), grace.transpose()?);
-    Response::json(&match call.request.tasks()? {
+    let tasks = call.request.tasks()?;
+    if call.request.switch("forbid")? {
+        if tasks.is_some() || grace.is_some() {
+            return Err(Error::bad("forbid ends nothing: it goes with by alone"));
+        }
+        return Response::json(&kill::forbid(call.root, id, by)?);
+    }
+    Response::json(&match tasks {
         None => kill::kill(call.root, id, grace, by)?,
         Some(tasks) => kill::kill_tasks(call.root, id, &tasks, grace, by)?,
     })

@@ -8,7 +8,7 @@ use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::clock;
 use crate::error::Result;
-use crate::model::card::{Card, State, What};
+use crate::model::card::{Attempt, Card, State, What};
 use crate::placement;
 
 /// The reason, for a person; `None` for a job that simply runs or ended well.
@@ -62,9 +62,12 @@ fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
         first.get_or_insert(attempt);
     }
     let Some(attempt) = first else { return Ok(None) };
+    let untold = |a: &&Attempt| a.started_at.is_none() || card.state == State::Stopping;
+    let trouble = card.with_nodes().filter(untold).find_map(|attempt| attempt.trouble.clone());
     let poller = poller_lock::is_held(root)?;
     Ok(match card.state {
         _ if !poller => Some("no poller is running".into()),
+        _ if trouble.is_some() => trouble,
         State::Placed => Some(format!("waiting for room on {}", attempt.node)),
         State::Stopping => Some(format!("waiting for {} to report the end", attempt.node)),
         _ => None,

@@ -28,6 +28,8 @@ pub enum Act {
     Cut(usize),
     /// Only so many bytes of its reply arrive, then the connection is reset.
     CutReply(usize),
+    /// It does not arrive, and the reply has this status.
+    Refuse(u16),
     /// It arrives later.
     Delay(Duration),
 }
@@ -224,6 +226,10 @@ impl Proxy {
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
                 return self.reset(client);
+            }
+            Some(Act::Refuse(code)) => {
+                let body = format!(r#"{{"error":"refused on the way","code":{code}}}"#);
+                format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n{body}").into()
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
