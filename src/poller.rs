@@ -4,7 +4,9 @@
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
 //! - [`index`]: what it knows of the board without looking.
-//! - [`link`]: the line to one node.
+//! - [`link`], `desk`, `silent`: the line to one node, what is ordered of it, and finding out whether
+//!   those that do not answer do now.
+//! - `records`: what is registered, and what was seen since.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
 //! - [`gather`]: ends of tasks, recorded together.
@@ -19,6 +21,7 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
 pub mod cleanup;
+mod desk;
 mod dialogue;
 mod doubt;
 pub mod engine;
@@ -30,8 +33,10 @@ pub mod notice;
 pub mod pace;
 mod placing;
 pub mod program;
+mod records;
 mod scan;
 mod silence;
+mod silent;
 pub mod step;
 mod transitions;
 
@@ -62,6 +67,18 @@ pub enum Wake {
         node: String,
         /// What happened.
         error: Error,
+    },
+    /// What a node gives to jobs, as it says now.
+    Info {
+        /// Its name.
+        node: String,
+        /// What that is.
+        resources: Resources,
+    },
+    /// What was seen of nodes is written down.
+    Saved {
+        /// But for these, and why.
+        failed: Vec<(String, Error)>,
     },
     /// A node's feed, possibly empty.
     Feed {

@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::cards::Cards;
-use super::files;
+use super::files::{self, SyncSet};
 use super::lock::Lock;
 use super::root::Root;
-use crate::error::{Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::node::Node;
 
@@ -50,11 +52,12 @@ fn parse(root: &Root, name: &str, bytes: Option<&[u8]>) -> Result<Option<Node>> 
 
 /// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
 pub fn list(root: &Root) -> Result<Vec<Node>> {
-    Ok(all(root)?.into_iter().filter_map(|(_, read)| read.ok()).collect())
+    let names = names(root)?;
+    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
 }
 
-/// All nodes by name, or why one's record cannot be read: that one is registered all the same.
-pub fn all(root: &Root) -> Result<Vec<(String, Result<Node>)>> {
+/// Names of all nodes, in order.
+pub fn names(root: &Root) -> Result<Vec<String>> {
     let mut names: Vec<String> = files::names(&root.state("scheduler/nodes"))?
         .iter()
         .filter_map(|name| name.strip_suffix(".json"))
@@ -64,9 +67,7 @@ pub fn all(root: &Root) -> Result<Vec<(String, Result<Node>)>> {
         names.push(LOCALHOST.to_string());
     }
     names.sort_unstable();
-    // One that is not found has just been removed.
-    let read = |name: String| find(root, &name).transpose().map(|read| (name, read));
-    Ok(names.into_iter().filter_map(read).collect())
+    Ok(names)
 }
 
 /// What is registered, for whoever holds the board's lock and acts on it before letting go: each
@@ -177,17 +178,19 @@ pub fn observe_all(root: &Root, changes: &[Change]) -> Vec<(String, Error)> {
             }
         }
     }
-    let busy = |name| Error::new(Kind::Unavailable, format!("node {name}: its record keeps changing"));
+    let busy =
+        |name| Error::new(Kind::Unavailable, format!("node {name}: its record keeps changing"));
     failed.extend(left.iter().map(|(name, _)| (name.to_string(), busy(name))));
     failed
 }
 
 /// Writes down what was seen of these nodes; those for which that failed, with the reason.
 pub fn save_observed(root: &Root, seen: &[Node]) -> Vec<(String, Error)> {
-    let change = |seen: &'_ Node| -> Change<'_> {
-        (&seen.name, Box::new(|record: &mut Node| record.take_observed(seen)))
-    };
-    observe_all(root, &seen.iter().map(change).collect::<Vec<_>>())
+    let mut changes: Vec<Change> = Vec::new();
+    for seen in seen {
+        changes.push((&seen.name, Box::new(|record: &mut Node| record.take_observed(seen))));
+    }
+    observe_all(root, &changes)
 }
 
 /// A record that is to be put in place of what was there.

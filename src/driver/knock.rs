@@ -123,8 +123,7 @@ impl AsFd for Knock {
 fn connect(addresses: &mut Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut failed = io::Error::from(ErrorKind::AddrNotAvailable);
     while let Some(address) = addresses.pop() {
-        let socket =
-            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&address.into()) {
             Ok(()) => return Ok(socket.into()),

@@ -178,7 +178,8 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
         }
         Order::Kill { id, grace, by, tasks } => {
             let tasks = tasks.as_ref();
-            let status = ask(line, driver, |driver| driver.kill(&id, grace, &by, tasks));
+            let status =
+                ask(line, driver, |driver| driver.kill(&id, grace, &by, tasks)).map(Box::new);
             Wake::Killed { node, id, status }
         }
         Order::Forbid(id) => {

@@ -38,6 +38,7 @@ const STACK: usize = 256 << 10;
 
 /// The engine's end of a line. Dropped, the line's threads end after what they are doing.
 pub struct Link {
+    address: Address,
     line: Arc<Line>,
 }
 
@@ -63,18 +64,24 @@ impl Link {
             silent: silent.clone(),
             once,
             closed: AtomicBool::new(false),
+            answers: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             backoff: Mutex::default(),
             desk: Desk::default(),
         });
-        let link = Link { line };
+        let link = Link { address: node.address(), line };
         link.tend();
         link
     }
 
     /// Where it leads: nothing goes anywhere else.
-    pub fn address(&self) -> Address {
-        self.line.node.address()
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether the node answered when it was last asked.
+    pub fn answers(&self) -> bool {
+        self.line.answers.load(Ordering::Relaxed)
     }
 
     /// Gives an order, which is carried out after those before it. The answer comes as a wake-up,
@@ -132,6 +139,7 @@ pub struct Line {
     silent: Arc<Silent>,
     once: bool,
     closed: AtomicBool,
+    answers: AtomicBool,
     holder: Mutex<Holder>,
     backoff: Mutex<Backoff>,
     desk: Desk,
@@ -179,6 +187,7 @@ impl Line {
 
     /// The node did not answer those who ask silent ones; whether they are to ask again.
     pub fn failed(&self, error: Error) -> bool {
+        self.answers.store(false, Ordering::Relaxed);
         let is_shortage = error.kind == Kind::Shortage;
         let told = self.tell(Wake::Down { node: self.node.name.clone(), error });
         told && !self.is_closed() && (!self.once || is_shortage)
@@ -207,6 +216,7 @@ impl Line {
 
     /// Gives the node to those who ask silent ones.
     fn hand_over(self: &Arc<Line>) {
+        self.answers.store(false, Ordering::Relaxed);
         if let Err(error) = self.silent.add(self.clone()) {
             *self.holder() = Holder::Nobody;
             self.tell(Wake::Down { node: self.node.name.clone(), error });
@@ -252,9 +262,7 @@ impl Follower {
             }
             match learnt {
                 Ok(wakes) => {
-                    let is_busy = |wake: &Wake| {
-                        matches!(wake, Wake::Feed { events, .. } if events.len() > BUSY)
-                    };
+                    let is_busy = |wake: &Wake| matches!(wake, Wake::Feed { events, .. } if events.len() > BUSY);
                     let busy = wakes.iter().any(is_busy);
                     let told = wakes.into_iter().all(|wake| self.line.tell(wake));
                     if !told || self.line.once {
@@ -297,6 +305,7 @@ impl Follower {
             let resources = self.info()?;
             *cursor = Some(page.cursor);
             line.backoff().answers();
+            line.answers.store(true, Ordering::Relaxed);
             return Ok(vec![Wake::Up { node, resources }]);
         }
         let every = (line.root.settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);

@@ -33,6 +33,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// a second.
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
+/// The longest pause for a node that has answered in between.
+const FLAPPING_RETRY: Duration = Duration::from_secs(1);
+
 /// How many that are.
 const ASKED_PER_SECOND: u32 = 12;
 
@@ -66,8 +69,10 @@ impl Backoff {
 
     /// When it is to be asked (again): at once if it has answered for a while, or never was asked.
     fn next(&mut self, now: Instant, slowest: Duration) -> Instant {
-        let answered = self.answers_since.take().is_some_and(|since| now > since + FORGOTTEN);
-        let pause = match self.pause.filter(|_| !answered) {
+        let answered = self.answers_since.take();
+        let slowest = if answered.is_some() { FLAPPING_RETRY } else { slowest };
+        let forgotten = answered.is_some_and(|since| now > since + FORGOTTEN);
+        let pause = match self.pause.filter(|_| !forgotten) {
             None => Duration::ZERO,
             Some(pause) => (pause * 2).clamp(FIRST_RETRY, slowest),
         };
