@@ -14,6 +14,7 @@ use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
+use super::tasks::TaskSet;
 use crate::clock;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -200,6 +201,7 @@ impl Card {
             refused: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
+            returned: TaskSet::default(),
             reported_at: None,
         });
     }
