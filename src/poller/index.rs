@@ -100,6 +100,9 @@ pub struct Index {
     on_node: BTreeMap<(u64, u32), OnNode>,
     /// Those of them with a time in [`OnNode::leaving`].
     leaving: BTreeSet<(Instant, u64, u32)>,
+    /// Jobs whose cards a newer program wrote: nothing is done about them. Their attempts go on,
+    /// and take the room that they take.
+    untouchable: HashMap<u64, Vec<(String, Resources)>>,
 }
 
 impl Index {
@@ -108,6 +111,13 @@ impl Index {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
+        if card.newer.is_some() {
+            let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources));
+            let rooms: Vec<(String, Resources)> = rooms.collect();
+            rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources));
+            self.untouchable.insert(card.job(), rooms);
+            return;
+        }
         let now = SystemTime::now();
         if card.column() == Column::Queue || ranges::may_continue(card) {
             self.put_waiting(card, now);
@@ -226,6 +236,9 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
+        for (node, resources) in self.untouchable.remove(&job).into_iter().flatten() {
+            self.rooms.give_back(&node, &resources);
+        }
         if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.aside.remove(&job);
@@ -287,6 +300,11 @@ impl Index {
     /// Whether the job is known to wait or to be with a node.
     pub fn knows(&self, job: u64) -> bool {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
+    }
+
+    /// Whether a newer program wrote this job's card.
+    pub fn is_untouchable(&self, job: u64) -> bool {
+        self.untouchable.contains_key(&job)
     }
 
     /// Jobs that wait, each with the length that its card had.

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::capture::Capture;
-use super::child::{Child, Ends, Program};
+use super::child::{Child, Ends, Gate, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
@@ -180,15 +180,16 @@ impl Supervisor<'_> {
         for (index, argv) in job.spec.commands.iter().enumerate() {
             let program = Program::new(argv, &env, &path, &dir)?;
             let started = SystemTime::now();
-            let child = match self.start_program(&program, stdin.as_ref(), story, running) {
-                Ok(child) => child,
-                // Nothing has run: the job may wait again. Later programs cannot.
-                Err(error) if index == 0 => return Err(error),
-                Err(error) => {
-                    let why = format!("cannot start {:?}: {}", argv[0], error.message);
-                    return Ok(Outcome::not_started(126, why));
-                }
-            };
+            let (child, mut gate) =
+                match self.start_program(&program, stdin.as_ref(), story, running) {
+                    Ok(started) => started,
+                    // Nothing has run: the job may wait again. Later programs cannot.
+                    Err(error) if index == 0 => return Err(error),
+                    Err(error) => {
+                        let why = format!("cannot start {:?}: {}", argv[0], error.message);
+                        return Ok(Outcome::not_started(126, why));
+                    }
+                };
             if index + 1 == job.spec.commands.len() {
                 running.captures.iter_mut().for_each(Capture::last_started);
             }
@@ -205,7 +206,7 @@ impl Supervisor<'_> {
             }
             outcome = match running.ended.take() {
                 Some(WaitStatus::Exited(_, code)) => {
-                    self.gate.complaint(&program, code).unwrap_or_else(|| Outcome::exit(code))
+                    gate.complaint(&program, code).unwrap_or_else(|| Outcome::exit(code))
                 }
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
@@ -232,13 +233,13 @@ impl Supervisor<'_> {
         stdin: Option<&OwnedFd>,
         story: &mut Story,
         running: &mut Running,
-    ) -> Result<Child> {
-        let child = {
+    ) -> Result<(Child, Gate)> {
+        let (child, mut gate) = {
             let null = self.null();
             let out = running.captures.first().and_then(Capture::writer).unwrap_or(null);
             let err = running.captures.last().and_then(Capture::writer).unwrap_or(null);
             let stdin = stdin.map_or(null, OwnedFd::as_fd);
-            self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
+            Gate::fork(program, Ends { stdin, stdout: out, stderr: err })?
         };
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
         let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
@@ -246,7 +247,7 @@ impl Supervisor<'_> {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
             _ => story.append(std::slice::from_ref(&line)),
         });
-        let stamped = stamped.and_then(|()| self.gate.open());
+        let stamped = stamped.and_then(|()| gate.open());
         if let Err(error) = stamped {
             // It is our own child and not waited for: the pid is still its own.
             let _ = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
@@ -256,7 +257,7 @@ impl Supervisor<'_> {
         running.program = Some(child.pid);
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
-        Ok(child)
+        Ok((child, gate))
     }
 
     /// Waits for the next thing to happen, and deals with it.

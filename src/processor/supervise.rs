@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork, setsid};
 
-use super::child::{Gate, heed_ignored_signals};
+use super::child::heed_ignored_signals;
 use super::range::RunningRange;
 use super::{start, sweep};
 use crate::board::files::SyncSet;
@@ -69,7 +69,6 @@ pub(super) struct Supervisor<'r> {
     pub range: Option<RunningRange>,
     /// How many tasks of a range to claim at a time.
     pub claim_size: u64,
-    pub gate: Gate,
     pub signals: SignalFd,
     pub null: OwnedFd,
     pub buffer: Vec<u8>,
@@ -141,7 +140,6 @@ impl<'r> Supervisor<'r> {
             ended_since: None,
             range: None,
             claim_size: 1,
-            gate: Gate::new()?,
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),
             buffer: Vec::new(),
