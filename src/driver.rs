@@ -113,8 +113,9 @@ pub trait Driver: Questions + Send {
     fn info(&self) -> Result<Info>;
 }
 
-/// The driver for a node.
+/// The driver for a node. 409 for one whose record a newer program wrote.
 pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
+    node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
         DriverKind::Http => Box::new(by_http(root, node)?),
@@ -123,6 +124,7 @@ pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
 
 /// The same for questions alone: a program that only asks has nothing in it of what the others do.
 pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
+    node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
         DriverKind::Http => Box::new(by_http(root, node)?),

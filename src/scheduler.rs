@@ -213,8 +213,9 @@ fn run_check(call: &Call) -> Result<Response> {
     if repair {
         call.root.for_change()?;
     }
-    let wrong = check::check(call.root, repair)?;
-    let text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
+    let check::Found { wrong, notes } = check::check(call.root, repair)?;
+    let mut text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
+    text.extend(notes.iter().map(|line| format!("note: {line}\n")));
     let code = if wrong.is_empty() { 0 } else { crate::error::exit::REFUSED };
     Ok(Response::text(text).exit_code(code))
 }

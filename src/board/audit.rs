@@ -145,7 +145,7 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
         let path = dir.join(&name);
         let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
         let read = files::read(&path)?;
-        if !valid || read.is_some_and(|bytes| serde_json::from_slice::<Node>(&bytes).is_err()) {
+        if !valid || read.is_some_and(|bytes| Node::parse(&name, &bytes).is_err()) {
             wrong.push(format!("{}: not a node's record", path.display()));
         }
     }

@@ -246,7 +246,8 @@ impl<'r> Cards<'r> {
     /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
     ///
     /// A crash after the append leaves the card in its old column; it is moved when next touched.
-    /// A card whose first line cannot be read goes to `bad/`.
+    /// A card whose first line cannot be read goes to `bad/`; one that a newer program wrote is
+    /// refused and left where it is.
     pub fn change(
         &self,
         lock: &Lock,
@@ -277,6 +278,7 @@ impl<'r> Cards<'r> {
             Ok(card) if card.job() == job => card,
             _ => return Err(self.quarantine(column, job)),
         };
+        card.for_change()?;
         let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
         let mut sync = SyncSet::new();
         let stamped = !events.is_empty();

@@ -46,6 +46,10 @@ impl Cards<'_> {
         };
         let card = read(claim)?;
         let job = card.job();
+        if card.newer.is_some() {
+            // It is there, or the newer program that prepared it finishes it.
+            return if self.look(job)?.is_some() { Ok(card) } else { Err(gone()) };
+        }
         if card.accepted.batch.is_some() {
             return match release(self, claim)? {
                 Released::Committed(card) => Ok(*card),
@@ -138,7 +142,8 @@ impl Cards<'_> {
             return Ok(false); // not claimed: nobody was told of it, nobody can ask for it
         }
         let bytes = files::read(&path)?.unwrap_or_default();
-        let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
+        let single = Card::parse(&bytes)
+            .is_ok_and(|card| card.accepted.batch.is_none() && card.newer.is_none());
         if single {
             self.publish_prepared(job)?;
         }
@@ -216,6 +221,7 @@ pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
     let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
     let card = Card::parse(&bytes)
         .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
+    card.for_change()?;
     let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
     Ok(match batches::fate(cards, range, &card)? {
         Fate::Committed => Released::Committed(card.into()),

@@ -59,9 +59,10 @@ impl Engine<'_> {
     pub(super) fn order_kills(&mut self, job: u64) {
         let mut orders = Vec::new();
         for known in self.index.attempts_mut(job) {
-            let Some(kill) = known.to_kill().cloned() else { continue };
-            known.killed = Some(kill.clone());
-            orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            while let Some(kill) = known.to_kill().cloned() {
+                known.note_killed(&kill);
+                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            }
         }
         for (node, id, grace, KillOrder { by, tasks }) in orders {
             let what = match &tasks {

@@ -33,8 +33,6 @@ impl Engine<'_> {
             self.resync_all();
         }
         self.probe_disconnected();
-        let given_up = self.give_up_unreachable();
-        self.told(given_up);
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has
@@ -142,7 +140,7 @@ impl Engine<'_> {
         }
         for column in [Column::Queue, Column::Running] {
             if let Some(card) = self.cards.read_in(column, job)? {
-                if card.column() == column {
+                if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
                     self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
@@ -151,6 +149,7 @@ impl Engine<'_> {
             }
         }
         if !self.index.knows(job) {
+            self.index.remove(job); // an untouchable one has left these columns
             return Ok(());
         }
         // In no column that concerns us, on the move, or unreadable: now for certain.
@@ -164,6 +163,11 @@ impl Engine<'_> {
     }
 
     pub(super) fn take_in(&mut self, card: &Card) {
+        if !self.index.is_untouchable(card.job())
+            && let Err(error) = card.for_change()
+        {
+            eprintln!("poller: {}; left alone", error.message);
+        }
         self.index.put(card);
         self.order_kills(card.job());
     }

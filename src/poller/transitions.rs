@@ -13,7 +13,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::Outcome;
 
 /// A node is told within this time that results are safe...
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
@@ -171,20 +171,21 @@ impl Engine<'_> {
         Ok(changed_cards)
     }
 
+    /// Ends jobs whose time is over, and what was left half done of arrays.
     pub(super) fn expire(&mut self, jobs: Vec<u64>) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
         let plan = |card: &Card| {
             let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
-            if !due {
-                return Vec::new();
-            }
-            let reason = "expired before a node had room".to_string();
-            let outcome = Outcome::error(Cause::Expired, reason);
             match card.column() {
-                _ if card.array.is_some() => ranges::expire(card, &outcome),
-                Column::Queue => vec![What::Stopped { attempt: None, outcome }],
+                _ if ranges::is_unsettled(card) => ranges::settle(card),
+                _ if !due => Vec::new(),
+                _ if card.array.is_some() => ranges::expire(card),
+                Column::Queue => {
+                    let outcome = Outcome::expired(card.requeue_reason.as_deref());
+                    vec![What::Stopped { attempt: None, outcome }]
+                }
                 Column::Running | Column::Done => Vec::new(),
             }
         };
@@ -244,13 +245,13 @@ impl Engine<'_> {
                     if !card.is_current(&id) {
                         return Vec::new();
                     }
+                    if card.array.is_some() {
+                        return ranges::give_up(card, &id, &why);
+                    }
                     let outcome = match (card.state, &card.stopping_by) {
                         (State::Stopping, Some(by)) => Outcome::killed_unseen(by, &why),
                         _ => Outcome::lost(&why),
                     };
-                    if card.array.is_some() {
-                        return ranges::give_up(card, &id, &outcome);
-                    }
                     vec![card.after_attempt(id.attempt, outcome, true)]
                 }),
             ));

@@ -14,11 +14,21 @@ use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
 use crate::model::node::DriverKind;
 
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What must not be.
+    pub wrong: Vec<String>,
+    /// What is in order, and worth knowing.
+    pub notes: Vec<String>,
+}
+
 /// Checks the board, and repairs it if asked to. Returns what is wrong (and was not repaired).
 /// What cannot be looked at is wrong, too, and the rest is checked all the same. Cards may come
 /// and move meanwhile: what looks wrong is looked at again under the lock.
-pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
+pub fn check(root: &Root, repair: bool) -> Result<Found> {
     let mut wrong = audit::tree(root)?;
+    let mut notes = Vec::new();
     let cards = Cards::new(root);
     let mut places: HashMap<u64, Column> = HashMap::new();
     let mut with_nodes = false;
@@ -30,7 +40,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
                 {
                     wrong.push(format!("job {job} lies in two columns: {column:?} and {other:?}"));
                 }
-                match check_card(&cards, column, job, &path, repair) {
+                match check_card(&cards, column, job, &path, repair, &mut notes) {
                     Ok((found, belongs)) => {
                         wrong.extend(found);
                         with_nodes |= belongs == Some(Column::Running);
@@ -64,7 +74,9 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
     wrong.extend(audit::records(root)?);
     wrong.extend(audit::claims(root, &places, repair)?);
     for node in nodes::list(root)? {
-        if node.uri.is_none() && node.driver == DriverKind::Http {
+        if let Some(why) = node.newer_reason() {
+            notes.push(format!("node {}: its record was {why}", node.name));
+        } else if node.uri.is_none() && node.driver == DriverKind::Http {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
@@ -72,7 +84,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
         Err(e) if with_nodes => wrong.push(e.message),
         _ => {}
     }
-    Ok(wrong)
+    Ok(Found { wrong, notes })
 }
 
 /// Whether a card lies in two columns, with the board held still.
@@ -89,6 +101,7 @@ fn check_card(
     job: u64,
     path: &Path,
     repair: bool,
+    notes: &mut Vec<String>,
 ) -> Result<(Vec<String>, Option<Column>)> {
     let mut wrong = Vec::new();
     let Some(bytes) = crate::board::files::read(path)? else { return Ok((wrong, None)) };
@@ -105,6 +118,10 @@ fn check_card(
     };
     if card.job() != job {
         return Ok((vec![format!("{}: is the card of job {}", path.display(), card.job())], None));
+    }
+    if let Some(why) = card.newer_reason() {
+        notes.push(format!("{}: {why}", path.display()));
+        return Ok((wrong, Some(column)));
     }
     wrong.extend(story(&card));
     let belongs = card.column();
