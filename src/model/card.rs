@@ -12,6 +12,7 @@ use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
+use super::tasks::TaskSet;
 use crate::clock;
 use crate::error::{Error, Result as Checked};
 use std::collections::BTreeMap;
@@ -228,6 +229,7 @@ impl Card {
             trouble: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
+            returned: TaskSet::default(),
             reported_at: None,
         });
     }

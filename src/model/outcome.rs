@@ -91,6 +91,24 @@ impl Outcome {
         Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
     }
 
+    /// Whether it is one of these two, by this user.
+    pub fn is_killed_by(&self, by: &str) -> bool {
+        let told = Outcome::killed(by).reason.unwrap_or_default();
+        let rest = self.reason.as_deref().and_then(|reason| reason.strip_prefix(&told));
+        self.cause == Cause::Killed
+            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
+    }
+
+    /// It waited for too long; `before` says what had become of it until then, where it had been
+    /// with a node.
+    pub fn expired(before: Option<&str>) -> Outcome {
+        let reason = match before {
+            None => "expired before a node had room".to_string(),
+            Some(before) => format!("expired before it could be tried again ({before})"),
+        };
+        Outcome::error(Cause::Expired, reason)
+    }
+
     /// Nobody knows what became of it.
     pub fn lost(reason: &str) -> Outcome {
         Outcome::error(Cause::Lost, reason.to_string())

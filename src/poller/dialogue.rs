@@ -115,12 +115,13 @@ impl Engine<'_> {
         let mut orders = Vec::new();
         let links = &self.links;
         for known in self.index.attempts_mut(job) {
-            let Some(kill) = known.to_kill().cloned() else { continue };
             if links.get(&known.node).is_none_or(|link| *link.address() != known.address) {
                 continue;
             }
-            known.killed = Some(kill.clone());
-            orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            while let Some(kill) = known.to_kill().cloned() {
+                known.note_killed(&kill);
+                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            }
         }
         for (node, id, grace, KillOrder { by, tasks }) in orders {
             let what = match &tasks {
@@ -239,7 +240,7 @@ impl Engine<'_> {
                     if let Some(doubt) = &known.doubt {
                         let why = doubt.why.clone();
                         self.doubt(node, id, &why);
-                    } else if known.kill.is_some() {
+                    } else if !known.kills.is_empty() {
                         // Tasks cannot be killed before their range is there, and must not start
                         // when it comes: it shall not come.
                         self.doubt(node, id, "tasks of it were killed before it came");

@@ -110,7 +110,8 @@ impl Engine<'_> {
         if waits && known.state == State::Placed && known.trouble.is_some() {
             self.tell_trouble(id, &format!("waiting for room on {node}"));
         }
-        (!waits).then(|| status.of(id))
+        // Of a range that waits, tasks may have been killed.
+        (!waits || status.tasks.is_some()).then(|| status.of(id))
     }
 
     /// The node was asked for its word, or to kill what may be there, and did not do it.

@@ -24,8 +24,7 @@ pub struct KillOrder {
 impl OnNode {
     /// What its node is to be told to kill and has not been told, as far as this poller knows.
     pub fn to_kill(&self) -> Option<&KillOrder> {
-        let kill = self.kill.as_ref()?;
-        let told = match (&self.killed, &kill.tasks) {
+        let told = |kill: &&KillOrder| match (&self.killed, &kill.tasks) {
             (None, _) => false,
             (Some(KillOrder { tasks: None, .. }), _) => true,
             (Some(_), None) => false,
@@ -33,7 +32,15 @@ impl OnNode {
                 killed.contains_all(tasks)
             }
         };
-        (!told).then_some(kill)
+        self.kills.iter().find(|kill| !told(kill))
+    }
+
+    /// Notes that its node is being told.
+    pub fn note_killed(&mut self, kill: &KillOrder) {
+        match (&mut self.killed, &kill.tasks) {
+            (Some(KillOrder { tasks: Some(killed), .. }), Some(tasks)) => killed.add(tasks),
+            _ => self.killed = Some(kill.clone()),
+        }
     }
 }
 
@@ -67,9 +74,9 @@ pub struct OnNode {
     pub length: u64,
     /// Between SIGTERM and SIGKILL, where the job says.
     pub grace: Option<Duration>,
-    /// What of it is to be killed.
-    pub kill: Option<KillOrder>,
-    /// What its node has been told to kill, as far as this poller knows.
+    /// What of it is to be killed: all of it, or tasks of a range, for each who asked.
+    pub kills: Vec<KillOrder>,
+    /// What its node has been told to kill, by whoever asked, as far as this poller knows.
     pub killed: Option<KillOrder>,
     /// Where its node was when it was placed.
     pub address: Address,
@@ -148,7 +155,10 @@ impl Index {
 
     fn put_waiting(&mut self, card: &Card, now: SystemTime) {
         let job = card.job();
-        let expires = card.expires_at();
+        let expires = match ranges::is_unsettled(card) {
+            true => Some(SystemTime::UNIX_EPOCH),
+            false => card.expires_at(),
+        };
         if let Some(time) = expires {
             self.expiring.insert((time, job));
         }
@@ -223,14 +233,17 @@ impl Index {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let tasks = card.array.as_ref().map(|array| attempt.left.within(&array.unwanted));
-        let unwanted_by = card.array.as_ref().and_then(|array| array.unwanted_by.clone());
-        let kill = match (&card.stopping_by, tasks.filter(|tasks| !tasks.is_empty())) {
-            (Some(by), _) => Some(KillOrder { by: by.clone(), tasks: None }),
-            (None, Some(tasks)) => {
-                Some(KillOrder { by: unwanted_by.unwrap_or_default(), tasks: Some(tasks) })
-            }
-            (None, None) => None,
+        let kills = match &card.stopping_by {
+            Some(by) => vec![KillOrder { by: by.clone(), tasks: None }],
+            None => card
+                .array
+                .iter()
+                .flat_map(|array| &array.killers)
+                .filter_map(|(by, tasks)| {
+                    let tasks = attempt.left.within(tasks);
+                    (!tasks.is_empty()).then(|| KillOrder { by: by.clone(), tasks: Some(tasks) })
+                })
+                .collect(),
         };
         let state = match card.state {
             State::Running if attempt.started_at.is_none() => State::Placed,
@@ -244,7 +257,7 @@ impl Index {
             state,
             length: card.length,
             grace: card.spec.grace,
-            kill,
+            kills,
             killed: before.and_then(|known| known.killed.clone()),
             address: attempt.address(),
             sends: before.map_or(0, |known| known.sends),

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::Outcome;
 
 /// A node is told within this time that results are safe...
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
@@ -204,20 +204,21 @@ impl Engine<'_> {
         Ok(seen.into_iter().filter(|(_, stamps)| *stamps).map(|(card, _)| card).collect())
     }
 
+    /// Ends jobs whose time is over, and what was left half done of arrays.
     pub(super) fn expire(&mut self, jobs: Vec<u64>) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
         let plan = |card: &Card| {
             let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
-            if !due {
-                return Vec::new();
-            }
-            let reason = "expired before a node had room".to_string();
-            let outcome = Outcome::error(Cause::Expired, reason);
             match card.column() {
-                _ if card.array.is_some() => ranges::expire(card, &outcome),
-                Column::Queue => vec![What::Stopped { attempt: None, outcome }],
+                _ if ranges::is_unsettled(card) => ranges::settle(card),
+                _ if !due => Vec::new(),
+                _ if card.array.is_some() => ranges::expire(card),
+                Column::Queue => {
+                    let outcome = Outcome::expired(card.requeue_reason.as_deref());
+                    vec![What::Stopped { attempt: None, outcome }]
+                }
                 Column::Running | Column::Done => Vec::new(),
             }
         };
@@ -241,11 +242,8 @@ impl Engine<'_> {
                 let backoff = Duration::from_secs(1 << refusals.min(6));
                 let not_before = after(backoff.min(LONGEST_BACKOFF));
                 if attempt.started_at.is_some() {
-                    let outcome = Outcome::lost(&format!(
-                        "{} had it, and has it no more: {reason}",
-                        attempt.node
-                    ));
-                    return abandoned(card, &id, outcome);
+                    let why = format!("{} had it, and has it no more: {reason}", attempt.node);
+                    return abandoned(card, &id, &why);
                 }
                 if card.array.is_some() {
                     return ranges::refuse(card, id.attempt, &reason, not_before);
@@ -282,14 +280,10 @@ impl Engine<'_> {
         let mut plans: Vec<Plan> = Vec::new();
         for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
             let (job, why) = (id.job, why.to_string());
-            let plan = move |card: &Card| match (card.state, &card.stopping_by) {
-                _ if !card.is_current(&id) => Vec::new(),
-                (State::Stopping, Some(by)) => {
-                    abandoned(card, &id, Outcome::killed_unseen(by, &why))
-                }
-                _ => abandoned(card, &id, Outcome::lost(&why)),
+            let plan = move |card: &Card, _: &Registered| {
+                Ok(if card.is_current(&id) { abandoned(card, &id, &why) } else { Vec::new() })
             };
-            plans.push((job, Box::new(move |card, _| Ok(plan(card)))));
+            plans.push((job, Box::new(plan)));
         }
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -320,10 +314,14 @@ impl Engine<'_> {
 }
 
 /// What follows when nobody will ever know what became of an attempt.
-fn abandoned(card: &Card, id: &NodejobId, outcome: Outcome) -> Vec<What> {
+fn abandoned(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
     if card.array.is_some() {
-        return ranges::give_up(card, id, &outcome);
+        return ranges::give_up(card, id, why);
     }
+    let outcome = match (card.state, &card.stopping_by) {
+        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, why),
+        _ => Outcome::lost(why),
+    };
     vec![card.after_attempt(id.attempt, outcome, true)]
 }
 
