@@ -108,12 +108,24 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
         let own = if mix.each_node { dice.below(GIB) } else { 0 };
         let total = Resources { cores, memory: memory + own };
-        let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
+        let room = Room {
+            open: true,
+            total,
+            used: Resources::NONE,
+            ahead: mix.ahead,
+            leaving: Resources::NONE,
+        };
         rooms.set(&format!("node-{node:04}"), room);
     }
     // Something that every job fits on, so that all can be placed.
     let total = Resources { cores: 128, memory: 1024 * GIB };
-    let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
+    let room = Room {
+        open: true,
+        total,
+        used: Resources::NONE,
+        ahead: mix.ahead,
+        leaving: Resources::NONE,
+    };
     rooms.set("node-large", room);
     let candidates: Vec<Candidate> = (1..=jobs as u64)
         .map(|job| {

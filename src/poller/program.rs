@@ -16,10 +16,10 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::clock;
 use crate::error::{At, Result, exit};
 use crate::model::card::State;
 use crate::processor;
+use crate::{clock, descriptors};
 
 /// How often a poller that stands by looks whether it is needed.
 const STANDBY: Duration = Duration::from_millis(200);
@@ -45,6 +45,7 @@ pub fn main() -> i32 {
         None if words.get_flag("step") => How::Enter,
         None => How::Run,
     };
+    descriptors::raise();
     let ran = match words.get_one::<u64>("job") {
         Some(job) => run_for(*job),
         None => run(how, words.get_flag("once"), words.get_flag("quiet")),

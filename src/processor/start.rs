@@ -8,6 +8,7 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots::Seen;
 use crate::board::{files, slots};
+use crate::descriptors;
 use crate::error::{At, Result};
 use crate::model::resources::Resources;
 
@@ -83,6 +84,7 @@ fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    descriptors::as_given(&mut command);
     if let Some(boot) = env::var_os("CORKBOARD_BOOT_ID") {
         command.env("CORKBOARD_BOOT_ID", boot);
     }
