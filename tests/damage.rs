@@ -182,8 +182,10 @@ fn a_card_on_the_move_is_no_damage() {
         // It has read the card once it waits for the lock.
         let waits = root.path("state/scheduler/lock");
         wait_for(SOON, || {
-            let fds = fs::read_dir(format!("/proc/{}/fd", check.id())).map_err(|e| e.to_string())?;
-            let found = fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == waits));
+            let fds =
+                fs::read_dir(format!("/proc/{}/fd", check.id())).map_err(|e| e.to_string())?;
+            let found =
+                fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == waits));
             if found { Ok(()) } else { Err("it does not wait".into()) }
         });
         fs::create_dir_all(done.parent().unwrap()).unwrap();
