@@ -168,7 +168,8 @@ impl Engine<'_> {
             match answer {
                 Answer::Known(status) => {
                     known.unknown_since = None;
-                    if status.state != RunState::Queued {
+                    // Of a range that waits, tasks may have been killed.
+                    if status.state != RunState::Queued || status.tasks.is_some() {
                         reports.push(status.of(&id));
                     }
                 }

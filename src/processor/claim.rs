@@ -51,11 +51,16 @@ impl Supervisor<'_> {
             let Some(room_left) = self.room(&held, resources)? else {
                 return self.end_under(held, false);
             };
-            jobs.retain(|job| self.runs.is_queued(&job.id));
-            let (jobs, orphans): (Vec<_>, Vec<_>) =
-                jobs.into_iter().partition(|job| self.runs.job_dir(&job.id).exists());
-            for orphan in orphans {
-                self.set_aside(&held, &orphan.id)?; // its acceptance died between its two names
+            let found = std::mem::take(&mut jobs);
+            for job in found {
+                if !self.runs.is_queued(&job.id)? {
+                    continue; // somebody else has it
+                }
+                if self.runs.is_here(&job.id)? {
+                    jobs.push(job);
+                } else {
+                    self.set_aside(&held, &job.id)?; // its acceptance died between its two names
+                }
             }
             if jobs.is_empty() {
                 continue;
@@ -154,6 +159,7 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
+            kills: Vec::new(),
         }
     }
 
@@ -231,7 +237,7 @@ impl Supervisor<'_> {
     /// before anyone was told. It is moved out of the way, for a while still to be looked at.
     fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
         let job = self.runs.job_dir(id);
-        if job.exists() {
+        if self.runs.is_here(id)? {
             let aside = self.runs.tmp_dir().join(format!("{id}.unreadable"));
             files::remove_tree(&aside)?;
             files::rename_new(&job, &aside)?;
