@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
+use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -330,13 +331,14 @@ fn refresh(root: &Root, job: u64) -> Result<Card> {
     for attempt in card.with_nodes() {
         let node = nodes::read(root, &attempt.node)?;
         let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
-        reports.extend(answers.into_iter().filter_map(|answer| match answer {
-            Answer::Known(status) => {
-                let status = status.of(&attempt.nodejob);
-                Some(Said { node: attempt.node.clone(), status })
+        for answer in answers {
+            if let Answer::Known(status) = answer {
+                let (proofs, status) = (Proofs::read(root)?, status.of(&attempt.nodejob));
+                if let Worth::Counts(said) = proofs.judge(&node.name, node.must_prove(), status)? {
+                    reports.push(said);
+                }
             }
-            Answer::Unknown | Answer::Cancelled => None,
-        }));
+        }
     }
     if reports.is_empty() {
         return Ok(card);
