@@ -129,14 +129,17 @@ fn check_card(
     }
     wrong.extend(story(&card));
     let belongs = card.column();
-    if belongs != column && repair {
+    if belongs != column {
         let lock = cards.lock()?;
-        cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
-        eprintln!("repaired: job {job} moved to where its story says");
-    } else if belongs != column {
-        let _lock = cards.lock()?;
+        // Held still: it may just have been on its way.
         let again = cards.read_in(column, job)?;
-        if again.is_some_and(|card| card.column() != column) {
+        if again.is_none_or(|card| card.column() == column) {
+            return Ok((wrong, Some(belongs)));
+        }
+        if repair {
+            cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
+            eprintln!("repaired: job {job} moved to where its story says");
+        } else {
             wrong.push(format!("{}: belongs in {belongs:?}", path.display()));
         }
     }
