@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, numbers};
+use crate::board::{nodes, numbers, vault};
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
@@ -81,6 +81,10 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         }
     }
     match numbers::known_cluster(root) {
+        Err(e) if with_nodes => wrong.push(e.message),
+        _ => {}
+    }
+    match vault::known_attempt_secret(root) {
         Err(e) if with_nodes => wrong.push(e.message),
         _ => {}
     }

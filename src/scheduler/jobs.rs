@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
+use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -339,17 +340,23 @@ fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
     let mut reports: Vec<Said> = Vec::new();
     let (mut silent, mut failed) = (Vec::new(), None);
     for (node, ids) in &by_node {
-        let ask = || driver::ask(root, &nodes::read(root, node)?)?.status(ids);
-        match ask() {
-            Ok(answers) => {
-                let known = ids.iter().zip(answers).filter_map(|(id, answer)| match answer {
-                    Answer::Known(status) => {
-                        Some(Said { node: node.to_string(), status: status.of(id) })
-                    }
-                    Answer::Unknown | Answer::Cancelled => None,
-                });
-                reports.extend(known);
+        let ask = || -> Result<Vec<Said>> {
+            let record = nodes::read(root, node)?;
+            let answers = driver::ask(root, &record)?.status(ids)?;
+            let proofs = Proofs::read(root)?;
+            let mut said = Vec::new();
+            for (id, answer) in ids.iter().zip(answers) {
+                if let Answer::Known(status) = answer
+                    && let Worth::Counts(report) =
+                        proofs.judge(node, record.must_prove(), status.of(id))?
+                {
+                    said.push(report);
+                }
             }
+            Ok(said)
+        };
+        match ask() {
+            Ok(said) => reports.extend(said),
             Err(error) => {
                 silent.push(node.to_string());
                 failed = Some(error);
