@@ -3,6 +3,7 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
@@ -18,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
+mod belief;
 pub mod cleanup;
 mod dialogue;
-mod doubt;
 pub mod engine;
 pub mod gather;
 pub mod index;
@@ -34,6 +35,7 @@ mod scan;
 mod silence;
 pub mod step;
 mod transitions;
+mod unsure;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.

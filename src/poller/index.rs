@@ -48,7 +48,7 @@ impl OnNode {
 /// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
 /// or that it never will be. Asked for that it may refuse or be unable to give it.
 #[derive(Debug, Clone)]
-pub struct Doubt {
+pub struct Unsure {
     /// What the node said first, or why it cannot be sent.
     pub why: String,
     /// How often the node was asked for its word.
@@ -86,7 +86,7 @@ pub struct OnNode {
     /// was but one, its refusal proves that nothing runs; else it proves nothing.
     pub stamped_here: bool,
     /// Its node is to say for good that it has not got it.
-    pub doubt: Option<Doubt>,
+    pub unsure: Option<Unsure>,
     /// What its card tells about that.
     pub trouble: Option<String>,
     /// How often in a row a kill was not carried out.
@@ -262,7 +262,7 @@ impl Index {
             address: attempt.address(),
             sends: before.map_or(0, |known| known.sends),
             stamped_here: before.is_some_and(|known| known.stamped_here),
-            doubt: before.filter(|_| state != State::Running).and_then(|b| b.doubt.clone()),
+            unsure: before.filter(|_| state != State::Running).and_then(|b| b.unsure.clone()),
             failed_kills: before.map_or(0, |known| known.failed_kills),
             trouble: attempt.trouble.clone(),
             failed_sends: before.map_or(0, |known| known.failed_sends),

@@ -186,8 +186,8 @@ impl Carrier {
                 }
                 Order::Kill { id, grace, by, tasks } => {
                     let tasks = tasks.as_ref();
-                    let killed = self.line.ask(|driver| driver.kill(&id, grace, &by, tasks));
-                    let status = killed.map(Box::new);
+                    let status =
+                        self.line.ask(|driver| driver.kill(&id, grace, &by, tasks).map(Box::new));
                     Wake::Killed { node: self.line.name(), id, status }
                 }
                 Order::Forbid(id) => {

@@ -32,7 +32,7 @@ impl Engine<'_> {
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
             self.resync_all();
         }
-        self.ask_doubtful();
+        self.ask_unsure();
         self.give_up_nowhere();
         self.probe_disconnected();
     }

@@ -70,7 +70,7 @@ fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
             continue;
         }
         let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-        if !runs.is_here(&name)? {
+        if !runs.job_dir(&name).exists() {
             if findings.mend(&path, "waits, but has no job: nobody was told that it was accepted") {
                 files::remove(&path)?;
             }
@@ -172,7 +172,7 @@ fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
         }
         for id in slot.jobs() {
             let twice = seen.iter().any(|s| s.number > slot.number && s.jobs().contains(id));
-            if twice && !ended(runs, id)? && !runs.is_queued(id)? {
+            if twice && !ended(runs, id)? && !runs.is_queued(id) {
                 findings.note(&path, &format!("{id} is claimed by another slot, too"));
             }
         }

@@ -18,7 +18,8 @@ use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Result};
-use crate::model::outcome::RunStatus;
+use crate::model::outcome::{RunState, RunStatus};
+use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
 
@@ -51,16 +52,11 @@ impl Supervisor<'_> {
             let Some(room_left) = self.room(&held, resources)? else {
                 return self.end_under(held, false);
             };
-            let found = std::mem::take(&mut jobs);
-            for job in found {
-                if !self.runs.is_queued(&job.id)? {
-                    continue; // somebody else has it
-                }
-                if self.runs.is_here(&job.id)? {
-                    jobs.push(job);
-                } else {
-                    self.set_aside(&held, &job.id)?; // its acceptance died between its two names
-                }
+            jobs.retain(|job| self.runs.is_queued(&job.id));
+            let (jobs, orphans): (Vec<_>, Vec<_>) =
+                jobs.into_iter().partition(|job| self.runs.job_dir(&job.id).exists());
+            for orphan in orphans {
+                self.set_aside(&held, &orphan.id)?; // its acceptance died between its two names
             }
             if jobs.is_empty() {
                 continue;
@@ -71,6 +67,10 @@ impl Supervisor<'_> {
             let more =
                 room_left.is_some_and(|left| left.cores > 0) && !self.runs.waiting(1)?.is_empty();
             drop(held);
+            self.proofs.extend(jobs.iter().map(|job| {
+                let key = job.spec.environment.get(KEY_VARIABLE);
+                (job.id.clone(), proof::of_run(key.map(String::as_str)))
+            }));
             self.claimed.extend(jobs);
             if more {
                 self.start_another();
@@ -159,7 +159,6 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
-            kills: Vec::new(),
         }
     }
 
@@ -209,7 +208,14 @@ impl Supervisor<'_> {
         if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());
         }
-        let lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
+        let mut lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
+        for line in &mut lines {
+            let Some(id) = &line.id else { continue };
+            line.proof = match line.state {
+                RunState::Stopped => self.proofs.remove(id),
+                _ => self.proofs.get(id).cloned(),
+            };
+        }
         let held = self.runs.lock()?;
         feed::append(self.runs.root(), &held, &lines)
     }
@@ -220,6 +226,7 @@ impl Supervisor<'_> {
         let held = self.runs.lock()?;
         for job in &self.claimed {
             self.runs.put_back(&held, &job.id)?;
+            self.proofs.remove(&job.id);
         }
         self.claimed.clear();
         if let Some(slot) = &self.slot {
@@ -237,7 +244,7 @@ impl Supervisor<'_> {
     /// before anyone was told. It is moved out of the way, for a while still to be looked at.
     fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
         let job = self.runs.job_dir(id);
-        if self.runs.is_here(id)? {
+        if job.exists() {
             let aside = self.runs.tmp_dir().join(format!("{id}.unreadable"));
             files::remove_tree(&aside)?;
             files::rename_new(&job, &aside)?;

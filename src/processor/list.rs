@@ -33,7 +33,7 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
         if found.len() >= limit {
             break;
         }
-        match status::look(root, &id) {
+        match status::of(root, &id) {
             Ok(status) if filter.state.is_none_or(|state| state == status.state) => {
                 found.push(status);
             }
@@ -42,7 +42,6 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
             Err(e) => return Err(e),
         }
     }
-    status::settle(root, &found)?;
     Ok(found)
 }
 

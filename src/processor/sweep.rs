@@ -96,7 +96,7 @@ fn decide(
     for id in std::mem::take(&mut record.jobs) {
         let elsewhere =
             others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
-        if elsewhere || runs.is_queued(&id)? || !runs.is_here(&id)? {
+        if elsewhere || runs.is_queued(&id) || !runs.job_dir(&id).exists() {
             continue;
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
@@ -253,7 +253,7 @@ pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
             Err(e) if e.kind == Kind::Unavailable => return Err(e),
             read => read.is_err_and(|e| e.kind == Kind::Gone),
         };
-        if !ended && !owned.contains(&id) && !runs.is_queued(&id)? && !refused {
+        if !ended && !owned.contains(&id) && !runs.is_queued(&id) && !refused {
             found.push(id);
         }
     }
