@@ -30,7 +30,7 @@ impl Questions for Local {
         let answer = |status: Result<RunStatus>| match status {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
         Ok(processor::status::of_all(&self.root, ids)?.into_iter().map(answer).collect())

@@ -173,9 +173,7 @@ impl Engine<'_> {
                         reports.push(status.of(&id));
                     }
                 }
-                Answer::Cancelled => {
-                    refused.push((id, "it was cancelled on the node".to_string()));
-                }
+                Answer::Cancelled(why) => refused.push((id, why)),
                 Answer::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
                     None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
@@ -219,7 +217,7 @@ impl Engine<'_> {
         match answer {
             Answer::Known(status) => return Ok(Some(status.of(&id))),
             Answer::Unknown => self.fence(node, id),
-            Answer::Cancelled => self.settle(&[id])?,
+            Answer::Cancelled(_) => self.settle(&[id])?,
         }
         Ok(None)
     }

@@ -335,7 +335,7 @@ fn refresh(root: &Root, job: u64) -> Result<Card> {
                 let status = status.of(&attempt.nodejob);
                 Some(Said { node: attempt.node.clone(), status })
             }
-            Answer::Unknown | Answer::Cancelled => None,
+            Answer::Unknown | Answer::Cancelled(_) => None,
         }));
     }
     if reports.is_empty() {
