@@ -4,6 +4,7 @@
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
 //! - [`index`]: what it knows of the board without looking.
+//! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
@@ -26,6 +27,7 @@ pub mod index;
 pub mod link;
 mod membership;
 pub mod notice;
+mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
@@ -86,6 +88,13 @@ pub enum Wake {
         ids: Vec<String>,
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
+    },
+    /// What a node has that has not ended.
+    Listed {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids, other heads' too.
+        ids: Vec<String>,
     },
     /// What became of a request to kill.
     Killed {

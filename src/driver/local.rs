@@ -85,6 +85,10 @@ impl Driver for Local {
         processor::list::ids(&self.root)
     }
 
+    fn unfinished(&self) -> Result<Vec<String>> {
+        processor::list::unfinished(&self.root)
+    }
+
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
         feed::read(&self.root, since, wait)
     }

@@ -49,7 +49,7 @@ impl Engine<'_> {
             self.outstanding += match &order {
                 Order::Run(runs) => runs.len(), // several orders may be sent as one
                 Order::Status(_) | Order::Kill { .. } => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe => 0,
+                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
             };
             link.order(order);
         }
@@ -277,5 +277,6 @@ impl Engine<'_> {
         for job in stopping {
             self.order_kills(job);
         }
+        self.ask_for_orphans(node);
     }
 }

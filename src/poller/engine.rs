@@ -301,6 +301,7 @@ impl<'r> Engine<'r> {
                 let answered = self.statuses(&node, ids, answers)?;
                 reports.extend(said(&node, answered));
             }
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
                 reports.extend(said(&node, self.killed(&node, &id, status)));
             }
