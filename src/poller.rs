@@ -3,6 +3,7 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`link`]: the line to one node.
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
+mod belief;
 pub mod cleanup;
 mod dialogue;
 pub mod engine;
@@ -103,6 +105,6 @@ pub enum Wake {
         /// The attempt's id.
         id: String,
         /// The job's status after it, or what went wrong.
-        status: Result<RunStatus>,
+        status: Result<Box<RunStatus>>,
     },
 }

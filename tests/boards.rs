@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::TcpListener;
+
 use common::boards::{answers, restore};
 use common::{TestRoot, until};
 use serde_json::{Value, json};
@@ -13,10 +15,12 @@ const CONF: &str = "memory = 4 GiB\nscan_every = 0.5\nconnect_timeout = 1\nreque
 
 const LAYOUT: &str = "0.1";
 
+/// The machine that they were made on is not this one.
+const BOOT: &str = "another-boot";
+
 fn root(tree: &str, cores: u32) -> TestRoot {
     let mut root = TestRoot::new(&format!("cores = {cores}\n{CONF}"));
-    // The machine that they were made on is not this one.
-    root.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    root.env.push(("CORKBOARD_BOOT_ID".into(), BOOT.into()));
     restore(LAYOUT, tree, &root, None);
     root
 }
@@ -95,9 +99,10 @@ fn every_run_of_a_node_is_read_as_the_programs_read_it_that_wrote_it() {
 fn the_boards_are_continued_and_then_in_order() {
     let answers = answers(LAYOUT);
     let far = root("far", 8);
-    let httpd = far.httpd();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let httpd = far.try_httpd(port, &[("CORKBOARD_BOOT_ID", BOOT)]).unwrap();
     let mut head = TestRoot::new(&format!("cores = 4\n{CONF}"));
-    head.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    head.env.push(("CORKBOARD_BOOT_ID".into(), BOOT.into()));
     restore(LAYOUT, "head", &head, Some(httpd.port));
     let job = |name: &str| number(&answers, name);
     let _pollers = (far.poller(), head.poller());

@@ -4,7 +4,9 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
 use common::head::open_root;
 use common::{SOON, TestRoot, until, wait_for};
@@ -292,4 +294,48 @@ fn strange_files_are_named_and_harm_nobody() {
     }
     assert_eq!(root.status(held)["state"], "held");
     root.check();
+}
+
+/// Between its stamp and its move a card is where it does not belong, for an instant, under the lock.
+#[test]
+fn a_card_on_the_move_is_no_damage() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"]}));
+    let board = corkboard::board::root::Root::open(&root.dir).unwrap();
+    let cards = corkboard::board::cards::Cards::new(&board);
+    let (queue, done) = (format!("queue/{job}.job"), format!("done/0/{job}.job"));
+    let [queue, done] = [queue, done].map(|name| root.path("state/scheduler").join(name));
+    for words in [&["check"][..], &["check", "--repair"]] {
+        let before = fs::read_to_string(&queue).unwrap();
+        let lock = cards.lock().unwrap();
+        let stopped = json!({"at": "2026-01-01T00:00:01.000Z", "event": "stopped",
+            "status": "error", "cause": "killed"});
+        fs::write(&queue, format!("{before}\n{stopped}\n")).unwrap();
+        let mut check = Command::new(root.path("cgi-bin/scheduler"))
+            .args(words)
+            .env("CORKBOARD_ROOT", &root.dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has read the card once it waits for the lock.
+        let waits = root.path("state/scheduler/lock");
+        wait_for(SOON, || {
+            let fds =
+                fs::read_dir(format!("/proc/{}/fd", check.id())).map_err(|e| e.to_string())?;
+            let found =
+                fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == waits));
+            if found { Ok(()) } else { Err("it does not wait".into()) }
+        });
+        fs::create_dir_all(done.parent().unwrap()).unwrap();
+        fs::rename(&queue, &done).unwrap();
+        drop(lock);
+        let mut said = String::new();
+        check.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        check.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(check.wait().unwrap().success(), "{said}");
+        assert_eq!(said, "", "{words:?}");
+        fs::rename(&done, &queue).unwrap();
+        fs::write(&queue, before).unwrap();
+    }
 }

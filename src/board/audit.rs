@@ -164,7 +164,10 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
         }
     }
     for id in files::names(&root.state("tokens"))? {
-        if !matches!(super::vault::token(root, &id), Ok(Some(_))) {
+        let revoked = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+        if !matches!(super::vault::token(root, &id), Ok(Some(_)))
+            && !revoked(root.state("tokens").join(&id))
+        {
             wrong
                 .push(format!("{}: not a token's record", root.state("tokens").join(id).display()));
         }

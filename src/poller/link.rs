@@ -180,7 +180,8 @@ impl Carrier {
                 },
                 Order::Kill { id, grace, by, tasks } => {
                     let tasks = tasks.as_ref();
-                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by, tasks));
+                    let status =
+                        self.line.ask(|driver| driver.kill(&id, grace, &by, tasks).map(Box::new));
                     Wake::Killed { node: self.line.name(), id, status }
                 }
                 Order::Probe => match self.line.ask(|driver| driver.info()) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, numbers};
+use crate::board::{nodes, numbers, vault};
 use crate::error::{Error, Kind, Result};
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
@@ -88,6 +88,10 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         Ok(Some(cluster)) => wrong.extend(orphans(root, &cluster)?),
         _ => {}
     }
+    match vault::known_attempt_secret(root) {
+        Err(e) if with_nodes => wrong.push(e.message),
+        _ => {}
+    }
     Ok(Found { wrong, notes })
 }
 
@@ -148,14 +152,17 @@ fn check_card(
     }
     wrong.extend(story(&card));
     let belongs = card.column();
-    if belongs != column && repair {
+    if belongs != column {
         let lock = cards.lock()?;
-        cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
-        eprintln!("repaired: job {job} moved to where its story says");
-    } else if belongs != column {
-        let _lock = cards.lock()?;
+        // Held still: it may just have been on its way.
         let again = cards.read_in(column, job)?;
-        if again.is_some_and(|card| card.column() != column) {
+        if again.is_none_or(|card| card.column() == column) {
+            return Ok((wrong, Some(belongs)));
+        }
+        if repair {
+            cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
+            eprintln!("repaired: job {job} moved to where its story says");
+        } else {
             wrong.push(format!("{}: belongs in {belongs:?}", path.display()));
         }
     }

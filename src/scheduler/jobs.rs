@@ -1,5 +1,6 @@
 //! Looking at jobs, and changing them: lists, records, status, `update`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
+use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -320,8 +322,12 @@ pub fn update(call: &Call) -> Result<Response> {
         return Err(Error::bad("task goes with kill=1 alone"));
     }
     if !(kill || hold || release || priority.is_some()) {
-        let card = refresh(call.root, job)?;
-        return Response::json(&status_fields(call.root, &card)?);
+        let (card, silent) = refresh(call.root, job)?;
+        let mut status = status_fields(call.root, &card)?;
+        if !silent.is_empty() {
+            status.insert("silent".into(), json!(silent));
+        }
+        return Response::json(&status);
     }
     let by = &call.who.name;
     let card = change(call.root, job, |card| {
@@ -381,25 +387,47 @@ fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>
     Ok(changed.card)
 }
 
-/// Asks the node that has the job, and records what it says.
-fn refresh(root: &Root, job: u64) -> Result<Card> {
+/// Asks the nodes that have the job, and records what they say. Returns also which of them did not
+/// answer; an error where none did.
+fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
     let cards = Cards::new(root);
     let card = cards.find(job)?;
-    let mut reports: Vec<Said> = Vec::new();
+    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for attempt in card.with_nodes() {
-        let node = nodes::read(root, &attempt.node)?;
-        let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
-        reports.extend(answers.into_iter().filter_map(|answer| match answer {
-            Answer::Known(status) => {
-                let status = status.of(&attempt.nodejob);
-                Some(Said { node: attempt.node.clone(), status })
+        by_node.entry(&attempt.node).or_default().push(attempt.nodejob.clone());
+    }
+    let mut reports: Vec<Said> = Vec::new();
+    let (mut silent, mut failed) = (Vec::new(), None);
+    for (node, ids) in &by_node {
+        let ask = || -> Result<Vec<Said>> {
+            let record = nodes::read(root, node)?;
+            let answers = driver::ask(root, &record)?.status(ids)?;
+            let proofs = Proofs::read(root)?;
+            let mut said = Vec::new();
+            for (id, answer) in ids.iter().zip(answers) {
+                if let Answer::Known(status) = answer
+                    && let Worth::Counts(report) =
+                        proofs.judge(node, record.must_prove(), status.of(id))?
+                {
+                    said.push(report);
+                }
             }
-            Answer::Unknown | Answer::Cancelled => None,
-        }));
+            Ok(said)
+        };
+        match ask() {
+            Ok(said) => reports.extend(said),
+            Err(error) => {
+                silent.push(node.to_string());
+                failed = Some(error);
+            }
+        }
+    }
+    if let Some(error) = failed.filter(|_| silent.len() == by_node.len()) {
+        return Err(error);
     }
     if reports.is_empty() {
-        return Ok(card);
+        return Ok((card, silent));
     }
     attempts::record(root, reports)?;
-    cards.find(job)
+    Ok((cards.find(job)?, silent))
 }
