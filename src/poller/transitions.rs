@@ -39,7 +39,7 @@ impl Engine<'_> {
         };
         for batch in batches {
             self.show_reports(&batch);
-            let applied = attempts::record(self.root, batch)?;
+            let mut applied = attempts::record(self.root, batch)?;
             for card in &applied.cards {
                 self.tell_end(card);
                 // With it may come a kill that was not seen before, and will not be again: the
@@ -53,20 +53,21 @@ impl Engine<'_> {
                     self.gathered.recorded(card.job(), now - begun, now);
                 }
             }
-            for (node, id) in applied.safe {
+            for (node, id) in std::mem::take(&mut applied.safe) {
                 let gathered = self.unacknowledged.entry(node).or_default();
                 gathered.push(id);
                 let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
                 let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
                 self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
             }
-            for (node, id) in applied.stale {
+            for (node, id) in std::mem::take(&mut applied.stale) {
                 if self.nodes.get(&node).is_some_and(|record| record.given_up.contains(&id)) {
                     self.say(&format!("{id}: given up before, still runs on {node}: killed"));
                     self.fence(&node, id);
                 }
             }
             self.settle(&applied.ended)?;
+            self.note_proofs(&applied)?;
             if !applied.cards.is_empty() {
                 self.step.after(self.root)?;
             }
@@ -152,7 +153,8 @@ impl Engine<'_> {
                         changed_cards.push(changed.card);
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                        self.index.remove(*job);
+                        let disowned = self.disown(*job);
+                        self.told(disowned);
                     }
                     Err(e) => {
                         // Looked at again with everything else; the others go on.
