@@ -1,7 +1,7 @@
 //! Looking at jobs, and changing them: lists, records, status, `update`.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
