@@ -102,6 +102,9 @@ pub trait Driver: Questions + Send {
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 
+    /// Ids of those of them that have not ended.
+    fn unfinished(&self) -> Result<Vec<String>>;
+
     /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
     /// present one. 410 for a cursor of another epoch.
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage>;

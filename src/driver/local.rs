@@ -82,6 +82,10 @@ impl Driver for Local {
         processor::list::ids(&self.root)
     }
 
+    fn unfinished(&self) -> Result<Vec<String>> {
+        processor::list::unfinished(&self.root)
+    }
+
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
         processor::report::feed(&self.root, since, wait)
     }

@@ -60,7 +60,7 @@ impl Engine<'_> {
             self.outstanding += match &order {
                 Order::Run(runs) => runs.len(), // several orders may be sent as one
                 Order::Status(_) | Order::Kill { .. } => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe => 0,
+                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
             };
             link.order(order);
         }
@@ -325,6 +325,7 @@ impl Engine<'_> {
         for job in stopping {
             self.order_kills(job);
         }
+        self.ask_for_orphans(node);
     }
 }
 

@@ -304,6 +304,7 @@ impl<'r> Engine<'r> {
             Wake::Statuses { node, ids, answers } => {
                 reports.extend(self.statuses(&node, ids, answers)?);
             }
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
                 reports.extend(self.killed(&node, &id, status)?);
             }

@@ -148,7 +148,11 @@ impl Engine<'_> {
                 return Ok(());
             }
         }
-        if !self.index.knows(job) {
+        let mut lies = false;
+        for column in [Column::Queue, Column::Running] {
+            lies = lies || self.cards.length_in(column, job)?.is_some();
+        }
+        if !self.index.knows(job) && !lies {
             self.index.remove(job); // an untouchable one has left these columns
             return Ok(());
         }
@@ -156,7 +160,10 @@ impl Engine<'_> {
         let lock = self.cards.lock()?;
         match self.cards.change(&lock, job, |_| Ok(Vec::new())) {
             Ok(changed) => self.take_in(&changed.card),
-            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => self.index.remove(job),
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                drop(lock);
+                self.disown(job)?;
+            }
             Err(e) => return Err(e),
         }
         Ok(())

@@ -153,7 +153,8 @@ impl Engine<'_> {
                         changed_cards.push(changed.card);
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                        self.index.remove(*job);
+                        let disowned = self.disown(*job);
+                        self.told(disowned);
                     }
                     Err(e) => {
                         // Looked at again with everything else; the others go on.
