@@ -245,14 +245,12 @@ fn all(call: &Call) -> Result<Response> {
 
 fn statuses(call: &Call) -> Result<Response> {
     let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
-    let mut found = Vec::new();
-    for id in ids.split(',').filter(|id| !id.is_empty()) {
-        found.push(match report::status(call.root, id) {
-            Ok(status) => json!(status),
-            Err(error) => no_answer(&json!(id), &error),
-        });
-    }
-    Response::json(&found)
+    let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
+    let found = report::statuses(call.root, &ids)?;
+    let answer = |(id, one): (&String, Result<RunStatus>)| {
+        one.map_or_else(|error| no_answer(&json!(id), &error), |status| json!(status))
+    };
+    Response::json(&ids.iter().zip(found).map(answer).collect::<Vec<_>>())
 }
 
 fn record(call: &Call) -> Result<Response> {
