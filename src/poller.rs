@@ -5,6 +5,7 @@
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
+//! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
@@ -28,6 +29,7 @@ pub mod index;
 pub mod link;
 mod membership;
 pub mod notice;
+mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
@@ -98,6 +100,13 @@ pub enum Wake {
         id: String,
         /// That it will not be started there, or where it is; or what went wrong.
         answer: Result<Answer>,
+    },
+    /// What a node has that has not ended.
+    Listed {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids, other heads' too.
+        ids: Vec<String>,
     },
     /// What became of a request to kill.
     Killed {

@@ -27,13 +27,13 @@ impl Local {
 
 impl Questions for Local {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let answer = |id: &String| match processor::report::status(&self.root, id) {
+        let answer = |status: Result<RunStatus>| match status {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
-        Ok(ids.iter().map(answer).collect())
+        Ok(processor::report::statuses(&self.root, ids)?.into_iter().map(answer).collect())
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
@@ -81,13 +81,17 @@ impl Driver for Local {
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
         match processor::kill::forbid(&self.root, id, by) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
     }
 
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
+    }
+
+    fn unfinished(&self) -> Result<Vec<String>> {
+        processor::list::unfinished(&self.root)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

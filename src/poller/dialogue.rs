@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::index::{KillOrder, OnNode};
 use super::link::Order;
-use super::unsure::CANCELLED;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::driver::{Answer, Run};
@@ -35,7 +34,7 @@ enum Word {
     /// See [`Answer::Unknown`].
     Unknown,
     /// See [`Answer::Cancelled`].
-    Cancelled,
+    Cancelled(String),
 }
 
 impl Engine<'_> {
@@ -97,7 +96,7 @@ impl Engine<'_> {
             self.outstanding += match &order {
                 Order::Run(runs) => runs.len(), // several orders may be sent as one
                 Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe => 0,
+                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
             };
             link.order(order);
         }
@@ -160,8 +159,7 @@ impl Engine<'_> {
                     }
                     ask.push(id);
                 }
-                // The only request there was: nothing can arrive any more.
-                _ if known.sends <= 1 && known.stamped_here => refused.push((id, error.message)),
+                _ if known.was_sent_once() => refused.push((id, error.message)),
                 _ => self.ask_for_good(node, id, &error.message),
             }
         }
@@ -216,7 +214,7 @@ impl Engine<'_> {
                     Word::Of(worth)
                 }
                 Answer::Unknown => Word::Unknown,
-                Answer::Cancelled => Word::Cancelled,
+                Answer::Cancelled(why) => Word::Cancelled(why),
             };
             if let Word::Of(Worth::Strangers(_)) = answer {
                 self.doubt_stranger(node, Some(&id));
@@ -254,7 +252,7 @@ impl Engine<'_> {
                 (Word::Of(Worth::Unproven(_) | Worth::NotOurs), _) => {
                     self.doubt(node, &id, "it does not prove to be about this head's attempt");
                 }
-                (Word::Unknown | Word::Cancelled, State::Stopping) => {
+                (Word::Unknown | Word::Cancelled(_), State::Stopping) => {
                     known.killed = None; // a kill of an unknown job forbids its start
                     let refused = known.failed_kills > 0;
                     if refused && self.unheard.note(&id, lost_after) {
@@ -263,7 +261,9 @@ impl Engine<'_> {
                         again.push(id);
                     }
                 }
-                (Word::Cancelled, _) => self.ask_for_good(node, id, CANCELLED),
+                // The only request there was: nothing can arrive any more.
+                (Word::Cancelled(why), _) if known.was_sent_once() => refused.push((id, why)),
+                (Word::Cancelled(why), _) => self.ask_for_good(node, id, &why),
                 (Word::Unknown, State::Placed) => {
                     let due = known.send_at.is_none_or(|at| at <= Instant::now());
                     if let Some(unsure) = &known.unsure {
@@ -319,7 +319,7 @@ impl Engine<'_> {
             }
             Word::Of(Worth::NotOurs) => {}
             Word::Of(Worth::Unproven(_)) | Word::Unknown => self.fence(node, id),
-            Word::Cancelled => self.settle(&[id])?,
+            Word::Cancelled(_) => self.settle(&[id])?,
         }
         Ok(None)
     }
@@ -394,6 +394,7 @@ impl Engine<'_> {
         for job in stopping {
             self.order_kills(job);
         }
+        self.ask_for_orphans(node);
     }
 }
 

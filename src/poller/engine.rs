@@ -311,6 +311,7 @@ impl<'r> Engine<'r> {
                 reports.extend(self.statuses(&node, ids, answers)?);
             }
             Wake::Forbidden { node, id, answer } => self.forbidden(&node, &id, answer),
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
                 reports.extend(self.killed(&node, &id, status)?);
             }

@@ -35,6 +35,12 @@ impl OnNode {
         self.kills.iter().find(|kill| !told(kill))
     }
 
+    /// Whether there was but one request to start it, at most: once that is answered, nothing can
+    /// arrive any more.
+    pub fn was_sent_once(&self) -> bool {
+        self.stamped_here && self.sends <= 1
+    }
+
     /// Notes that its node is being told.
     pub fn note_killed(&mut self, kill: &KillOrder) {
         match (&mut self.killed, &kill.tasks) {
@@ -82,8 +88,8 @@ pub struct OnNode {
     pub address: Address,
     /// How many requests to start it there this process has made...
     pub sends: u32,
-    /// ...and whether there can be no others: this process has placed it. Where both say that there
-    /// was but one, its refusal proves that nothing runs; else it proves nothing.
+    /// ...and whether there can be no others: this process has placed it. See
+    /// [`OnNode::was_sent_once`].
     pub stamped_here: bool,
     /// Its node is to say for good that it has not got it.
     pub unsure: Option<Unsure>,

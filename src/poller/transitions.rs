@@ -173,7 +173,8 @@ impl Engine<'_> {
                         seen.push((changed.card, stamps));
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                        self.index.remove(*job);
+                        let disowned = self.disown(*job);
+                        self.told(disowned);
                     }
                     Err(e) => {
                         self.index.remove(*job);

@@ -79,9 +79,8 @@ impl Engine<'_> {
         self.answered(1);
         let Some(known) = self.known_mut(id) else { return };
         match answer {
-            Ok(Answer::Cancelled) => {
-                let unsure = known.unsure.as_ref();
-                let why = unsure.map_or_else(|| CANCELLED.to_string(), |unsure| unsure.why.clone());
+            Ok(Answer::Cancelled(said)) => {
+                let why = known.unsure.as_ref().map_or(said, |unsure| unsure.why.clone());
                 let refused = self.refuse(vec![(id.to_string(), why)]);
                 self.told(refused);
             }
@@ -149,9 +148,6 @@ impl Engine<'_> {
         self.told(stamped);
     }
 }
-
-/// Why an attempt is taken back whose start somebody has forbidden on its node.
-pub(super) const CANCELLED: &str = "it was cancelled on the node";
 
 /// What a node refuses of which nobody knows whether it has it.
 pub(super) fn unknown(node: &str, why: &str) -> String {

@@ -9,10 +9,12 @@ use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::{nodes, numbers, vault};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
+use crate::model::ids::NodejobId;
 use crate::model::node::DriverKind;
+use crate::processor::list;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -80,8 +82,10 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
+    wrong.extend(audit::put_aside(root)?);
     match numbers::known_cluster(root) {
         Err(e) if with_nodes => wrong.push(e.message),
+        Ok(Some(cluster)) => wrong.extend(orphans(root, &cluster)?),
         _ => {}
     }
     match vault::known_attempt_secret(root) {
@@ -89,6 +93,25 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         _ => {}
     }
     Ok(Found { wrong, notes })
+}
+
+/// Attempts of this cluster that this machine has, and whose jobs have no card that can be read.
+fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
+    let cards = Cards::new(root);
+    let mut wrong = Vec::new();
+    for id in list::unfinished(root)? {
+        let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
+            continue;
+        };
+        let gone = |e: &Error| matches!(e.kind, Kind::NotFound | Kind::Gone);
+        if cards.find(parsed.job).is_err_and(|e| gone(&e)) {
+            wrong.push(format!(
+                "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
+                parsed.job
+            ));
+        }
+    }
+    Ok(wrong)
 }
 
 /// Whether a card lies in two columns, with the board held still.
