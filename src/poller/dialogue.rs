@@ -5,8 +5,9 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::index::{KillOrder, OnNode};
+use super::index::OnNode;
 use super::link::Order;
+use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::driver::{Answer, Run};
