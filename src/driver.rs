@@ -47,8 +47,8 @@ pub enum Answer {
     Known(Box<RunStatus>),
     /// The node never heard of it, or has forgotten it.
     Unknown,
-    /// It was cancelled before it came, and will never run there.
-    Cancelled,
+    /// It was cancelled before it came, or given back, and will never run there: why, in words.
+    Cancelled(String),
 }
 
 /// What a node says of itself.
@@ -110,6 +110,9 @@ pub trait Driver: Questions + Send {
 
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
+
+    /// Ids of those of them that have not ended.
+    fn unfinished(&self) -> Result<Vec<String>>;
 
     /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
     /// present one. 410 for a cursor of another epoch.

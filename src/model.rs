@@ -9,6 +9,7 @@ pub mod kill;
 pub mod log;
 pub mod node;
 pub mod outcome;
+pub mod proof;
 pub mod range;
 pub mod report;
 pub mod request;

@@ -3,7 +3,9 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
+//! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`link`], `desk`, `silent`: the line to one node, what is ordered of it, and finding out whether
 //!   those that do not answer do now.
 //! - `records`: what is registered, and what was seen since.
@@ -20,16 +22,17 @@ use crate::error::{Error, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
+mod belief;
 pub mod cleanup;
 mod desk;
 mod dialogue;
-mod doubt;
 pub mod engine;
 pub mod gather;
 pub mod index;
 pub mod link;
 mod membership;
 pub mod notice;
+mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
@@ -39,6 +42,7 @@ mod silence;
 mod silent;
 pub mod step;
 mod transitions;
+mod unsure;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.
@@ -113,6 +117,13 @@ pub enum Wake {
         id: String,
         /// That it will not be started there, or where it is; or what went wrong.
         answer: Result<Answer>,
+    },
+    /// What a node has that has not ended.
+    Listed {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids, other heads' too.
+        ids: Vec<String>,
     },
     /// What became of a request to kill.
     Killed {

@@ -2,6 +2,7 @@
 //!
 //! - [`submit`]: accepting jobs.
 //! - [`jobs`]: looking at jobs, and changing them.
+//! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs and files.
 //! - [`reason`]: why a job is where it is.
@@ -21,6 +22,7 @@ pub mod check;
 pub mod command;
 pub mod graph;
 pub mod jobs;
+pub mod kills;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
@@ -89,18 +91,18 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "jobs/:number/files",
         need: Read,
-        query: &[],
+        query: &["task"],
         body: false,
-        help: "names of its files",
+        help: "names of its files; of an array those of all ranges, or with task=K of one",
         handler: outputs::files,
     },
     Route {
         method: Get,
         pattern: "jobs/:number/files/:name",
         need: Read,
-        query: &[],
+        query: &["task"],
         body: false,
-        help: "one of its files",
+        help: "one of its files; of several of one name in an array that of task=K",
         handler: outputs::file,
     },
     Route {

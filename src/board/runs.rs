@@ -165,10 +165,13 @@ impl<'r> Runs<'r> {
         let request: Value = serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::Internal, format!("{}: not a request: {e}", path.display()))
         })?;
-        if request.get(REFUSED).is_some() {
+        if let Some(refused) = request.get(REFUSED) {
             return Err(Error::new(
                 Kind::Gone,
-                format!("{id} was cancelled before it came; it will not be started"),
+                match refused.get("reason").and_then(Value::as_str) {
+                    Some(why) => format!("{id} was given back: {why}"),
+                    None => format!("{id} was cancelled before it came; it will not be started"),
+                },
             ));
         }
         Ok(request)

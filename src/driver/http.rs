@@ -154,7 +154,7 @@ impl Http {
         let error = one.get("error").and_then(Value::as_str);
         match (error, one.get("code").and_then(Value::as_u64)) {
             (Some(_), Some(404)) => Ok(Answer::Unknown),
-            (Some(_), Some(410)) => Ok(Answer::Cancelled),
+            (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
             (Some(error), _) => {
                 let said = format!("node {} cannot say: {error}", self.node);
                 Err(Error::new(Kind::BadGateway, said))
@@ -356,13 +356,19 @@ impl Driver for Http {
         let path = format!("jobs/{id}/kill?by={by}&forbid=1");
         match self.post(&path, "application/json", b"") {
             Ok(reply) => Ok(Answer::Known(self.json(reply)?)),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
     }
 
     fn list(&self) -> Result<Vec<String>> {
         self.lines("jobs")
+    }
+
+    fn unfinished(&self) -> Result<Vec<String>> {
+        let mut ids = self.lines("jobs?state=queued")?;
+        ids.extend(self.lines("jobs?state=running")?);
+        Ok(ids)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Answer, Driver, Info, Questions, Run};
-use crate::board::feed::{self, FeedPage};
+use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
@@ -30,10 +30,10 @@ impl Questions for Local {
         let answer = |status: Result<RunStatus>| match status {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
-        Ok(processor::status::of_all(&self.root, ids)?.into_iter().map(answer).collect())
+        Ok(processor::report::statuses(&self.root, ids)?.into_iter().map(answer).collect())
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
@@ -75,16 +75,13 @@ impl Driver for Local {
         by: &str,
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus> {
-        match tasks {
-            None => processor::kill::kill(&self.root, id, grace, by),
-            Some(tasks) => processor::kill::kill_tasks(&self.root, id, tasks, grace, by),
-        }
+        processor::report::kill(&self.root, id, tasks, grace, by)
     }
 
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
         match processor::kill::forbid(&self.root, id, by) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
     }
@@ -93,8 +90,12 @@ impl Driver for Local {
         processor::list::ids(&self.root)
     }
 
+    fn unfinished(&self) -> Result<Vec<String>> {
+        processor::list::unfinished(&self.root)
+    }
+
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-        feed::read(&self.root, since, wait).map_err(own)
+        processor::report::feed(&self.root, since, wait).map_err(own)
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {

@@ -27,6 +27,10 @@ pub struct Accepted {
     /// First and last number of the request, where one request made several jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<(u64, u64)>,
+    /// A digest of the names and contents of the files that came with it, if any did: they belong
+    /// to the request, and the files themselves go when the job has stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
     /// The request, without `request_id`.
     pub request: Map<String, Value>,
 }
@@ -39,7 +43,7 @@ impl Accepted {
             Ok(accepted) => return Ok((accepted, None)),
             Err(wrong) => wrong,
         };
-        let fields = ["job", "request_id", "at", "by", "parent", "batch", "request"];
+        let fields = ["job", "request_id", "at", "by", "parent", "batch", "files", "request"];
         let mut newer = None;
         let Ok(Value::Object(mut map)) = serde_json::from_slice(line) else {
             return Err(wrong.to_string());

@@ -91,6 +91,10 @@ pub struct Node {
     /// When it last answered, to about a minute; kept by the poller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
+    /// Whether its reports prove to be about this head's attempts, as those of 0.1 cannot. Once
+    /// they did they must always; kept by the poller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proves: Option<bool>,
     /// That it failed to answer in rounds from cron, one after the other; kept by `poller --once`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence: Option<RecordedSilence>,
@@ -137,6 +141,7 @@ impl Node {
             since: None,
             reason: None,
             last_seen: None,
+            proves: None,
             silence: None,
             given_up: Vec::new(),
             newer: None,
@@ -146,6 +151,19 @@ impl Node {
     /// Where it is.
     pub fn address(&self) -> Address {
         Address { driver: self.driver, uri: self.uri.clone() }
+    }
+
+    /// Whether only those of its reports count that prove to be about this head's attempts. The
+    /// processor of this very root has the programs of this head.
+    pub fn must_prove(&self) -> bool {
+        self.driver == DriverKind::Local || self.proves == Some(true)
+    }
+
+    /// What is doubtful about it, for a person.
+    fn warning(&self) -> Option<&'static str> {
+        (self.proves == Some(false)).then_some(
+            "its reports do not prove to be about this head's attempts (programs of 0.1): whoever may run jobs there could forge them; replace its programs",
+        )
     }
 
     /// Reads the record of the node of this name. One that is whole and not known is a newer
@@ -175,9 +193,16 @@ impl Node {
         }
     }
 
-    /// As it is shown: a record that is not known as it is, with the reason.
+    /// As it is shown: with what is doubtful about it; a record that is not known as it is, with the
+    /// reason.
     pub fn shown(&self) -> Value {
-        let Some(newer) = &self.newer else { return serde_json::json!(self) };
+        let Some(newer) = &self.newer else {
+            let mut shown = serde_json::json!(self);
+            if let (Some(warning), Some(fields)) = (self.warning(), shown.as_object_mut()) {
+                fields.insert("warning".into(), warning.into());
+            }
+            return shown;
+        };
         let mut record = newer.record.clone();
         record.insert("name".into(), self.name.clone().into());
         record.insert("reason".into(), self.newer_reason().into());

@@ -172,6 +172,10 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Shows a head that this is its attempt, see [`super::proof`]. In the feed and in answers
+    /// about ids of a head's form, not in `job/ID/status`; nodes of 0.1 give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
     /// Of a range of tasks: how they ended. In the feed those since the line before, else all; in
     /// the line about the start none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +197,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            proof: None,
             tasks: None,
         }
     }
@@ -226,6 +231,11 @@ impl RunStatus {
     pub fn begun(self, line: Option<&RunStatus>) -> RunStatus {
         let Some(line) = line else { return self };
         RunStatus { started: Some(line.at.clone()), pid: line.pid, ..self }
+    }
+
+    /// Whether its program was started, as far as this tells.
+    pub fn has_begun(&self) -> bool {
+        self.started.is_some() || self.state == RunState::Running
     }
 
     /// The outcome, where the job stopped.

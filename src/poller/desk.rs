@@ -25,6 +25,8 @@ pub enum Order {
     Run(Vec<Run>),
     /// Say where these are.
     Status(Vec<String>),
+    /// Say which there are that have not ended.
+    List,
     /// Kill this one.
     Kill {
         /// Its id on the node.
@@ -175,6 +177,10 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
         Order::Status(ids) => {
             let answers = ask(line, driver, |driver| driver.statuses(&ids));
             Wake::Statuses { node, ids, answers }
+        }
+        Order::List => {
+            // Otherwise asked again with everything else.
+            Wake::Listed { node, ids: ask(line, driver, |driver| driver.unfinished()).ok()? }
         }
         Order::Kill { id, grace, by, tasks } => {
             let tasks = tasks.as_ref();

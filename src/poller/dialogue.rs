@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::desk::Order;
-use super::doubt::CANCELLED;
-use super::index::{KillOrder, OnNode};
-use crate::attempts;
+use super::index::OnNode;
+use crate::attempts::kills::KillOrder;
+use crate::attempts::proofs::{Proofs, Worth};
+use crate::attempts::{self, Said};
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
@@ -27,9 +28,19 @@ const KILLS_AT_ONCE: u32 = 3;
 /// The first of those pauses; each is twice as long as the one before, up to a minute.
 const SEND_PAUSE: Duration = Duration::from_millis(500);
 
+/// A node's answer about an attempt, with what it is worth.
+enum Word {
+    /// See [`Answer::Known`].
+    Of(Worth),
+    /// See [`Answer::Unknown`].
+    Unknown,
+    /// See [`Answer::Cancelled`].
+    Cancelled(String),
+}
+
 impl Engine<'_> {
     /// Sends attempts that were placed to their nodes. One that cannot be sent is taken back, or
-    /// doubted, and keeps no other.
+    /// asked about, and keeps no other.
     pub(super) fn send(&mut self, placed: &[(&Card, &Attempt)]) -> Result<()> {
         if placed.is_empty() {
             return Ok(());
@@ -69,16 +80,11 @@ impl Engine<'_> {
         for (node, id, why) in unsent {
             match self.known_mut(&id) {
                 Some(known) if known.sends == 0 && known.stamped_here => refused.push((id, why)),
-                Some(_) => self.doubt(&node, id, &why),
+                Some(_) => self.ask_for_good(&node, id, &why),
                 None => {}
             }
         }
         self.refuse(refused)
-    }
-
-    /// How long a node has for an answer.
-    pub(super) fn patience(&self) -> Duration {
-        self.root.settings.connect_timeout + self.root.settings.request_timeout
     }
 
     /// Whether what is ordered of this node goes to this address.
@@ -103,7 +109,7 @@ impl Engine<'_> {
         let answers = match &order {
             Order::Run(runs) => runs.len(), // several orders may be sent as one
             Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
-            Order::Prepare | Order::Acknowledge(_) => 0,
+            Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
         };
         if link.order(order) {
             self.outstanding += answers;
@@ -150,7 +156,7 @@ impl Engine<'_> {
         for (id, result) in ids.into_iter().zip(results) {
             let Some(known) = self.known_mut(&id) else { continue }; // has ended
             let Err(error) = result else {
-                (known.failed_sends, known.send_at, known.doubt) = (0, None, None);
+                (known.failed_sends, known.send_at, known.unsure) = (0, None, None);
                 continue;
             };
             match error.kind {
@@ -167,9 +173,8 @@ impl Engine<'_> {
                     }
                     ask.push(id);
                 }
-                // The only request there was: nothing can arrive any more.
-                _ if known.sends <= 1 && known.stamped_here => refused.push((id, error.message)),
-                _ => self.doubt(node, id, &error.message),
+                _ if known.was_sent_once() => refused.push((id, error.message)),
+                _ => self.ask_for_good(node, id, &error.message),
             }
         }
         if let Some(error) = silent {
@@ -194,7 +199,7 @@ impl Engine<'_> {
         node: &str,
         ids: Vec<String>,
         answers: Result<Vec<Result<Answer>>>,
-    ) -> Vec<RunStatus> {
+    ) -> Result<Vec<Said>> {
         self.answered(1);
         let answers = match answers {
             Ok(answers) => {
@@ -204,28 +209,63 @@ impl Engine<'_> {
             Err(error) => {
                 let noted = self.down(node, &error);
                 self.told(noted);
-                return Vec::new();
+                return Ok(Vec::new());
             }
         };
-        let (mut reports, mut again, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let proofs = Proofs::read(self.root)?;
+        let must_prove = self.must_prove(node);
+        let (mut reports, mut again, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lost, mut unproven) = (Vec::new(), Vec::new());
         let lost_after = self.root.settings.lost_after;
         let unknown_after = self.root.settings.unknown_after;
         for (id, answer) in ids.into_iter().zip(answers) {
             let Ok(answer) = answer else { continue }; // asked about again the next time
+            let answer = match answer {
+                Answer::Known(status) => {
+                    let worth = proofs.judge(node, must_prove, status.of(&id));
+                    let Some(worth) = self.told(worth) else { continue };
+                    Word::Of(worth)
+                }
+                Answer::Unknown => Word::Unknown,
+                Answer::Cancelled(why) => Word::Cancelled(why),
+            };
+            if let Word::Of(Worth::Strangers(_)) = answer {
+                self.doubt_stranger(node, Some(&id));
+            }
             let Some(known) = self.known_mut(&id) else {
                 let settled = self.given_up(node, id, answer);
                 reports.extend(self.told(settled).flatten());
                 continue;
             };
             match (answer, known.state) {
-                (Answer::Known(status), _) => {
+                (Word::Of(Worth::Counts(said)), _) => {
                     let job = NodejobId::parse(&id).map(|id| id.job);
                     let unkilled = known.to_kill().is_some();
-                    reports.extend(self.is_there(node, &id, *status));
+                    if self.is_there(node, &id, &said.status) {
+                        reports.push(said);
+                    }
                     // What it could not be told before it came, or was told without an answer.
                     job.filter(|_| unkilled).into_iter().for_each(|job| self.order_kills(job));
                 }
-                (Answer::Unknown | Answer::Cancelled, State::Stopping) => {
+                // Of the attempt it says nothing, and never will.
+                (Word::Of(Worth::Strangers(_)), State::Running) => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
+                        unproven.push(id);
+                    }
+                }
+                // The name is taken: the attempt never came there, and never can.
+                (Word::Of(Worth::Strangers(_)), _) => {
+                    refused.push((id, "another job has its id there".to_string()));
+                }
+                (Word::Of(Worth::Unproven(status)), _) if status.state == RunState::Stopped => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
+                        unproven.push(id);
+                    }
+                }
+                (Word::Of(Worth::Unproven(_) | Worth::NotOurs), _) => {
+                    self.doubt(node, &id, "it does not prove to be about this head's attempt");
+                }
+                (Word::Unknown | Word::Cancelled(_), State::Stopping) => {
                     known.killed = None; // a kill of an unknown job forbids its start
                     let refused = known.failed_kills > 0;
                     if refused && self.unheard.note(&id, lost_after) {
@@ -234,23 +274,24 @@ impl Engine<'_> {
                         again.push(id);
                     }
                 }
-                (Answer::Cancelled, _) => self.doubt(node, id, CANCELLED),
-                (Answer::Unknown, State::Placed) => {
+                // The only request there was: nothing can arrive any more.
+                (Word::Cancelled(why), _) if known.was_sent_once() => refused.push((id, why)),
+                (Word::Cancelled(why), _) => self.ask_for_good(node, id, &why),
+                (Word::Unknown, State::Placed) => {
                     let due = known.send_at.is_none_or(|at| at <= Instant::now());
-                    if let Some(doubt) = &known.doubt {
-                        let why = doubt.why.clone();
-                        self.doubt(node, id, &why);
+                    if let Some(unsure) = &known.unsure {
+                        let why = unsure.why.clone();
+                        self.ask_for_good(node, id, &why);
                     } else if !known.kills.is_empty() {
                         // Tasks cannot be killed before their range is there, and must not start
                         // when it comes: it shall not come.
-                        self.doubt(node, id, "tasks of it were killed before it came");
+                        self.ask_for_good(node, id, "tasks of it were killed before it came");
                     } else if due {
                         again.push(id);
                     }
                 }
-                (Answer::Unknown, _) => {
-                    let since = *known.unknown_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= unknown_after {
+                (Word::Unknown, _) => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
                         lost.push(id);
                     }
                 }
@@ -267,20 +308,31 @@ impl Engine<'_> {
             });
             self.told(sent);
         }
+        let refused = self.refuse(refused);
+        self.told(refused);
         self.abandon(node, lost, &format!("node {node} does not know it any more"));
-        reports
+        let why = format!("node {node} does not prove that it has had it");
+        let unproven = self.lose(node, unproven, &why);
+        self.told(unproven);
+        Ok(reports)
     }
 
     /// A node's word on an attempt that was given up: one that has not ended is killed, and one
     /// that never came is forbidden to start, should it still be under way.
-    fn given_up(&mut self, node: &str, id: String, answer: Answer) -> Result<Option<RunStatus>> {
+    fn given_up(&mut self, node: &str, id: String, answer: Word) -> Result<Option<Said>> {
         if !self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
             return Ok(None); // has just ended
         }
         match answer {
-            Answer::Known(status) => return Ok(Some(status.of(&id))),
-            Answer::Unknown => self.fence(node, id),
-            Answer::Cancelled => self.settle(&[id])?,
+            Word::Of(Worth::Counts(said)) => return Ok(Some(said)),
+            // What is there is not the attempt; or is, which it cannot show, and has ended.
+            Word::Of(Worth::Strangers(_)) => self.settle(&[id])?,
+            Word::Of(Worth::Unproven(status)) if status.state == RunState::Stopped => {
+                self.settle(&[id])?;
+            }
+            Word::Of(Worth::NotOurs) => {}
+            Word::Of(Worth::Unproven(_)) | Word::Unknown => self.fence(node, id),
+            Word::Cancelled(_) => self.settle(&[id])?,
         }
         Ok(None)
     }
@@ -295,15 +347,17 @@ impl Engine<'_> {
         &mut self,
         node: &str,
         id: &str,
-        status: Result<RunStatus>,
-    ) -> Option<RunStatus> {
+        status: Result<Box<RunStatus>>,
+    ) -> Result<Option<Said>> {
         self.answered(1);
         match status {
             // Of an attempt that was given up nothing but its end is news: it is being killed.
-            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => None,
+            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {
+                Ok(None)
+            }
             Ok(status) => {
                 self.known_mut(id).into_iter().for_each(|known| known.failed_kills = 0);
-                Some(status.of(id))
+                self.believed_kill(node, status.of(id))
             }
             Err(error) => {
                 let mut at_once = false;
@@ -322,7 +376,7 @@ impl Engine<'_> {
                     "{id}: not killed on {node}: {}; will be repeated",
                     error.message
                 ));
-                None
+                Ok(None)
             }
         }
     }
@@ -353,5 +407,11 @@ impl Engine<'_> {
         for job in stopping {
             self.order_kills(job);
         }
+        self.ask_for_orphans(node);
     }
+}
+
+/// Whether something has been so for so long; it is from now on, if it was not before.
+fn is_over(since: &mut Option<Instant>, patience: Duration) -> bool {
+    since.get_or_insert_with(Instant::now).elapsed() >= patience
 }

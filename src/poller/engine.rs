@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
+use super::belief::Doubts;
 use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
@@ -25,7 +26,6 @@ use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
-use crate::model::outcome::RunStatus;
 
 use super::pace::Paces;
 
@@ -60,6 +60,7 @@ pub struct Engine<'r> {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) links: BTreeMap<String, Link>,
     pub(super) paces: Paces,
+    pub(super) doubts: Doubts,
     pub(super) wakes: Receiver<Wake>,
     pub(super) waker: Sender<Wake>,
     pub(super) step: Step,
@@ -110,6 +111,7 @@ impl<'r> Engine<'r> {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             paces: Paces::default(),
+            doubts: Doubts::default(),
             wakes,
             waker,
             step,
@@ -328,21 +330,20 @@ impl<'r> Engine<'r> {
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
-                self.paces.note(&node, &events);
-                reports.extend(said(&node, events));
+                let said = self.believed(&node, events);
                 self.heard(&node);
+                let said = said?;
+                self.paces.note(&node, said.iter().map(|said| &*said.status));
+                reports.extend(said);
             }
             Wake::Sent { node, ids, results } => self.sent(&node, ids, results),
             Wake::Statuses { node, ids, answers } => {
-                let answered = self.statuses(&node, ids, answers);
-                reports.extend(said(&node, answered));
+                reports.extend(self.statuses(&node, ids, answers)?);
             }
-            Wake::Forbidden { node, id, answer } => {
-                let answered = self.forbidden(&node, &id, answer);
-                reports.extend(said(&node, answered));
-            }
+            Wake::Forbidden { node, id, answer } => self.forbidden(&node, &id, answer),
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
-                reports.extend(said(&node, self.killed(&node, &id, status.map(|status| *status))));
+                reports.extend(self.killed(&node, &id, status)?);
             }
         }
         Ok(())
@@ -364,6 +365,3 @@ impl Engine<'_> {
     }
 }
 
-fn said(node: &str, reports: impl IntoIterator<Item = RunStatus>) -> impl Iterator<Item = Said> {
-    reports.into_iter().map(move |status| Said { node: node.to_string(), status })
-}

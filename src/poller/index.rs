@@ -4,22 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::attempts::kills::{self, KillOrder};
 use crate::attempts::ranges;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::Address;
 use crate::model::resources::Resources;
-use crate::model::tasks::TaskSet;
 use crate::placement::{Candidate, Ready, Rooms};
-
-/// What a node is to be told to kill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KillOrder {
-    /// Who asked.
-    pub by: String,
-    /// Of a range: only these tasks.
-    pub tasks: Option<TaskSet>,
-}
 
 impl OnNode {
     /// What its node is to be told to kill and has not been told, as far as this poller knows.
@@ -35,6 +26,12 @@ impl OnNode {
         self.kills.iter().find(|kill| !told(kill))
     }
 
+    /// Whether there was but one request to start it, at most: once that is answered, nothing can
+    /// arrive any more.
+    pub fn was_sent_once(&self) -> bool {
+        self.stamped_here && self.sends <= 1
+    }
+
     /// Notes that its node is being told.
     pub fn note_killed(&mut self, kill: &KillOrder) {
         match (&mut self.killed, &kill.tasks) {
@@ -48,7 +45,7 @@ impl OnNode {
 /// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
 /// or that it never will be. Asked for that it may refuse or be unable to give it.
 #[derive(Debug, Clone)]
-pub struct Doubt {
+pub struct Unsure {
     /// What the node said first, or why it cannot be sent.
     pub why: String,
     /// How often the node was asked for its word.
@@ -82,11 +79,11 @@ pub struct OnNode {
     pub address: Address,
     /// How many requests to start it there this process has made...
     pub sends: u32,
-    /// ...and whether there can be no others: this process has placed it. Where both say that there
-    /// was but one, its refusal proves that nothing runs; else it proves nothing.
+    /// ...and whether there can be no others: this process has placed it. See
+    /// [`OnNode::was_sent_once`].
     pub stamped_here: bool,
     /// Its node is to say for good that it has not got it.
-    pub doubt: Option<Doubt>,
+    pub unsure: Option<Unsure>,
     /// What its card tells about that.
     pub trouble: Option<String>,
     /// How often in a row a kill was not carried out.
@@ -233,18 +230,6 @@ impl Index {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let kills = match &card.stopping_by {
-            Some(by) => vec![KillOrder { by: by.clone(), tasks: None }],
-            None => card
-                .array
-                .iter()
-                .flat_map(|array| &array.killers)
-                .filter_map(|(by, tasks)| {
-                    let tasks = attempt.left.within(tasks);
-                    (!tasks.is_empty()).then(|| KillOrder { by: by.clone(), tasks: Some(tasks) })
-                })
-                .collect(),
-        };
         let state = match card.state {
             State::Running if attempt.started_at.is_none() => State::Placed,
             state => state,
@@ -257,12 +242,12 @@ impl Index {
             state,
             length: card.length,
             grace: card.spec.grace,
-            kills,
+            kills: kills::wanted(card, attempt),
             killed: before.and_then(|known| known.killed.clone()),
             address: attempt.address(),
             sends: before.map_or(0, |known| known.sends),
             stamped_here: before.is_some_and(|known| known.stamped_here),
-            doubt: before.filter(|_| state != State::Running).and_then(|b| b.doubt.clone()),
+            unsure: before.filter(|_| state != State::Running).and_then(|b| b.unsure.clone()),
             failed_kills: before.map_or(0, |known| known.failed_kills),
             trouble: attempt.trouble.clone(),
             failed_sends: before.map_or(0, |known| known.failed_sends),

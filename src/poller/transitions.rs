@@ -61,14 +61,14 @@ impl Engine<'_> {
                     self.gathered.recorded(card.job(), now - begun, now);
                 }
             }
-            for (node, id) in applied.safe {
+            for (node, id) in std::mem::take(&mut applied.safe) {
                 let gathered = self.unacknowledged.entry(node).or_default();
                 gathered.push(id);
                 let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
                 let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
                 self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
             }
-            for (node, id) in applied.stale {
+            for (node, id) in std::mem::take(&mut applied.stale) {
                 if self.nodes.get(&node).is_some_and(|record| record.given_up.contains(&id)) {
                     self.say(&format!("{id}: given up before, still runs on {node}: killed"));
                     self.fence(&node, id);
@@ -76,6 +76,8 @@ impl Engine<'_> {
             }
             let settled = self.settle(&applied.ended);
             self.told(settled);
+            let noted = self.note_proofs(&applied);
+            self.told(noted);
             if !applied.cards.is_empty() {
                 let shown = self.step.after(self.root);
                 self.told(shown);
@@ -185,7 +187,8 @@ impl Engine<'_> {
                         seen.push((changed.card, stamps));
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                        self.index.remove(*job);
+                        let disowned = self.disown(*job);
+                        self.told(disowned);
                     }
                     Err(e) => {
                         self.index.remove(*job);

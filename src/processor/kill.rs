@@ -194,8 +194,11 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let runs = Runs::new(root);
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
+    let before = runs.last_line(id)?;
+    let ended = before.filter(|line| line.state == RunState::Stopped);
     match runs.request(id) {
         Ok(_) => {}
+        Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => {
             runs.sync_of(id)?.commit()?; // whoever published it may have died before
             return Ok(refused());
@@ -206,8 +209,6 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         }
         Err(e) => return Err(e),
     }
-    let before = runs.last_line(id)?;
-    let ended = before.filter(|line| line.state == RunState::Stopped);
     if runs.is_queued(id)? {
         let mut sync = SyncSet::new();
         let line = match ended {

@@ -67,6 +67,9 @@ pub(super) struct Running {
 impl Supervisor<'_> {
     /// Runs a claimed job to its end and records it. An error means that nothing was started.
     pub(super) fn run_job(&mut self, job: Claimed) -> Result<()> {
+        if let Some(why) = &job.unfit {
+            return self.give_back(&job, why);
+        }
         // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use super::ack;
+use super::{ack, info};
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
@@ -16,7 +16,8 @@ use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::report::Report;
-use crate::model::request::RANGE_FIELD;
+use crate::model::request::{RANGE_FIELD, Spec};
+use crate::model::resources::Resources;
 
 /// More ends than so many are made durable all at once.
 const SETTLE_EACH_UP_TO: usize = 2;
@@ -36,6 +37,20 @@ pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
     Ok(found)
 }
 
+/// Why this node, with so much in all, can never run a job that it has accepted: its settings have
+/// changed, or it has an older program now.
+pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Option<String> {
+    match newer {
+        Some(what) => Some(format!("written by a newer version: {what}")),
+        None if spec.resources.fits(total) => None,
+        None => Some(format!(
+            "the job needs {}, this node has {} in all",
+            spec.resources.human(),
+            total.human()
+        )),
+    }
+}
+
 /// [`of`] for whoever does not tell the end: it may not be durable yet.
 pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
     check_id(id)?;
@@ -48,6 +63,10 @@ pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
     }
     let request = runs.request(id)?;
     let mut status = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
+    if let Some(map) = request.as_object() {
+        let (spec, newer) = Spec::of_run(map);
+        status.reason = unfit(&spec, newer, &info::total(root)?);
+    }
     if request.get(RANGE_FIELD).is_some() {
         // Tasks may have been killed before the range has begun.
         status.tasks = Some(runs.range(id)?.report).filter(|report| !report.is_empty());

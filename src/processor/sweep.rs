@@ -101,6 +101,8 @@ fn decide(
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
         match runs.last_line(&id) {
+            // Its supervisor has given it back.
+            Ok(None) if runs.request(&id).is_err_and(|e| e.kind == Kind::Gone) => {}
             Ok(None) => {
                 runs.put_back(held, &id)?;
                 swept.requeued += 1;

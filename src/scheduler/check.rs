@@ -8,11 +8,13 @@ use std::path::Path;
 use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, numbers};
-use crate::error::Result;
+use crate::board::{nodes, numbers, vault};
+use crate::error::{Error, Kind, Result};
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
+use crate::model::ids::NodejobId;
 use crate::model::node::DriverKind;
+use crate::processor::list;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -80,11 +82,36 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
+    wrong.extend(audit::put_aside(root)?);
     match numbers::known_cluster(root) {
+        Err(e) if with_nodes => wrong.push(e.message),
+        Ok(Some(cluster)) => wrong.extend(orphans(root, &cluster)?),
+        _ => {}
+    }
+    match vault::known_attempt_secret(root) {
         Err(e) if with_nodes => wrong.push(e.message),
         _ => {}
     }
     Ok(Found { wrong, notes })
+}
+
+/// Attempts of this cluster that this machine has, and whose jobs have no card that can be read.
+fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
+    let cards = Cards::new(root);
+    let mut wrong = Vec::new();
+    for id in list::unfinished(root)? {
+        let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
+            continue;
+        };
+        let gone = |e: &Error| matches!(e.kind, Kind::NotFound | Kind::Gone);
+        if cards.find(parsed.job).is_err_and(|e| gone(&e)) {
+            wrong.push(format!(
+                "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
+                parsed.job
+            ));
+        }
+    }
+    Ok(wrong)
 }
 
 /// Whether a card lies in two columns, with the board held still.
@@ -125,14 +152,17 @@ fn check_card(
     }
     wrong.extend(story(&card));
     let belongs = card.column();
-    if belongs != column && repair {
+    if belongs != column {
         let lock = cards.lock()?;
-        cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
-        eprintln!("repaired: job {job} moved to where its story says");
-    } else if belongs != column {
-        let _lock = cards.lock()?;
+        // Held still: it may just have been on its way.
         let again = cards.read_in(column, job)?;
-        if again.is_some_and(|card| card.column() != column) {
+        if again.is_none_or(|card| card.column() == column) {
+            return Ok((wrong, Some(belongs)));
+        }
+        if repair {
+            cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
+            eprintln!("repaired: job {job} moved to where its story says");
+        } else {
             wrong.push(format!("{}: belongs in {belongs:?}", path.display()));
         }
     }

@@ -105,6 +105,7 @@ pub fn update(call: &Call) -> Result<Response> {
             since: old.since,
             reason: old.reason,
             last_seen: old.last_seen,
+            proves: old.proves,
             silence: old.silence,
             ..node
         };
@@ -185,6 +186,7 @@ fn registered(node: &Node) -> Map<String, Value> {
         since: None,
         reason: None,
         last_seen: None,
+        proves: None,
         silence: None,
         given_up: Vec::new(),
         ..node.clone()

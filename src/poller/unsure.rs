@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::desk::Order;
 use super::engine::Engine;
-use super::index::Doubt;
+use super::index::Unsure;
 use super::transitions::Plan;
 use crate::driver::Answer;
 use crate::error::{Error, Kind, Result};
@@ -27,21 +27,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     /// The node is to say for good that it has not got this attempt.
-    pub(super) fn doubt(&mut self, node: &str, id: String, why: &str) {
+    pub(super) fn ask_for_good(&mut self, node: &str, id: String, why: &str) {
         let now = Instant::now();
         // The answer moves it; this only keeps a second question from being asked meanwhile.
         let patience = self.patience();
         let Some(known) = self.known_mut(&id) else { return };
-        let fresh = || Doubt { why: why.to_string(), asked: 0, ask_at: now };
-        let doubt = known.doubt.get_or_insert_with(fresh);
-        if doubt.ask_at <= now {
-            doubt.ask_at = now + patience;
+        let fresh = || Unsure { why: why.to_string(), asked: 0, ask_at: now };
+        let unsure = known.unsure.get_or_insert_with(fresh);
+        if unsure.ask_at <= now {
+            unsure.ask_at = now + patience;
             self.order(node, Order::Forbid(id));
         }
     }
 
+    /// How long a node has for an answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.root.settings.connect_timeout + self.root.settings.request_timeout
+    }
+
     /// Asks again for what nodes have not said.
-    pub(super) fn ask_doubtful(&mut self) {
+    pub(super) fn ask_unsure(&mut self) {
         let index = &self.index;
         self.unheard
             .retain(|id| NodejobId::parse(id).is_some_and(|id| index.on_node(&id).is_some()));
@@ -52,12 +57,12 @@ impl Engine<'_> {
         let ask: Vec<(String, String, String)> = placed
             .filter(|(_, known)| connected(&known.node))
             .filter_map(|(_, known)| {
-                let doubt = known.doubt.as_ref()?;
-                Some((known.node.clone(), known.id.clone(), doubt.why.clone()))
+                let unsure = known.unsure.as_ref()?;
+                Some((known.node.clone(), known.id.clone(), unsure.why.clone()))
             })
             .collect();
         for (node, id, why) in ask {
-            self.doubt(&node, id, &why);
+            self.ask_for_good(&node, id, &why);
         }
     }
 
@@ -70,48 +75,35 @@ impl Engine<'_> {
     }
 
     /// A node's durable word, or what it said instead.
-    pub(super) fn forbidden(
-        &mut self,
-        node: &str,
-        id: &str,
-        answer: Result<Answer>,
-    ) -> Option<RunStatus> {
+    pub(super) fn forbidden(&mut self, node: &str, id: &str, answer: Result<Answer>) {
         self.answered(1);
-        let doubt = self.known_mut(id)?.doubt.clone();
+        let Some(known) = self.known_mut(id) else { return };
         match answer {
-            Ok(Answer::Cancelled) => {
-                let why = doubt.map_or_else(|| CANCELLED.to_string(), |doubt| doubt.why);
+            Ok(Answer::Cancelled(said)) => {
+                let why = known.unsure.as_ref().map_or(said, |unsure| unsure.why.clone());
                 let refused = self.refuse(vec![(id.to_string(), why)]);
                 self.told(refused);
-                None
             }
-            Ok(Answer::Known(status)) => self.is_there(node, id, *status),
-            Ok(Answer::Unknown) => None, // nonsense here; asked about the next time
-            Err(error) => {
-                self.did_not_say(node, id, &error);
-                None
-            }
+            // It has something under that id: what that is worth is judged where it is asked about.
+            Ok(_) => self.order(node, Order::Status(vec![id.to_string()])),
+            Err(error) => self.did_not_say(node, id, &error),
         }
     }
 
-    /// The node has this attempt. A report, if there is something to report.
-    pub(super) fn is_there(
-        &mut self,
-        node: &str,
-        id: &str,
-        status: RunStatus,
-    ) -> Option<RunStatus> {
+    /// The node has this attempt. Whether there is something to report.
+    pub(super) fn is_there(&mut self, node: &str, id: &str, status: &RunStatus) -> bool {
         self.unheard.end(id);
-        let known = self.known_mut(id)?;
-        known.unknown_since = None;
-        known.doubt = None;
-        (known.failed_sends, known.send_at) = (0, None);
         let waits = status.state == RunState::Queued;
-        if waits && known.state == State::Placed && known.trouble.is_some() {
-            self.tell_trouble(id, &format!("waiting for room on {node}"));
+        if let Some(known) = self.known_mut(id) {
+            known.unknown_since = None;
+            known.unsure = None;
+            (known.failed_sends, known.send_at) = (0, None);
+            if waits && known.state == State::Placed && known.trouble.is_some() {
+                self.tell_trouble(id, &format!("waiting for room on {node}"));
+            }
         }
         // Of a range that waits, tasks may have been killed.
-        (!waits || status.tasks.is_some()).then(|| status.of(id))
+        !waits || status.tasks.is_some()
     }
 
     /// The node was asked for its word, or to kill what may be there, and did not do it.
@@ -121,12 +113,12 @@ impl Engine<'_> {
         let killing = known.state == State::Stopping;
         let fresh = || {
             let why = format!("node {node} would not end it ({})", error.message);
-            Doubt { why, asked: 0, ask_at: now }
+            Unsure { why, asked: 0, ask_at: now }
         };
-        let doubt = known.doubt.get_or_insert_with(fresh);
-        doubt.ask_at = now + LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doubt.asked.min(7)));
-        doubt.asked += 1;
-        let why = if killing { doubt.why.clone() } else { unknown(node, &doubt.why) };
+        let unsure = known.unsure.get_or_insert_with(fresh);
+        unsure.ask_at = now + LONGEST_PAUSE.min(FIRST_PAUSE * (1 << unsure.asked.min(7)));
+        unsure.asked += 1;
+        let why = if killing { unsure.why.clone() } else { unknown(node, &unsure.why) };
         let is_long = self.unheard.note(id, self.root.settings.lost_after);
         if is_long && !killing {
             return self.abandon(node, vec![id.to_string()], &format!("abandoned ({why})"));
@@ -156,9 +148,6 @@ impl Engine<'_> {
         self.told(stamped);
     }
 }
-
-/// Why an attempt is taken back whose start somebody has forbidden on its node.
-pub(super) const CANCELLED: &str = "it was cancelled on the node";
 
 /// What a node refuses of which nobody knows whether it has it.
 pub(super) fn unknown(node: &str, why: &str) -> String {
