@@ -6,6 +6,7 @@ pub mod card;
 pub mod event;
 pub mod ids;
 pub mod log;
+pub mod newer;
 pub mod node;
 pub mod outcome;
 pub mod proof;

@@ -16,6 +16,7 @@ use super::supervise::{Claimed, Supervisor};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
+use crate::board::runs::written_by_newer;
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Result};
 use crate::model::outcome::{RunState, RunStatus};
@@ -101,12 +102,16 @@ impl Supervisor<'_> {
             let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
             if let Some(mut file) = opened {
                 match spec(&mut file) {
-                    Some(spec)
+                    Some((_, Some(newer))) => {
+                        eprintln!("processor: {id} was {}; left to wait", written_by_newer(&newer));
+                        self.passed_over.insert(id);
+                    }
+                    Some((spec, None))
                         if jobs.first().is_some_and(|f| f.spec.resources != spec.resources) =>
                     {
                         break;
                     }
-                    Some(spec) => jobs.push(Claimed { id, spec, request: file }),
+                    Some((spec, None)) => jobs.push(Claimed { id, spec, request: file }),
                     None => unreadable.push(id),
                 }
             }
@@ -117,6 +122,7 @@ impl Supervisor<'_> {
 
     fn remember(&mut self) -> Result<()> {
         self.queue = self.runs.waiting(REMEMBERED)?.into();
+        self.queue.retain(|waiting| !self.passed_over.contains(&waiting.id));
         Ok(())
     }
 
@@ -159,6 +165,7 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
+            newer: false,
         }
     }
 
@@ -265,8 +272,11 @@ impl Supervisor<'_> {
     }
 }
 
-fn spec(file: &mut File) -> Option<Spec> {
+/// What a request means, and what of it a newer program wrote that this one does not know.
+fn spec(file: &mut File) -> Option<(Spec, Option<String>)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).ok()?;
-    Spec::for_node(&serde_json::from_slice(&bytes).ok()?).ok()
+    let request: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&bytes).ok()?;
+    Some(Spec::of_run(&request))
 }

@@ -82,6 +82,7 @@ pub fn kill_tasks(
 ) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
+    runs.for_change(id)?;
     let spec = Spec::for_node(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
         return Err(Error::bad(format!("{id} is one job: it has no tasks")));
@@ -115,7 +116,7 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
     match runs.request(id) {
-        Ok(_) => {}
+        Ok(_) => runs.for_change(id)?,
         Err(e) if e.kind == Kind::Gone => return Ok(refused()),
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;

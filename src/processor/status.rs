@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::watch::Watch;
 use crate::clock;
 use crate::error::Result;
@@ -13,14 +13,16 @@ use crate::model::outcome::{RunState, RunStatus};
 pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
-    if let Some(mut line) = runs.last_line(id)? {
+    let newer = runs.newer(id)?.map(|what| written_by_newer(&what));
+    let told = |status: RunStatus| RunStatus { reason: newer.clone().or(status.reason), ..status };
+    if let Some(mut line) = runs.last_line(id)?.map(told) {
         if line.state == RunState::Running && line.tasks.is_some() {
             line.tasks = Some(runs.range(id)?.report);
         }
         return Ok(line.of(id));
     }
     runs.request(id)?;
-    Ok(RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id))
+    Ok(told(RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?))).of(id))
 }
 
 /// A job's status as soon as it is at least `state`, or what it is after `wait`.
