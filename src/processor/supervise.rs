@@ -5,7 +5,7 @@
 //! next step, so that it may be killed at any point: see `claim` for what is durable when, and
 //! `child` for why a program is started at most once.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub(super) struct Claimed {
     pub spec: Spec,
     /// Its `request.json`, to be locked while it runs.
     pub request: File,
+    /// Why this node can never run it: it is given back instead.
+    pub unfit: Option<String>,
 }
 
 /// The state of a supervisor.
@@ -53,8 +55,8 @@ pub(super) struct Supervisor<'r> {
     pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
-    /// Jobs that only a newer program knows how to run.
-    pub passed_over: BTreeSet<String>,
+    /// Jobs that wait and that this process does not start, whatever room there is.
+    pub passed_over: Vec<String>,
     /// How many to claim at a time.
     pub batch: usize,
     /// Claimed and not started.
@@ -136,7 +138,7 @@ impl<'r> Supervisor<'r> {
             slot,
             resources: None,
             queue: VecDeque::new(),
-            passed_over: BTreeSet::new(),
+            passed_over: Vec::new(),
             batch: 1,
             claimed: VecDeque::new(),
             proofs: HashMap::new(),
