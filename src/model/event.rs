@@ -184,6 +184,8 @@ struct Flat {
     code: Option<i32>,
     reason: Option<String>,
     #[serde(default)]
+    unproven: bool,
+    #[serde(default)]
     good: TaskSet,
     #[serde(default)]
     failed: Vec<Ended>,
@@ -220,7 +222,8 @@ impl TryFrom<Flat> for Event {
         let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
         let outcome = |reason| {
             let (status, cause) = (must(flat.status)?, must(flat.cause)?);
-            Ok::<_, &'static str>(Outcome { status, cause, code: flat.code, reason })
+            let (code, unproven) = (flat.code, flat.unproven);
+            Ok::<_, &'static str>(Outcome { status, cause, code, reason, unproven })
         };
         let what = match flat.event {
             Name::Held => What::Held { by: must(by)? },
@@ -272,6 +275,7 @@ mod tests {
         let mut report = Report::default();
         report.add(&"0-3".parse().unwrap(), &Outcome::exit(0));
         report.add(&"4".parse().unwrap(), &outcome);
+        report.add(&"6".parse().unwrap(), &Outcome::lost_unproven("gone"));
         let ended = Ended { tasks: "5".parse().unwrap(), outcome: outcome.clone() };
         let at = Some("2026-01-01T00:00:00.000Z".to_string());
         let all = [
@@ -297,7 +301,7 @@ mod tests {
                 not_before: at,
                 ended: Some(Outcome::lost("gone")),
             },
-            What::Late { attempt: 1, outcome: outcome.clone() },
+            What::Late { attempt: 1, outcome: Outcome::lost_unproven("gone") },
             What::Stopped { attempt: None, outcome },
         ];
         for what in all {
