@@ -126,7 +126,8 @@ fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
 }
 
 fn list(call: &Call) -> Result<Response> {
-    Response::json(&json!({ "nodes": nodes::list(call.root)? }))
+    let all = nodes::list(call.root)?;
+    Response::json(&json!({ "nodes": all.iter().map(Node::shown).collect::<Vec<_>>() }))
 }
 
 fn info(call: &Call) -> Result<Response> {
@@ -145,10 +146,9 @@ fn status(call: &Call) -> Result<Response> {
     let id = id(call)?.to_string();
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
         Some(Answer::Known(status)) => Response::json(&status.of(&id)),
-        Some(Answer::Cancelled) => Err(Error::new(
-            Kind::Gone,
-            format!("job {id} was cancelled before it came to {}", node.name),
-        )),
+        Some(Answer::Cancelled(why)) => {
+            Err(Error::new(Kind::Gone, format!("node {}: {why}", node.name)))
+        }
         _ => Err(Error::not_found(format!("node {} has no job {id}", node.name))),
     }
 }

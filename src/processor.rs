@@ -2,7 +2,7 @@
 //!
 //! - [`accept`]: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
-//! - [`kill`], [`ack`]: what others want of a job.
+//! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
 //!   (tasks of an array), `ending`, `surroundings`,
 //!   `child` (fork and exec), `contain` (where it is born), `capture` (output), `small` (memory).
@@ -29,6 +29,7 @@ pub mod list;
 pub mod log;
 mod range;
 mod remains;
+pub mod report;
 mod routes;
 mod run;
 mod small;

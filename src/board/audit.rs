@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::cards::Cards;
+use super::claims::rejoin;
 use super::files::{self, SyncSet};
 use super::listing;
 use super::root::{Root, TREE};
@@ -136,6 +137,20 @@ pub fn mend_child(root: &Root, parent: u64, child: u64) -> Result<()> {
     sync.commit()
 }
 
+/// What was put aside and waits for a person.
+pub fn put_aside(root: &Root) -> Result<Vec<String>> {
+    let dir = root.state("scheduler/bad");
+    let mut names = files::names(&dir)?;
+    names.sort_unstable();
+    let line = |name: String| {
+        format!(
+            "{}: a card that cannot be read; mend its first line and move it to queue/, or remove it",
+            dir.join(name).display()
+        )
+    };
+    Ok(names.into_iter().map(line).collect())
+}
+
 /// Checks that node records and token records can be read.
 pub fn records(root: &Root) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
@@ -144,12 +159,15 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
         let path = dir.join(&name);
         let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
         let read = files::read(&path)?;
-        if !valid || read.is_some_and(|bytes| serde_json::from_slice::<Node>(&bytes).is_err()) {
+        if !valid || read.is_some_and(|bytes| Node::parse(&name, &bytes).is_err()) {
             wrong.push(format!("{}: not a node's record", path.display()));
         }
     }
     for id in files::names(&root.state("tokens"))? {
-        if !matches!(super::vault::token(root, &id), Ok(Some(_))) {
+        let revoked = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+        if !matches!(super::vault::token(root, &id), Ok(Some(_)))
+            && !revoked(root.state("tokens").join(&id))
+        {
             wrong
                 .push(format!("{}: not a token's record", root.state("tokens").join(id).display()));
         }
@@ -157,14 +175,22 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// Checks that a claimed request id and the card in its column are one file.
-pub fn claims(root: &Root, places: &HashMap<u64, Column>) -> Result<Vec<String>> {
+/// Checks that a claimed request id and the card in its column are one file. With `repair` they are
+/// made one again: a copy of the board that does not keep hard links splits them.
+pub fn claims(root: &Root, places: &HashMap<u64, Column>, repair: bool) -> Result<Vec<String>> {
     let board = Cards::new(root);
     let dir = root.state("scheduler/requests");
     let mut wrong = Vec::new();
     for name in files::names(&dir)? {
         let path = dir.join(&name);
-        let Some(bytes) = files::read(&path)? else { continue };
+        let bytes = match files::read(&path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            Err(error) => {
+                wrong.push(error.message);
+                continue;
+            }
+        };
         let Ok(card) = Card::parse(&bytes) else {
             wrong.push(format!("{}: not a card", path.display()));
             continue;
@@ -175,6 +201,10 @@ pub fn claims(root: &Root, places: &HashMap<u64, Column>) -> Result<Vec<String>>
             _ => true, // moved meanwhile
         };
         if !same(&path, &board.card_path(*column, card.job())) {
+            if repair && rejoin(&board, &path, card.job())? {
+                eprintln!("repaired: {} is the card of job {} again", path.display(), card.job());
+                continue;
+            }
             wrong.push(format!("{}: is not the card of job {}", path.display(), card.job()));
         }
     }

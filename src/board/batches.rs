@@ -36,15 +36,6 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(None) };
     let range = (first.job, last.job);
     let mut sync = SyncSet::new();
-    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for accepted in all {
-        if let Some(parent) = accepted.parent {
-            children.entry(parent).or_default().push(accepted.job);
-        }
-    }
-    for (parent, jobs) in children {
-        cards.add_child(parent, &jobs, &mut sync)?;
-    }
     let mut bytes = Vec::with_capacity(all.len() * 256);
     for accepted in all {
         bytes.extend(files::json_line(accepted)?);
@@ -67,7 +58,16 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
             return Ok(Some(*card));
         }
     };
+    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for accepted in all {
+        if let Some(parent) = accepted.parent {
+            children.entry(parent).or_default().push(accepted.job);
+        }
+    }
     let commit = || -> Result<()> {
+        for (parent, jobs) in &children {
+            cards.add_child(*parent, jobs, &mut sync)?;
+        }
         files::sync(&file, &prepared)?;
         if !claims.is_empty() {
             sync.dir(&cards.path("requests"));
@@ -193,29 +193,40 @@ pub struct Recovered {
 }
 
 /// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
+/// One that cannot be finished keeps no other from it; the error comes after them.
 pub fn recover(cards: &Cards) -> Result<Recovered> {
     let mut recovered = Recovered::default();
+    let mut failed = Ok(());
     for range in committed(cards)? {
-        let path = path(cards, range);
-        let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { continue };
-        if !lock::try_lock(&file).at(&path)? {
-            recovered.pending += 1;
-            continue;
+        if let Err(error) = recover_one(cards, range, &mut recovered) {
+            failed = failed.and(Err(error));
         }
-        let bytes = files::read(&path)?.unwrap_or_default();
-        let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-        for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
-            let _lock = cards.lock()?;
-            for line in lines {
-                let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
-                recovered.written += usize::from(restore(cards, &accepted, line)?);
-            }
-        }
-        // syncfs: the cards were written by the submitter, whose files are not open here.
-        nix::unistd::syncfs(&file).at(&path)?;
-        files::remove(&path)?;
     }
-    Ok(recovered)
+    failed.map(|()| recovered)
+}
+
+fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> Result<()> {
+    let path = path(cards, range);
+    let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { return Ok(()) };
+    if !lock::try_lock(&file).at(&path)? {
+        recovered.pending += 1;
+        return Ok(());
+    }
+    let bytes = files::read(&path)?.unwrap_or_default();
+    let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+    if lines.iter().any(|line| matches!(Accepted::read(line), Ok((_, Some(_))))) {
+        return Ok(()); // a newer program made it, which knows how to finish it
+    }
+    for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
+        let _lock = cards.lock()?;
+        for line in lines {
+            let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
+            recovered.written += usize::from(restore(cards, &accepted, line)?);
+        }
+    }
+    // syncfs: the cards were written by the submitter, whose files are not open here.
+    nix::unistd::syncfs(&file).at(&path)?;
+    files::remove(&path)
 }
 
 /// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.

@@ -44,8 +44,16 @@ impl Cards<'_> {
             Card::parse(&bytes)
                 .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", path.display())))
         };
-        let card = read(claim)?;
+        let bytes = files::read(claim)?.ok_or_else(gone)?;
+        let Ok(card) = Card::parse(&bytes) else {
+            release(self, claim)?;
+            return Err(gone());
+        };
         let job = card.job();
+        if card.newer.is_some() {
+            // It is there, or the newer program that prepared it finishes it.
+            return if self.look(job)?.is_some() { Ok(card) } else { Err(gone()) };
+        }
         if card.accepted.batch.is_some() {
             return match release(self, claim)? {
                 Released::Committed(card) => Ok(*card),
@@ -53,20 +61,34 @@ impl Cards<'_> {
             };
         }
         self.publish_prepared(job)?;
-        if self.look(job)?.is_none() {
+        let mut found = self.look(job)?;
+        if found.is_none() {
             let _lock = self.lock()?;
-            // The prepared name is gone and only holders of the lock move cards, so a card that
-            // is in no column now was lost with a power failure, or cleaned up after its end.
-            let card = read(claim)?;
-            if self.look(job)?.is_none() && card.column() == Column::Queue {
-                files::link_new(claim, &self.card_path(Column::Queue, job))?;
+            found = self.look(job)?;
+            // The prepared name is gone and only holders of the lock move cards, so one that is in
+            // no column now was finished and cleaned up, or taken away by hand. A claim that knows
+            // nothing of that is a copy of the card as it once was: publishing it would run the
+            // job again.
+            if found.is_none() && read(claim)?.column() != Column::Done {
+                return Err(Error::new(
+                    Kind::Gone,
+                    format!(
+                        "job {job}, which this request made, is not on the board any more; to run it once more give another request_id"
+                    ),
+                ));
             }
         }
         let mut sync = SyncSet::new();
         sync.dir(&self.path("requests"));
         sync.dir(&self.path("queue"));
         sync.commit()?;
-        read(claim)
+        match found {
+            Some((column, bytes)) => Card::parse(&bytes).map_err(|e| {
+                let path = self.card_path(column, job);
+                Error::new(Kind::Internal, format!("{}: {e}", path.display()))
+            }),
+            None => read(claim),
+        }
     }
 
     /// Undoes a submission that could not be published: what is refused must never run. Under the
@@ -99,26 +121,71 @@ impl Cards<'_> {
 
     /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
     /// Returns how many.
+    /// One that cannot be published keeps no other from it; the error comes after them.
     pub fn recover_prepared(&self) -> Result<usize> {
         let mut recovered = 0;
+        let mut failed = Ok(());
         for job in card_numbers(&self.path("tmp"))? {
-            let path = self.prepared(job);
-            let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
-            if meta.nlink() < 2 {
-                continue; // not claimed: nobody was told of it, nobody can ask for it
-            }
-            let bytes = files::read(&path)?.unwrap_or_default();
-            let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
-            if single {
-                self.publish_prepared(job)?;
-                recovered += 1;
+            match self.recover_one(job) {
+                Ok(published) => recovered += usize::from(published),
+                Err(error) => failed = failed.and(Err(error)),
             }
         }
         if recovered > 0 {
             files::sync_dir(&self.path("queue"))?;
         }
-        Ok(recovered)
+        failed.map(|()| recovered)
     }
+
+    fn recover_one(&self, job: u64) -> Result<bool> {
+        let path = self.prepared(job);
+        let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
+            return Ok(false);
+        };
+        if meta.nlink() < 2 {
+            return Ok(false); // not claimed: nobody was told of it, nobody can ask for it
+        }
+        let bytes = files::read(&path)?.unwrap_or_default();
+        let Ok(card) = Card::parse(&bytes) else {
+            abandon_unreadable(self, job)?;
+            return Ok(false);
+        };
+        let single = card.accepted.batch.is_none() && card.newer.is_none();
+        if single {
+            self.publish_prepared(job)?;
+        }
+        Ok(single)
+    }
+}
+
+/// Makes a claim and a card in its column one file again, where a copy of the board has split them;
+/// `false` if they are one, or the claim is another job's. A crash leaves the old claim or the new
+/// one.
+pub(super) fn rejoin(cards: &Cards, claim: &Path, job: u64) -> Result<bool> {
+    let _lock = cards.lock()?;
+    let Some(claimed) = files::read(claim)?.and_then(|bytes| Card::parse(&bytes).ok()) else {
+        return Ok(false);
+    };
+    let Some((column, bytes)) = cards.look(job)? else { return Ok(false) };
+    let Ok(card) = Card::parse(&bytes) else { return Ok(false) };
+    let whose = |card: &Card| {
+        let accepted = &card.accepted;
+        (accepted.job, accepted.by.clone(), accepted.request_id.clone())
+    };
+    let path = cards.card_path(column, job);
+    let inode = |path: &Path| -> Result<(u64, u64)> {
+        fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).at(path)
+    };
+    if whose(&claimed) != whose(&card) || inode(claim)? == inode(&path)? {
+        return Ok(false);
+    }
+    let prepared = cards.path("tmp").join(files::random_name()?);
+    files::link_new(&path, &prepared)?;
+    let joined = fs::rename(&prepared, claim).at(claim);
+    if joined.is_err() {
+        files::remove(&prepared)?;
+    }
+    joined.map(|()| true)
 }
 
 /// Links a prepared card under its request id. Returns the card that has it already, unless that
@@ -159,8 +226,11 @@ pub(super) enum Released {
 pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
     let _lock = cards.lock()?;
     let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
-    let card = Card::parse(&bytes)
-        .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
+    let card = match Card::parse(&bytes) {
+        Ok(card) => card,
+        Err(why) => return free_unreadable(cards, claim, &why).map(|()| Released::Gone),
+    };
+    card.for_change()?;
     let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
     Ok(match batches::fate(cards, range, &card)? {
         Fate::Committed => Released::Committed(card.into()),
@@ -170,4 +240,55 @@ pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
             Released::Gone
         }
     })
+}
+
+/// Frees a request id whose claim cannot be read. Only those of a batch are made before their cards
+/// are synced, so a power loss came before its commit: nobody was told. Not if the card lies on the
+/// board, damaged itself, or may yet be restored. Under the board's lock.
+fn free_unreadable(cards: &Cards, claim: &Path, why: &str) -> Result<()> {
+    let meta = fs::metadata(claim).at(claim)?;
+    let prepared = same_file_in(&cards.path("tmp"), &meta)?;
+    if meta.nlink() > 1 && prepared.is_none() {
+        return Err(Error::new(
+            Kind::Gone,
+            format!("the card of the job that this request made cannot be read: {why}"),
+        ));
+    }
+    if !batches::committed(cards)?.is_empty() {
+        return Err(Error::new(
+            Kind::Unavailable,
+            "the same request is being recovered; try again",
+        ));
+    }
+    files::remove(claim)?;
+    prepared.map_or(Ok(()), |prepared| files::remove(&prepared))
+}
+
+/// Another name of a file, in this directory.
+fn same_file_in(dir: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
+    for name in files::names(dir)? {
+        let path = dir.join(name);
+        let other = files::gone_is_fine(fs::symlink_metadata(&path)).at(&path)?;
+        if other.is_some_and(|other| (other.dev(), other.ino()) == (meta.dev(), meta.ino())) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes what a power loss left of a batch before its commit: a prepared card that cannot be read,
+/// and its claim. `false` if a batch may yet restore it.
+fn abandon_unreadable(cards: &Cards, job: u64) -> Result<bool> {
+    let _lock = cards.lock()?;
+    let path = cards.prepared(job);
+    let Some(bytes) = files::read(&path)? else { return Ok(false) };
+    if Card::parse(&bytes).is_ok() || batches::covers(cards, job)? {
+        return Ok(false);
+    }
+    let meta = fs::metadata(&path).at(&path)?;
+    if let Some(claim) = same_file_in(&cards.path("requests"), &meta)? {
+        files::remove(&claim)?;
+    }
+    files::remove(&path)?;
+    Ok(true)
 }

@@ -209,7 +209,7 @@ impl Questions for Http {
                 let error = one.get("error").and_then(Value::as_str);
                 answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
                     (Some(_), Some(404)) => Ok(Answer::Unknown),
-                    (Some(_), Some(410)) => Ok(Answer::Cancelled),
+                    (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
                     (Some(error), _) => {
                         let said = format!("node {} cannot say: {error}", self.node);
                         Err(Error::new(Kind::BadGateway, said))
@@ -318,6 +318,12 @@ impl Driver for Http {
 
     fn list(&self) -> Result<Vec<String>> {
         self.lines("jobs")
+    }
+
+    fn unfinished(&self) -> Result<Vec<String>> {
+        let mut ids = self.lines("jobs?state=queued")?;
+        ids.extend(self.lines("jobs?state=running")?);
+        Ok(ids)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {

@@ -10,10 +10,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
+use super::belief::Doubts;
 use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
 use super::notice;
+use super::silence::Silences;
 use super::step::Step;
 use crate::attempts::Said;
 use crate::board::cards::Cards;
@@ -21,7 +23,6 @@ use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
-use crate::model::outcome::RunStatus;
 
 use super::pace::Paces;
 
@@ -56,6 +57,7 @@ pub struct Engine<'r> {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) links: BTreeMap<String, Link>,
     pub(super) paces: Paces,
+    pub(super) doubts: Doubts,
     pub(super) wakes: Receiver<Wake>,
     pub(super) waker: Sender<Wake>,
     pub(super) step: Step,
@@ -71,8 +73,10 @@ pub struct Engine<'r> {
     pub(super) outstanding: usize,
     /// When each node last answered, or failed to.
     pub(super) seen: BTreeMap<String, Instant>,
-    /// Since when each node that does not answer has failed to, as seen by this process.
-    pub(super) down_since: BTreeMap<String, Instant>,
+    /// The nodes that do not answer, as seen by this process.
+    pub(super) silences: Silences,
+    /// Those that have not for so long that their jobs are to be given up.
+    pub(super) unreachable: BTreeSet<String>,
     /// Nodes that were asked whether they are back, and have not said.
     pub(super) probing: BTreeSet<String>,
     pub(super) scans: u32,
@@ -99,6 +103,7 @@ impl<'r> Engine<'r> {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             paces: Paces::default(),
+            doubts: Doubts::default(),
             wakes,
             waker,
             step,
@@ -109,7 +114,8 @@ impl<'r> Engine<'r> {
             acknowledge_at: None,
             outstanding: 0,
             seen: BTreeMap::new(),
-            down_since: BTreeMap::new(),
+            silences: Silences::new(Instant::now()),
+            unreachable: BTreeSet::new(),
             probing: BTreeSet::new(),
             scans: 0,
             settled: None,
@@ -139,12 +145,14 @@ impl<'r> Engine<'r> {
         let mut pause = AFTER_TROUBLE;
         while !self.ending {
             let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
+            self.silences.pass(Instant::now());
+            self.hear(wakes);
             let scan = Instant::now() >= next_scan;
             if scan {
                 next_scan = Instant::now() + self.root.settings.scan_every;
                 self.scan();
             }
-            self.round(wakes);
+            self.act();
             if self.troubled && !self.once {
                 // What could not be recorded is still on the nodes and on the board.
                 self.troubled = false;
@@ -213,6 +221,7 @@ impl<'r> Engine<'r> {
         let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
         let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
         let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
+        let patience = self.silences.patience().map_or(patience, |short| short.min(patience));
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -232,7 +241,9 @@ impl<'r> Engine<'r> {
         }
     }
 
-    fn round(&mut self, wakes: Vec<Wake>) {
+    /// The first half of a round: takes in what came since the last one. Before anything is
+    /// concluded from silence.
+    fn hear(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
         for wake in wakes {
@@ -248,6 +259,11 @@ impl<'r> Engine<'r> {
             let looked = self.look(job);
             self.told(looked);
         }
+    }
+
+    /// The other half: does what follows from that, and from the time that has passed.
+    fn act(&mut self) {
+        self.give_up_unreachable();
         let expired = self.index.pass_time(SystemTime::now());
         let expired = self.expire(expired);
         self.told(expired);
@@ -275,27 +291,24 @@ impl<'r> Engine<'r> {
             Wake::Up { node, resources } => self.up(&node, resources)?,
             Wake::Down { node, error } => {
                 self.down(&node, &error)?;
-                self.give_up_unreachable()?;
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
-                self.paces.note(&node, &events);
-                reports.extend(said(&node, events));
+                let said = self.believed(&node, events);
                 self.heard(&node)?;
+                let said = said?;
+                self.paces.note(&node, said.iter().map(|said| &*said.status));
+                reports.extend(said);
             }
             Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
             Wake::Statuses { node, ids, answers } => {
-                let answered = self.statuses(&node, ids, answers)?;
-                reports.extend(said(&node, answered));
+                reports.extend(self.statuses(&node, ids, answers)?);
             }
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
-                reports.extend(said(&node, self.killed(&node, &id, status)));
+                reports.extend(self.killed(&node, &id, status)?);
             }
         }
         Ok(())
     }
-}
-
-fn said(node: &str, reports: impl IntoIterator<Item = RunStatus>) -> impl Iterator<Item = Said> {
-    reports.into_iter().map(move |status| Said { node: node.to_string(), status })
 }

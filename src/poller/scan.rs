@@ -4,7 +4,8 @@ use super::engine::Engine;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use crate::board::batches;
+use crate::board::root::booted_at;
+use crate::board::{batches, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::processor;
@@ -33,8 +34,6 @@ impl Engine<'_> {
             self.resync_all();
         }
         self.probe_disconnected();
-        let given_up = self.give_up_unreachable();
-        self.told(given_up);
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has
@@ -52,11 +51,30 @@ impl Engine<'_> {
         Ok(restored + self.cards.recover_prepared()?)
     }
 
+    /// Once in every boot: a card that was stamped and moved to `done/` just before a power loss may
+    /// have lost the line and kept the place. It is with its node, which is asked.
+    fn recover_done(&mut self) -> Result<()> {
+        if !poller_lock::is_first_of_boot(self.root)? {
+            return Ok(());
+        }
+        for job in self.cards.done_before_boot(booted_at()?)? {
+            let card = self.cards.read_in(Column::Done, job)?;
+            if card.is_some_and(|card| card.column() != Column::Done && card.newer.is_none()) {
+                self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+            }
+        }
+        poller_lock::note_boot(self.root)
+    }
+
     fn look_at_all(&mut self) -> Result<()> {
         let full = self.scans == 0;
         if full && !self.cards.numbers(Column::Running)?.is_empty() {
             // What a poller that died has stamped may not be durable; nodes are told of it now.
             self.cards.sync_all()?;
+        }
+        if full {
+            let recovered = self.recover_done();
+            self.told(recovered);
         }
         for job in self.changed_jobs(full)? {
             let looked = self.look(job);
@@ -142,7 +160,7 @@ impl Engine<'_> {
         }
         for column in [Column::Queue, Column::Running] {
             if let Some(card) = self.cards.read_in(column, job)? {
-                if card.column() == column {
+                if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
                     self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
@@ -150,20 +168,33 @@ impl Engine<'_> {
                 return Ok(());
             }
         }
-        if !self.index.knows(job) {
+        let mut lies = false;
+        for column in [Column::Queue, Column::Running] {
+            lies = lies || self.cards.length_in(column, job)?.is_some();
+        }
+        if !self.index.knows(job) && !lies {
+            self.index.remove(job); // an untouchable one has left these columns
             return Ok(());
         }
         // In no column that concerns us, on the move, or unreadable: now for certain.
         let lock = self.cards.lock()?;
         match self.cards.change(&lock, job, |_| Ok(Vec::new())) {
             Ok(changed) => self.take_in(&changed.card),
-            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => self.index.remove(job),
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                drop(lock);
+                self.disown(job)?;
+            }
             Err(e) => return Err(e),
         }
         Ok(())
     }
 
     pub(super) fn take_in(&mut self, card: &Card) {
+        if !self.index.is_untouchable(card.job())
+            && let Err(error) = card.for_change()
+        {
+            eprintln!("poller: {}; left alone", error.message);
+        }
         self.index.put(card);
         self.order_kills(card.job());
     }

@@ -33,7 +33,7 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
         if found.len() >= limit {
             break;
         }
-        match status::of(root, &id) {
+        match status::look(root, &id) {
             Ok(status) if filter.state.is_none_or(|state| state == status.state) => {
                 found.push(status);
             }
@@ -42,12 +42,23 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
             Err(e) => return Err(e),
         }
     }
+    status::settle(root, &found)?;
     Ok(found)
 }
 
 /// Ids of all jobs, the newest first, refused ones too.
 pub fn ids(root: &Root) -> Result<Vec<String>> {
     candidates(&Runs::new(root), &Filter::default())
+}
+
+/// Ids of the jobs that have not ended. From queued to running first: none is missed on its way.
+pub fn unfinished(root: &Root) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for state in [RunState::Queued, RunState::Running] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        ids.extend(list(root, &filter)?.into_iter().filter_map(|status| status.id));
+    }
+    Ok(ids)
 }
 
 /// Ids to look at, the newest first.

@@ -5,7 +5,7 @@
 //! next step, so that it may be killed at any point: see `claim` for what is durable when, and
 //! `child` for why a program is started at most once.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub(super) struct Claimed {
     pub spec: Spec,
     /// Its `request.json`, to be locked while it runs.
     pub request: File,
+    /// Why this node can never run it: it is given back instead.
+    pub unfit: Option<String>,
 }
 
 /// A slot that is held, with its group.
@@ -65,10 +67,14 @@ pub(super) struct Supervisor<'r> {
     pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
+    /// Jobs that wait and that this process does not start, whatever room there is.
+    pub passed_over: Vec<String>,
     /// How many to claim at a time.
     pub batch: usize,
     /// Claimed and not started.
     pub claimed: VecDeque<Claimed>,
+    /// What shows a head that these runs are its attempts: of all that are claimed and not told of.
+    pub proofs: HashMap<String, String>,
     /// Ended and not in the feed yet.
     pub ended: Vec<RunStatus>,
     /// What makes those durable, and the claim where it is not.
@@ -154,8 +160,10 @@ impl<'r> Supervisor<'r> {
             group,
             resources: None,
             queue: VecDeque::new(),
+            passed_over: Vec::new(),
             batch: 1,
             claimed: VecDeque::new(),
+            proofs: HashMap::new(),
             ended: Vec::new(),
             ended_sync: SyncSet::new(),
             claim_is_durable: true,
