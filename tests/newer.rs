@@ -277,7 +277,7 @@ fn a_slot_that_a_newer_program_wrote_is_left_to_it() {
     root.ended("one");
     until("its supervisor lingers no more", || root.processes().is_empty());
     let record = json!({"pid": 1, "boot": "b", "resources": {"cores": 1}, "jobs": ["x"],
-        "cgroup": "/sys/fs/cgroup/slot-1"});
+        "accelerators": [0]});
     let slot = "state/processor/slot/1";
     root.write(slot, &format!("{record}\n"));
     submit(&root, "two", json!({"command": ["true"]}));

@@ -93,6 +93,7 @@ impl Record {
             resources: serde_json::from_value(field("resources")).unwrap_or(Resources::NONE),
             jobs: serde_json::from_value(field("jobs")).unwrap_or_default(),
             kills: Vec::new(),
+            cgroup: serde_json::from_value(field("cgroup")).unwrap_or_default(),
             newer: true,
         })
     }
