@@ -1,8 +1,9 @@
 //! Which waiting job goes to which node. Pure policy: no clock, no files.
 //!
 //! Higher priority first, then the lower number; of the nodes that have room, one on which the job
-//! has not failed yet, then the one that is least loaded, then, of those with as many cores in use,
-//! the one with the least memory in use, then the first by name.
+//! has not failed yet, then one that has room now before one that is about to have it or takes jobs
+//! ahead, then the one that is least loaded, then, of those with as many cores in use, the one with
+//! the least memory in use, then the first by name.
 //!
 //! Jobs are kept by what they ask for ([`ready`]), nodes by what they have room for ([`rooms`]).
 //! Both lie in index trees (`kdtree`): a room that has grown finds the first job that fits, a job
@@ -90,7 +91,7 @@ mod tests {
         let mut rooms = Rooms::default();
         for (name, cores) in nodes {
             let total = Resources { cores: *cores, memory: 0 };
-            rooms.set(name, Room { open: true, total, used: Resources::NONE, ahead: 0 });
+            rooms.set(name, Room::of(true, total));
         }
         rooms
     }
@@ -124,6 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn room_that_is_there_before_room_that_will_be() {
+        let two = Resources { cores: 2, memory: 0 };
+        let mut all = rooms(&[("a", 4), ("b", 40)]);
+        all.take("a", &two);
+        (0..19).for_each(|_| all.take("b", &two));
+        all.leave("a", &two);
+        let three = Resources { cores: 3, memory: 0 };
+        assert_eq!(all.choose(&three, &[]), Some("a".into()), "there alone it will fit");
+        assert_eq!(all.choose(&two, &[]), Some("a".into()), "it fits on both: the less loaded");
+        all.take("a", &two);
+        assert_eq!(all.choose(&two, &[]), Some("b".into()), "the other one is full as yet");
+        all.take("b", &two);
+        assert_eq!(all.choose(&two, &[]), Some("a".into()), "it is about to be free");
+        all.stay("a", &two);
+        assert_eq!(all.choose(&two, &[]), None);
+    }
+
+    #[test]
     fn jobs_ahead_are_bounded() {
         let mut ready = Ready::default();
         (1..=10).for_each(|job| ready.insert(candidate(job, 0, 1)));
@@ -134,20 +153,21 @@ mod tests {
 
     /// The rule in words, slowly: for comparison.
     fn choose_slowly(rooms: &BTreeMap<String, Room>, job: &Resources, avoid: &[String]) -> String {
-        let best = |avoided: bool| {
-            let fit = rooms
-                .iter()
-                .filter(|(name, room)| avoid.contains(name) == avoided && room.takes(job));
+        let best = |(avoided, free): (bool, bool)| {
+            let takes = |room: &Room| if free { room.free().takes(job) } else { room.takes(job) };
+            let fit =
+                rooms.iter().filter(|(name, room)| avoid.contains(name) == avoided && takes(room));
             // Every class's best among those with as many cores in use, then the best of these.
             let mut firsts: BTreeMap<_, (u64, u64, &String)> = BTreeMap::new();
             for (name, room) in fit {
-                let key = (room.total, room.ahead, room.used.cores);
+                let key = (room.total, room.ahead, room.leaving, room.used.cores);
                 let own = (room.used.memory, room.load(), name);
                 firsts.entry(key).and_modify(|first| *first = own.min(*first)).or_insert(own);
             }
             firsts.into_values().map(|(_, load, name)| (load, name.clone())).min()
         };
-        best(false).or_else(|| best(true)).map(|(_, name)| name).unwrap_or_default()
+        let turns = [(false, true), (false, false), (true, true), (true, false)];
+        turns.into_iter().find_map(best).map(|(_, name)| name).unwrap_or_default()
     }
 
     #[test]
@@ -159,7 +179,9 @@ mod tests {
             let name = format!("n{}", below(12));
             let total = Resources { cores: 2 + 2 * below(3), memory: 8 * below(2) };
             let used = Resources { cores: below(9), memory: below(10) };
-            let room = Room { open: below(8) > 0, total, used, ahead: below(2) * 2 };
+            let leaving = Resources { cores: below(2) * below(3), memory: below(2) * below(4) };
+            let open = below(8) > 0;
+            let room = Room { used, leaving, ahead: below(2) * 2, ..Room::of(open, total) };
             rooms.set(&name, room);
             all.insert(name, room);
             let job = Resources { cores: 1 + below(4), memory: below(5) };
@@ -198,7 +220,9 @@ mod tests {
                 let name = format!("n{}", below(6));
                 let room = rooms.get(&name).copied().unwrap_or(Room::CLOSED);
                 let total = Resources { cores: 2 + 2 * below(3), memory: 1000 * below(2) };
-                rooms.set(&name, Room { open: below(8) > 0, total, ahead: below(4), ..room });
+                let leaving = Resources { cores: below(3), memory: below(2) };
+                let open = below(8) > 0;
+                rooms.set(&name, Room { open, total, leaving, ahead: below(4), ..room });
             }
             for _ in 0..below(4) {
                 if !running.is_empty() {
@@ -237,7 +261,9 @@ mod tests {
         for _ in 0..50_000 {
             let mut some = |limit| Resources { cores: below(limit), memory: below(limit) };
             let (total, used, job) = (some(9), some(30), some(12));
-            let room = Room { open: below(8) > 0, total, used, ahead: below(6) };
+            let leaving = Resources { cores: below(4), memory: below(4) };
+            let open = below(8) > 0;
+            let room = Room { used, leaving, ahead: below(6), ..Room::of(open, total) };
             let within = room.window().is_some_and(|window| window.holds(&[job.cores, job.memory]));
             assert_eq!(within, room.takes(&job), "{room:?} {job:?}");
             taken += usize::from(within);

@@ -6,6 +6,7 @@
 //! - [`index`]: what it knows of the board without looking.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
+//! - `silence`: since when nodes have not answered.
 //! - [`gather`]: ends of tasks, recorded together.
 //! - [`pace`]: how much may be sent ahead.
 //! - [`step`]: shows transitions before they are made.
@@ -29,6 +30,7 @@ pub mod pace;
 mod placing;
 pub mod program;
 mod scan;
+mod silence;
 pub mod step;
 mod transitions;
 

@@ -6,8 +6,8 @@ mod common;
 use std::fs;
 
 use common::array::{noted, ranges, runs, tasks, tasks_reach};
-use common::head::{drain_localhost, host, open_root, register};
-use common::{SOON, signal, wait_for};
+use common::head::{drain_localhost, host, node_reaches, open_root, register};
+use common::{SOON, TestRoot, signal, wait_for};
 use serde_json::{Value, json};
 
 #[test]
@@ -203,5 +203,62 @@ fn a_node_that_refuses_holds_up_no_other() {
     assert!(early.iter().all(|line| line["node"] != "there"), "{card:?}");
     assert!(later.all(|line| line["node"] != "there" || text(line, "at") >= until));
     assert!(ranges(&there).is_empty());
+    root.check();
+}
+
+/// The last task of a range goes on far longer than the others: its core is not free, however short
+/// they were, and what comes next goes to the node that is idle.
+#[test]
+fn a_straggler_keeps_its_core() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    root.open();
+    let _poller = root.poller();
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let script = format!("[ $CORKBOARD_TASK != 49 ] || {until}");
+    let array = root.submit(&json!({"command": script, "array": "0-49"}));
+    tasks_reach(&root, array, |tasks| tasks["good"] == 49 && tasks["running"] == 1);
+    let (_there, httpd, token) = host("");
+    register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+    node_reaches(&root, "there", "connected");
+    for _ in 0..2 {
+        let job = root.submit(&json!({"command": ["true"]}));
+        let end = root.reaches(job, "stopped");
+        assert_eq!(end["node"], "there", "{end}");
+    }
+    root.write("go", "");
+    assert_eq!(tasks(&root.reaches(array, "stopped"))["good"], 50);
+    root.check();
+}
+
+/// A node that would not have a range, and alone has room, holds the array up only until another
+/// one has room.
+#[test]
+fn only_the_node_that_refuses_is_waited_for() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    root.open();
+    let (_there, httpd, token) = host("max_body = 200\n");
+    register(&root, &json!({"name": "there", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    for node in ["localhost", "there"] {
+        node_reaches(&root, node, "connected");
+    }
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let other = root.submit(&json!({"command": until}));
+    root.reaches(other, "running");
+    let job = root.submit(&json!({"command": ["true"], "array": "0-3"}));
+    // Each time it waits twice as long before it asks again.
+    let refused = wait_for(SOON, || {
+        let card = root.card(job);
+        let mut refused = card.into_iter().filter(|line| line["event"] == "refused");
+        refused.nth(3).ok_or("not refused four times".to_string())
+    });
+    root.write("go", "");
+    assert_eq!(tasks(&root.reaches(job, "stopped"))["good"], 4);
+    let card = root.card(job);
+    let last = card.iter().rfind(|line| line["event"] == "refused").unwrap();
+    let placed = card.iter().find(|line| line["event"] == "placed" && line["node"] == "localhost");
+    assert_eq!(last, &refused, "{card:?}");
+    let time = |line: &Value, field: &str| line[field].as_str().unwrap().to_string();
+    assert!(time(placed.unwrap(), "at") < time(last, "not_before"), "{card:?}");
     root.check();
 }

@@ -313,6 +313,7 @@ fn a_supervisor_whose_calls_fail() {
         ("rename", "error=ENOSPC"),
         ("symlink", "error=ENOSPC"),
         ("pipe2", "error=EMFILE"),
+        ("socketpair", "error=EMFILE"),
         ("clone", "error=EAGAIN"),
         ("flock", "error=EINTR"),
         ("poll", "error=EINTR"),

@@ -12,9 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::head::CONF;
+use common::users::{NOBODY, nobodys_root};
 use common::{TestRoot, feed, program};
-
-const NOBODY: u32 = 65534;
 
 /// Neither the owner nor root.
 const OTHER: u32 = 54321;
@@ -25,21 +24,6 @@ fn can_be_others() -> bool {
     if !root {
         eprintln!("SKIPPED: only root can try what another user does");
     }
-    root
-}
-
-/// A root of user `nobody`, with programs that everybody may run.
-fn nobodys_root() -> TestRoot {
-    let mut root = TestRoot::new(CONF);
-    for name in ["cgi-bin/processor", "cgi-bin/scheduler", "cgi-bin/nodemgr", "bin/poller"] {
-        let path = root.path(name);
-        fs::remove_file(&path).unwrap();
-        fs::copy(program(name.rsplit('/').next().unwrap()), &path).unwrap();
-    }
-    for name in ["", "cgi-bin", "bin", "corkboard.conf"] {
-        chown(root.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    root.user = Some(NOBODY);
     root
 }
 
@@ -66,7 +50,7 @@ fn root_changes_nothing_in_another_users_root_and_may_look() {
     if !can_be_others() {
         return;
     }
-    let mut root = nobodys_root();
+    let mut root = nobodys_root(CONF);
     let hello = ["jobs", "new", "--dir", "/", "--wait", "--", "echo", "hello"];
     assert_eq!(root.cmd("scheduler", &hello).expect(0).body, "hello\n");
     let held = serde_json::json!({"command": "true", "dir": "/", "state": "held"});
@@ -77,7 +61,7 @@ fn root_changes_nothing_in_another_users_root_and_may_look() {
             "requested_resources": both});
         root.cmd("processor", &["jobs", "new", "-d", &request.to_string()]).expect(0);
     }
-    common::until("it runs", || root.node_status("blocks")["state"] == "running");
+    common::until("it runs and is told", || root.read("state/processor/events").contains("blocks"));
     root.cmd("scheduler", &["tokens", "new", "role=admin"]).expect(0);
     // The one that ran the first job lingers a while.
     common::until("one supervisor is left", || root.processes() == root.supervisors());
@@ -170,7 +154,7 @@ fn the_group_may_look_and_others_may_not() {
     if !can_be_others() {
         return;
     }
-    let root = nobodys_root();
+    let root = nobodys_root(CONF);
     let job = root.submit(&serde_json::json!({"command": "true", "dir": "/"})).to_string();
     let as_other = |group: u32, words: &[&str]| {
         let mut command = Command::new("setpriv");
@@ -198,7 +182,7 @@ fn a_tree_is_not_made_where_state_is_another_users() {
     if !can_be_others() {
         return;
     }
-    let mut root = nobodys_root();
+    let mut root = nobodys_root(CONF);
     fs::create_dir(root.path("state")).unwrap();
     chown(root.path("state"), Some(NOBODY), Some(NOBODY)).unwrap();
     root.user = None;
@@ -214,7 +198,7 @@ fn the_scripts_leave_another_users_root_alone() {
     if !can_be_others() {
         return;
     }
-    let mut root = nobodys_root();
+    let mut root = nobodys_root(CONF);
     root.submit(&serde_json::json!({"command": "true", "dir": "/"}));
     root.user = None;
     let before = (snapshot(&root), fs::metadata(&root.dir).unwrap().mtime());
@@ -239,7 +223,7 @@ fn check_names_what_another_user_left() {
     if !can_be_others() {
         return;
     }
-    let root = nobodys_root();
+    let root = nobodys_root(CONF);
     root.submit(&serde_json::json!({"command": "true", "dir": "/"}));
     root.check();
     root.write("state/processor/slot/7", "");

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock;
 use crate::model::array::{Array, pace};
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
@@ -11,8 +12,8 @@ use crate::model::report::Report;
 use crate::model::tasks::TaskSet;
 use crate::placement::ranges;
 
-/// A range that will have ended within this time needs no room any more: the next one is sent, so
-/// that it is there in time.
+/// To the node of a range that will have ended within this time the next one is sent, so that it is
+/// there in time.
 const SENT_AHEAD: Duration = Duration::from_millis(250);
 
 /// How many more ranges of a card may be placed now; none for a card that is no array.
@@ -42,12 +43,16 @@ pub fn next(card: &Card, slots: u64, now: SystemTime) -> TaskSet {
     ready.lowest(ranges::size(ready.len(), slots, pace(&card.attempts)))
 }
 
-/// Whether a range will have ended before another could be there.
-pub fn is_nearly_done(card: &Card, attempt: &Attempt) -> bool {
+/// For how long yet a range is taken to have ended before another could be there: until it should
+/// have, going by its last report and by how long tasks took so far. What goes on after that is
+/// longer than the others were, and nobody knows by how much.
+pub fn nearly_done_for(card: &Card, attempt: &Attempt, now: SystemTime) -> Option<Duration> {
+    let reported = attempt.reported_at.as_deref().filter(|_| attempt.tasks.is_some())?;
     let left = u32::try_from(attempt.left.len()).unwrap_or(u32::MAX);
-    attempt.tasks.is_some()
-        && attempt.reported_at.is_some()
-        && pace(&card.attempts).is_some_and(|pace| pace.saturating_mul(left) <= SENT_AHEAD)
+    let needs = pace(&card.attempts)?.saturating_mul(left);
+    let since = now.duration_since(clock::parse_rfc3339(reported)?).unwrap_or_default();
+    let rest = needs.checked_sub(since).filter(|rest| !rest.is_zero())?;
+    (needs <= SENT_AHEAD).then_some(rest)
 }
 
 /// A card as reports change it one after the other; what they append.

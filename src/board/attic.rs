@@ -1,17 +1,18 @@
 //! Removing what the head's board need not keep any more. Policy is the caller's; what may never
-//! be removed is decided here.
+//! be removed is decided here. Absence has to be proven: what could not be looked at is kept.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::cards::Cards;
+use super::batches;
+use super::cards::{Cards, DONE_SHARD};
 use super::claims::{self, Released};
 use super::files;
 use super::root::Root;
-use crate::error::{At, Result};
-use crate::model::card::{Card, Column};
+use crate::error::{At, Error, Result};
+use crate::model::card::{Card, Column, State};
 use crate::model::ids;
 
 /// Age at which files in `tmp/` are litter: their writers ended long ago.
@@ -23,12 +24,60 @@ const _: () = assert!(LITTER.as_secs() > 60 * 60);
 /// Age at which uploads whose job has no card are litter.
 const ORPHANED: Duration = Duration::from_secs(3600);
 
-fn is_older(path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+/// Most errors of one clean-up that are kept, to be told.
+const MOST_TROUBLE: usize = 10;
+
+const COLUMNS: [Column; 3] = [Column::Queue, Column::Running, Column::Done];
+
+/// What a clean-up has done. What cannot be removed, or looked at, stays and is told; it keeps
+/// nothing else from being removed.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many were removed.
+    pub removed: usize,
+    /// What went wrong, the first few.
+    pub trouble: Vec<Error>,
+}
+
+impl Tally {
+    /// Counts what was removed (`true`), or keeps what went wrong.
+    pub fn note(&mut self, removed: Result<bool>) {
+        match removed {
+            Ok(removed) => self.removed += usize::from(removed),
+            Err(error) if self.trouble.len() < MOST_TROUBLE => self.trouble.push(error),
+            Err(_) => {}
+        }
+    }
+
+    /// The value, or `None` for an error, which is kept.
+    pub fn told<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.note(Err(error));
+                None
+            }
+        }
+    }
+
+    /// The names in a directory; none where it cannot be read.
+    pub fn names(&mut self, dir: &Path) -> Vec<String> {
+        self.told(files::names(dir)).unwrap_or_default()
+    }
+}
+
+/// Whether this was last changed longer ago than that; `false` for what is not there.
+pub fn is_older(path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
     let Some(meta) = files::gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
         return Ok(false);
     };
     let changed = meta.modified().at(path)?;
     Ok(now.duration_since(changed).is_ok_and(|age| age > than))
+}
+
+/// Whether no card has come to a directory of `done/`, or left it, for so long.
+pub fn shard_is_older(root: &Root, shard: u64, than: Duration, now: SystemTime) -> Result<bool> {
+    is_older(&Cards::new(root).path(&format!("done/{shard}")), than, now)
 }
 
 /// Whether a finished card was last written longer ago than that.
@@ -38,9 +87,22 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
 
 /// Removes a finished card and its list of children; `false` if it was gone. Not for cards that
 /// a committed batch would restore.
+///
+/// Its claim then says that the job is finished, in a copy of the board whose hard links were
+/// copied as files of their own, too: else a repeat of the request would know only the state of
+/// the day of the copy.
 pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     let cards = Cards::new(root);
     let path = cards.card_path(Column::Done, job);
+    if let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)?
+        && meta.nlink() == 1
+        && let Some(card) = cards.read_in(Column::Done, job)?
+    {
+        let claim = cards.claim_path(&card.accepted.by, &card.accepted.request_id);
+        if claim.try_exists().at(&claim)? {
+            claims::rejoin(&cards, &claim, job)?;
+        }
+    }
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::remove(&cards.path(&format!("children/{job}")))?;
     Ok(removed)
@@ -58,62 +120,70 @@ pub fn remove_empty_shard(root: &Root, shard: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes claims of request ids whose card is finished and gone from `done/`, and old: after
-/// that the same request id makes a new job.
-pub fn remove_claims(root: &Root, than: Duration, now: SystemTime) -> Result<usize> {
+/// Most cards that a directory of `done/` holds.
+pub const SHARD: usize = DONE_SHARD as usize;
+
+/// Removes claims of request ids whose card is gone from the board, and that are old: after that
+/// the same request id makes a new job.
+pub fn remove_claims(root: &Root, than: Duration, now: SystemTime, tally: &mut Tally) {
     let cards = Cards::new(root);
     let dir = cards.path("requests");
-    let mut removed = 0;
-    for name in files::names(&dir)? {
+    for name in tally.names(&dir) {
         let path = dir.join(name);
-        let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
-        if meta.nlink() > 1 || !is_older(&path, than, now)? {
-            continue;
-        }
-        let bytes = files::read(&path)?.unwrap_or_default();
-        if Card::parse(&bytes).is_ok_and(|card| card.column() != Column::Done) {
-            continue; // its card was lost with a power failure; repeating the request restores it
-        }
-        files::remove(&path)?;
-        removed += 1;
+        tally.note(remove_claim(&cards, &path, than, now));
     }
-    Ok(removed)
+}
+
+fn remove_claim(cards: &Cards, path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+    let Some(meta) = files::gone_is_fine(fs::metadata(path)).at(path)? else { return Ok(false) };
+    if meta.nlink() > 1 || !is_older(path, than, now)? {
+        return Ok(false);
+    }
+    let Some(bytes) = files::read(path)? else { return Ok(false) };
+    if let Ok(card) = Card::parse(&bytes)
+        && !is_gone(cards, card.job())?
+    {
+        return Ok(false); // of a copied board: the card is a file of its own
+    }
+    files::remove(path)?;
+    Ok(true)
 }
 
 /// Removes unreadable cards that were put aside long ago.
-pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime) -> Result<usize> {
+pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime, tally: &mut Tally) {
     let dir = Cards::new(root).path("bad");
-    let mut removed = 0;
-    for name in files::names(&dir)? {
+    for name in tally.names(&dir) {
         let path = dir.join(name);
-        if is_older(&path, than, now)? {
-            files::remove(&path)?;
-            removed += 1;
-        }
+        tally.note(match is_older(&path, than, now) {
+            Ok(true) => files::remove(&path).map(|()| true),
+            other => other,
+        });
     }
-    Ok(removed)
 }
 
 /// Removes what writers that died left in `tmp/`. A prepared card with a claim is no litter: the
 /// poller publishes it, unless it is of a batch that was abandoned.
-pub fn remove_litter(root: &Root, now: SystemTime) -> Result<usize> {
+pub fn remove_litter(root: &Root, now: SystemTime, tally: &mut Tally) {
     let cards = Cards::new(root);
     let dir = cards.path("tmp");
-    let mut removed = 0;
-    for name in files::names(&dir)? {
+    for name in tally.names(&dir) {
         let path = dir.join(name);
-        let Some(meta) = files::gone_is_fine(fs::symlink_metadata(&path)).at(&path)? else {
-            continue;
-        };
-        if !meta.is_file() || !is_older(&path, LITTER, now)? {
-            continue;
-        }
-        if meta.nlink() == 1 || was_abandoned(&cards, &path)? {
-            files::remove(&path)?;
-            removed += 1;
-        }
+        tally.note(remove_if_litter(&cards, &path, now));
     }
-    Ok(removed)
+}
+
+fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool> {
+    let Some(meta) = files::gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
+        return Ok(false);
+    };
+    if !meta.is_file() || !is_older(path, LITTER, now)? {
+        return Ok(false);
+    }
+    let litter = meta.nlink() == 1 || was_abandoned(cards, path)?;
+    if litter {
+        files::remove(path)?;
+    }
+    Ok(litter)
 }
 
 /// Whether this is a prepared card of a batch that was abandoned; then its claim is removed.
@@ -130,19 +200,65 @@ fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
 }
 
 /// Removes lists of children whose parent is not on the board any more.
-pub fn remove_children(root: &Root, is_there: impl Fn(u64) -> bool) -> Result<usize> {
-    let dir = Cards::new(root).path("children");
-    let mut removed = 0;
-    for name in files::names(&dir)? {
-        if ids::parse_number(&name).is_some_and(|job| !is_there(job)) {
-            files::remove(&dir.join(name))?;
-            removed += 1;
-        }
+pub fn remove_children(root: &Root, tally: &mut Tally) {
+    let cards = Cards::new(root);
+    let dir = cards.path("children");
+    for name in tally.names(&dir) {
+        let Some(job) = ids::parse_number(&name) else { continue };
+        tally.note(match is_gone(&cards, job) {
+            Ok(true) => files::remove(&dir.join(name)).map(|()| true),
+            other => other,
+        });
     }
-    Ok(removed)
 }
 
-/// Whether a job's uploads are so old that no submission can still be going to use them.
-pub fn uploads_are_old(root: &Root, job: u64, now: SystemTime) -> Result<bool> {
-    is_older(&root.state("scheduler/files").join(job.to_string()), ORPHANED, now)
+/// Removes uploads of jobs that have stopped, and of those that are not on the board, once no
+/// submission can still be going to use them.
+pub fn remove_uploads(root: &Root, now: SystemTime, tally: &mut Tally) {
+    let cards = Cards::new(root);
+    let dir = cards.path("files");
+    for name in tally.names(&dir) {
+        let Some(job) = ids::parse_number(&name) else { continue };
+        let path = dir.join(name);
+        tally.note(match are_unneeded(&cards, job, &path, now) {
+            Ok(true) => files::remove_tree(&path).map(|()| true),
+            other => other,
+        });
+    }
+}
+
+fn are_unneeded(cards: &Cards, job: u64, uploads: &Path, now: SystemTime) -> Result<bool> {
+    if !is_older(uploads, ORPHANED, now)? {
+        return Ok(false);
+    }
+    let path = cards.card_path(Column::Done, job);
+    if let Some(bytes) = files::read(&path)? {
+        return Ok(Card::parse(&bytes).is_ok_and(|card| card.state == State::Stopped));
+    }
+    is_gone(cards, job)
+}
+
+/// Whether a job is proven to be off the board: its card in no column, neither prepared, nor put
+/// aside where it can be mended, nor to be restored by a batch. What cannot be looked at is an
+/// error, and no absence.
+fn is_gone(cards: &Cards, job: u64) -> Result<bool> {
+    if lies_somewhere(cards, job)? {
+        return Ok(false);
+    }
+    let _lock = cards.lock()?; // it may just have been on the move
+    Ok(!lies_somewhere(cards, job)?)
+}
+
+fn lies_somewhere(cards: &Cards, job: u64) -> Result<bool> {
+    let places = COLUMNS.map(|column| cards.card_path(column, job));
+    for path in [cards.prepared(job)].into_iter().chain(places) {
+        if path.try_exists().at(&path)? {
+            return Ok(true);
+        }
+    }
+    let aside = format!("{job}.job");
+    let is_aside = |name: &String| {
+        name.strip_prefix(&aside).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    Ok(files::names(&cards.path("bad"))?.iter().any(is_aside) || batches::covers(cards, job)?)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::cards::Cards;
+use super::claims::rejoin;
 use super::files::{self, SyncSet};
 use super::listing;
 use super::root::{Root, TREE};
@@ -157,14 +158,22 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// Checks that a claimed request id and the card in its column are one file.
-pub fn claims(root: &Root, places: &HashMap<u64, Column>) -> Result<Vec<String>> {
+/// Checks that a claimed request id and the card in its column are one file. With `repair` they are
+/// made one again: a copy of the board that does not keep hard links splits them.
+pub fn claims(root: &Root, places: &HashMap<u64, Column>, repair: bool) -> Result<Vec<String>> {
     let board = Cards::new(root);
     let dir = root.state("scheduler/requests");
     let mut wrong = Vec::new();
     for name in files::names(&dir)? {
         let path = dir.join(&name);
-        let Some(bytes) = files::read(&path)? else { continue };
+        let bytes = match files::read(&path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            Err(error) => {
+                wrong.push(error.message);
+                continue;
+            }
+        };
         let Ok(card) = Card::parse(&bytes) else {
             wrong.push(format!("{}: not a card", path.display()));
             continue;
@@ -175,6 +184,10 @@ pub fn claims(root: &Root, places: &HashMap<u64, Column>) -> Result<Vec<String>>
             _ => true, // moved meanwhile
         };
         if !same(&path, &board.card_path(*column, card.job())) {
+            if repair && rejoin(&board, &path, card.job())? {
+                eprintln!("repaired: {} is the card of job {} again", path.display(), card.job());
+                continue;
+            }
             wrong.push(format!("{}: is not the card of job {}", path.display(), card.job()));
         }
     }

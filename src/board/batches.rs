@@ -193,29 +193,37 @@ pub struct Recovered {
 }
 
 /// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
+/// One that cannot be finished keeps no other from it; the error comes after them.
 pub fn recover(cards: &Cards) -> Result<Recovered> {
     let mut recovered = Recovered::default();
+    let mut failed = Ok(());
     for range in committed(cards)? {
-        let path = path(cards, range);
-        let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { continue };
-        if !lock::try_lock(&file).at(&path)? {
-            recovered.pending += 1;
-            continue;
+        if let Err(error) = recover_one(cards, range, &mut recovered) {
+            failed = failed.and(Err(error));
         }
-        let bytes = files::read(&path)?.unwrap_or_default();
-        let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-        for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
-            let _lock = cards.lock()?;
-            for line in lines {
-                let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
-                recovered.written += usize::from(restore(cards, &accepted, line)?);
-            }
-        }
-        // syncfs: the cards were written by the submitter, whose files are not open here.
-        nix::unistd::syncfs(&file).at(&path)?;
-        files::remove(&path)?;
     }
-    Ok(recovered)
+    failed.map(|()| recovered)
+}
+
+fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> Result<()> {
+    let path = path(cards, range);
+    let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { return Ok(()) };
+    if !lock::try_lock(&file).at(&path)? {
+        recovered.pending += 1;
+        return Ok(());
+    }
+    let bytes = files::read(&path)?.unwrap_or_default();
+    let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+    for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
+        let _lock = cards.lock()?;
+        for line in lines {
+            let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
+            recovered.written += usize::from(restore(cards, &accepted, line)?);
+        }
+    }
+    // syncfs: the cards were written by the submitter, whose files are not open here.
+    nix::unistd::syncfs(&file).at(&path)?;
+    files::remove(&path)
 }
 
 /// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.

@@ -90,6 +90,18 @@ impl<'r> Cards<'r> {
         fs::metadata(&path).and_then(|meta| meta.modified()).at(&path)
     }
 
+    /// When a waiting card was last changed where it lies, which its directory does not show: the
+    /// time of the board's lock. A card of that change has its line once the lock was taken.
+    pub fn waiting_changed_at(&self) -> Result<SystemTime> {
+        let path = self.lock_path();
+        let meta = files::gone_is_fine(fs::metadata(&path)).at(&path)?;
+        meta.map_or(Ok(SystemTime::UNIX_EPOCH), |meta| meta.modified().at(&path))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path("lock")
+    }
+
     pub(super) fn prepared(&self, job: u64) -> PathBuf {
         self.path(&format!("tmp/{job}.job"))
     }
@@ -98,7 +110,7 @@ impl<'r> Cards<'r> {
     /// another machine.
     pub fn lock(&self) -> Result<Lock> {
         self.root.for_change()?;
-        Lock::take(&self.path("lock"))
+        Lock::take(&self.lock_path())
     }
 
     /// Publishes a card: afterwards it is in `queue/`, whole and durable. With `who` the request
@@ -237,17 +249,19 @@ impl<'r> Cards<'r> {
     /// A card whose first line cannot be read goes to `bad/`.
     pub fn change(
         &self,
-        _lock: &Lock,
+        lock: &Lock,
         job: u64,
         decide: impl FnOnce(&Card) -> Result<Vec<What>>,
     ) -> Result<Changed> {
         let mut decide = Some(decide);
         // One copy of what follows, and not one for each caller.
-        self.change_by(job, &mut |card| decide.take().map_or(Ok(Vec::new()), |decide| decide(card)))
+        let mut decide = |card: &Card| decide.take().map_or(Ok(Vec::new()), |decide| decide(card));
+        self.change_by(lock, job, &mut decide)
     }
 
     fn change_by(
         &self,
+        lock: &Lock,
         job: u64,
         decide: &mut dyn FnMut(&Card) -> Result<Vec<What>>,
     ) -> Result<Changed> {
@@ -274,6 +288,10 @@ impl<'r> Cards<'r> {
             self.make_room_for(to, job, &mut sync)?;
         }
         if stamped {
+            if (column, to) == (Column::Queue, Column::Queue) {
+                // Before the line: whoever sees the time and takes the lock then sees the line.
+                lock.touch(&self.lock_path())?;
+            }
             story.append(&events)?;
             let (file, path) = story.into_file();
             card.length = file.metadata().at(&path)?.len();

@@ -53,20 +53,34 @@ impl Cards<'_> {
             };
         }
         self.publish_prepared(job)?;
-        if self.look(job)?.is_none() {
+        let mut found = self.look(job)?;
+        if found.is_none() {
             let _lock = self.lock()?;
-            // The prepared name is gone and only holders of the lock move cards, so a card that
-            // is in no column now was lost with a power failure, or cleaned up after its end.
-            let card = read(claim)?;
-            if self.look(job)?.is_none() && card.column() == Column::Queue {
-                files::link_new(claim, &self.card_path(Column::Queue, job))?;
+            found = self.look(job)?;
+            // The prepared name is gone and only holders of the lock move cards, so one that is in
+            // no column now was finished and cleaned up, or taken away by hand. A claim that knows
+            // nothing of that is a copy of the card as it once was: publishing it would run the
+            // job again.
+            if found.is_none() && read(claim)?.column() != Column::Done {
+                return Err(Error::new(
+                    Kind::Gone,
+                    format!(
+                        "job {job}, which this request made, is not on the board any more; to run it once more give another request_id"
+                    ),
+                ));
             }
         }
         let mut sync = SyncSet::new();
         sync.dir(&self.path("requests"));
         sync.dir(&self.path("queue"));
         sync.commit()?;
-        read(claim)
+        match found {
+            Some((column, bytes)) => Card::parse(&bytes).map_err(|e| {
+                let path = self.card_path(column, job);
+                Error::new(Kind::Internal, format!("{}: {e}", path.display()))
+            }),
+            None => read(claim),
+        }
     }
 
     /// Undoes a submission that could not be published: what is refused must never run. Under the
@@ -99,26 +113,67 @@ impl Cards<'_> {
 
     /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
     /// Returns how many.
+    /// One that cannot be published keeps no other from it; the error comes after them.
     pub fn recover_prepared(&self) -> Result<usize> {
         let mut recovered = 0;
+        let mut failed = Ok(());
         for job in card_numbers(&self.path("tmp"))? {
-            let path = self.prepared(job);
-            let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else { continue };
-            if meta.nlink() < 2 {
-                continue; // not claimed: nobody was told of it, nobody can ask for it
-            }
-            let bytes = files::read(&path)?.unwrap_or_default();
-            let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
-            if single {
-                self.publish_prepared(job)?;
-                recovered += 1;
+            match self.recover_one(job) {
+                Ok(published) => recovered += usize::from(published),
+                Err(error) => failed = failed.and(Err(error)),
             }
         }
         if recovered > 0 {
             files::sync_dir(&self.path("queue"))?;
         }
-        Ok(recovered)
+        failed.map(|()| recovered)
     }
+
+    fn recover_one(&self, job: u64) -> Result<bool> {
+        let path = self.prepared(job);
+        let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
+            return Ok(false);
+        };
+        if meta.nlink() < 2 {
+            return Ok(false); // not claimed: nobody was told of it, nobody can ask for it
+        }
+        let bytes = files::read(&path)?.unwrap_or_default();
+        let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
+        if single {
+            self.publish_prepared(job)?;
+        }
+        Ok(single)
+    }
+}
+
+/// Makes a claim and a card in its column one file again, where a copy of the board has split them;
+/// `false` if they are one, or the claim is another job's. A crash leaves the old claim or the new
+/// one.
+pub(super) fn rejoin(cards: &Cards, claim: &Path, job: u64) -> Result<bool> {
+    let _lock = cards.lock()?;
+    let Some(claimed) = files::read(claim)?.and_then(|bytes| Card::parse(&bytes).ok()) else {
+        return Ok(false);
+    };
+    let Some((column, bytes)) = cards.look(job)? else { return Ok(false) };
+    let Ok(card) = Card::parse(&bytes) else { return Ok(false) };
+    let whose = |card: &Card| {
+        let accepted = &card.accepted;
+        (accepted.job, accepted.by.clone(), accepted.request_id.clone())
+    };
+    let path = cards.card_path(column, job);
+    let inode = |path: &Path| -> Result<(u64, u64)> {
+        fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).at(path)
+    };
+    if whose(&claimed) != whose(&card) || inode(claim)? == inode(&path)? {
+        return Ok(false);
+    }
+    let prepared = cards.path("tmp").join(files::random_name()?);
+    files::link_new(&path, &prepared)?;
+    let joined = fs::rename(&prepared, claim).at(claim);
+    if joined.is_err() {
+        files::remove(&prepared)?;
+    }
+    joined.map(|()| true)
 }
 
 /// Links a prepared card under its request id. Returns the card that has it already, unless that

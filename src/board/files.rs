@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
@@ -109,9 +109,60 @@ pub fn remove(path: &Path) -> Result<()> {
     gone_is_fine(fs::remove_file(path)).map(|_| ()).at(path)
 }
 
-/// Removes a tree; one that is gone already, or that vanishes meanwhile, is no error.
+/// Removes a tree; one that is gone already, or that vanishes meanwhile, is no error. Directories
+/// that their owner made read-only are no obstacle, nor is one that is nested very deep. What
+/// cannot be removed is the error, after everything else is gone.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    gone_is_fine(fs::remove_dir_all(path)).map(|_| ()).at(path)
+    match gone_is_fine(fs::remove_dir_all(path)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(error).at(path),
+        Err(_) => remove_stubborn(path),
+    }
+}
+
+/// Opens each directory to its owner before it is emptied; its own directories are moved to the top
+/// to be emptied in their turn, so that no path becomes too long.
+fn remove_stubborn(top: &Path) -> Result<()> {
+    let mut failed = Ok(());
+    let mut note = |result: io::Result<()>, path: &Path| {
+        if let Err(error) = gone_is_fine(result).at(path)
+            && failed.is_ok()
+        {
+            failed = Err(error);
+        }
+    };
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    note(open(top), top);
+    let mut dirs = vec![top.to_path_buf()];
+    let mut emptied = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                note(Err(error), &dir);
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                note(fs::remove_file(&path), &path);
+                continue;
+            }
+            note(open(&path), &path); // a directory that is moved must be writable itself
+            let beside = random_name().map(|name| top.join(name));
+            dirs.push(match beside {
+                Ok(beside) if dir != top && fs::rename(&path, &beside).is_ok() => beside,
+                _ => path,
+            });
+        }
+        emptied.push(dir);
+    }
+    // Those that could not be moved are emptied after what holds them.
+    for dir in emptied.iter().rev() {
+        note(fs::remove_dir(dir), dir);
+    }
+    failed
 }
 
 /// `None` for "no such file": a file that vanished is an answer, not a failure.

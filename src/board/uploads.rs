@@ -72,9 +72,3 @@ pub fn read_all(root: &Root, job: u64) -> Result<Vec<Upload>> {
 pub fn remove(root: &Root, job: u64) -> Result<()> {
     files::remove_tree(&dir(root, job))
 }
-
-/// Jobs that have files, in no order.
-pub fn jobs(root: &Root) -> Result<Vec<u64>> {
-    let names = files::names(&root.state("scheduler/files"))?;
-    Ok(names.iter().filter_map(|name| crate::model::ids::parse_number(name)).collect())
-}

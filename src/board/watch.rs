@@ -94,7 +94,9 @@ impl Watch {
     /// Watches a path; `false` if that is not possible.
     pub fn add(&self, path: &Path, flags: AddWatchFlags) -> bool {
         let added = self.inotify.as_ref().and_then(|inotify| inotify.add_watch(path, flags).ok());
-        self.watches.borrow_mut().extend(added);
+        let mut watches = self.watches.borrow_mut();
+        let fresh = added.filter(|added| !watches.contains(added));
+        watches.extend(fresh);
         added.is_some()
     }
 

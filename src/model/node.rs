@@ -26,6 +26,19 @@ pub enum NodeState {
     Disconnected,
 }
 
+/// A row of failures to answer. Times are seconds of this boot's clock, which nobody sets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedSilence {
+    /// The head's boot in which it began.
+    pub boot: String,
+    /// When the first failure was over.
+    pub since: u64,
+    /// The last failure that counted.
+    pub latest: u64,
+    /// How many counted.
+    pub failures: u32,
+}
+
 /// A node as registered, and what the poller last saw of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +79,9 @@ pub struct Node {
     /// When it last answered, to about a minute; kept by the poller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
+    /// That it failed to answer in rounds from cron, one after the other; kept by `poller --once`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<RecordedSilence>,
     /// Attempts that the head gave up and that may still run there, or come there late: asked
     /// about, and killed, when it answers again; kept by the poller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,6 +112,7 @@ impl Node {
             since: None,
             reason: None,
             last_seen: None,
+            silence: None,
             given_up: Vec::new(),
         }
     }

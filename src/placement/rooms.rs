@@ -16,6 +16,8 @@ pub struct Room {
     pub total: Resources,
     /// What the jobs sent to it ask for in all.
     pub used: Resources,
+    /// What those of them ask for that will have ended before another could be there.
+    pub leaving: Resources,
     /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
     /// without a round trip.
     pub ahead: u64,
@@ -23,20 +25,35 @@ pub struct Room {
 
 impl Room {
     /// A node of which nothing is known: nothing goes there.
-    pub(super) const CLOSED: Room =
-        Room { open: false, total: Resources::NONE, used: Resources::NONE, ahead: 0 };
+    pub(super) const CLOSED: Room = Room::of(false, Resources::NONE);
 
-    /// Whether a job that asks for this may be sent there now: it fits on the node, and what is in
-    /// use and what it asks for is no more than what there is and as many times what it asks for
+    /// With nothing in use.
+    pub(super) const fn of(open: bool, total: Resources) -> Room {
+        Room { open, total, used: Resources::NONE, leaving: Resources::NONE, ahead: 0 }
+    }
+
+    /// Whether a job that asks for this may be sent there now: it fits on the node, and what stays
+    /// in use and what it asks for is no more than what there is and as many times what it asks for
     /// as jobs may be sent ahead.
     pub(super) fn takes(&self, job: &Resources) -> bool {
         let ahead = |amount: u64| amount.saturating_mul(self.ahead);
+        let stays = self.used.minus(&self.leaving);
         self.open
             && job.fits(&self.total)
-            && self.used.cores.saturating_add(job.cores)
+            && stays.cores.saturating_add(job.cores)
                 <= self.total.cores.saturating_add(ahead(job.cores))
-            && self.used.memory.saturating_add(job.memory)
+            && stays.memory.saturating_add(job.memory)
                 <= self.total.memory.saturating_add(ahead(job.memory))
+    }
+
+    /// The same room as it is now: nothing is sent ahead.
+    pub(super) fn free(&self) -> Room {
+        Room { leaving: Resources::NONE, ahead: 0, ..*self }
+    }
+
+    /// Whether more may be sent there than has room now.
+    fn is_stretched(&self) -> bool {
+        self.ahead > 0 || self.leaving != Resources::NONE
     }
 
     /// All that [`Room::takes`]: cores and memory from the least to the most that a job may ask
@@ -50,8 +67,9 @@ impl Room {
                 (least <= total).then_some((least, total))
             }
         };
-        let cores = range(self.used.cores, self.total.cores)?;
-        let memory = range(self.used.memory, self.total.memory)?;
+        let stays = self.used.minus(&self.leaving);
+        let cores = range(stays.cores, self.total.cores)?;
+        let memory = range(stays.memory, self.total.memory)?;
         self.open.then_some(Window { from: [cores.0, memory.0], to: [cores.1, memory.1] })
     }
 
@@ -62,7 +80,7 @@ impl Room {
     }
 
     fn group(&self) -> Group {
-        (self.total, self.ahead, self.used.cores)
+        (self.total, self.ahead, self.leaving, self.used.cores)
     }
 
     /// The same with other memory in use.
@@ -78,9 +96,9 @@ impl Room {
 }
 
 /// Nodes that are alike but for the memory in use: what they have in all, how many jobs may be
-/// sent ahead, and the cores in use. The first by memory, then by name, is the least loaded of
-/// them, and if it has no room, none of them has.
-type Group = (Resources, u64, u64);
+/// sent ahead, what is about to be free, and the cores in use. The first by memory, then by name,
+/// is the least loaded of them, and if it has no room, none of them has.
+type Group = (Resources, u64, Resources, u64);
 
 /// The rooms of all nodes, by name.
 #[derive(Debug, Default)]
@@ -88,8 +106,10 @@ pub struct Rooms {
     rooms: HashMap<Arc<str>, Room>,
     /// Open nodes by their memory in use.
     groups: HashMap<Group, BTreeSet<(u64, Arc<str>)>>,
-    /// The first of each group with its load, by the most and the least that it takes.
+    /// The first of each group with its load, by the most and the least that it has room for now.
     firsts: Tree<4, (u64, Arc<str>)>,
+    /// Those of them that take more than that, by the most and the least that they take.
+    stretched: Tree<4, (u64, Arc<str>)>,
     grown: HashSet<Arc<str>>,
 }
 
@@ -149,6 +169,18 @@ impl Rooms {
         self.set(node, Room { used: room.used.minus(job), ..room });
     }
 
+    /// A job that is there will have ended before another could be there.
+    pub fn leave(&mut self, node: &str, job: &Resources) {
+        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
+        self.set(node, Room { leaving: room.leaving.plus(job), ..room });
+    }
+
+    /// One of which that was thought is still there.
+    pub fn stay(&mut self, node: &str, job: &Resources) {
+        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
+        self.set(node, Room { leaving: room.leaving.minus(job), ..room });
+    }
+
     /// Replaces what is known of a node.
     pub fn set(&mut self, node: &str, room: Room) {
         let (name, old) = match self.rooms.get_key_value(node) {
@@ -166,7 +198,8 @@ impl Rooms {
             self.join_group(&name, &room);
         }
         let smaller = room.used.cores >= old.used.cores && room.used.memory >= old.used.memory;
-        let same = (old.open, old.total, old.ahead) == (room.open, room.total, room.ahead);
+        let same = (old.open, old.total, old.ahead, old.leaving)
+            == (room.open, room.total, room.ahead, room.leaving);
         if !(smaller && same) {
             self.grown.insert(name);
         }
@@ -202,20 +235,30 @@ impl Rooms {
     fn list_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
         let Some((memory, name)) = first else { return };
         let room = room.with_memory(memory);
-        if let Some(point) = room.point() {
-            self.firsts.insert(point, (room.load(), name));
+        let value = (room.load(), name);
+        if let Some(point) = room.point().filter(|_| room.is_stretched()) {
+            self.stretched.insert(point, value.clone());
+        }
+        if let Some(point) = room.free().point() {
+            self.firsts.insert(point, value);
         }
     }
 
+    /// Undoes [`Rooms::list_first`].
     fn unlist_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
         let Some((memory, name)) = first else { return };
         let room = room.with_memory(memory);
-        if let Some(point) = room.point() {
-            self.firsts.remove(point, (room.load(), name));
+        let value = (room.load(), name);
+        if let Some(point) = room.point().filter(|_| room.is_stretched()) {
+            self.stretched.remove(point, value.clone());
+        }
+        if let Some(point) = room.free().point() {
+            self.firsts.remove(point, value);
         }
     }
 
-    /// The node for a job that asks for this; `None` if none has room.
+    /// The node for a job that asks for this; `None` if none has room. One that has room now comes
+    /// before one to which it would be sent ahead.
     pub fn choose(&self, job: &Resources, avoid: &[String]) -> Option<String> {
         let avoided = |name: &str| avoid.iter().any(|other| other == name);
         // They take as much at most, or more, and as much at least, or less.
@@ -223,19 +266,27 @@ impl Rooms {
             from: [job.cores, job.memory, 0, 0],
             to: [u64::MAX, u64::MAX, job.cores, job.memory],
         };
-        let best = self.firsts.first_where(&window, |(_, name)| !avoided(name));
+        let takes = |room: &Room, free: bool| match free {
+            true => room.free().takes(job),
+            false => room.takes(job),
+        };
         let of_avoided = || avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
-        // Where a node to be avoided is the first of its group, another one is in its place.
-        let in_place = of_avoided().filter(|(_, room)| room.open).filter_map(|(_, room)| {
-            let alike = self.groups.get(&room.group())?;
-            let (memory, name) = alike.iter().find(|(_, name)| !avoided(name))?;
-            let room = room.with_memory(*memory);
-            room.takes(job).then(|| (room.load(), name.clone()))
-        });
-        if let Some((_, name)) = best.into_iter().chain(in_place).min() {
-            return Some(name.to_string());
+        for (firsts, free) in [(&self.firsts, true), (&self.stretched, false)] {
+            let best = firsts.first_where(&window, |(_, name)| !avoided(name));
+            // Where a node to be avoided is the first of its group, another one is in its place.
+            let in_place = of_avoided().filter(|(_, room)| room.open).filter_map(|(_, room)| {
+                let alike = self.groups.get(&room.group())?;
+                let (memory, name) = alike.iter().find(|(_, name)| !avoided(name))?;
+                let room = room.with_memory(*memory);
+                takes(&room, free).then(|| (room.load(), name.clone()))
+            });
+            if let Some((_, name)) = best.into_iter().chain(in_place).min() {
+                return Some(name.to_string());
+            }
         }
-        let last_resort = of_avoided().filter(|(_, room)| room.takes(job));
-        last_resort.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
+        [true, false].into_iter().find_map(|free| {
+            let last_resort = of_avoided().filter(|(_, room)| takes(room, free));
+            last_resort.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
+        })
     }
 }

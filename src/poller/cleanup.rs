@@ -4,71 +4,129 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::board::attic;
+use crate::board::attic::{self, SHARD, Tally};
 use crate::board::batches;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::uploads;
-use crate::error::Result;
-use crate::model::card::State;
+use crate::error::{Error, Result};
 
 /// How often the poller cleans up.
 pub const EVERY: Duration = Duration::from_secs(600);
 
+/// Directories of `done/` that each clean-up looks through wherever the old cards seem to end.
+/// Cards do not finish in the order of their numbers.
+const LOOKED_THROUGH: usize = 10;
+
 /// What a clean-up removed.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Cleaned {
     /// Finished cards.
     pub cards: usize,
     /// Everything else: claims, lists of children, uploads, unreadable cards, litter.
     pub others: usize,
+    /// What could not be removed, or looked at; it stays, and the rest went on.
+    pub trouble: Vec<Error>,
 }
 
-/// Cleans up the head's board by the settings' ages and counts.
-pub fn clean(root: &Root, now: SystemTime) -> Result<Cleaned> {
+/// Cleans up the head's board by the settings' ages and counts. What submitters that died left is
+/// finished first: a job that will yet have its card keeps its uploads.
+pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
     let settings = &root.settings;
     let cards = Cards::new(root);
-    let mut cleaned = Cleaned::default();
+    let mut others = Tally::default();
+    let _ = others.told(batches::recover(&cards));
+    let _ = others.told(cards.recover_prepared());
+    let mut done = Tally::default();
+    if let Err(error) = clean_done(root, now, &mut done) {
+        done.note(Err(error));
+    }
+    attic::remove_claims(root, settings.keep_done, now, &mut others);
+    attic::remove_old_bad(root, settings.keep_bad, now, &mut others);
+    attic::remove_litter(root, now, &mut others);
+    attic::remove_children(root, &mut others);
+    attic::remove_uploads(root, now, &mut others);
+    let mut trouble = done.trouble;
+    trouble.append(&mut others.trouble);
+    Cleaned { cards: done.removed, others: others.removed, trouble }
+}
+
+/// Removes finished cards. All are looked at where they are more than are to be kept, where no card
+/// has come for so long that all are old, and from the oldest number on up to the first directory
+/// of which all are to be kept; of the others, in turn, a few directories each time. So with a
+/// million cards it costs a look at each directory and at some thousands of cards.
+fn clean_done(root: &Root, now: SystemTime, tally: &mut Tally) -> Result<()> {
+    let cards = Cards::new(root);
     let committed = batches::committed(&cards)?;
     let restorable =
         |job: u64| committed.iter().any(|(first, last)| (*first..=*last).contains(&job));
-    let mut shards = Vec::new();
-    let mut total = 0;
-    for shard in cards.done_shards()? {
-        let mut jobs = cards.done_in(shard)?;
-        jobs.sort_unstable();
-        total += jobs.len();
-        shards.push((shard, jobs));
+    let shards = cards.done_shards()?;
+    let mut room = root.settings.keep_done_count;
+    let crowded = shards.len().saturating_mul(SHARD) > room;
+    let mut surplus = vec![0; shards.len()];
+    for (surplus, shard) in surplus.iter_mut().zip(&shards).filter(|_| crowded) {
+        let count = tally.told(cards.done_in(*shard)).map_or(0, |jobs| jobs.len());
+        *surplus = count.saturating_sub(room);
+        room -= count.min(room);
     }
-    // From the oldest on, up to the first thousand of which all are to be kept.
-    let mut surplus = total.saturating_sub(settings.keep_done_count);
-    for (shard, jobs) in shards.into_iter().rev() {
-        let mut kept_all = true;
+    let turn = Turn::of(shards.len(), now);
+    let mut all_old_so_far = true;
+    for (index, (shard, mut surplus)) in shards.into_iter().zip(surplus).rev().enumerate() {
+        let quiet = tally.told(attic::shard_is_older(root, shard, root.settings.keep_done, now));
+        let wanted = surplus > 0 || all_old_so_far || quiet == Some(true) || turn.has(index);
+        let Some(mut jobs) = wanted.then(|| tally.told(cards.done_in(shard))).flatten() else {
+            continue;
+        };
+        jobs.sort_unstable();
+        let before = tally.removed;
         for job in jobs.iter().copied().filter(|job| !restorable(*job)) {
-            if surplus > 0 || attic::done_is_older(root, job, settings.keep_done, now)? {
-                cleaned.cards += usize::from(attic::remove_done(root, job)?);
+            let old = surplus > 0
+                || tally.told(attic::done_is_older(root, job, root.settings.keep_done, now))
+                    == Some(true);
+            if old {
                 surplus = surplus.saturating_sub(1);
-                kept_all = false;
+                tally.note(attic::remove_done(root, job));
             }
         }
-        attic::remove_empty_shard(root, shard)?;
-        if kept_all && !jobs.is_empty() {
-            break;
+        let _ = tally.told(attic::remove_empty_shard(root, shard));
+        all_old_so_far &= jobs.is_empty() || tally.removed > before;
+    }
+    Ok(())
+}
+
+/// Whose turn it is to be looked through, by the clock, so that a round of cron has its turns, too.
+struct Turn {
+    first: usize,
+    of: usize,
+}
+
+impl Turn {
+    fn of(shards: usize, now: SystemTime) -> Turn {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let rounds = (since.as_secs() / EVERY.as_secs()) as usize;
+        Turn { first: rounds.wrapping_mul(LOOKED_THROUGH) % shards.max(1), of: shards }
+    }
+
+    fn has(&self, index: usize) -> bool {
+        (index + self.of - self.first) % self.of < LOOKED_THROUGH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_has_its_turn() {
+        for shards in [1, 7, 10, 11, 95, 1000] {
+            let mut seen = vec![0; shards];
+            let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+            for round in 0..shards.div_ceil(LOOKED_THROUGH) as u32 + 1 {
+                let turn = Turn::of(shards, begin + EVERY * round);
+                let looked = (0..shards).filter(|index| turn.has(*index)).collect::<Vec<_>>();
+                assert_eq!(looked.len(), shards.min(LOOKED_THROUGH));
+                looked.into_iter().for_each(|index| seen[index] += 1);
+            }
+            assert!(seen.iter().all(|times| *times > 0), "{shards}: {seen:?}");
         }
     }
-    let gone = |job: u64| match cards.find(job) {
-        Ok(card) => card.state == State::Stopped,
-        Err(_) => true,
-    };
-    cleaned.others += attic::remove_claims(root, settings.keep_done, now)?;
-    cleaned.others += attic::remove_old_bad(root, settings.keep_bad, now)?;
-    cleaned.others += attic::remove_litter(root, now)?;
-    cleaned.others += attic::remove_children(root, |job| cards.find(job).is_ok())?;
-    for job in uploads::jobs(root)? {
-        if gone(job) && attic::uploads_are_old(root, job, now)? {
-            uploads::remove(root, job)?;
-            cleaned.others += 1;
-        }
-    }
-    Ok(cleaned)
 }

@@ -14,6 +14,7 @@ use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
 use super::notice;
+use super::silence::Silences;
 use super::step::Step;
 use crate::attempts::Said;
 use crate::board::cards::Cards;
@@ -71,13 +72,17 @@ pub struct Engine<'r> {
     pub(super) outstanding: usize,
     /// When each node last answered, or failed to.
     pub(super) seen: BTreeMap<String, Instant>,
-    /// Since when each node that does not answer has failed to, as seen by this process.
-    pub(super) down_since: BTreeMap<String, Instant>,
+    /// The nodes that do not answer, as seen by this process.
+    pub(super) silences: Silences,
+    /// Those that have not for so long that their jobs are to be given up.
+    pub(super) unreachable: BTreeSet<String>,
     /// Nodes that were asked whether they are back, and have not said.
     pub(super) probing: BTreeSet<String>,
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
+    /// When a waiting card was last changed in place, once all were looked at after that.
+    pub(super) unchanged_waiting: Option<SystemTime>,
     /// When the queue last changed, if after that no batch was in it.
     pub(super) no_batches: Option<SystemTime>,
     /// What went wrong last, and when it was told.
@@ -107,10 +112,12 @@ impl<'r> Engine<'r> {
             acknowledge_at: None,
             outstanding: 0,
             seen: BTreeMap::new(),
-            down_since: BTreeMap::new(),
+            silences: Silences::new(Instant::now()),
+            unreachable: BTreeSet::new(),
             probing: BTreeSet::new(),
             scans: 0,
             settled: None,
+            unchanged_waiting: None,
             no_batches: None,
             trouble: None,
             troubled: false,
@@ -136,12 +143,14 @@ impl<'r> Engine<'r> {
         let mut pause = AFTER_TROUBLE;
         while !self.ending {
             let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
+            self.silences.pass(Instant::now());
+            self.hear(wakes);
             let scan = Instant::now() >= next_scan;
             if scan {
                 next_scan = Instant::now() + self.root.settings.scan_every;
                 self.scan();
             }
-            self.round(wakes);
+            self.act();
             if self.troubled && !self.once {
                 // What could not be recorded is still on the nodes and on the board.
                 self.troubled = false;
@@ -210,6 +219,7 @@ impl<'r> Engine<'r> {
         let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
         let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
         let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
+        let patience = self.silences.patience().map_or(patience, |short| short.min(patience));
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -229,7 +239,9 @@ impl<'r> Engine<'r> {
         }
     }
 
-    fn round(&mut self, wakes: Vec<Wake>) {
+    /// The first half of a round: takes in what came since the last one. Before anything is
+    /// concluded from silence.
+    fn hear(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
         for wake in wakes {
@@ -245,6 +257,11 @@ impl<'r> Engine<'r> {
             let looked = self.look(job);
             self.told(looked);
         }
+    }
+
+    /// The other half: does what follows from that, and from the time that has passed.
+    fn act(&mut self) {
+        self.give_up_unreachable();
         let expired = self.index.pass_time(SystemTime::now());
         let expired = self.expire(expired);
         self.told(expired);
@@ -272,7 +289,6 @@ impl<'r> Engine<'r> {
             Wake::Up { node, resources } => self.up(&node, resources)?,
             Wake::Down { node, error } => {
                 self.down(&node, &error)?;
-                self.give_up_unreachable()?;
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.

@@ -43,8 +43,10 @@ pub struct OnNode {
     pub node: String,
     /// The attempt's id there.
     pub id: String,
-    /// The room that it is counted with.
+    /// What it is given.
     pub resources: Resources,
+    /// Until when it is taken to end so soon that its node may be sent another.
+    leaving: Option<Instant>,
     /// Placed, running or stopping.
     pub state: State,
     /// The length of its card.
@@ -65,6 +67,15 @@ pub struct OnNode {
     pub unknown_since: Option<SystemTime>,
 }
 
+/// A job that waits, all of it or some of its tasks.
+#[derive(Debug)]
+struct Waiting {
+    not_before: Option<SystemTime>,
+    expires: Option<SystemTime>,
+    /// The length of its card.
+    length: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -72,12 +83,16 @@ pub struct Index {
     pub ready: Ready,
     /// What the nodes have room for.
     pub rooms: Rooms,
-    waiting: HashMap<u64, (Option<SystemTime>, Option<SystemTime>)>,
+    waiting: HashMap<u64, Waiting>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
     refused: HashMap<u64, BTreeMap<String, SystemTime>>,
+    /// Arrays for which only nodes have room that would not have them, and until when.
+    aside: BTreeMap<u64, (SystemTime, Candidate)>,
     on_node: BTreeMap<(u64, u32), OnNode>,
+    /// Those of them with a time in [`OnNode::leaving`].
+    leaving: BTreeSet<(Instant, u64, u32)>,
 }
 
 impl Index {
@@ -129,7 +144,7 @@ impl Index {
         } else {
             not_before = None;
         }
-        self.waiting.insert(job, (not_before, expires));
+        self.waiting.insert(job, Waiting { not_before, expires, length: card.length });
         if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
             self.refused.insert(job, array.refused.clone());
         }
@@ -141,19 +156,30 @@ impl Index {
         until.filter(|until| *until > SystemTime::now())
     }
 
-    /// Puts a job back that was taken out to be placed: it is ready again at this time, or when
-    /// something happens to it.
-    pub fn postpone(&mut self, candidate: Candidate, until: SystemTime) {
-        if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
-            *not_before = Some(until);
-            self.later.insert((until, candidate.job), candidate);
+    /// Puts an array back that was taken out to be placed, since only a node has room that would
+    /// not have it until then. Others may have room before: see [`Index::take_up`].
+    pub fn set_aside(&mut self, candidate: Candidate, until: SystemTime) {
+        if self.waiting.contains_key(&candidate.job) {
+            self.aside.insert(candidate.job, (until, candidate));
+        }
+    }
+
+    /// Makes arrays ready again that were set aside: it may be another node now that has room.
+    pub fn take_up(&mut self) {
+        for (_, candidate) in std::mem::take(&mut self.aside).into_values() {
+            self.ready.insert(candidate);
         }
     }
 
     fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
-        let nearly_done = ranges::is_nearly_done(card, attempt);
-        let resources = if nearly_done { Resources::NONE } else { card.spec.resources };
+        let resources = card.spec.resources;
         self.rooms.take(&attempt.node, &resources);
+        let nearly_done = ranges::nearly_done_for(card, attempt, SystemTime::now());
+        let leaving = nearly_done.map(|rest| Instant::now() + rest);
+        if let Some(until) = leaving {
+            self.rooms.leave(&attempt.node, &resources);
+            self.leaving.insert((until, card.job(), attempt.attempt));
+        }
         let tasks = card.array.as_ref().map(|array| attempt.left.within(&array.unwanted));
         let unwanted_by = card.array.as_ref().and_then(|array| array.unwanted_by.clone());
         let kill = match (&card.stopping_by, tasks.filter(|tasks| !tasks.is_empty())) {
@@ -171,6 +197,7 @@ impl Index {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
             resources,
+            leaving,
             state,
             length: card.length,
             grace: card.spec.grace,
@@ -186,8 +213,9 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
-        if let Some((not_before, expires)) = self.waiting.remove(&job) {
+        if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
+            self.aside.remove(&job);
             self.ready.remove(job);
             if let Some(time) = not_before {
                 self.later.remove(&(time, job));
@@ -202,18 +230,33 @@ impl Index {
             .map(|((_, attempt), _)| *attempt)
             .collect();
         for attempt in attempts {
+            self.count_again(job, attempt);
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
                 self.rooms.give_back(&known.node, &known.resources);
             }
         }
     }
 
-    /// Makes jobs ready whose time has come, and names those that have expired.
+    /// An attempt was thought to leave its room soon: that is over.
+    fn count_again(&mut self, job: u64, attempt: u32) {
+        let Some(known) = self.on_node.get_mut(&(job, attempt)) else { return };
+        if let Some(until) = known.leaving.take() {
+            self.rooms.stay(&known.node, &known.resources);
+            self.leaving.remove(&(until, job, attempt));
+        }
+    }
+
+    /// Makes jobs ready whose time has come, takes back the room of attempts that should have ended
+    /// by now, and names jobs that have expired.
     pub fn pass_time(&mut self, now: SystemTime) -> Vec<u64> {
+        while self.leaving.first().is_some_and(|(until, ..)| *until <= Instant::now()) {
+            let Some((_, job, attempt)) = self.leaving.pop_first() else { break };
+            self.count_again(job, attempt);
+        }
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let candidate = entry.remove();
-            if let Some((not_before, _)) = self.waiting.get_mut(&candidate.job) {
-                *not_before = None;
+            if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
+                waiting.not_before = None;
             }
             self.ready.insert(candidate);
         }
@@ -224,7 +267,8 @@ impl Index {
     pub fn next_time(&self) -> Option<SystemTime> {
         let later = self.later.first_key_value().map(|((time, _), _)| *time);
         let expiring = self.expiring.first().map(|(time, _)| *time);
-        [later, expiring].into_iter().flatten().min()
+        let aside = self.aside.values().map(|(time, _)| *time).min();
+        [later, expiring, aside].into_iter().flatten().min()
     }
 
     /// Whether the job is known to wait or to be with a node.
@@ -232,9 +276,9 @@ impl Index {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
     }
 
-    /// Jobs that wait.
-    pub fn waiting(&self) -> impl Iterator<Item = u64> {
-        self.waiting.keys().copied()
+    /// Jobs that wait, each with the length that its card had.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.waiting.iter().map(|(job, waiting)| (*job, waiting.length))
     }
 
     /// An attempt that a node has.

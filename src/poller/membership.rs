@@ -2,9 +2,10 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::link::{Link, Order};
+use super::silence;
 use crate::board::nodes;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -26,6 +27,7 @@ impl Engine<'_> {
                 if same(old, new) && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
+        self.silences.retain(|name| fresh.contains_key(name));
         for node in fresh.values() {
             self.index.rooms.update(node);
             if !self.links.contains_key(&node.name) {
@@ -44,7 +46,8 @@ impl Engine<'_> {
     }
 
     pub(super) fn up(&mut self, node: &str, resources: Resources) -> Result<()> {
-        self.down_since.remove(node);
+        self.silences.end(node);
+        self.unreachable.remove(node);
         self.probing.remove(node);
         self.seen.insert(node.to_string(), Instant::now());
         self.observe(node, |node| {
@@ -53,6 +56,7 @@ impl Engine<'_> {
             }
             node.state = NodeState::Connected;
             node.reason = None;
+            node.silence = None;
             node.last_seen = Some(clock::now());
             if !node.fixed {
                 node.resources = Some(resources);
@@ -70,7 +74,7 @@ impl Engine<'_> {
         let now = Instant::now();
         self.probing.remove(node);
         self.seen.insert(node.to_string(), now);
-        self.down_since.entry(node.to_string()).or_insert(now);
+        self.note_silence(node)?;
         let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
         if known == Some((NodeState::Disconnected, Some(error.message.as_str()))) {
             return Ok(());
@@ -87,6 +91,9 @@ impl Engine<'_> {
 
     /// A node answered, even if it had nothing to say.
     pub(super) fn heard(&mut self, node: &str) -> Result<()> {
+        // Whatever its record says: a failure may have got lost on its way there.
+        self.silences.end(node);
+        self.unreachable.remove(node);
         let Some(record) = self.nodes.get(node) else { return Ok(()) };
         if record.state != NodeState::Connected {
             if let Some(resources) = record.resources {
@@ -114,28 +121,33 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Gives up the jobs of nodes that did not answer for `lost_after`: by what this process has
-    /// seen itself, so that neither a clock that jumps nor a head that was away loses a job. A
-    /// round for cron is over too soon for that, and goes by the record once it has failed, too.
-    pub(super) fn give_up_unreachable(&mut self) -> Result<()> {
+    /// A failure counts by what this process has lived through, so that neither a clock that jumps
+    /// nor a head that was away or stopped loses a job. A round for cron is over too soon for that,
+    /// and goes by what those before it have recorded.
+    fn note_silence(&mut self, node: &str) -> Result<()> {
         let lost_after = self.root.settings.lost_after;
-        let recorded = |node: &Node| {
-            let since = node.since.as_deref().and_then(clock::parse_rfc3339)?;
-            SystemTime::now().duration_since(since).ok()
-        };
-        let mut given_up: Vec<(String, Vec<String>)> = Vec::new();
-        for node in self.nodes.values().filter(|n| n.state == NodeState::Disconnected) {
-            let Some(since) = self.down_since.get(&node.name) else { continue };
-            let down = if self.once { recorded(node) } else { Some(since.elapsed()) };
-            if down.is_some_and(|down| down >= lost_after) {
-                let ids = self.index.on(&node.name).map(|(_, known)| known.id.clone()).collect();
-                given_up.push((node.name.clone(), ids));
-            }
+        let mut is_long = self.silences.note(node, lost_after);
+        if self.once
+            && let Some(record) = self.nodes.get(node)
+        {
+            let (silence, for_long) = silence::add_to(record.silence.clone(), lost_after)?;
+            is_long = for_long;
+            self.observe(node, |record| record.silence = Some(silence))?;
         }
-        for (node, ids) in given_up {
-            self.lose(&node, ids, "abandoned (node unreachable)")?;
+        if is_long {
+            self.unreachable.insert(node.to_string());
         }
         Ok(())
+    }
+
+    /// Gives up the jobs of nodes that did not answer for `lost_after`, and whose last word was
+    /// that. One that cannot be given up now is when its node fails the next time.
+    pub(super) fn give_up_unreachable(&mut self) {
+        for node in std::mem::take(&mut self.unreachable) {
+            let ids = self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
+            let lost = self.lose(&node, ids, "abandoned (node unreachable)");
+            self.told(lost);
+        }
     }
 
     /// Asks nodes that do not answer whether they are back: the request for the feed may hang on a

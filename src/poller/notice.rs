@@ -1,10 +1,10 @@
 //! Wake-ups from the board's directories, and from SIGTERM and SIGINT.
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::inotify::AddWatchFlags;
+use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
@@ -40,47 +40,70 @@ pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>) -> Result<()> {
 }
 
 /// Watches the queue, the running cards and the nodes. Where the kernel gives no watches, the
-/// scans do alone.
+/// scans do alone, and it is asked again now and then.
 pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
+    let mut watch = Watch::new();
+    let mut watched = watch_all(root, &watch); // before the first scan: nothing is between them
+    let (root, wakes) = (root.clone(), wakes.clone());
+    spawn("board", move || {
+        loop {
+            if !watched {
+                eprintln!("poller: no inotify watches are to be had; going by scans alone");
+            }
+            while !watched {
+                thread::sleep(ROUND);
+                watch = Watch::new();
+                watched = watch_all(&root, &watch);
+            }
+            while watched {
+                let Ok(events) = watch.events(ROUND) else { break };
+                if pass_on(&events, &wakes).is_err() {
+                    return; // nobody is there to be woken
+                }
+                watched = watch_all(&root, &watch);
+            }
+            watched = false;
+        }
+    })
+}
+
+/// Watches each directory by its name; `false` if that is not possible. One that is watched stays
+/// so, and one that has come in the place of another is from now on.
+fn watch_all(root: &Root, watch: &Watch) -> bool {
     let cards = Cards::new(root);
-    let watch = Watch::new();
+    let away = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
     let cards_change = AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_MODIFY;
     let nodes_change = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-    let watched = watch.add(&cards.column_path(Column::Queue), cards_change)
-        && watch.add(&cards.column_path(Column::Running), AddWatchFlags::IN_MODIFY)
-        && watch.add(&cards.nodes_path(), nodes_change);
-    if !watched {
-        eprintln!("poller: no inotify watches are to be had; going by scans alone");
-        return Ok(());
-    }
-    let wakes = wakes.clone();
-    spawn("board", move || {
-        loop {
-            let Ok(events) = watch.events(ROUND) else { return };
-            for event in events {
-                let wake = if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                    Wake::Overflow
-                } else {
-                    match event.name.as_ref().and_then(|name| name.to_str()) {
-                        Some(name) if name.ends_with(".json") => Wake::Nodes,
-                        Some(name) if name.ends_with(".batch") => Wake::Batch,
-                        Some(name) => match card_number(name) {
-                            Some(job) => Wake::Card(job),
-                            None => continue,
-                        },
-                        None => continue,
-                    }
-                };
-                if wakes.send(wake).is_err() {
-                    return;
-                }
+    watch.add(&cards.column_path(Column::Queue), cards_change | away)
+        && watch.add(&cards.column_path(Column::Running), AddWatchFlags::IN_MODIFY | away)
+        && watch.add(&cards.nodes_path(), nodes_change | away)
+}
+
+fn pass_on(
+    events: &[InotifyEvent],
+    wakes: &Sender<Wake>,
+) -> std::result::Result<(), SendError<Wake>> {
+    for event in events {
+        let wake = if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            Wake::Overflow
+        } else {
+            match event.name.as_ref().and_then(|name| name.to_str()) {
+                Some(name) if name.ends_with(".json") => Wake::Nodes,
+                Some(name) if name.ends_with(".batch") => Wake::Batch,
+                Some(name) => match card_number(name) {
+                    Some(job) => Wake::Card(job),
+                    None => continue,
+                },
+                None => continue,
             }
-        }
-    })
+        };
+        wakes.send(wake)?;
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -22,6 +22,7 @@ const PLACED_PER_ROUND: usize = 256;
 impl Engine<'_> {
     /// Places what fits, records it, and only then tells the nodes.
     pub(super) fn place(&mut self) -> Result<()> {
+        self.index.take_up();
         if self.index.ready.is_empty() {
             return Ok(());
         }
@@ -41,7 +42,7 @@ impl Engine<'_> {
                 let (job, resources) = (candidate.job, candidate.resources);
                 if let Some(until) = index.refused_until(job, &node) {
                     index.rooms.give_back(&node, &resources);
-                    index.postpone(candidate, until);
+                    index.set_aside(candidate, until);
                     continue;
                 }
                 reserved.push((node.clone(), resources));

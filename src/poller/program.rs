@@ -1,5 +1,6 @@
 //! The poller's options; one poller of a root is at work, others stand by.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,6 +23,9 @@ use crate::processor;
 
 /// How often a poller that stands by looks whether it is needed.
 const STANDBY: Duration = Duration::from_millis(200);
+
+/// Most troubles of the clean-up that are remembered, so that each is told once.
+const MOST_TOLD: usize = 1000;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
@@ -91,7 +95,7 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        tidy(&root, quiet)?;
+        tidy(&root, quiet, &mut BTreeSet::new());
         let mut engine = Engine::new(&root, step, quiet);
         notice::watch_signals(signals, &engine.waker())?;
         return engine.run(Until::Idle);
@@ -102,10 +106,9 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
     eprintln!("poller: at work for {}", root.dir().display());
     let tidier = root.clone();
     std::thread::spawn(move || {
+        let mut told = BTreeSet::new();
         loop {
-            if let Err(error) = tidy(&tidier, quiet) {
-                eprintln!("poller: clean-up: {}", error.message);
-            }
+            tidy(&tidier, quiet, &mut told);
             std::thread::sleep(cleanup::EVERY);
         }
     });
@@ -131,17 +134,26 @@ fn stand_by(root: &Root, engine: &mut Engine) -> Result<Option<Lock>> {
     }
 }
 
-fn tidy(root: &Root, quiet: bool) -> Result<()> {
+/// Cleans up both boards. What cannot be removed is told once, and keeps nothing from going on:
+/// it is no reason to place no jobs.
+fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
     let now = SystemTime::now();
-    let head = cleanup::clean(root, now)?;
-    let node = processor::cleanup::clean(root, now)?;
-    if !quiet && (head.cards, head.others, node) != (0, 0, 0) {
+    let head = cleanup::clean(root, now);
+    let node = processor::cleanup::clean(root, now);
+    for error in head.trouble.into_iter().chain(node.trouble) {
+        if told.len() >= MOST_TOLD {
+            told.clear();
+        }
+        if told.insert(error.message.clone()) {
+            eprintln!("poller: clean-up: {}", error.message);
+        }
+    }
+    if !quiet && (head.cards, head.others, node.removed) != (0, 0, 0) {
         eprintln!(
-            "clean-up: {} finished cards, {} other files of the head, {node} jobs of the processor",
-            head.cards, head.others
+            "clean-up: {} finished cards, {} other files of the head, {} jobs of the processor",
+            head.cards, head.others, node.removed
         );
     }
-    Ok(())
 }
 
 /// Makes rounds for a job, while no other poller is at work, until it has stopped. Ends with who

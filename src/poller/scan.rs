@@ -33,8 +33,6 @@ impl Engine<'_> {
             self.resync_all();
         }
         self.probe_disconnected();
-        let given_up = self.give_up_unreachable();
-        self.told(given_up);
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has
@@ -68,9 +66,49 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Jobs whose cards came, went or grew without our knowing; with `full` all that are there. It
+    /// needs no wake-up to have told. What waits costs two stats where nothing changed, and what is
+    /// with nodes one for each job.
+    pub(super) fn changed_jobs(&mut self, full: bool) -> Result<BTreeSet<u64>> {
+        let mut jobs = self.moved_jobs(full)?;
+        let with_nodes = self
+            .index
+            .on_nodes()
+            .filter(|(job, known)| self.has_grown(Column::Running, *job, known.length));
+        jobs.extend(with_nodes.map(|(job, _)| job));
+        let looked = self.waiting_may_have_grown();
+        if self.told(looked) != Some(false) {
+            let waiting = self.index.waiting().filter(|(job, length)| {
+                let waits = self.index.any_on_node(*job).is_none();
+                waits && self.has_grown(Column::Queue, *job, *length)
+            });
+            jobs.extend(waiting.map(|(job, _)| job));
+        }
+        Ok(jobs)
+    }
+
+    /// Whether a card is not as long as it was known to be. One whose length cannot be had counts as
+    /// such: looking at it tells what is wrong.
+    fn has_grown(&self, column: Column, job: u64, length: u64) -> bool {
+        self.cards.length_in(column, job).map_or(true, |now| now != Some(length))
+    }
+
+    /// Whether a waiting card may have been changed where it lies since they were looked at.
+    fn waiting_may_have_grown(&mut self) -> Result<bool> {
+        if self.unchanged_waiting == Some(self.cards.waiting_changed_at()?) {
+            return Ok(false);
+        }
+        let changed = {
+            let _lock = self.cards.lock()?; // whoever gave it this time has written the line by now
+            self.cards.waiting_changed_at()?
+        };
+        self.unchanged_waiting = is_settled(changed).then_some(changed);
+        Ok(true)
+    }
+
     /// Jobs that came to the queue or to the running cards, or left them, without our knowing;
     /// with `full` all of them. A column whose directory did not change costs one stat.
-    pub(super) fn changed_jobs(&mut self, full: bool) -> Result<BTreeSet<u64>> {
+    fn moved_jobs(&mut self, full: bool) -> Result<BTreeSet<u64>> {
         let seen = [Column::Queue, Column::Running].map(|c| self.cards.changed_at(c));
         let [queue, running] = seen;
         let settled = (queue?, running?);
@@ -78,7 +116,7 @@ impl Engine<'_> {
         if !full && self.settled == Some(settled) {
             return Ok(BTreeSet::new());
         }
-        let mut jobs: BTreeSet<u64> = self.index.waiting().collect();
+        let mut jobs: BTreeSet<u64> = self.index.waiting().map(|(job, _)| job).collect();
         jobs.extend(self.index.on_nodes().map(|(job, _)| job));
         for column in [Column::Queue, Column::Running] {
             for job in self.cards.numbers(column)? {

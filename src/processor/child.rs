@@ -1,26 +1,28 @@
 //! Starting a program: what the child does between fork and exec.
 //!
-//! The child stops at a gate, a pipe that only the supervisor writes to, until its `running` line
-//! is in the job's story. If the supervisor dies before it opened the gate, the child reads the
-//! end of the pipe and exits. So a program that was started has a line, whatever was killed when:
-//! a job without one never ran and may be started, one with a line never is again. The supervisor
-//! is the only writer: once it is dead nobody can open the gate, which is why whoever sees its
+//! The child stops at a gate, a connection to its supervisor alone, until its `running` line is in
+//! the job's story. If the supervisor dies before it opened the gate, the child reads the end of
+//! the connection and exits. So a program that was started has a line, whatever was killed when: a
+//! job without one never ran and may be started, one with a line never is again. The supervisor
+//! has the only other end: once it is dead nobody can open the gate, which is why whoever sees its
 //! lock free may rely on this without waiting for the child.
+//!
+//! Each child has a gate of its own. What one does not read, because it is killed there, or what it
+//! has said and nobody read, ends with it, and never reaches the next.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, getppid, pipe2, setsid};
+use nix::unistd::{ForkResult, Pid, chdir, execve, fork, getpid, getppid, setsid};
 
 use super::tree;
 use crate::error::{At, Error, Result, reason};
@@ -134,101 +136,86 @@ pub struct Child {
     pub ticks: u64,
 }
 
-/// The gate of a supervisor, and the pipe through which a child says why it could not start its
-/// program. Both serve all its children, one after another.
+/// The gate at which a child waits. Afterwards the child says through it why it could not start its
+/// program.
 #[derive(Debug)]
 pub struct Gate {
-    closed_end: OwnedFd,
-    open_end: File,
-    complaints: File,
-    complain: OwnedFd,
-    ticks_per_second: i64,
+    /// The supervisor's end.
+    end: UnixStream,
 }
 
 impl Gate {
-    /// Makes both pipes, close-on-exec.
-    pub fn new() -> Result<Gate> {
-        let (closed_end, open_end) = pipe2(OFlag::O_CLOEXEC).at("pipe")?;
-        let (complaints, complain) = pipe2(OFlag::O_CLOEXEC).at("pipe")?;
-        fcntl(&complaints, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).at("pipe")?;
-        // SAFETY: sysconf only reads a constant of the system.
-        let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Ok(Gate {
-            closed_end,
-            open_end: open_end.into(),
-            complaints: complaints.into(),
-            complain,
-            ticks_per_second,
-        })
-    }
-
-    /// Makes a child that waits at the gate.
-    pub fn fork(&self, program: &Program, ends: Ends) -> Result<Child> {
+    /// Makes a child that waits at a gate of its own.
+    pub fn fork(program: &Program, ends: Ends) -> Result<(Child, Gate)> {
+        let (end, childs_end) = UnixStream::pair().at("socket")?; // close-on-exec, both
+        end.set_nonblocking(true).at("socket")?;
+        let gate = Gate { end };
         let parent = getpid();
-        let before = self.ticks();
+        let before = ticks_now();
         // SAFETY: this process has a single thread, so the child may do whatever it likes; it
         // leaves by exec or _exit alone.
         match unsafe { fork() }.at("fork")? {
-            ForkResult::Child => self.child(program, ends, parent),
+            ForkResult::Child => gate.child(&childs_end, program, ends, parent),
             ForkResult::Parent { child } => {
                 // The kernel takes its start from the same clock; where a tick went by
                 // meanwhile, ask.
                 let ticks = match before {
-                    Some(before) if Some(before) == self.ticks() => before,
+                    Some(before) if Some(before) == ticks_now() => before,
                     before => {
                         let seen = tree::look(child.as_raw()).map(|process| process.ticks);
                         seen.or(before).unwrap_or(0)
                     }
                 };
-                Ok(Child { pid: child, ticks })
+                Ok((Child { pid: child, ticks }, gate))
             }
         }
     }
 
-    fn ticks(&self) -> Option<u64> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
-        let per_tick = 1_000_000_000 / self.ticks_per_second.max(1);
-        u64::try_from(now.tv_sec() * self.ticks_per_second + now.tv_nsec() / per_tick).ok()
-    }
-
-    /// Lets the child that waits start its program. The caller has stamped its line before.
+    /// Lets the child start its program. The caller has stamped its line before. One that was
+    /// killed at the gate is no error: its end will be seen.
     pub fn open(&mut self) -> Result<()> {
-        self.open_end.write_all(&[1]).at("pipe")
+        match self.end.write_all(&[1]) {
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
+            written => written.at("socket"),
+        }
     }
 
-    /// What a child that exited with this code had to say about its start.
+    /// What the child, which has exited with this code, had to say about its start.
     pub fn complaint(&mut self, program: &Program, code: i32) -> Option<Outcome> {
         if code != NOT_FOUND && code != NOT_STARTED {
             return None;
         }
         let mut message = [0u8; 5];
-        self.complaints.read_exact(&mut message).ok()?;
+        self.end.read_exact(&mut message).ok()?;
         let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
         Some(program.outcome(message[0], Errno::from_raw(errno)))
     }
 
-    fn child(&self, program: &Program, ends: Ends, parent: Pid) -> ! {
-        let (step, errno) = match self.become_program(program, ends, parent) {
+    fn child(&self, own: &UnixStream, program: &Program, ends: Ends, parent: Pid) -> ! {
+        let (step, errno) = match self.become_program(own, program, ends, parent) {
             Ok(Never::Orphan) => exit(1),
             Err(failed) => failed,
         };
         let mut message = [step; 5];
         message[1..].copy_from_slice(&(errno as i32).to_ne_bytes());
-        let _ = nix::unistd::write(&self.complain, &message); // then the code alone speaks
+        let _ = { own }.write_all(&message); // then the code alone speaks
         let missing = step == STEP_EXEC && matches!(errno, Errno::ENOENT | Errno::ENOTDIR);
         exit(if missing { NOT_FOUND } else { NOT_STARTED })
     }
 
     fn become_program(
         &self,
+        own: &UnixStream,
         program: &Program,
         ends: Ends,
         parent: Pid,
     ) -> std::result::Result<Never, (u8, Errno)> {
         let exec = |errno| (STEP_EXEC, errno);
-        // SAFETY: the child's own copy, never used again; while it is open the end of the pipe
-        // would never be read.
-        unsafe { libc::close(self.open_end.as_raw_fd()) };
+        // SAFETY: the child's own copy, never used again; while it is open the end of the
+        // connection would never be read.
+        unsafe { libc::close(self.end.as_raw_fd()) };
         setsid().map_err(exec)?;
         // It dies with its supervisor, which may have died already.
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(exec)?;
@@ -245,7 +232,7 @@ impl Gate {
         default_pipe_signal().map_err(exec)?;
         let mut opened = [0u8; 1];
         loop {
-            match nix::unistd::read(self.closed_end.as_fd(), &mut opened) {
+            match nix::unistd::read(own.as_fd(), &mut opened) {
                 Ok(1) => break,
                 Err(Errno::EINTR) => {}
                 _ => return Ok(Never::Orphan),
@@ -254,6 +241,15 @@ impl Gate {
         chdir(program.dir.as_c_str()).map_err(|errno| (STEP_DIR, errno))?;
         Err(exec(program.exec()))
     }
+}
+
+/// Now, in clock ticks after boot.
+fn ticks_now() -> Option<u64> {
+    // SAFETY: sysconf only reads a constant of the system.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1);
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    let per_tick = 1_000_000_000 / per_second;
+    u64::try_from(now.tv_sec() * per_second + now.tv_nsec() / per_tick).ok()
 }
 
 /// The child must not start anything.

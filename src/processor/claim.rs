@@ -178,13 +178,18 @@ impl Supervisor<'_> {
         Ok(false)
     }
 
+    /// Told to end: reports what has ended and puts back what was not started.
     fn leave(&mut self) -> Result<bool> {
         self.report(None)?;
         let held = self.runs.lock()?;
+        for job in self.claimed.drain(..) {
+            self.runs.put_back(&held, &job.id)?;
+        }
         if let Some(slot) = self.slot.take() {
             slot.write(&self.named(std::iter::empty()))?;
         }
         drop(held);
+        files::sync_dir(&self.runs.queue_dir())?; // the machine may be going down
         Ok(false)
     }
 

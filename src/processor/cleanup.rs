@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 use super::{ack, sweep};
+use crate::board::attic::Tally;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
-use crate::error::{At, Result};
+use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::RunState;
 
@@ -33,75 +34,91 @@ struct Ended {
 
 /// Removes jobs that ended long ago, or are more than are to be kept, with their links; never one
 /// that waits, runs, or (for longer) whose head has not fetched the result. Also what crashes
-/// left in `tmp/`. Returns how many jobs are gone. A crash leaves parts in `tmp/` alone.
-pub fn clean(root: &Root, now: SystemTime) -> Result<usize> {
+/// left in `tmp/`. Returns how many jobs are gone, and what could not be removed, or looked at: it
+/// keeps no other. A crash leaves parts in `tmp/` alone.
+pub fn clean(root: &Root, now: SystemTime) -> Tally {
     let runs = Runs::new(root);
     let settings = &root.settings;
-    sweep::remove_litter(&runs)?;
-    let mut ended = ended(&runs)?;
+    let mut tally = Tally::default();
+    for path in tally.told(sweep::litter(&runs)).unwrap_or_default() {
+        let _ = tally.told(files::remove_tree(&path).or_else(|_| files::remove(&path)));
+    }
+    let mut ended = Vec::new();
+    for id in tally.names(&runs.jobs_dir()) {
+        ended.extend(tally.told(if_ended(&runs, &id)).flatten());
+    }
     ended.sort_by_key(|job| std::cmp::Reverse(job.at));
     let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
-    let mut removed = 0;
     for (index, job) in ended.iter().enumerate() {
         let age = age(job.at);
         let surplus = index >= settings.keep_jobs_count;
         let limit = if job.awaited { settings.keep_unacknowledged } else { settings.keep_jobs };
         if age > KEEP_AT_LEAST && (age > limit || surplus && !job.awaited) {
-            remove(&runs, &job.id)?;
-            removed += 1;
+            remove(&runs, &job.id, &mut tally);
         }
     }
-    if removed > 0 {
-        remove_dangling(&runs)?;
+    if tally.removed > 0 {
+        for name in tally.told(dangling(&runs)).unwrap_or_default() {
+            let _ = tally.told(files::remove(&runs.pid_dir().join(name)));
+        }
     }
-    Ok(removed)
+    tally
 }
 
-fn ended(runs: &Runs) -> Result<Vec<Ended>> {
-    let mut found = Vec::new();
-    for id in files::names(&runs.jobs_dir())? {
-        if check_id(&id).is_err() || runs.is_queued(&id) {
-            continue;
-        }
-        let story = files::gone_is_fine(fs::metadata(runs.status_path(&id))).at(&id)?;
-        let Some(meta) = story else {
-            // Refused before it came, or claimed and not started.
-            if runs.request(&id).is_err() && runs.job_dir(&id).exists() {
-                found.push(Ended { at: runs.accepted_at(&id)?, id, awaited: false });
-            }
-            continue;
-        };
-        let at = meta.modified().at(&id)?;
-        if runs.last_line(&id)?.is_some_and(|line| line.state == RunState::Stopped) {
-            let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
-            let awaited = NodejobId::parse(&id).is_some() && !closed;
-            found.push(Ended { at, id, awaited });
-        }
+/// A job of `job/` if it has ended, was refused before it came, or was removed by half.
+fn if_ended(runs: &Runs, id: &str) -> Result<Option<Ended>> {
+    let dir = runs.job_dir(id);
+    if check_id(id).is_err() || !dir.is_dir() || runs.is_queued(id) {
+        return Ok(None);
     }
-    Ok(found)
+    let path = runs.status_path(id);
+    let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
+        let at = match runs.request(id) {
+            Ok(_) => return Ok(None), // claimed and not started
+            Err(e) if e.kind == Kind::Gone => runs.accepted_at(id)?,
+            // A job comes with its request: whoever removed this one did not come to the end.
+            Err(e) if e.kind == Kind::NotFound => match files::gone_is_fine(fs::metadata(&dir)) {
+                Ok(Some(meta)) => meta.modified().at(&dir)?,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(error).at(&dir),
+            },
+            Err(error) => return Err(error),
+        };
+        return Ok(Some(Ended { at, id: id.to_string(), awaited: false }));
+    };
+    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+        return Ok(None);
+    }
+    let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
+    let awaited = NodejobId::parse(id).is_some() && !closed;
+    Ok(Some(Ended { at: meta.modified().at(&path)?, id: id.to_string(), awaited }))
 }
 
 /// In one step out of `job/`, then piece by piece.
-fn remove(runs: &Runs, id: &str) -> Result<()> {
-    let aside = runs.tmp_dir().join(files::random_name()?);
+fn remove(runs: &Runs, id: &str, tally: &mut Tally) {
     let job = runs.job_dir(id);
-    if files::gone_is_fine(fs::rename(&job, &aside)).at(&job)?.is_some() {
-        files::remove_tree(&aside)?;
+    let Some(aside) = tally.told(files::random_name()).map(|name| runs.tmp_dir().join(name)) else {
+        return;
+    };
+    let moved = fs::rename(&job, &aside).or_else(|_| {
+        // A directory that is moved must be writable itself.
+        fs::set_permissions(&job, fs::Permissions::from_mode(0o700))?;
+        fs::rename(&job, &aside)
+    });
+    match files::gone_is_fine(moved).at(&job) {
+        Ok(Some(())) => {
+            tally.note(Ok(true));
+            let _ = tally.told(files::remove_tree(&aside));
+        }
+        Ok(None) => {}
+        Err(error) => tally.note(Err(error)),
     }
-    Ok(())
-}
-
-/// Removes links by process id whose job is gone.
-pub(super) fn remove_dangling(runs: &Runs) -> Result<()> {
-    for name in dangling(runs)? {
-        files::remove(&runs.pid_dir().join(name))?;
-    }
-    Ok(())
 }
 
 /// Links by process id whose job is gone.
 pub(super) fn dangling(runs: &Runs) -> Result<Vec<String>> {
     let dir = runs.pid_dir();
     let names = files::names(&dir)?;
-    Ok(names.into_iter().filter(|name| !dir.join(name).exists()).collect())
+    let is_gone = |name: &String| matches!(dir.join(name).try_exists(), Ok(false));
+    Ok(names.into_iter().filter(is_gone).collect())
 }

@@ -10,8 +10,6 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::capture::Capture;
 use super::kill::{self, Killed};
 use super::run::Running;
@@ -183,7 +181,7 @@ impl Supervisor<'_> {
         let mut left = tasks.clone();
         for (before, task) in tasks.iter().enumerate() {
             let this = TaskSet::one(task);
-            self.heed_signals_between_tasks(&job.id)?;
+            self.heed_signals_between(&job.id)?;
             let Some(range) = &mut self.range else { return Err(gone()) };
             let started = range.begun.is_some();
             if self.stopping || self.failed || range.killed.is_some() {
@@ -250,22 +248,6 @@ impl Supervisor<'_> {
             self.ended_sync.dir(&self.runs.job_dir(&range.id));
         }
         self.report(None)
-    }
-
-    /// Signals that came while no program ran.
-    fn heed_signals_between_tasks(&mut self, id: &str) -> Result<()> {
-        let mut look = false;
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGUSR1) => look = true,
-                Ok(Signal::SIGTERM) => self.stopping = true,
-                _ => {}
-            }
-        }
-        if look {
-            self.look_for_kills(id)?;
-        }
-        Ok(())
     }
 
     /// Reads what of the range somebody wants to end.

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::capture::Capture;
-use super::child::{Child, Ends, Program};
+use super::child::{Child, Ends, Gate, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill::{self, Killed};
 use super::supervise::{Claimed, Supervisor};
@@ -25,6 +25,13 @@ use crate::model::request::{Output, Spec};
 
 /// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);
+
+/// Why a job is lost whose supervisor was told to end: that is the machine's doing, and nobody's who
+/// wanted the job to end.
+const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
+
+/// A shutdown tells all processes to end within about this time, in no order.
+const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);
 
 /// A job that runs longer is reported as running; a shorter one just as stopped.
 const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
@@ -173,15 +180,16 @@ impl Supervisor<'_> {
         for (index, argv) in job.spec.commands.iter().enumerate() {
             let program = Program::new(argv, &env, &path, &dir)?;
             let started = SystemTime::now();
-            let child = match self.start_program(&program, stdin.as_ref(), story, running) {
-                Ok(child) => child,
-                // Nothing has run: the job may wait again. Later programs cannot.
-                Err(error) if index == 0 => return Err(error),
-                Err(error) => {
-                    let why = format!("cannot start {:?}: {}", argv[0], error.message);
-                    return Ok(Outcome::not_started(126, why));
-                }
-            };
+            let (child, mut gate) =
+                match self.start_program(&program, stdin.as_ref(), story, running) {
+                    Ok(started) => started,
+                    // Nothing has run: the job may wait again. Later programs cannot.
+                    Err(error) if index == 0 => return Err(error),
+                    Err(error) => {
+                        let why = format!("cannot start {:?}: {}", argv[0], error.message);
+                        return Ok(Outcome::not_started(126, why));
+                    }
+                };
             if index + 1 == job.spec.commands.len() {
                 running.captures.iter_mut().for_each(Capture::last_started);
             }
@@ -198,11 +206,17 @@ impl Supervisor<'_> {
             }
             outcome = match running.ended.take() {
                 Some(WaitStatus::Exited(_, code)) => {
-                    self.gate.complaint(&program, code).unwrap_or_else(|| Outcome::exit(code))
+                    gate.complaint(&program, code).unwrap_or_else(|| Outcome::exit(code))
                 }
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
+            if outcome == terminated() {
+                self.wait_for_own_end(&job.id);
+            }
+            if self.stopping && running.ending.is_none() {
+                outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
+            }
             if running.ending.is_some() || outcome != Outcome::exit(0) {
                 break;
             }
@@ -219,13 +233,13 @@ impl Supervisor<'_> {
         stdin: Option<&OwnedFd>,
         story: &mut Story,
         running: &mut Running,
-    ) -> Result<Child> {
-        let child = {
+    ) -> Result<(Child, Gate)> {
+        let (child, mut gate) = {
             let null = self.null();
             let out = running.captures.first().and_then(Capture::writer).unwrap_or(null);
             let err = running.captures.last().and_then(Capture::writer).unwrap_or(null);
             let stdin = stdin.map_or(null, OwnedFd::as_fd);
-            self.gate.fork(program, Ends { stdin, stdout: out, stderr: err })?
+            Gate::fork(program, Ends { stdin, stdout: out, stderr: err })?
         };
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
         let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
@@ -233,7 +247,7 @@ impl Supervisor<'_> {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
             _ => story.append(std::slice::from_ref(&line)),
         });
-        let stamped = stamped.and_then(|()| self.gate.open());
+        let stamped = stamped.and_then(|()| gate.open());
         if let Err(error) = stamped {
             // It is our own child and not waited for: the pid is still its own.
             let _ = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
@@ -243,7 +257,7 @@ impl Supervisor<'_> {
         running.program = Some(child.pid);
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
-        Ok(child)
+        Ok((child, gate))
     }
 
     /// Waits for the next thing to happen, and deals with it.
@@ -311,11 +325,48 @@ impl Supervisor<'_> {
                     if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
                         self.failed = true;
                     }
-                    let by = "the supervisor, which was told to end";
-                    self.end(running, Some(Outcome::killed(by)), running.grace);
+                    self.reap(running); // one that has ended by now has ended by itself
+                    if running.program.is_some() {
+                        self.end(running, Some(Outcome::lost(TOLD_TO_END)), running.grace);
+                    }
                 }
                 _ => self.reap(running),
             }
+        }
+    }
+
+    /// Signals that came while no program ran. Those about a kill are for a range alone: any other
+    /// job looks for kills before it starts.
+    pub(super) fn heed_signals_between(&mut self, id: &str) -> Result<()> {
+        let mut look = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => look = true,
+                Ok(Signal::SIGTERM) => self.stopping = true,
+                _ => {}
+            }
+        }
+        if look && self.range.is_some() {
+            self.look_for_kills(id)?;
+        }
+        Ok(())
+    }
+
+    /// A program got SIGTERM of which this process knows nothing: if the machine is shut down, its
+    /// own comes in a moment.
+    fn wait_for_own_end(&mut self, id: &str) {
+        let deadline = Instant::now() + SHUTDOWN_TELLS_ALL;
+        loop {
+            if let Err(error) = self.heed_signals_between(id) {
+                eprintln!("processor: {}", error.message);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.stopping || left.is_zero() {
+                return;
+            }
+            let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let timeout = left.as_millis() as u16 + 1;
+            let _ = poll(&mut fds, PollTimeout::from(timeout)); // looked at again in any case
         }
     }
 
@@ -377,6 +428,18 @@ impl Supervisor<'_> {
         symlink(format!("../job/{id}"), &link).ok()?;
         Some(link)
     }
+}
+
+/// The end of a program that got SIGTERM from somebody.
+fn terminated() -> Outcome {
+    Outcome::signal(Signal::SIGTERM.as_str())
+}
+
+/// What the end of a program means after its supervisor was told to end: a shutdown tells the job's
+/// processes as well, and programs that were to follow are not started any more.
+fn in_a_shutdown(outcome: Outcome, is_last: bool) -> Outcome {
+    let cut_short = outcome == terminated() || outcome == Outcome::exit(0) && !is_last;
+    if cut_short { Outcome::lost(TOLD_TO_END) } else { outcome }
 }
 
 fn with_end(link: &std::path::Path, end: u64) -> PathBuf {

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork, setsid};
 
-use super::child::{Gate, heed_ignored_signals};
+use super::child::heed_ignored_signals;
 use super::range::RunningRange;
 use super::{start, sweep};
 use crate::board::files::SyncSet;
@@ -69,7 +69,6 @@ pub(super) struct Supervisor<'r> {
     pub range: Option<RunningRange>,
     /// How many tasks of a range to claim at a time.
     pub claim_size: u64,
-    pub gate: Gate,
     pub signals: SignalFd,
     pub null: OwnedFd,
     pub buffer: Vec<u8>,
@@ -141,7 +140,6 @@ impl<'r> Supervisor<'r> {
             ended_since: None,
             range: None,
             claim_size: 1,
-            gate: Gate::new()?,
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),
             buffer: Vec::new(),
@@ -156,7 +154,7 @@ impl<'r> Supervisor<'r> {
         while self.claim()? {
             let begun = Instant::now();
             let mut count = 0u32;
-            while let Some(job) = self.claimed.pop_front() {
+            while let Some(job) = self.next_claimed()? {
                 self.run_job(job)?;
                 count += 1;
                 if self.failed {
@@ -168,6 +166,12 @@ impl<'r> Supervisor<'r> {
                 if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
         }
         Ok(())
+    }
+
+    /// The next job to run, unless this process was told to end.
+    fn next_claimed(&mut self) -> Result<Option<Claimed>> {
+        self.heed_signals_between("")?; // no job is at it
+        Ok(if self.stopping { None } else { self.claimed.pop_front() })
     }
 
     /// Starts another supervisor between two jobs. It must not become a child of this one, whose

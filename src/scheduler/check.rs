@@ -62,7 +62,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
         }
     }
     wrong.extend(audit::records(root)?);
-    wrong.extend(audit::claims(root, &places)?);
+    wrong.extend(audit::claims(root, &places, repair)?);
     for node in nodes::list(root)? {
         if node.uri.is_none() && node.driver == DriverKind::Http {
             wrong.push(format!("node {}: has no uri", node.name));

@@ -102,6 +102,7 @@ pub fn update(call: &Call) -> Result<Response> {
             since: old.since,
             reason: old.reason,
             last_seen: old.last_seen,
+            silence: old.silence,
             ..node
         };
     }
@@ -181,6 +182,7 @@ fn registered(node: &Node) -> Map<String, Value> {
         since: None,
         reason: None,
         last_seen: None,
+        silence: None,
         given_up: Vec::new(),
         ..node.clone()
     };

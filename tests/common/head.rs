@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 use serde_json::Value;
 
@@ -150,9 +150,24 @@ impl TestRoot {
 
     /// Starts a poller with these options.
     pub fn poller_with(&self, args: &[&str]) -> Poller {
-        let log = File::options().create(true).append(true).open(self.path("poller.log")).unwrap();
         let mut command = self.base("poller");
-        command.args(args).stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap());
+        command.args(args);
+        self.poller_by(command)
+    }
+
+    /// Starts a poller that the kernel gives no inotify instance, nor what it starts.
+    pub fn poller_without_inotify(&self) -> Poller {
+        let plain = self.base("poller");
+        let none = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\"";
+        let mut inside = Command::new("unshare");
+        inside.args(["--user", "--map-root-user", "sh", "-c", none]).arg(plain.get_program());
+        inside.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.poller_by(inside)
+    }
+
+    fn poller_by(&self, mut command: Command) -> Poller {
+        let log = File::options().create(true).append(true).open(self.path("poller.log")).unwrap();
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap());
         Poller { child: command.stderr(log).spawn().unwrap() }
     }
 

@@ -18,6 +18,7 @@ pub mod boards;
 pub mod head;
 pub mod node;
 pub mod processes;
+pub mod users;
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);

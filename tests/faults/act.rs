@@ -88,6 +88,7 @@ const NO_EFFECT: &[&str] = &[
     "nanosleep",
     "alarm",
     "socket",
+    "socketpair",
     "connect",
     "inotify_init1",
     "inotify_add_watch",

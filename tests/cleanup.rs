@@ -1,0 +1,314 @@
+//! What clean-up removes, what it must not, and what must not stop it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use common::head::{CONF, open_root};
+use common::users::plain_root;
+use common::{TestRoot, until};
+use serde_json::json;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Makes a file or directory of the root that old.
+fn age(root: &TestRoot, name: &str, age: Duration) {
+    let file = File::open(root.path(name)).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+/// A round of cron: what it said.
+fn once(root: &TestRoot) -> String {
+    root.cmd("poller", &["--once"]).expect(0).stderr
+}
+
+/// A finished job of the node, long ago.
+fn ended_on_node(root: &TestRoot, id: &str, command: &str) {
+    let request = json!({"command": command, "dir": "/", "request_id": id});
+    root.cmd_in("processor", &["jobs", "new"], &request.to_string()).expect(0);
+    root.ended(id);
+}
+
+fn long_ago(root: &TestRoot, id: &str) {
+    for name in ["status", "request.json", ""] {
+        let name = format!("state/processor/job/{id}/{name}");
+        if root.exists(&name) {
+            age(root, &name, 100 * DAY);
+        }
+    }
+}
+
+fn mode(root: &TestRoot, name: &str, mode: u32) {
+    fs::set_permissions(root.path(name), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn nothing_on_a_node_stops_the_clean_up() {
+    let root = plain_root(CONF);
+    let job = |name: &str| format!("state/processor/job/{name}");
+    for id in ["read-only", "plain", "half", "deep", "locked", "unread"] {
+        ended_on_node(&root, id, "true");
+    }
+    // As Go's module cache is: directories that may not be written.
+    fs::create_dir_all(root.path(&job("read-only/work/mod/inner"))).unwrap();
+    root.write(&job("read-only/work/mod/inner/file"), "x");
+    for name in ["read-only/work/mod/inner", "read-only/work/mod", "locked"] {
+        mode(&root, &job(name), 0o555);
+    }
+    // Longer than a path may be.
+    let deep =
+        "d=%; cd $d && for i in $(seq 60); do mkdir $n && cd -P $n || exit 1; done; chmod 0 .";
+    let long = "n".repeat(100);
+    let deep = deep.replace('%', &root.path(&job("deep")).to_string_lossy());
+    assert!(Command::new("bash").args(["-c", &deep]).env("n", long).status().unwrap().success());
+    // As a removal leaves it that was cut short.
+    fs::remove_file(root.path(&job("half/request.json"))).unwrap();
+    fs::remove_file(root.path(&job("half/status"))).unwrap();
+    root.write(&job("stray"), "not a job");
+    fs::create_dir(root.path("state/processor/pid/stray")).unwrap();
+    if let Some(owner) = root.user {
+        for name in ["read-only", "deep"] {
+            give(&root.path(&job(name)), owner);
+        }
+    }
+    for id in ["read-only", "plain", "half", "deep", "locked", "unread"] {
+        long_ago(&root, id);
+    }
+    // No absence: it cannot be read.
+    mode(&root, &job("unread/status"), 0);
+    let said = once(&root);
+    assert!(said.contains("unread/status: permission denied"), "{said}");
+    let mut left: Vec<_> = fs::read_dir(root.path("state/processor/job"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["stray", "unread"], "{said}");
+    assert_eq!(fs::read_dir(root.path("state/processor/tmp")).unwrap().count(), 0, "{said}");
+    fs::remove_file(root.path(&job("stray"))).unwrap();
+    fs::remove_dir(root.path("state/processor/pid/stray")).unwrap();
+    mode(&root, &job("unread/status"), 0o640);
+    once(&root);
+    assert!(!root.exists(&job("unread")));
+    root.check();
+}
+
+fn give(path: &Path, owner: u32) {
+    let owned = Command::new("chown").arg("-R").arg(format!("{owner}:{owner}")).arg(path).status();
+    assert!(owned.unwrap().success());
+}
+
+#[test]
+fn what_cannot_be_removed_is_told_and_the_round_goes_on() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can plant what its user cannot remove");
+        return;
+    }
+    let root = plain_root(CONF);
+    let job = root.submit(&json!({"command": "true", "dir": "/"}));
+    ended_on_node(&root, "foreign", "true");
+    ended_on_node(&root, "plain", "true");
+    let foreign = "state/processor/job/foreign/work";
+    fs::create_dir_all(root.path(foreign)).unwrap();
+    root.write(&format!("{foreign}/file"), "root's");
+    for name in ["requests", "bad", "tmp", "children/7", "files/8"] {
+        fs::create_dir_all(root.path(&format!("state/scheduler/{name}/stray"))).unwrap();
+        age(&root, &format!("state/scheduler/{name}/stray"), 200 * DAY);
+        age(&root, &format!("state/scheduler/{name}"), 200 * DAY);
+    }
+    long_ago(&root, "foreign");
+    long_ago(&root, "plain");
+    let said = once(&root);
+    assert!(!root.exists("state/processor/job/foreign"), "{said}");
+    assert!(!root.exists("state/processor/job/plain"), "{said}");
+    assert!(said.contains("/work: operation not permitted"), "{said}");
+    assert!(said.contains("files/8") && said.contains("bad/stray"), "{said}");
+    until("the job is done", || {
+        once(&root);
+        root.status(job)["state"] == "stopped"
+    });
+    // A poller that stays tells each of them once.
+    let _poller = root.poller();
+    until("it is told", || root.read("poller.log").contains("bad/stray"));
+    assert_eq!(root.read("poller.log").matches("bad/stray").count(), 1);
+}
+
+/// A held job with an upload and a request id; its number.
+fn held_with_upload(root: &TestRoot) -> u64 {
+    let body = concat!(
+        "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n",
+        r#"{"command": "cat hello", "state": "held", "request_id": "once"}"#,
+        "\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"hello\"\r\n\r\n",
+        "from the file\r\n--b--\r\n",
+    );
+    let form = [("Content-Type", "multipart/form-data; boundary=b")];
+    let answer = root.cgi("POST", "/scheduler/jobs/new", &form, body.as_bytes()).expect(201);
+    answer.json()["job"].as_u64().unwrap()
+}
+
+#[test]
+fn uploads_of_a_submission_that_was_cut_off_are_kept() {
+    let root = open_root("");
+    let job = held_with_upload(&root);
+    // As a submitter leaves it that dies between the claim and the last rename.
+    let prepared = root.path(&format!("state/scheduler/tmp/{job}.job"));
+    fs::rename(root.path(&format!("state/scheduler/queue/{job}.job")), &prepared).unwrap();
+    age(&root, &format!("state/scheduler/files/{job}"), DAY);
+    once(&root);
+    assert!(root.exists(&format!("state/scheduler/queue/{job}.job")));
+    root.update(job, "release=1").expect(0);
+    let _poller = root.poller();
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    assert_eq!(root.log(job), "from the file");
+    root.check();
+}
+
+#[test]
+fn what_cannot_be_read_is_not_absent() {
+    let root = plain_root(CONF);
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    root.write("state/open", "");
+    let job = held_with_upload(&root);
+    let card = format!("state/scheduler/queue/{job}.job");
+    let children = format!("state/scheduler/children/{job}");
+    root.write(&children, "\n99\n");
+    for name in ["files/1", "children/1"] {
+        age(&root, &format!("state/scheduler/{name}"), DAY);
+    }
+    for (name, wrong, right) in [(card.as_str(), 0, 0o640), ("state/scheduler/queue", 0, 0o750)] {
+        mode(&root, name, wrong);
+        root.cmd("poller", &["--once"]);
+        mode(&root, name, right);
+        assert!(root.exists(&format!("state/scheduler/files/{job}/hello")), "{name}");
+        assert!(root.exists(&children), "{name}");
+    }
+    // Nor is a card that was put aside, and can be mended.
+    let aside = format!("state/scheduler/bad/{job}.job");
+    fs::rename(root.path(&card), root.path(&aside)).unwrap();
+    once(&root);
+    assert!(root.exists(&format!("state/scheduler/files/{job}/hello")) && root.exists(&children));
+    fs::remove_file(root.path(&aside)).unwrap();
+    once(&root);
+    assert!(!root.exists(&format!("state/scheduler/files/{job}")) && !root.exists(&children));
+}
+
+/// Puts a finished card on the board, so old.
+fn plant_done(root: &TestRoot, job: u64, old: Duration) {
+    let accepted = json!({"job": job, "request_id": format!("r{job}"),
+        "at": "2026-01-01T00:00:00.000Z", "by": "open", "request": {"command": "true"}});
+    let stopped = json!({"at": "2026-01-01T00:00:01.000Z", "event": "stopped",
+        "status": "error", "cause": "killed"});
+    fs::create_dir_all(root.path(&format!("state/scheduler/done/{}", job / 1000))).unwrap();
+    let name = format!("state/scheduler/done/{}/{job}.job", job / 1000);
+    root.write(&name, &format!("{accepted}\n\n{stopped}\n"));
+    age(root, &name, old);
+}
+
+#[test]
+fn one_recent_card_keeps_no_old_ones() {
+    let root = open_root("keep_done = 10d\nkeep_done_count = 100\n");
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    root.write("state/scheduler/seq", "next=60000 limit=60000 boot=x\n");
+    // In the first directories only recent cards, so that all of it seems to be.
+    for shard in 0..50 {
+        plant_done(&root, shard * 1000 + 1, if shard < 45 { DAY } else { 20 * DAY });
+    }
+    for shard in 45..50 {
+        age(&root, &format!("state/scheduler/done/{shard}"), 20 * DAY);
+    }
+    plant_done(&root, 2, 20 * DAY);
+    once(&root);
+    assert!(root.exists("state/scheduler/done/0/1.job"));
+    assert!(!root.exists("state/scheduler/done/0/2.job"));
+    for shard in 45..50 {
+        assert!(!root.exists(&format!("state/scheduler/done/{shard}")), "{shard}");
+    }
+    assert!(root.exists("state/scheduler/done/44/44001.job"));
+    // By count: the newest numbers stay.
+    root.write("corkboard.conf", &format!("{CONF}keep_done = 10d\nkeep_done_count = 2\n"));
+    once(&root);
+    let tree = root.tree();
+    let done: Vec<&str> = tree.lines().filter(|line| line.starts_with("done/")).collect();
+    assert_eq!(done, ["done/43/43001.job", "done/44/44001.job"]);
+    root.check();
+}
+
+/// A copy of a root's state, made as `cp` makes it with these options.
+fn copied(root: &TestRoot, options: &str) -> TestRoot {
+    let copy = TestRoot::new(&root.read("corkboard.conf"));
+    let mut cp = Command::new("cp");
+    assert!(cp.arg(options).arg(root.path("state")).arg(&copy.dir).status().unwrap().success());
+    copy
+}
+
+#[test]
+fn a_request_id_of_a_copied_board_runs_nothing_again() {
+    let witness = tempfile();
+    let request = json!({"command": format!("echo ran >> {}", witness.display()), "dir": "/",
+        "request_id": "once", "state": "held"});
+    let root = open_root("keep_done = 10d\n");
+    let job = root.submit(&request);
+    let run = |root: &TestRoot| {
+        root.update(job, "release=1").expect(0);
+        until("it has ended", || {
+            once(root);
+            root.status(job)["state"] == "stopped"
+        });
+    };
+    let claim = |root: &TestRoot| {
+        let dir = root.path("state/scheduler/requests");
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).next()
+    };
+    let card = |root: &TestRoot| root.path(&format!("state/scheduler/done/0/{job}.job"));
+    let is_one = |root: &TestRoot| {
+        let ids = [claim(root).unwrap(), card(root)].map(|p| fs::metadata(p).unwrap().ino());
+        ids[0] == ids[1]
+    };
+    // The copy has the claim as it was when the job waited. A repeat is told how it is now.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    assert_eq!(copy.submit(&request), job);
+    assert!(!is_one(&copy));
+    let found = copy.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(found.contains("is not the card of job"), "{found}");
+    copy.cmd("scheduler", &["check", "--repair"]).expect(0);
+    assert!(is_one(&copy));
+    copy.check();
+    // Without that, clean-up tells the claim what has become of the job.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    let old = card(&copy);
+    File::open(&old).unwrap().set_modified(SystemTime::now() - 20 * DAY).unwrap();
+    // The claim outlives its card where that goes by count.
+    copy.write("corkboard.conf", &format!("{CONF}keep_done = 30d\nkeep_done_count = 0\n"));
+    once(&copy);
+    assert!(!old.exists());
+    assert_eq!(copy.submit(&request), job);
+    once(&copy);
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\nran\n");
+    // The card was cleaned up by a program that knows nothing of this.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    fs::remove_file(card(&copy)).unwrap();
+    let repeat = copy.cmd_in("scheduler", &["jobs", "new"], &request.to_string()).expect(1);
+    assert!(repeat.stderr.contains("give another request_id"), "{repeat:?}");
+    once(&copy);
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\nran\nran\n");
+    // A copy by `cp -a` is as good as the board.
+    let copy = copied(&root, "-a");
+    copy.check();
+    run(&copy);
+    assert!(is_one(&copy));
+    let _ = fs::remove_file(witness);
+}
+
+fn tempfile() -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("corkboard-witness-{}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
+}

@@ -1,0 +1,78 @@
+//! Scans are the truth: what happens to cards is seen without wake-ups, or when they go astray.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use common::head::{Poller, open_root};
+use common::{TestRoot, until};
+use serde_json::json;
+
+const ALL: u64 = 2;
+
+/// A job that has all cores until `go` is there, and those that wait for it.
+fn wait_for_room(root: &TestRoot) -> (u64, Vec<u64>) {
+    let all = json!({"cores": ALL});
+    let occupant = root.submit(&json!({"command": ["sleep", "1000"], "requested_resources": all}));
+    root.reaches(occupant, "running");
+    let waiting = (0..3).map(|_| {
+        let note = format!("echo $CORKBOARD_JOB >> {}", root.path("ran").display());
+        root.submit(&json!({"command": note, "requested_resources": all}))
+    });
+    (occupant, waiting.collect())
+}
+
+fn changes_in_place_are_seen(root: &TestRoot, poller: Poller) {
+    let (occupant, waiting) = wait_for_room(root);
+    let held = root.submit(&json!({"command": ["true"], "state": "held"}));
+    let spare = root.submit(
+        &json!({"command": ["true"], "state": "held", "requested_resources": {"cores": ALL}}),
+    );
+    until("the queue's time tells nothing more", || {
+        let queue = fs::metadata(root.path("state/scheduler/queue")).unwrap();
+        queue.modified().unwrap().elapsed().unwrap().as_secs() >= 5
+    });
+    // A card that stays in its directory leaves no trace there.
+    root.update(waiting[0], "hold=1").expect(0);
+    root.update(waiting[2], "priority=5").expect(0);
+    root.update(held, "release=1").expect(0);
+    root.update(held, "priority=9").expect(0);
+    root.update(occupant, "kill=1").expect(0);
+    assert_eq!(root.reaches(occupant, "stopped")["cause"], "killed");
+    assert_eq!(root.reaches(held, "stopped")["status"], "good");
+    for job in &waiting[1..] {
+        root.reaches(*job, "stopped");
+    }
+    assert_eq!(root.read("ran"), format!("{}\n{}\n", waiting[2], waiting[1]), "by priority");
+    assert_eq!(root.status(waiting[0])["state"], "held");
+    root.update(waiting[0], "release=1").expect(0);
+    root.reaches(waiting[0], "stopped");
+    root.update(spare, "kill=1").expect(0);
+    drop(poller);
+    root.check();
+}
+
+#[test]
+fn without_inotify_changes_in_place_are_seen() {
+    let root = open_root("");
+    let poller = root.poller_without_inotify();
+    until("it says so", || root.read("poller.log").contains("no inotify watches are to be had"));
+    changes_in_place_are_seen(&root, poller);
+}
+
+#[test]
+fn changes_are_seen_in_directories_that_took_the_place_of_others() {
+    let root = open_root("");
+    let poller = root.poller();
+    for column in ["queue", "running", "nodes"] {
+        let (is, was) = (root.path(&format!("state/scheduler/{column}")), root.path(column));
+        fs::rename(&is, &was).unwrap();
+        fs::create_dir(&is).unwrap();
+        for entry in fs::read_dir(&was).unwrap() {
+            let entry = entry.unwrap();
+            fs::rename(entry.path(), is.join(entry.file_name())).unwrap();
+        }
+    }
+    changes_in_place_are_seen(&root, poller);
+}
