@@ -22,6 +22,7 @@ now_seconds() { date +%s; }
 # programs cannot read. Where there is none yet, whoever makes it owns it.
 refuse_strangers() {
     local tree owner
+    # shellcheck disable=SC2153 # whoever sources this has one
     for tree in "$ROOT/state/processor/tmp" "$ROOT/state"; do
         owner=$(stat -L -c %u "$tree" 2>/dev/null) || continue
         [ "$owner" != "$EUID" ] || return 0
@@ -32,9 +33,10 @@ refuse_strangers() {
 }
 
 # --- daemons ---------------------------------------------------------------------------------
-# A daemon is known by run/NAME.pid: `PID START BOOT`. A pid alone could be somebody else's by
+# A daemon is known by run/NAME.pid: `PID START BOOT ROOT`. A pid alone could be somebody else's by
 # now; a pid with the time at which it started (in ticks after boot) in a given boot is one
-# process for ever.
+# process for ever. ROOT is the root's directory as the kernel knows it, DEVICE:INODE: the record
+# of a root that was copied names a process of the original.
 
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 
@@ -48,12 +50,37 @@ start_of() {
     printf '%s\n' "${fields[19]}"
 }
 
+root_id() { stat -L -c %d:%i "$1"; }
+
+# The words by which a process was started, in the array WORDS.
+words_of() {
+    WORDS=()
+    local word
+    while IFS= read -r -d '' word; do WORDS+=("$word"); done < "/proc/$1/cmdline" || true
+} 2>/dev/null
+
+# Whether a process was started with something of this root.
+names_root() {
+    local word
+    words_of "$1"
+    for word in "${WORDS[@]}"; do
+        [[ $word != "$ROOT/"* ]] || return 0
+    done
+    return 1
+}
+
 # Prints the pid of the daemon of this name, if it still runs.
 daemon_pid() {
-    local pid start boot
-    { read -r pid start boot < "$ROOT/run/$1.pid"; } 2>/dev/null || return 1
+    local pid start boot root
+    { read -r pid start boot root < "$ROOT/run/$1.pid"; } 2>/dev/null || return 1
     [[ $pid =~ ^[0-9]+$ ]] && [ "$boot" = "$(boot_id)" ] || return 1
     [ "$(start_of "$pid")" = "$start" ] || return 1
+    # A record of an older version does not name the root.
+    if [ -n "$root" ]; then
+        [ "$root" = "$(root_id "$ROOT")" ] || return 1
+    else
+        names_root "$pid" || return 1
+    fi
     printf '%s\n' "$pid"
 }
 
@@ -70,7 +97,7 @@ daemon_start() {
     (cd / && exec setsid env -i PATH="$DAEMON_PATH" bash -c '
         source "$1/scripts/common.sh"
         record=$1/run/$2.pid
-        printf "%s %s %s\n" "$$" "$(start_of "$$")" "$(boot_id)" > "$record.new" &&
+        printf "%s %s %s %s\n" "$$" "$(start_of "$$")" "$(boot_id)" "$(root_id "$1")" > "$record.new" &&
             mv -f "$record.new" "$record" || exit 1
         shift 2
         for fd in /proc/$$/fd/*; do
@@ -87,23 +114,25 @@ daemon_start() {
     [ -e "$ROOT/run/$name.pid" ]
 }
 
-# Ends the daemon of this name: SIGTERM, and after the deadline SIGKILL.
+# Ends the daemon of this name: SIGTERM, and after the deadline SIGKILL. 1: it was not running;
+# 2: it does not end.
 daemon_stop() {
-    local name=$1 pid deadline
+    local name=$1 pid deadline signals=(TERM KILL)
     if ! pid=$(daemon_pid "$name"); then
         rm -f "$ROOT/run/$name.pid"
         return 1
     fi
-    kill -TERM "$pid" 2>/dev/null || true
-    deadline=$(($(now_seconds) + ${2:-10}))
-    while daemon_pid "$name" > /dev/null; do
-        if [ "$(now_seconds)" -ge "$deadline" ]; then
-            kill -KILL "$pid" 2>/dev/null || true
-            deadline=$(($(now_seconds) + 5))
-        fi
-        sleep 0.05
+    for signal in "${signals[@]}"; do
+        kill "-$signal" "$pid" 2>/dev/null || true
+        deadline=$(($(now_seconds) + 10))
+        while daemon_pid "$name" > /dev/null; do
+            [ "$(now_seconds)" -lt "$deadline" ] || continue 2
+            sleep 0.05
+        done
+        rm -f "$ROOT/run/$name.pid"
+        return 0
     done
-    rm -f "$ROOT/run/$name.pid"
+    return 2
 }
 
 # --- missing programs ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! Attempts: what is sent to a node, and what its reports do to the card. For arrays see [`ranges`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -15,9 +15,11 @@ use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::tasks::TaskSet;
 
+pub mod proofs;
 pub mod ranges;
 
 /// The line that places a card of this cluster on a node: its next attempt; of an array with the
@@ -68,7 +70,7 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     let mut set = |name: &str, value: String| environment.insert(name.into(), value.into());
     set("CORKBOARD_JOB", card.job().to_string());
     if let Some(id) = NodejobId::parse(&attempt.nodejob) {
-        set("CORKBOARD_TOKEN", auth::attempt_key(&common.secret, &id)?);
+        set(KEY_VARIABLE, auth::attempt_key(&common.secret, &id)?);
     }
     if let Some(url) = &common.url {
         set("CORKBOARD_URL", url.clone());
@@ -90,8 +92,10 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
 pub struct Said {
     /// The node that said it, by its name here.
     pub node: String,
+    /// Whether it proved to be about this head's attempt.
+    pub proven: bool,
     /// What it said.
-    pub status: RunStatus,
+    pub status: Box<RunStatus>,
 }
 
 impl Said {
@@ -113,7 +117,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
     let reports: Vec<(&NodejobId, &RunStatus)> = reports
         .iter()
         .filter(|(id, said)| said.is_from_holder(card, id))
-        .map(|(id, said)| (id, &said.status))
+        .map(|(id, said)| (id, &*said.status))
         .collect();
     if card.array.is_some() {
         return ranges::decide(card, &reports);
@@ -168,6 +172,10 @@ pub struct Applied {
     pub stale: Vec<(String, String)>,
     /// Attempts that have ended.
     pub ended: Vec<String>,
+    /// Attempts that these nodes said something of and were never given.
+    pub foreign: BTreeSet<(String, String)>,
+    /// Nodes that said something that counted, and whether they proved any of it.
+    pub proves: BTreeMap<String, bool>,
 }
 
 /// Records what nodes said on the cards, all with one sync, and only then returns. Reports on
@@ -202,9 +210,15 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                 }
                 // Cleaned up, or unreadable: nobody will ask for this result.
                 Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                    let ended = reports.iter().filter(|(_, said)| said.is_end());
-                    applied.ended.extend(ended.map(|(id, _)| id.to_string()));
+                    for (id, said) in reports.iter().filter(|(_, said)| said.is_end()) {
+                        applied.ended.push(id.to_string());
+                        if said.proven {
+                            applied.safe.push((said.node.clone(), id.to_string()));
+                        }
+                    }
                 }
+                // A newer program's card: its node keeps the result until that program asks for it.
+                Err(e) if e.kind == Kind::Conflict => {}
                 Err(e) => return Err(e),
             }
         }
@@ -216,7 +230,12 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
 /// Notes what follows for the nodes; whether an attempt has ended.
 fn note(card: &Card, reports: &[(NodejobId, Said)], applied: &mut Applied) -> bool {
     let mut any_end = false;
-    for (id, said) in reports.iter().filter(|(id, said)| said.is_from_holder(card, id)) {
+    for (id, said) in reports {
+        if !said.is_from_holder(card, id) {
+            applied.foreign.insert((said.node.clone(), id.to_string()));
+            continue;
+        }
+        *applied.proves.entry(said.node.clone()).or_default() |= said.proven;
         if said.is_end() {
             any_end = true;
             applied.ended.push(id.to_string());

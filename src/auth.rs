@@ -23,11 +23,11 @@ use crate::cgi::Need;
 use crate::cgi::request::var;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::ids::NodejobId;
+use crate::model::ids::{self, NodejobId};
+use crate::model::proof::{KEY_PREFIX, KEY_VARIABLE};
 use crate::user;
 
 const TOKEN_PREFIX: &str = "cb_";
-const KEY_PREFIX: &str = "cbkey_";
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Who {
     pub name: String,
     /// What they may do.
     pub rights: Rights,
+    /// Whether runs on a node under ids of a head's form are theirs to make, end and forget.
+    pub may_be_head: bool,
 }
 
 impl Who {
@@ -64,8 +66,14 @@ impl Who {
     pub fn sees_values(&self) -> bool {
         match self.rights {
             Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
-            Rights::Role(Role::Worker) | Rights::Job(_) => false,
+            Rights::Role(Role::Head | Role::Worker) | Rights::Job(_) => false,
         }
+    }
+
+    /// Refuses with 403 what only a head may do to a run under this id: whoever had it before the
+    /// head would answer in its job's name.
+    pub fn check_run_id(&self, id: &str) -> Result<()> {
+        if self.may_be_head { Ok(()) } else { ids::check_not_a_heads(id) }
     }
 }
 
@@ -75,8 +83,9 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
         Rights::Shell => true,
         Rights::Role(Role::Admin) => need != Need::Shell,
         Rights::Role(Role::User) => {
-            matches!(need, Need::Read | Need::Submit | Need::Control)
+            matches!(need, Need::Read | Need::Submit | Need::Control | Need::Run)
         }
+        Rights::Role(Role::Head) => matches!(need, Need::Read | Need::Run),
         Rights::Role(Role::Worker) => need == Need::Read,
         Rights::Job(_) => matches!(need, Need::Read | Need::Submit),
     };
@@ -86,6 +95,10 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
         Need::Admin => "this needs a token with the role admin",
+        Need::Run if who.job().is_some() => {
+            "a job submits others at its head, to scheduler/jobs/new"
+        }
+        Need::Run => "this needs a token with the role head, user or admin",
         _ => "this needs a token with the role user or admin",
     };
     Err(Error::new(Kind::Forbidden, format!("{} may not do that: {how}", who.name)))
@@ -121,13 +134,13 @@ pub fn from_cgi(root: &Root) -> Result<Who> {
 
 /// Who runs the command.
 pub fn from_command(root: &Root) -> Result<Who> {
-    if let Some(token) = var("CORKBOARD_TOKEN").filter(|t| t.starts_with(KEY_PREFIX))
+    if let Some(token) = var(KEY_VARIABLE).filter(|t| t.starts_with(KEY_PREFIX))
         && let Ok(job) = check_key(root, &token)
     {
         return Ok(job);
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who { name, rights: Rights::Shell })
+    Ok(Who { name, rights: Rights::Shell, may_be_head: true })
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -167,6 +180,11 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
                 None => format!("token {}", record.id),
             },
             rights: Rights::Role(record.role),
+            may_be_head: match record.role {
+                Role::Admin | Role::Head => true,
+                Role::User => record.head.is_none(),
+                Role::Worker => false,
+            },
         }),
         _ => Err(refused()),
     }
@@ -213,7 +231,7 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin) })
+    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin), may_be_head: true })
 }
 
 /// An address as busybox or lighttpd write it: `127.0.0.1`, `[::1]`, `[::ffff:127.0.0.1]`, and
@@ -254,6 +272,7 @@ pub fn new_token(
     let record = TokenRecord {
         hash: hash(&secret),
         role,
+        head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),
@@ -290,7 +309,11 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
     if !equal || !Cards::new(root).find(attempt.job).is_ok_and(|card| card.is_current(&attempt)) {
         return Err(refused());
     }
-    Ok(Who { name: format!("job {}", attempt.job), rights: Rights::Job(attempt.job) })
+    Ok(Who {
+        name: format!("job {}", attempt.job),
+        rights: Rights::Job(attempt.job),
+        may_be_head: false,
+    })
 }
 
 #[cfg(test)]

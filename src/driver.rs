@@ -102,6 +102,9 @@ pub trait Driver: Questions + Send {
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 
+    /// Ids of those of them that have not ended.
+    fn unfinished(&self) -> Result<Vec<String>>;
+
     /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
     /// present one. 410 for a cursor of another epoch.
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage>;
@@ -113,8 +116,9 @@ pub trait Driver: Questions + Send {
     fn info(&self) -> Result<Info>;
 }
 
-/// The driver for a node.
+/// The driver for a node. 409 for one whose record a newer program wrote.
 pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
+    node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
         DriverKind::Http => Box::new(by_http(root, node)?),
@@ -123,6 +127,7 @@ pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
 
 /// The same for questions alone: a program that only asks has nothing in it of what the others do.
 pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
+    node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
         DriverKind::Http => Box::new(by_http(root, node)?),

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod outcome;
+pub mod proof;
 pub mod range;
 pub mod report;
 pub mod request;

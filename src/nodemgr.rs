@@ -126,7 +126,8 @@ fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
 }
 
 fn list(call: &Call) -> Result<Response> {
-    Response::json(&json!({ "nodes": nodes::list(call.root)? }))
+    let all = nodes::list(call.root)?;
+    Response::json(&json!({ "nodes": all.iter().map(Node::shown).collect::<Vec<_>>() }))
 }
 
 fn info(call: &Call) -> Result<Response> {

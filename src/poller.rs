@@ -3,7 +3,9 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
+//! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`link`]: the line to one node.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
@@ -18,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 
+mod belief;
 pub mod cleanup;
 mod dialogue;
 pub mod engine;
@@ -26,6 +29,7 @@ pub mod index;
 pub mod link;
 mod membership;
 pub mod notice;
+mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
@@ -87,6 +91,13 @@ pub enum Wake {
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
     },
+    /// What a node has that has not ended.
+    Listed {
+        /// The node's name.
+        node: String,
+        /// The attempts' ids, other heads' too.
+        ids: Vec<String>,
+    },
     /// What became of a request to kill.
     Killed {
         /// The node's name.
@@ -94,6 +105,6 @@ pub enum Wake {
         /// The attempt's id.
         id: String,
         /// The job's status after it, or what went wrong.
-        status: Result<RunStatus>,
+        status: Result<Box<RunStatus>>,
     },
 }

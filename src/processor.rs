@@ -2,7 +2,7 @@
 //!
 //! - [`accept`]: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
-//! - [`kill`], [`ack`]: what others want of a job.
+//! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
 //!   (tasks of an array), `ending`, `surroundings`,
 //!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
@@ -25,6 +25,7 @@ mod linger;
 pub mod list;
 pub mod log;
 mod range;
+pub mod report;
 mod routes;
 mod run;
 mod small;

@@ -89,18 +89,18 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "jobs/:number/files",
         need: Read,
-        query: &[],
+        query: &["task"],
         body: false,
-        help: "names of its files",
+        help: "names of its files; of an array those of all ranges, or with task=K of one",
         handler: outputs::files,
     },
     Route {
         method: Get,
         pattern: "jobs/:number/files/:name",
         need: Read,
-        query: &[],
+        query: &["task"],
         body: false,
-        help: "one of its files",
+        help: "one of its files; of several of one name in an array that of task=K",
         handler: outputs::file,
     },
     Route {
@@ -213,8 +213,9 @@ fn run_check(call: &Call) -> Result<Response> {
     if repair {
         call.root.for_change()?;
     }
-    let wrong = check::check(call.root, repair)?;
-    let text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
+    let check::Found { wrong, notes } = check::check(call.root, repair)?;
+    let mut text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
+    text.extend(notes.iter().map(|line| format!("note: {line}\n")));
     let code = if wrong.is_empty() { 0 } else { crate::error::exit::REFUSED };
     Ok(Response::text(text).exit_code(code))
 }

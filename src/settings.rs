@@ -35,6 +35,8 @@ pub struct Settings {
     pub lost_after: Duration,
     /// A job that its node does not know ends as lost after so long.
     pub unknown_after: Duration,
+    /// Whether attempts of a job are killed whose card cannot be read.
+    pub kill_unreadable: bool,
     /// Base URL under which jobs reach `/scheduler/…`.
     pub advertise: Option<String>,
     /// Cores given to jobs; `None` is all of the machine's.
@@ -80,6 +82,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(20),
             lost_after: Duration::from_secs(5 * MINUTE),
             unknown_after: Duration::from_secs(MINUTE),
+            kill_unreadable: true,
             advertise: None,
             cores: None,
             memory: None,
@@ -165,6 +168,7 @@ impl Settings {
             "request_timeout" => self.request_timeout = duration()?,
             "lost_after" => self.lost_after = duration()?,
             "unknown_after" => self.unknown_after = duration()?,
+            "kill_unreadable" => self.kill_unreadable = switch()?,
             "advertise" if value.is_empty() => self.advertise = None,
             "advertise" if value.starts_with("http://") || value.starts_with("https://") => {
                 self.advertise = Some(value.trim_end_matches('/').to_string());

@@ -32,7 +32,7 @@ pub const NEW: Route = Route {
     need: Need::Shell,
     query: &["role", "name", "expires"],
     body: false,
-    help: "make a token: role=admin|user|worker, expires= a time or a duration; shown once",
+    help: "make a token: role=admin|user|head|worker, expires= a time or a duration; shown once",
     handler: new,
 };
 
@@ -83,8 +83,9 @@ fn new(call: &Call) -> Result<Response> {
     let role: Role = match call.request.param("role") {
         Some("admin") => Role::Admin,
         Some("user") => Role::User,
+        Some("head") => Role::Head,
         Some("worker") => Role::Worker,
-        _ => return Err(Error::bad("role must be admin, user or worker")),
+        _ => return Err(Error::bad("role must be admin, user, head or worker")),
     };
     let expires = call.request.param("expires").map(|text| {
         clock::parse_rfc3339(text)

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::TcpListener;
+
 use common::boards::{answers, restore};
 use common::{TestRoot, until};
 use serde_json::{Value, json};
@@ -13,10 +15,12 @@ const CONF: &str = "memory = 4 GiB\nscan_every = 0.5\nconnect_timeout = 1\nreque
 
 const LAYOUT: &str = "0.1";
 
+/// The machine that they were made on is not this one.
+const BOOT: &str = "another-boot";
+
 fn root(tree: &str, cores: u32) -> TestRoot {
     let mut root = TestRoot::new(&format!("cores = {cores}\n{CONF}"));
-    // The machine that they were made on is not this one.
-    root.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    root.env.push(("CORKBOARD_BOOT_ID".into(), BOOT.into()));
     restore(LAYOUT, tree, &root, None);
     root
 }
@@ -50,7 +54,14 @@ fn says(now: &Value, then: &Value, path: &str) {
 #[test]
 fn every_card_is_read_as_the_programs_read_it_that_wrote_it() {
     let (root, answers) = (root("head", 4), answers(LAYOUT));
+    let bad = number(&answers, "bad");
     for (job, then) in answers["jobs"].as_object().unwrap() {
+        if *job == bad.to_string() {
+            // It said so by an error then.
+            let why = format!("its card cannot be read and lies in bad/{bad}.job");
+            assert_eq!(root.status(bad)["reason"], why.as_str());
+            continue;
+        }
         let record = root.cmd("scheduler", &["jobs", job]);
         if then.get("error").is_some() {
             record.expect(1);
@@ -62,6 +73,7 @@ fn every_card_is_read_as_the_programs_read_it_that_wrote_it() {
     }
     let listed = root.cmd("scheduler", &["jobs"]).expect(0).body;
     let listed: Vec<u64> = listed.lines().map(|line| line.parse().unwrap()).collect();
+    let listed: Vec<u64> = listed.into_iter().filter(|job| *job != bad).collect();
     assert_eq!(json!(listed), answers["order"]);
     let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
     says(&nodes["nodes"], &answers["nodes"], "nodes");
@@ -87,9 +99,10 @@ fn every_run_of_a_node_is_read_as_the_programs_read_it_that_wrote_it() {
 fn the_boards_are_continued_and_then_in_order() {
     let answers = answers(LAYOUT);
     let far = root("far", 8);
-    let httpd = far.httpd();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let httpd = far.try_httpd(port, &[("CORKBOARD_BOOT_ID", BOOT)]).unwrap();
     let mut head = TestRoot::new(&format!("cores = 4\n{CONF}"));
-    head.env.push(("CORKBOARD_BOOT_ID".into(), "another-boot".into()));
+    head.env.push(("CORKBOARD_BOOT_ID".into(), BOOT.into()));
     restore(LAYOUT, "head", &head, Some(httpd.port));
     let job = |name: &str| number(&answers, name);
     let _pollers = (far.poller(), head.poller());
@@ -129,7 +142,12 @@ fn the_boards_are_continued_and_then_in_order() {
     head.reaches(new, "stopped");
     // The results that were kept for the head are safe now.
     until("all batches are done with", || !head.tree().contains(".batch"));
-    assert!(head.tree().contains(&format!("bad/{}.job", job("bad"))), "{}", head.tree());
+    // The bad card is what it was, and named; nothing else is wrong.
+    let bad = head.path(&format!("state/scheduler/bad/{}.job", job("bad")));
+    let found = head.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(found.starts_with(&format!("{}: ", bad.display())), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+    std::fs::remove_file(bad).unwrap();
     head.check();
     far.check();
 }

@@ -3,10 +3,13 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
 use common::head::open_root;
-use common::{SOON, wait_for};
+use common::{SOON, TestRoot, until, wait_for};
 use serde_json::json;
 
 #[test]
@@ -28,22 +31,160 @@ fn damaged_cards_are_put_aside() {
         );
     }
     assert_eq!(found.body.lines().count(), 3, "{found:?}");
-    // Looked at, each is told of, and lies in bad/; the others are as they were.
-    let gone = root.cmd("scheduler", &["jobs", "1"]).expect(1);
-    assert!(gone.stderr.contains("bad"), "{gone:?}");
+    // Looked at, each is told of, and stays; what wants to change it puts it aside.
+    let before = root.tree();
+    for job in 1..=3 {
+        let status = root.status(job);
+        let reason = status["reason"].as_str().unwrap();
+        assert_eq!((&status["state"], &status["cause"]), (&json!("stopped"), &json!("lost")));
+        assert!(reason.contains(&format!("queue/{job}.job cannot be read: its")), "{status}");
+        root.cgi("GET", &format!("/scheduler/jobs/{job}"), &[], b"").expect(200);
+        root.cgi("GET", &format!("/scheduler/jobs/{job}/log"), &[], b"").expect(410);
+        root.cmd("scheduler", &["check"]).expect(1);
+    }
+    assert_eq!(root.tree(), before);
     root.update(2, "release=1").expect(1);
+    assert_ne!(root.tree(), before);
     let _poller = root.poller();
     root.update(4, "release=1").expect(0);
     assert_eq!(root.reaches(4, "stopped")["status"], "good");
-    let repaired = root.cmd("scheduler", &["check", "--repair"]).expect(0);
-    assert_eq!(repaired.body, "", "{repaired:?}");
+    let repaired = root.cmd("scheduler", &["check", "--repair"]).expect(1);
+    assert_eq!(repaired.body.lines().count(), 3, "{repaired:?}");
+    assert_eq!(repaired.body.matches("bad/").count(), 3, "{repaired:?}");
     let nodes = "nodes/localhost.json\n";
     assert_eq!(root.tree(), format!("bad/1.job\nbad/2.job\nbad/3.job\ndone/0/4.job\n{nodes}"));
+    let listed = root.cmd("scheduler", &["jobs", "state=stopped"]).expect(0).body;
+    assert_eq!(listed, "4\n3\n2\n1\n");
+    assert_eq!(root.status(3)["reason"], "its card cannot be read and lies in bad/3.job");
+    root.cgi("POST", "/scheduler/jobs/3/update?kill=1", &[], b"").expect(410);
+    for job in 1..=3 {
+        fs::remove_file(root.path(&format!("state/scheduler/bad/{job}.job"))).unwrap();
+    }
     root.check();
-    let again = root.cgi("GET", "/scheduler/jobs/3", &[], b"");
-    assert_eq!(again.code, 410, "{again:?}");
+    root.cgi("GET", "/scheduler/jobs/3", &[], b"").expect(410);
     assert_eq!(root.submit(&json!({"command": ["true"]})), 5);
     root.reaches(5, "stopped");
+    root.check();
+}
+
+/// A job that runs until it is ended, whose card is then damaged; its number and its attempt.
+fn damaged_while_it_runs(root: &TestRoot) -> (u64, String) {
+    let job = root.submit(&json!({"command": ["sleep", "600"]}));
+    root.reaches(job, "running");
+    let id = root.card(job)[1]["nodejob"].as_str().unwrap().to_string();
+    damage(root, job);
+    (job, id)
+}
+
+fn damage(root: &TestRoot, job: u64) {
+    let path = root.path(&format!("state/scheduler/running/{job}.job"));
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 40], 0).unwrap();
+}
+
+/// What `check` finds: the card that was put aside, and nothing else.
+fn only_put_aside(root: &TestRoot, job: u64) {
+    let found = root.cmd("scheduler", &["check"]).expect(1).body;
+    let path = root.path(&format!("state/scheduler/bad/{job}.job"));
+    assert!(found.starts_with(&format!("{}: a card that", path.display())), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+    assert_eq!(root.cmd("processor", &["check"]).expect(0).body, "");
+}
+
+#[test]
+fn a_running_card_that_is_damaged_is_said_and_what_runs_is_killed() {
+    let root = open_root("");
+    let poller = root.poller();
+    let (job, id) = damaged_while_it_runs(&root);
+    // A card that changed in place is looked at by somebody: here by who wants to change it.
+    root.update(job, "kill=1").expect(1);
+    assert_eq!(root.ended(&id)["cause"], "killed");
+    let aside = format!("its card cannot be read and lies in bad/{job}.job");
+    assert_eq!(root.status(job)["reason"], aside.as_str());
+    only_put_aside(&root, job);
+    // While no poller is at work, and one that has it from nobody but the node.
+    let next = root.submit(&json!({"command": ["sleep", "600"]}));
+    root.reaches(next, "running");
+    let id = root.card(next)[1]["nodejob"].as_str().unwrap().to_string();
+    drop(poller);
+    damage(&root, next);
+    fs::remove_file(root.path(&format!("state/scheduler/bad/{job}.job"))).unwrap();
+    let _poller = root.poller();
+    assert_eq!(root.ended(&id)["cause"], "killed");
+    let log = root.read("poller.log");
+    let aside =
+        format!("job {next}: its card cannot be read and lies in bad/{next}.job: its first");
+    assert_eq!(log.matches(&aside).count(), 1, "{log}");
+    only_put_aside(&root, next);
+    let after = root.submit(&json!({"command": ["true"]}));
+    root.reaches(after, "stopped");
+    let listed = root.cmd("scheduler", &["jobs"]).expect(0).body;
+    assert!(listed.lines().any(|line| line == next.to_string()), "{listed}");
+}
+
+#[test]
+fn what_runs_of_a_damaged_card_goes_on_if_it_shall_and_is_named() {
+    let root = open_root("kill_unreadable = false\n");
+    let _poller = root.poller();
+    let (job, id) = damaged_while_it_runs(&root);
+    root.update(job, "kill=1").expect(1);
+    let after = root.submit(&json!({"command": ["true"]}));
+    root.reaches(after, "stopped");
+    assert_eq!(root.node_status(&id)["state"], "running");
+    let found = root.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(
+        found.contains(&format!("{id} has not ended on this machine, and job {job}")),
+        "{found}"
+    );
+    root.cmd("processor", &["jobs", &id, "kill"]).expect(0);
+    root.ended(&id);
+    only_put_aside(&root, job);
+}
+
+#[test]
+fn a_damaged_card_whose_number_was_never_given_out_does_not_stay() {
+    let root = open_root("");
+    let held = root.submit(&json!({"command": ["true"], "state": "held"}));
+    root.write("state/scheduler/queue/900000.job", "what");
+    let _poller = root.poller();
+    until("it is put aside", || root.exists("state/scheduler/bad/900000.job"));
+    assert_eq!(root.cmd("scheduler", &["queue"]).expect(0).body, format!("{held}\n"));
+}
+
+#[test]
+fn request_ids_of_a_batch_that_a_power_loss_cut_off_are_free() {
+    let root = open_root("");
+    let body =
+        br#"[{"command": ["true"], "request_id": "a"}, {"command": ["true"], "request_id": "b"}]"#;
+    root.cgi("POST", "/scheduler/jobs/new", &[], body).expect(201);
+    // As if the names were on the disk, and neither the cards' content nor the batch.
+    let file = |name: &str| root.path(&format!("state/scheduler/{name}"));
+    fs::remove_file(file("queue/1-2.batch")).unwrap();
+    for job in 1..=2 {
+        File::create(file(&format!("queue/{job}.job"))).unwrap().set_len(0).unwrap();
+        fs::rename(file(&format!("queue/{job}.job")), file(&format!("tmp/{job}.job"))).unwrap();
+    }
+    fs::remove_file(file("tmp/2.job")).unwrap();
+    let again = root.cgi("POST", "/scheduler/jobs/new", &[], body).expect(201).json();
+    assert_eq!((&again[0]["job"], &again[1]["job"]), (&json!(3), &json!(4)));
+    let _poller = root.poller();
+    for job in 3..=4 {
+        root.reaches(job, "stopped");
+    }
+    root.check();
+}
+
+#[test]
+fn what_a_power_loss_left_of_a_batch_is_removed() {
+    let root = open_root("");
+    let body = br#"[{"command": ["true"], "request_id": "a"}]"#;
+    root.cgi("POST", "/scheduler/jobs/new", &[], body).expect(201);
+    let file = |name: &str| root.path(&format!("state/scheduler/{name}"));
+    fs::remove_file(file("queue/1-1.batch")).unwrap();
+    File::create(file("queue/1.job")).unwrap().set_len(0).unwrap();
+    fs::rename(file("queue/1.job"), file("tmp/1.job")).unwrap();
+    root.cmd("poller", &["--once"]).expect(0);
+    assert_eq!(root.tree(), "nodes/localhost.json\n");
     root.check();
 }
 
@@ -153,4 +294,48 @@ fn strange_files_are_named_and_harm_nobody() {
     }
     assert_eq!(root.status(held)["state"], "held");
     root.check();
+}
+
+/// Between its stamp and its move a card is where it does not belong, for an instant, under the lock.
+#[test]
+fn a_card_on_the_move_is_no_damage() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"]}));
+    let board = corkboard::board::root::Root::open(&root.dir).unwrap();
+    let cards = corkboard::board::cards::Cards::new(&board);
+    let (queue, done) = (format!("queue/{job}.job"), format!("done/0/{job}.job"));
+    let [queue, done] = [queue, done].map(|name| root.path("state/scheduler").join(name));
+    for words in [&["check"][..], &["check", "--repair"]] {
+        let before = fs::read_to_string(&queue).unwrap();
+        let lock = cards.lock().unwrap();
+        let stopped = json!({"at": "2026-01-01T00:00:01.000Z", "event": "stopped",
+            "status": "error", "cause": "killed"});
+        fs::write(&queue, format!("{before}\n{stopped}\n")).unwrap();
+        let mut check = Command::new(root.path("cgi-bin/scheduler"))
+            .args(words)
+            .env("CORKBOARD_ROOT", &root.dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has read the card once it waits for the lock.
+        let waits = root.path("state/scheduler/lock");
+        wait_for(SOON, || {
+            let fds =
+                fs::read_dir(format!("/proc/{}/fd", check.id())).map_err(|e| e.to_string())?;
+            let found =
+                fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == waits));
+            if found { Ok(()) } else { Err("it does not wait".into()) }
+        });
+        fs::create_dir_all(done.parent().unwrap()).unwrap();
+        fs::rename(&queue, &done).unwrap();
+        drop(lock);
+        let mut said = String::new();
+        check.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        check.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(check.wait().unwrap().success(), "{said}");
+        assert_eq!(said, "", "{words:?}");
+        fs::rename(&done, &queue).unwrap();
+        fs::write(&queue, before).unwrap();
+    }
 }

@@ -219,7 +219,7 @@ fn a_node_that_refuses() {
     let status = root.reason(job, "node other refused it: node other says 403");
     assert_eq!(status["state"], "queued");
     assert_eq!(root.story(job)[..2], ["placed", "refused"]);
-    let can = other.cmd("processor", &["tokens", "new", "role=user", "-q"]).expect(0).body;
+    let can = other.cmd("processor", &["tokens", "new", "role=head", "-q"]).expect(0).body;
     update(can.trim());
     assert_eq!(root.reaches(job, "stopped")["status"], "good");
     root.check();

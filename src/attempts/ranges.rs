@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
-use crate::model::array::{Array, pace};
+use crate::model::array::pace;
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
@@ -78,7 +78,7 @@ impl Draft {
             return self.added;
         };
         if self.card.outcome.is_none() {
-            let outcome = by.map_or_else(|| array.outcome(), |by| Outcome::killed(&by));
+            let outcome = array.outcome(by.as_deref());
             self.add(What::Stopped { attempt: None, outcome });
         }
         self.added
@@ -113,23 +113,46 @@ impl Draft {
         let ended = status.outcome();
         if let Some(outcome) = &ended {
             let rest = left.without(&report.tasks());
-            match (&self.card.stopping_by, &self.card.array) {
-                (Some(by), _) => report.add(&rest, &Outcome::killed(by)),
-                _ if outcome.cause == Cause::Killed => report.add(&rest, outcome),
-                (None, Some(array)) => report.add(&rest.within(&array.unwanted), &unwanted(array)),
-                (None, None) => {}
+            self.add_killed(&mut report, &rest, None);
+            if outcome.cause == Cause::Killed {
+                let rest = rest.without(&report.tasks());
+                report.add(&rest, outcome);
             }
         }
         self.end_tasks(number, report, ended, false);
     }
-}
 
-fn unwanted(array: &Array) -> Outcome {
-    Outcome::killed(killer(array))
-}
+    /// Adds those of these tasks that somebody killed: each by its own killer, or else by whoever
+    /// killed the whole. Where nobody saw the end, `unseen` says why.
+    fn add_killed(&self, report: &mut Report, tasks: &TaskSet, unseen: Option<&str>) {
+        let Some(array) = &self.card.array else { return };
+        let outcome = |by: &str| match unseen {
+            Some(why) => Outcome::killed_unseen(by, why),
+            None => Outcome::killed(by),
+        };
+        for (by, theirs) in &array.killers {
+            report.add(&tasks.within(theirs), &outcome(by));
+        }
+        if let Some(by) = &self.card.stopping_by {
+            report.add(&tasks.without(&array.unwanted), &outcome(by));
+        }
+    }
 
-fn killer(array: &Array) -> &str {
-    array.unwanted_by.as_deref().unwrap_or("a user")
+    /// Ends what waits though somebody killed it.
+    fn end_killed(&mut self) {
+        let Some(array) = &self.card.array else { return };
+        let mut report = Report::default();
+        self.add_killed(&mut report, &array.waiting, None);
+        self.end_waiting(report);
+    }
+
+    /// Records how tasks ended that no node had.
+    fn end_waiting(&mut self, report: Report) {
+        if !report.is_empty() {
+            let retry = Vec::new();
+            self.add(What::Tasks { attempt: None, report, retry, not_before: None, ended: None });
+        }
+    }
 }
 
 /// What nodes' reports on ranges of this array, in order, do to the card. Ends of attempts that
@@ -152,20 +175,20 @@ pub fn decide(card: &Card, reports: &[(&NodejobId, &RunStatus)]) -> Vec<What> {
     late
 }
 
-/// What follows when nobody will ever know what became of a range: see
+/// What follows when nobody will ever know what became of a range, and why: see
 /// [`Card::after_attempt`] for what is tried again.
-pub fn give_up(card: &Card, id: &NodejobId, outcome: &Outcome) -> Vec<What> {
+pub fn give_up(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
     let mut draft = Draft::of(card);
-    let (Some(attempt), Some(array)) = (card.current(id), &card.array) else { return Vec::new() };
+    let Some(attempt) = card.current(id) else { return Vec::new() };
     let mut report = Report::default();
-    let unwanted = match outcome.cause {
-        Cause::Killed => TaskSet::default(), // all of it is
-        _ => attempt.left.within(&array.unwanted),
+    draft.add_killed(&mut report, &attempt.left, Some(why));
+    let rest = attempt.left.without(&report.tasks());
+    report.add(&rest, &Outcome::lost(why));
+    let ended = match &card.stopping_by {
+        Some(by) => Outcome::killed_unseen(by, why),
+        None => Outcome::lost(why),
     };
-    report.add(&attempt.left.without(&unwanted), outcome);
-    let why = outcome.reason.as_deref().unwrap_or("no reason given");
-    report.add(&unwanted, &Outcome::killed_unseen(killer(array), why));
-    draft.end_tasks(attempt.attempt, report, Some(outcome.clone()), true);
+    draft.end_tasks(attempt.attempt, report, Some(ended), true);
     draft.finish()
 }
 
@@ -173,22 +196,8 @@ pub fn give_up(card: &Card, id: &NodejobId, outcome: &Outcome) -> Vec<What> {
 pub fn refuse(card: &Card, attempt: u32, reason: &str, not_before: String) -> Vec<What> {
     let mut draft = Draft::of(card);
     draft.add(What::Refused { attempt, reason: reason.to_string(), not_before });
-    let Some(array) = &draft.card.array else { return draft.added };
-    let (gone, outcome) = match &draft.card.stopping_by {
-        Some(by) => (array.waiting.clone(), Outcome::killed(by)),
-        None => (array.waiting.within(&array.unwanted), unwanted(array)),
-    };
-    end_waiting(&mut draft, &gone, &outcome);
+    draft.end_killed();
     draft.finish()
-}
-
-fn end_waiting(draft: &mut Draft, tasks: &TaskSet, outcome: &Outcome) {
-    let mut report = Report::default();
-    report.add(tasks, outcome);
-    if !report.is_empty() {
-        let retry = Vec::new();
-        draft.add(What::Tasks { attempt: None, report, retry, not_before: None, ended: None });
-    }
 }
 
 /// Kills an array, or some of its tasks: those that wait end at once, nodes are to be told of the
@@ -196,9 +205,10 @@ fn end_waiting(draft: &mut Draft, tasks: &TaskSet, outcome: &Outcome) {
 pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
     let mut draft = Draft::of(card);
     let Some(array) = &card.array else { return Vec::new() };
-    let outcome = Outcome::killed(by);
     let waiting = tasks.map_or_else(|| array.waiting.clone(), |tasks| array.waiting.within(tasks));
-    end_waiting(&mut draft, &waiting, &outcome);
+    let mut report = Report::default();
+    report.add(&waiting, &Outcome::killed(by));
+    draft.end_waiting(report);
     let mut out = TaskSet::default();
     card.with_nodes().for_each(|attempt| out.add(&attempt.left));
     match tasks {
@@ -217,11 +227,29 @@ pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
     draft.finish()
 }
 
-/// Ends what waits, because its time is over.
-pub fn expire(card: &Card, outcome: &Outcome) -> Vec<What> {
+/// Whether its lines leave something to be done by whoever reads them: a power loss can take the
+/// last of those that were written together.
+pub fn is_unsettled(card: &Card) -> bool {
+    let Some(array) = card.array.as_ref().filter(|_| card.outcome.is_none()) else { return false };
+    let killed = card.stopping_by.is_some() && !array.waiting.is_empty();
+    killed || array.waiting.has_any_of(&array.unwanted) || array.is_finished()
+}
+
+/// Does that.
+pub fn settle(card: &Card) -> Vec<What> {
     let mut draft = Draft::of(card);
-    if let Some(array) = &card.array {
-        end_waiting(&mut draft, &array.waiting, outcome);
-    }
+    draft.end_killed();
+    draft.finish()
+}
+
+/// Ends what waits, because its time is over.
+pub fn expire(card: &Card) -> Vec<What> {
+    let mut draft = Draft::of(card);
+    let Some(array) = &card.array else { return Vec::new() };
+    let again = array.waiting.within(&array.tried_again());
+    let mut report = Report::default();
+    report.add(&array.waiting.without(&again), &Outcome::expired(None));
+    report.add(&again, &Outcome::expired(Some("its last run failed")));
+    draft.end_waiting(report);
     draft.finish()
 }

@@ -85,8 +85,8 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
     is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
-/// Removes a finished card and its list of children; `false` if it was gone. Not for cards that
-/// a committed batch would restore.
+/// Removes a finished card and its list of children; `false` if it was gone, or is for a newer
+/// program to remove. Not for cards that a committed batch would restore.
 ///
 /// Its claim then says that the job is finished, in a copy of the board whose hard links were
 /// copied as files of their own, too: else a repeat of the request would know only the state of
@@ -94,9 +94,13 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
 pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     let cards = Cards::new(root);
     let path = cards.card_path(Column::Done, job);
+    let card = cards.read_in(Column::Done, job)?;
+    if card.as_ref().is_some_and(|card| card.newer.is_some()) {
+        return Ok(false);
+    }
     if let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)?
         && meta.nlink() == 1
-        && let Some(card) = cards.read_in(Column::Done, job)?
+        && let Some(card) = card
     {
         let claim = cards.claim_path(&card.accepted.by, &card.accepted.request_id);
         if claim.try_exists().at(&claim)? {
@@ -141,7 +145,7 @@ fn remove_claim(cards: &Cards, path: &Path, than: Duration, now: SystemTime) -> 
     }
     let Some(bytes) = files::read(path)? else { return Ok(false) };
     if let Ok(card) = Card::parse(&bytes)
-        && !is_gone(cards, card.job())?
+        && (card.newer.is_some() || !is_gone(cards, card.job())?)
     {
         return Ok(false); // of a copied board: the card is a file of its own
     }
@@ -189,9 +193,8 @@ fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool>
 /// Whether this is a prepared card of a batch that was abandoned; then its claim is removed.
 fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
     let bytes = files::read(path)?.unwrap_or_default();
-    let Some(accepted) = Card::parse(&bytes).ok().map(|card| card.accepted) else {
-        return Ok(false);
-    };
+    let known = Card::parse(&bytes).ok().filter(|card| card.newer.is_none());
+    let Some(accepted) = known.map(|card| card.accepted) else { return Ok(false) };
     if accepted.batch.is_none() {
         return Ok(false);
     }
@@ -233,7 +236,8 @@ fn are_unneeded(cards: &Cards, job: u64, uploads: &Path, now: SystemTime) -> Res
     }
     let path = cards.card_path(Column::Done, job);
     if let Some(bytes) = files::read(&path)? {
-        return Ok(Card::parse(&bytes).is_ok_and(|card| card.state == State::Stopped));
+        let over = |card: Card| card.state == State::Stopped && card.newer.is_none();
+        return Ok(Card::parse(&bytes).is_ok_and(over));
     }
     is_gone(cards, job)
 }

@@ -137,6 +137,20 @@ pub fn mend_child(root: &Root, parent: u64, child: u64) -> Result<()> {
     sync.commit()
 }
 
+/// What was put aside and waits for a person.
+pub fn put_aside(root: &Root) -> Result<Vec<String>> {
+    let dir = root.state("scheduler/bad");
+    let mut names = files::names(&dir)?;
+    names.sort_unstable();
+    let line = |name: String| {
+        format!(
+            "{}: a card that cannot be read; mend its first line and move it to queue/, or remove it",
+            dir.join(name).display()
+        )
+    };
+    Ok(names.into_iter().map(line).collect())
+}
+
 /// Checks that node records and token records can be read.
 pub fn records(root: &Root) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
@@ -145,12 +159,15 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
         let path = dir.join(&name);
         let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
         let read = files::read(&path)?;
-        if !valid || read.is_some_and(|bytes| serde_json::from_slice::<Node>(&bytes).is_err()) {
+        if !valid || read.is_some_and(|bytes| Node::parse(&name, &bytes).is_err()) {
             wrong.push(format!("{}: not a node's record", path.display()));
         }
     }
     for id in files::names(&root.state("tokens"))? {
-        if !matches!(super::vault::token(root, &id), Ok(Some(_))) {
+        let revoked = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+        if !matches!(super::vault::token(root, &id), Ok(Some(_)))
+            && !revoked(root.state("tokens").join(&id))
+        {
             wrong
                 .push(format!("{}: not a token's record", root.state("tokens").join(id).display()));
         }

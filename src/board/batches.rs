@@ -36,15 +36,6 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(None) };
     let range = (first.job, last.job);
     let mut sync = SyncSet::new();
-    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for accepted in all {
-        if let Some(parent) = accepted.parent {
-            children.entry(parent).or_default().push(accepted.job);
-        }
-    }
-    for (parent, jobs) in children {
-        cards.add_child(parent, &jobs, &mut sync)?;
-    }
     let mut bytes = Vec::with_capacity(all.len() * 256);
     for accepted in all {
         bytes.extend(files::json_line(accepted)?);
@@ -67,7 +58,16 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
             return Ok(Some(*card));
         }
     };
+    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for accepted in all {
+        if let Some(parent) = accepted.parent {
+            children.entry(parent).or_default().push(accepted.job);
+        }
+    }
     let commit = || -> Result<()> {
+        for (parent, jobs) in &children {
+            cards.add_child(*parent, jobs, &mut sync)?;
+        }
         files::sync(&file, &prepared)?;
         if !claims.is_empty() {
             sync.dir(&cards.path("requests"));
@@ -214,6 +214,9 @@ fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> R
     }
     let bytes = files::read(&path)?.unwrap_or_default();
     let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+    if lines.iter().any(|line| matches!(Accepted::read(line), Ok((_, Some(_))))) {
+        return Ok(()); // a newer program made it, which knows how to finish it
+    }
     for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
         let _lock = cards.lock()?;
         for line in lines {

@@ -187,7 +187,8 @@ impl<'r> Cards<'r> {
     }
 
     /// A card, wherever it is. 404 for a number that was never given out, 410 for one whose card
-    /// was cleaned up or could not be read.
+    /// was cleaned up or cannot be read, 503 for one that a batch is going to restore. Moves nothing:
+    /// who only looks leaves what is wrong to whoever changes something.
     pub fn find(&self, job: u64) -> Result<Card> {
         let mut found = self.look(job)?;
         if found.is_none() && self.was_used(job)? {
@@ -195,29 +196,37 @@ impl<'r> Cards<'r> {
             let _lock = self.root.is_own().then(|| self.lock()).transpose()?;
             found = self.look(job)?;
         }
-        match found {
-            Some((column, bytes)) => match Card::parse(&bytes) {
-                Ok(card) => Ok(card),
-                Err(why) if !self.root.is_own() => Err(Error::new(
-                    Kind::Internal,
-                    format!("{}: {why}", self.card_path(column, job).display()),
-                )),
-                Err(_) => {
-                    let lock = self.lock()?;
-                    self.change(&lock, job, |_| Ok(Vec::new())).map(|changed| changed.card)
-                }
-            },
-            None => Err(self.missing(job)),
+        let Some((column, bytes)) = found else { return Err(self.missing(job)) };
+        match Card::parse(&bytes) {
+            Ok(card) => Ok(card),
+            Err(_) if batches::covers(self, job).unwrap_or(true) => Err(recovered_soon(job)),
+            Err(why) => Err(Error::new(
+                Kind::Gone,
+                format!("job {job}: {}", self.unreadable_at(column, job, &why)),
+            )),
         }
+    }
+
+    fn unreadable_at(&self, column: Column, job: u64, why: &str) -> String {
+        format!("its card {} cannot be read: {why}", self.card_path(column, job).display())
+    }
+
+    /// Why the card of a job cannot be read, if it is there and cannot: damaged where it lies, or put
+    /// aside. `None` for a job that has a card, or none at all.
+    pub fn unreadable(&self, job: u64) -> Result<Option<String>> {
+        if let Some((column, bytes)) = self.look(job)? {
+            let wrong = Card::parse(&bytes).err();
+            return Ok(wrong.map(|why| self.unreadable_at(column, job, &why)));
+        }
+        let aside = self.path(&format!("bad/{job}.job"));
+        let lies = files::gone_is_fine(fs::metadata(&aside)).at(&aside)?;
+        Ok(lies.map(|_| put_aside(job)))
     }
 
     /// The error for a job that is in no column.
     fn missing(&self, job: u64) -> Error {
         if self.path(&format!("bad/{job}.job")).exists() {
-            return Error::new(
-                Kind::Gone,
-                format!("job {job}: its card could not be read and lies in bad/{job}.job"),
-            );
+            return Error::new(Kind::Gone, format!("job {job}: {}", put_aside(job)));
         }
         match self.was_used(job) {
             Ok(true) => Error::new(Kind::Gone, format!("job {job} is not on the board any more")),
@@ -246,7 +255,8 @@ impl<'r> Cards<'r> {
     /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
     ///
     /// A crash after the append leaves the card in its old column; it is moved when next touched.
-    /// A card whose first line cannot be read goes to `bad/`.
+    /// A card whose first line cannot be read goes to `bad/`; one that a newer program wrote is
+    /// refused and left where it is.
     pub fn change(
         &self,
         lock: &Lock,
@@ -275,8 +285,13 @@ impl<'r> Cards<'r> {
         let Some((column, mut story)) = opened else { return Err(self.missing(job)) };
         let mut card = match Card::parse(&story.read()?) {
             Ok(card) if card.job() == job => card,
-            _ => return Err(self.quarantine(column, job)),
+            Ok(other) => {
+                let why = format!("it is the card of job {}", other.job());
+                return Err(self.quarantine(column, job, &why));
+            }
+            Err(why) => return Err(self.quarantine(column, job, &why)),
         };
+        card.for_change()?;
         let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
         let mut sync = SyncSet::new();
         let stamped = !events.is_empty();
@@ -295,6 +310,10 @@ impl<'r> Cards<'r> {
             story.append(&events)?;
             let (file, path) = story.into_file();
             card.length = file.metadata().at(&path)?.len();
+            sync.file(file, path);
+        } else if to != column {
+            // Whoever stamped it died before the move, and so before its sync.
+            let (file, path) = story.into_file();
             sync.file(file, path);
         }
         // Stamped is changed: the card is moved by whoever touches it next.
@@ -353,12 +372,12 @@ impl<'r> Cards<'r> {
         Ok(())
     }
 
-    /// Puts a card that cannot be read aside, unless a batch can still restore it.
-    fn quarantine(&self, column: Column, job: u64) -> Error {
+    /// Puts a card that cannot be read aside, and says so, unless a batch can still restore it.
+    fn quarantine(&self, column: Column, job: u64, why: &str) -> Error {
         let from = self.card_path(column, job);
         let restorable = batches::covers(self, job).unwrap_or(true);
         if restorable {
-            return Error::new(Kind::Unavailable, format!("job {job} is being recovered"));
+            return recovered_soon(job);
         }
         let bad = self.path(&format!("bad/{job}.job"));
         let moved = files::rename_new(&from, &bad).and_then(|fresh| {
@@ -369,8 +388,19 @@ impl<'r> Cards<'r> {
             files::rename_new(&from, &other).map(|_| ())
         });
         match moved {
-            Ok(()) => self.missing(job),
+            Ok(()) => {
+                eprintln!("job {job}: {}: {why}", put_aside(job));
+                self.missing(job)
+            }
             Err(error) => error,
         }
     }
+}
+
+fn put_aside(job: u64) -> String {
+    format!("its card cannot be read and lies in bad/{job}.job")
+}
+
+fn recovered_soon(job: u64) -> Error {
+    Error::new(Kind::Unavailable, format!("job {job} is being recovered"))
 }

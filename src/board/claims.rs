@@ -44,8 +44,16 @@ impl Cards<'_> {
             Card::parse(&bytes)
                 .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", path.display())))
         };
-        let card = read(claim)?;
+        let bytes = files::read(claim)?.ok_or_else(gone)?;
+        let Ok(card) = Card::parse(&bytes) else {
+            release(self, claim)?;
+            return Err(gone());
+        };
         let job = card.job();
+        if card.newer.is_some() {
+            // It is there, or the newer program that prepared it finishes it.
+            return if self.look(job)?.is_some() { Ok(card) } else { Err(gone()) };
+        }
         if card.accepted.batch.is_some() {
             return match release(self, claim)? {
                 Released::Committed(card) => Ok(*card),
@@ -138,7 +146,11 @@ impl Cards<'_> {
             return Ok(false); // not claimed: nobody was told of it, nobody can ask for it
         }
         let bytes = files::read(&path)?.unwrap_or_default();
-        let single = Card::parse(&bytes).is_ok_and(|card| card.accepted.batch.is_none());
+        let Ok(card) = Card::parse(&bytes) else {
+            abandon_unreadable(self, job)?;
+            return Ok(false);
+        };
+        let single = card.accepted.batch.is_none() && card.newer.is_none();
         if single {
             self.publish_prepared(job)?;
         }
@@ -214,8 +226,11 @@ pub(super) enum Released {
 pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
     let _lock = cards.lock()?;
     let Some(bytes) = files::read(claim)? else { return Ok(Released::Gone) };
-    let card = Card::parse(&bytes)
-        .map_err(|e| Error::new(Kind::Internal, format!("{}: {e}", claim.display())))?;
+    let card = match Card::parse(&bytes) {
+        Ok(card) => card,
+        Err(why) => return free_unreadable(cards, claim, &why).map(|()| Released::Gone),
+    };
+    card.for_change()?;
     let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
     Ok(match batches::fate(cards, range, &card)? {
         Fate::Committed => Released::Committed(card.into()),
@@ -225,4 +240,55 @@ pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
             Released::Gone
         }
     })
+}
+
+/// Frees a request id whose claim cannot be read. Only those of a batch are made before their cards
+/// are synced, so a power loss came before its commit: nobody was told. Not if the card lies on the
+/// board, damaged itself, or may yet be restored. Under the board's lock.
+fn free_unreadable(cards: &Cards, claim: &Path, why: &str) -> Result<()> {
+    let meta = fs::metadata(claim).at(claim)?;
+    let prepared = same_file_in(&cards.path("tmp"), &meta)?;
+    if meta.nlink() > 1 && prepared.is_none() {
+        return Err(Error::new(
+            Kind::Gone,
+            format!("the card of the job that this request made cannot be read: {why}"),
+        ));
+    }
+    if !batches::committed(cards)?.is_empty() {
+        return Err(Error::new(
+            Kind::Unavailable,
+            "the same request is being recovered; try again",
+        ));
+    }
+    files::remove(claim)?;
+    prepared.map_or(Ok(()), |prepared| files::remove(&prepared))
+}
+
+/// Another name of a file, in this directory.
+fn same_file_in(dir: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
+    for name in files::names(dir)? {
+        let path = dir.join(name);
+        let other = files::gone_is_fine(fs::symlink_metadata(&path)).at(&path)?;
+        if other.is_some_and(|other| (other.dev(), other.ino()) == (meta.dev(), meta.ino())) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes what a power loss left of a batch before its commit: a prepared card that cannot be read,
+/// and its claim. `false` if a batch may yet restore it.
+fn abandon_unreadable(cards: &Cards, job: u64) -> Result<bool> {
+    let _lock = cards.lock()?;
+    let path = cards.prepared(job);
+    let Some(bytes) = files::read(&path)? else { return Ok(false) };
+    if Card::parse(&bytes).is_ok() || batches::covers(cards, job)? {
+        return Ok(false);
+    }
+    let meta = fs::metadata(&path).at(&path)?;
+    if let Some(claim) = same_file_in(&cards.path("requests"), &meta)? {
+        files::remove(&claim)?;
+    }
+    files::remove(&path)?;
+    Ok(true)
 }

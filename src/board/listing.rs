@@ -52,9 +52,16 @@ impl Cards<'_> {
         Ok(done)
     }
 
-    /// The newest jobs on the board, newest first, at most `limit`.
+    /// Numbers of the cards that cannot be read and were put aside.
+    pub fn put_aside(&self) -> Result<Vec<u64>> {
+        card_numbers(&self.path("bad"))
+    }
+
+    /// The newest jobs on the board, newest first, at most `limit`; those too whose cards were put
+    /// aside.
     pub fn newest(&self, limit: usize) -> Result<Vec<u64>> {
         let mut all = self.numbers(Column::Queue)?;
+        all.extend(self.put_aside()?);
         all.extend(self.numbers(Column::Running)?);
         all.extend(self.newest_done(limit)?);
         all.sort_unstable_by(|a, b| b.cmp(a));

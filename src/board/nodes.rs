@@ -34,10 +34,10 @@ pub fn find(root: &Root, name: &str) -> Result<Option<Node>> {
     let Some(bytes) = files::read(&path)? else {
         return Ok((name == LOCALHOST).then(Node::localhost));
     };
-    let node = serde_json::from_slice(&bytes).map_err(|e| {
+    let node = Node::parse(name, &bytes).map_err(|e| {
         Error::new(Kind::Internal, format!("{}: not a node's record: {e}", path.display()))
     })?;
-    Ok(Some(Node { name: name.to_string(), ..node }))
+    Ok(Some(node))
 }
 
 /// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
@@ -54,8 +54,14 @@ pub fn list(root: &Root) -> Result<Vec<Node>> {
     Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
 }
 
+/// Refuses to change a record that a newer program wrote. One that cannot be read may be replaced.
+fn check_known(root: &Root, name: &str) -> Result<()> {
+    find(root, name).ok().flatten().map_or(Ok(()), |node| node.for_use())
+}
+
 /// Writes a node's record, whole and durable.
 pub fn write(root: &Root, _lock: &Lock, node: &Node) -> Result<()> {
+    check_known(root, &node.name)?;
     let mut text = serde_json::to_string_pretty(node)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
     text.push('\n');
@@ -65,14 +71,17 @@ pub fn write(root: &Root, _lock: &Lock, node: &Node) -> Result<()> {
 /// Removes a node's record. Durable when this returns.
 pub fn remove(root: &Root, _lock: &Lock, name: &str) -> Result<()> {
     let path = path(root, name)?;
+    check_known(root, name)?;
     files::remove(&path)?;
     files::sync_dir(files::parent(&path))
 }
 
-/// Changes what the poller knows of a node, if the node is still there and anything changes.
+/// Changes what the poller knows of a node, if the node is still there and anything changes. 409
+/// for a record that a newer program wrote.
 pub fn observe(root: &Root, name: &str, change: impl FnOnce(&mut Node)) -> Result<()> {
     let lock = Cards::new(root).lock()?;
     let Some(old) = find(root, name)? else { return Ok(()) };
+    old.for_use()?;
     let mut new = old.clone();
     change(&mut new);
     if new == old { Ok(()) } else { write(root, &lock, &new) }

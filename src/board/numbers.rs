@@ -170,7 +170,8 @@ fn cluster_path(root: &Root) -> PathBuf {
     root.state("scheduler/cluster")
 }
 
-fn has_running(root: &Root) -> Result<bool> {
+/// Whether jobs are with nodes, as far as names can tell.
+pub(super) fn has_running(root: &Root) -> Result<bool> {
     Ok(!files::names(&root.state("scheduler/running"))?.is_empty())
 }
 

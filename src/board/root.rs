@@ -13,6 +13,10 @@ use crate::error::{At, Error, Kind, Result};
 use crate::settings::Settings;
 use crate::user;
 
+/// Which layout of the state tree these programs know: that of 0.1, and nothing later. It rises
+/// when an older program that goes on changing the tree would do harm which it cannot see.
+const LAYOUT: u32 = 1;
+
 /// Directories of `state/` with their modes (before the umask), parents first.
 /// `scheduler check` and `processor check` go by the same table.
 pub const TREE: &[(&str, u32)] = &[
@@ -48,6 +52,8 @@ pub struct Root {
     state: PathBuf,
     /// Whose tree it is, if not this process's user's.
     stranger_to: Option<Uid>,
+    /// What `version` says, if that is not a layout which these programs know.
+    newer_layout: Option<String>,
     /// Its `corkboard.conf`.
     pub settings: Settings,
 }
@@ -78,8 +84,10 @@ impl Root {
     pub fn open(dir: &Path) -> Result<Root> {
         let dir = fs::canonicalize(dir).at(dir)?;
         let settings = Settings::read(&dir.join("corkboard.conf"))?;
-        let mut root = Root { state: dir.join("state"), dir, stranger_to: None, settings };
+        let mut root =
+            Root { state: dir.join("state"), dir, stranger_to: None, newer_layout: None, settings };
         umask(Mode::from_bits_truncate(if root.settings.group_readable { 0o027 } else { 0o077 }));
+        root.newer_layout = root.layout()?;
         let made = fs::metadata(root.state.join(LAST));
         if let Ok(meta) = &made {
             root.stranger_to = stranger_to(meta);
@@ -92,10 +100,28 @@ impl Root {
         Ok(root)
     }
 
-    /// Refuses where the tree is another user's. Every program asks this before it changes
+    /// What `version` says, if these programs do not know that layout. Absent: that of 0.1.
+    fn layout(&self) -> Result<Option<String>> {
+        let said = files::read(&self.state.join("version"))?;
+        let said = said.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string());
+        let number = |said: &str| said.strip_prefix("layout ")?.parse::<u32>().ok();
+        Ok(said.filter(|said| number(said).is_none_or(|number| number > LAYOUT)))
+    }
+
+    /// Refuses where the tree has a layout that these programs do not know, and where it is another
+    /// user's. Every program asks this before it changes
     /// anything, root's too: what another user makes there the owner cannot read, or it runs with
     /// rights that the owner's jobs are not to have.
     pub fn for_change(&self) -> Result<()> {
+        if let Some(said) = &self.newer_layout {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "{} says {said:?}, these programs know up to \"layout {LAYOUT}\": a newer version of corkboard keeps this tree, and these change nothing in it",
+                    self.state.join("version").display()
+                ),
+            ));
+        }
         let Some(owner) = self.stranger_to else { return Ok(()) };
         let name = user::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
         Err(Error::new(
@@ -108,17 +134,30 @@ impl Root {
         ))
     }
 
-    /// Whether the tree is this process's user's, so that it may be changed.
+    /// Whether the tree is this process's user's, and of a layout that it knows: it may be changed.
     pub fn is_own(&self) -> bool {
-        self.stranger_to.is_none()
+        self.stranger_to.is_none() && self.newer_layout.is_none()
     }
 
     fn make_tree(&self) -> Result<()> {
         for (name, mode) in TREE {
             let path = self.state.join(name);
+            if *name == LAST {
+                self.write_layout()?;
+            }
             DirBuilder::new().recursive(true).mode(*mode).create(&path).at(&path)?;
         }
         self.refuse_network_fs()
+    }
+
+    /// A tree that is there and says nothing is that of 0.1, and goes on saying nothing.
+    fn write_layout(&self) -> Result<()> {
+        let path = self.state.join("version");
+        if self.state.join("scheduler/seq").exists() || path.exists() {
+            return Ok(());
+        }
+        let text = format!("layout {LAYOUT}\n");
+        files::publish(&self.state.join("scheduler/tmp"), &path, text.as_bytes(), false).map(|_| ())
     }
 
     /// On a network file system flock and inotify do not do what everything here rests on.

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 use super::files::{self, SyncSet};
 use super::root::Root;
 use crate::cgi::body::Upload;
@@ -37,6 +39,21 @@ fn store_in(dir: &PathBuf, uploads: &[Upload]) -> Result<()> {
     sync.dir(dir);
     sync.dir(files::parent(dir));
     sync.commit()
+}
+
+/// What tells these files from others, whatever their order: a hash of their names and contents.
+/// `None` where there are none.
+pub fn digest(uploads: &[Upload]) -> Option<String> {
+    let mut sorted: Vec<&Upload> = uploads.iter().collect();
+    sorted.sort_unstable_by_key(|upload| &upload.name);
+    let mut hash = Sha256::new();
+    for upload in &sorted {
+        for part in [upload.name.as_bytes(), &upload.content] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    (!sorted.is_empty()).then(|| files::hex(&hash.finalize()[..16]))
 }
 
 /// Names of a job's files.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::files;
+use super::numbers;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
@@ -16,8 +17,10 @@ use crate::model::ids;
 pub enum Role {
     /// Everything.
     Admin,
-    /// Submit, read, and change jobs.
+    /// Submit, read, and change jobs; of a node's those that are no head's.
     User,
+    /// What a head needs of a node: have jobs run under ids of its own, read, end and forget them.
+    Head,
     /// What a machine that works for this root needs.
     Worker,
 }
@@ -32,6 +35,10 @@ pub struct TokenRecord {
     /// SHA-256 of the secret part, in hexadecimal. The secret has 256 random bits, so a fast hash
     /// is enough.
     pub hash: String,
+    /// False for a user's token: it is no head's. Those of 0.1, where heads had the role user, say
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<bool>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -105,21 +112,28 @@ fn token_path(root: &Root, id: &str) -> Result<PathBuf> {
 pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
     let path = root.state("secrets/attempts");
     for _ in 0..2 {
-        if let Some(bytes) = files::read(&path)? {
-            let text = bytes.trim_ascii();
-            if text.len() >= 64 {
-                return Ok(text.to_vec());
-            }
-            return Err(Error::new(
-                Kind::Internal,
-                format!("{}: too short for a secret; remove it", path.display()),
-            ));
+        if let Some(secret) = known_attempt_secret(root)? {
+            return Ok(secret);
         }
-        root.for_change()?;
         let secret = format!("{}\n", files::random_hex::<32>()?);
         files::publish(&tmp(root), &path, secret.as_bytes(), true)?;
     }
     Err(Error::new(Kind::Internal, format!("{}: it keeps vanishing", path.display())))
+}
+
+/// The same if it has been made. An error if it must have been: jobs are with nodes, and by another
+/// one their reports would be strangers'.
+pub fn known_attempt_secret(root: &Root) -> Result<Option<Vec<u8>>> {
+    let path = root.state("secrets/attempts");
+    let wrong = |why| Err(Error::new(Kind::Internal, format!("{}{why}", path.display())));
+    match files::read(&path)? {
+        Some(bytes) if bytes.trim_ascii().len() >= 64 => Ok(Some(bytes.trim_ascii().to_vec())),
+        Some(_) => wrong(": too short for a secret; put the right one back"),
+        None if numbers::has_running(root)? => wrong(
+            " is missing but jobs are with nodes, and only it tells their reports from forged ones: put it back",
+        ),
+        None => Ok(None),
+    }
 }
 
 /// The token that this root presents to a node; `None` where it has none.

@@ -15,6 +15,8 @@ pub enum Need {
     Submit,
     /// To change jobs that are there.
     Control,
+    /// To have a node run jobs, end them, forget them.
+    Run,
     /// To change nodes and tokens.
     Admin,
     /// To be at a shell of this machine: not to be had over HTTP.

@@ -320,6 +320,12 @@ impl Driver for Http {
         self.lines("jobs")
     }
 
+    fn unfinished(&self) -> Result<Vec<String>> {
+        let mut ids = self.lines("jobs?state=queued")?;
+        ids.extend(self.lines("jobs?state=running")?);
+        Ok(ids)
+    }
+
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
         let since = since.map(|since| format!("since={since}&")).unwrap_or_default();
         let path = format!("events?{since}wait={}", wait.as_secs_f64());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Answer, Driver, Info, Questions, Run};
-use crate::board::feed::{self, FeedPage};
+use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::error::{Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
@@ -27,7 +27,7 @@ impl Local {
 
 impl Questions for Local {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let answer = |id: &String| match processor::status::of(&self.root, id) {
+        let answer = |id: &String| match processor::report::status(&self.root, id) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
@@ -75,18 +75,19 @@ impl Driver for Local {
         by: &str,
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus> {
-        match tasks {
-            None => processor::kill::kill(&self.root, id, grace, by),
-            Some(tasks) => processor::kill::kill_tasks(&self.root, id, tasks, grace, by),
-        }
+        processor::report::kill(&self.root, id, tasks, grace, by)
     }
 
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
     }
 
+    fn unfinished(&self) -> Result<Vec<String>> {
+        processor::list::unfinished(&self.root)
+    }
+
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-        feed::read(&self.root, since, wait)
+        processor::report::feed(&self.root, since, wait)
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {

@@ -35,8 +35,8 @@ pub struct Array {
     tries: BTreeMap<u32, u32>,
     /// Tasks that somebody killed while a node had them.
     pub unwanted: TaskSet,
-    /// Who did.
-    pub unwanted_by: Option<String>,
+    /// Who did. A task's first killer is its killer.
+    pub killers: Vec<(String, TaskSet)>,
     /// Whether no range is to be placed until it is released.
     pub held: bool,
     /// Nodes that would not have a range: none is placed there before. Others are not held up.
@@ -53,7 +53,7 @@ impl Array {
             ended: Report::default(),
             tries: BTreeMap::new(),
             unwanted: TaskSet::default(),
-            unwanted_by: None,
+            killers: Vec::new(),
             held,
             refused: BTreeMap::new(),
         }
@@ -75,8 +75,14 @@ impl Array {
                 }
             }
             What::Stopping { by, tasks: Some(tasks) } => {
-                self.unwanted.add(&tasks.without(&self.waiting).without(&self.ended.tasks()));
-                self.unwanted_by.get_or_insert_with(|| by.clone());
+                let mut out = TaskSet::default();
+                attempts.iter().for_each(|attempt| out.add(&attempt.left));
+                let tasks = tasks.within(&out).without(&self.unwanted);
+                self.unwanted.add(&tasks);
+                match self.killers.iter_mut().find(|(killer, _)| killer == by) {
+                    Some((_, known)) => known.add(&tasks),
+                    None => self.killers.push((by.clone(), tasks)),
+                }
             }
             What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
@@ -131,7 +137,8 @@ impl Array {
 
     /// A range has ended: what is left of it waits again.
     fn close(&mut self, attempt: &mut Attempt, at: &str) {
-        self.waiting.add(&std::mem::take(&mut attempt.left));
+        attempt.returned = std::mem::take(&mut attempt.left);
+        self.waiting.add(&attempt.returned);
         attempt.ended_at = Some(at.to_string());
     }
 
@@ -182,21 +189,36 @@ impl Array {
         self.tries.get(&task).copied().unwrap_or(0)
     }
 
+    /// The tasks that were, or are to be, tried again.
+    pub fn tried_again(&self) -> TaskSet {
+        self.tries.keys().copied().collect()
+    }
+
     /// The most often that any task has been tried again.
     pub fn most_retries(&self) -> u32 {
         self.tries.values().copied().max().unwrap_or(0)
     }
 
-    /// The end of the whole: good if every task was, else that of the lowest index which was not.
-    pub fn outcome(&self) -> Outcome {
+    /// The end of the whole: good if every task was, else that of the lowest index which was not. A
+    /// kill of the whole is told besides: it ended what it ended, and nothing of what was before.
+    pub fn outcome(&self, killed_by: Option<&str>) -> Outcome {
         let failed = self.failed();
         let Some(first) = failed.first() else { return Outcome::exit(0) };
         let first = self.outcome_of(first).unwrap_or_else(|| Outcome::lost("not reported"));
+        let by_it = |outcome: &Outcome| killed_by.is_some_and(|by| outcome.is_killed_by(by));
+        let killed = self.ended.failed.iter().filter(|group| by_it(&group.outcome));
+        let killed = TaskSet::union(killed.map(|group| &group.tasks));
+        if killed == failed {
+            return first;
+        }
         let which = failed.brief();
         let why = first.reason.as_deref().unwrap_or("no reason given");
         let total = self.spec.tasks.len();
-        let reason =
+        let mut reason =
             format!("{} of {total} tasks failed: {which} (the first: {why})", failed.len());
+        if let Some(by) = killed_by.filter(|_| !killed.is_empty()) {
+            reason.push_str(&format!("; of these {} killed by {by}", killed.len()));
+        }
         Outcome { reason: Some(reason), ..first }
     }
 

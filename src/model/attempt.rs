@@ -43,6 +43,9 @@ pub struct Attempt {
     /// Those of which no end is known, while the node has them.
     #[serde(skip_serializing_if = "TaskSet::is_empty")]
     pub left: TaskSet,
+    /// Those with which it ended: its node did not start them, and they wait again.
+    #[serde(skip)]
+    pub returned: TaskSet,
     /// When ends of tasks were last recorded.
     #[serde(skip)]
     pub reported_at: Option<String>,

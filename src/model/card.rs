@@ -5,16 +5,16 @@
 //! a card comes to the same answer, and the directory it lies in is only the place where that
 //! answer can be seen.
 
-use serde_json::Value;
-
 use super::array::{Array, may_repeat};
 pub use super::attempt::Attempt;
-pub use super::event::{Accepted, Event, What};
+pub use super::event::{Accepted, Event, Line, What};
 use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
+use super::tasks::TaskSet;
 use crate::clock;
+use crate::error::{Error, Result as Checked};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +26,9 @@ pub struct Card {
     /// Bytes of its story when it was read, or when a line was last appended. Stories only grow:
     /// one that has this length still says the same.
     pub length: u64,
+    /// What of it a newer program wrote that this one does not know: then this program leaves the
+    /// card alone, and the rest of what is here is as far as it could be understood.
+    pub newer: Option<String>,
     /// The later lines that could be read, in order.
     pub events: Vec<Event>,
     /// What the request means.
@@ -54,21 +57,22 @@ pub struct Card {
 
 impl Card {
     /// Reads a card. Empty and damaged lines after the first are passed over: a crash or a power
-    /// loss can leave a torn line or zeros. A first line that cannot be read is an error (its
-    /// text says why): such a card belongs in `bad/`.
+    /// loss can leave a torn line or zeros. A whole line that is not known is no damage: a newer
+    /// program wrote it (see [`Card::newer`]). A first line that is not whole is an error (its text
+    /// says why): such a card belongs in `bad/`.
     pub fn parse(bytes: &[u8]) -> Result<Card, String> {
         let mut lines = bytes.split(|b| *b == b'\n');
         let first = lines.next().unwrap_or_default();
-        let accepted: Accepted = serde_json::from_slice(first)
+        let (accepted, unknown) = Accepted::read(first)
             .map_err(|e| format!("its first line is not an accepted request: {e}"))?;
-        let spec = Spec::for_head(&Value::Object(accepted.request.clone()))
-            .map_err(|e| format!("its request is not valid: {e}"))?;
+        let (spec, unknown_request) = Spec::of_card(&accepted.request);
         let mut card = Card {
             state: if spec.held { State::Held } else { State::Queued },
             priority: spec.priority,
             array: spec.array.as_ref().map(|array| Array::new(array, spec.held)),
             accepted,
             length: bytes.len() as u64,
+            newer: unknown.or(unknown_request).map(|what| format!("{what} in line 1")),
             events: Vec::new(),
             spec,
             attempts: Vec::new(),
@@ -79,12 +83,30 @@ impl Card {
             stopping_by: None,
             requeue_reason: None,
         };
-        for line in lines.filter(|line| !line.is_empty()) {
-            if let Ok(event) = serde_json::from_slice::<Event>(line) {
-                card.apply(event);
+        for (index, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
+            match Line::read(line) {
+                Line::Event(event) => card.apply(event),
+                Line::Newer(what) => {
+                    card.newer.get_or_insert_with(|| format!("{what} in line {}", index + 2));
+                }
+                Line::Damaged => {}
             }
         }
         Ok(card)
+    }
+
+    /// Refuses with 409 what this program may not touch: what a newer one wrote there could mean
+    /// anything, also that the job runs.
+    pub fn for_change(&self) -> Checked<()> {
+        match self.newer_reason() {
+            None => Ok(()),
+            Some(why) => Err(Error::conflict(format!("job {}: its card was {why}", self.job()))),
+        }
+    }
+
+    /// Why this program leaves the card alone, if it does.
+    pub fn newer_reason(&self) -> Option<String> {
+        self.newer.as_ref().map(|what| format!("written by a newer version of corkboard ({what})"))
     }
 
     /// The same card without its history: what it says now.
@@ -93,6 +115,7 @@ impl Card {
         Card {
             accepted: self.accepted.clone(),
             length: self.length,
+            newer: self.newer.clone(),
             events: Vec::new(),
             spec: self.spec.clone(),
             state: self.state,
@@ -200,6 +223,7 @@ impl Card {
             refused: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
+            returned: TaskSet::default(),
             reported_at: None,
         });
     }

@@ -1,7 +1,7 @@
 //! The lines of a card: the request as accepted, and what can happen to a job after that.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::node::DriverKind;
 use super::outcome::{Cause, Outcome, Status};
@@ -11,6 +11,7 @@ use crate::clock;
 
 /// The first line of a card: the request as accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accepted {
     /// The job's number.
     pub job: u64,
@@ -26,8 +27,84 @@ pub struct Accepted {
     /// First and last number of the request, where one request made several jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<(u64, u64)>,
+    /// A digest of the names and contents of the files that came with it, if any did: they belong
+    /// to the request, and the files themselves go when the job has stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
     /// The request, without `request_id`.
     pub request: Map<String, Value>,
+}
+
+impl Accepted {
+    /// Reads the line. A whole one in which a newer program wrote more than this one knows is read
+    /// without that, which is named. Any other that cannot be read is an error: it is damaged.
+    pub fn read(line: &[u8]) -> Result<(Accepted, Option<String>), String> {
+        let wrong = match serde_json::from_slice(line) {
+            Ok(accepted) => return Ok((accepted, None)),
+            Err(wrong) => wrong,
+        };
+        let fields = ["job", "request_id", "at", "by", "parent", "batch", "files", "request"];
+        let mut newer = None;
+        let Ok(Value::Object(mut map)) = serde_json::from_slice(line) else {
+            return Err(wrong.to_string());
+        };
+        map.retain(|name, _| {
+            let known = fields.contains(&name.as_str());
+            if !known {
+                newer.get_or_insert_with(|| format!("field {name:?}"));
+            }
+            known
+        });
+        let accepted = serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?;
+        Ok((accepted, newer))
+    }
+}
+
+/// What a line of a story is to this program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// Something that happened.
+    Event(Event),
+    /// A whole line that a newer program wrote and this one does not know: what of it, in words.
+    Newer(String),
+    /// Torn, or zeros.
+    Damaged,
+}
+
+impl Line {
+    /// Reads a line.
+    pub fn read(line: &[u8]) -> Line {
+        match serde_json::from_slice::<Event>(line) {
+            Ok(event) => Line::Event(event),
+            Err(_) => match serde_json::from_slice(line) {
+                Ok(Value::Object(map)) => Line::Newer(unknown_in(&map)),
+                _ => Line::Damaged,
+            },
+        }
+    }
+}
+
+/// What of a whole line is not known here: its event, one of its fields, or else a value.
+fn unknown_in(map: &Map<String, Value>) -> String {
+    let Some(event) = map.get("event").and_then(Value::as_str) else {
+        return "a line without an event".into();
+    };
+    if serde_json::from_value::<Name>(Value::from(event)).is_err() {
+        return format!("event {event:?}");
+    }
+    let fields = map.iter().filter(|(name, _)| !["at", "event"].contains(&name.as_str()));
+    // Each for itself in a line that is else known: the first that is not is the one.
+    for (name, value) in fields {
+        let line = json!({"at": "", "event": "held", name: value});
+        match serde_json::from_value::<Flat>(line) {
+            Ok(_) => {}
+            Err(e) if value.is_string() && !e.to_string().starts_with("unknown field") => {
+                return format!("{name} {value} of event {event:?}");
+            }
+            Err(_) => return format!("field {name:?} of event {event:?}"),
+        }
+    }
+    format!("other fields of event {event:?}")
 }
 
 /// Something that happened to a job, with its time.
@@ -165,6 +242,7 @@ pub enum What {
 /// A line as it is read: the fields of all events side by side. Reading a tagged enum keeps each
 /// value until the tag is known, which took most of the time of reading a card.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Flat {
     at: String,
     event: Name,
@@ -183,13 +261,76 @@ struct Flat {
     cause: Option<Cause>,
     code: Option<i32>,
     reason: Option<String>,
-    #[serde(default)]
-    good: TaskSet,
-    #[serde(default)]
-    failed: Vec<Ended>,
-    #[serde(default)]
-    retry: Vec<Ended>,
-    ended: Option<Outcome>,
+    good: Option<TaskSet>,
+    failed: Option<Vec<FlatEnded>>,
+    retry: Option<Vec<FlatEnded>>,
+    ended: Option<FlatOutcome>,
+}
+
+impl Flat {
+    /// Whether a field is left that the event has not taken: it is one of another event.
+    fn has_more(&self) -> bool {
+        self.by.is_some()
+            || self.priority.is_some()
+            || self.attempt.is_some()
+            || self.node.is_some()
+            || self.nodejob.is_some()
+            || self.driver.is_some()
+            || self.uri.is_some()
+            || self.tasks.is_some()
+            || self.pid.is_some()
+            || self.started.is_some()
+            || self.not_before.is_some()
+            || self.status.is_some()
+            || self.cause.is_some()
+            || self.code.is_some()
+            || self.reason.is_some()
+            || self.good.is_some()
+            || self.failed.is_some()
+            || self.retry.is_some()
+            || self.ended.is_some()
+    }
+
+    fn outcome(&mut self) -> Result<Outcome, &'static str> {
+        let (status, cause) = (must(self.status.take())?, must(self.cause.take())?);
+        Ok(Outcome { status, cause, code: self.code.take(), reason: self.reason.take() })
+    }
+}
+
+/// An outcome within a line: unlike one that comes from a node, it must be known in full.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlatOutcome {
+    status: Status,
+    cause: Cause,
+    code: Option<i32>,
+    reason: Option<String>,
+}
+
+impl From<FlatOutcome> for Outcome {
+    fn from(flat: FlatOutcome) -> Outcome {
+        let FlatOutcome { status, cause, code, reason } = flat;
+        Outcome { status, cause, code, reason }
+    }
+}
+
+/// The same of tasks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlatEnded {
+    tasks: TaskSet,
+    status: Status,
+    cause: Cause,
+    code: Option<i32>,
+    reason: Option<String>,
+}
+
+fn groups(flat: Option<Vec<FlatEnded>>) -> Vec<Ended> {
+    let group = |FlatEnded { tasks, status, cause, code, reason }| Ended {
+        tasks,
+        outcome: Outcome { status, cause, code, reason },
+    };
+    flat.into_iter().flatten().map(group).collect()
 }
 
 #[derive(Deserialize)]
@@ -216,47 +357,60 @@ fn must<T>(field: Option<T>) -> Result<T, &'static str> {
 impl TryFrom<Flat> for Event {
     type Error = &'static str;
 
-    fn try_from(flat: Flat) -> Result<Event, &'static str> {
-        let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
-        let outcome = |reason| {
-            let (status, cause) = (must(flat.status)?, must(flat.cause)?);
-            Ok::<_, &'static str>(Outcome { status, cause, code: flat.code, reason })
-        };
+    fn try_from(mut flat: Flat) -> Result<Event, &'static str> {
         let what = match flat.event {
-            Name::Held => What::Held { by: must(by)? },
-            Name::Released => What::Released { by: must(by)? },
-            Name::Priority => What::Priority { priority: must(flat.priority)?, by: must(by)? },
+            Name::Held => What::Held { by: must(flat.by.take())? },
+            Name::Released => What::Released { by: must(flat.by.take())? },
+            Name::Priority => {
+                What::Priority { priority: must(flat.priority.take())?, by: must(flat.by.take())? }
+            }
             Name::Placed => What::Placed {
-                attempt: must(attempt)?,
-                node: must(flat.node)?,
-                nodejob: must(flat.nodejob)?,
-                driver: must(flat.driver)?,
-                uri: flat.uri,
-                tasks,
+                attempt: must(flat.attempt.take())?,
+                node: must(flat.node.take())?,
+                nodejob: must(flat.nodejob.take())?,
+                driver: must(flat.driver.take())?,
+                uri: flat.uri.take(),
+                tasks: flat.tasks.take(),
             },
-            Name::Running => {
-                What::Running { attempt: must(attempt)?, pid: flat.pid, started: flat.started }
+            Name::Running => What::Running {
+                attempt: must(flat.attempt.take())?,
+                pid: flat.pid.take(),
+                started: flat.started.take(),
+            },
+            Name::Stopping => {
+                What::Stopping { by: must(flat.by.take())?, tasks: flat.tasks.take() }
             }
-            Name::Stopping => What::Stopping { by: must(by)?, tasks },
             Name::Refused => What::Refused {
-                attempt: must(attempt)?,
-                reason: must(reason)?,
-                not_before: must(not_before)?,
+                attempt: must(flat.attempt.take())?,
+                reason: must(flat.reason.take())?,
+                not_before: must(flat.not_before.take())?,
             },
-            Name::Retry => {
-                What::Retry { attempt: must(attempt)?, outcome: outcome(reason)?, not_before }
-            }
+            Name::Retry => What::Retry {
+                attempt: must(flat.attempt.take())?,
+                outcome: flat.outcome()?,
+                not_before: flat.not_before.take(),
+            },
             Name::Tasks => What::Tasks {
-                attempt,
-                report: Report { good: flat.good, failed: flat.failed },
-                retry: flat.retry,
-                not_before,
-                ended: flat.ended,
+                attempt: flat.attempt.take(),
+                report: Report {
+                    good: flat.good.take().unwrap_or_default(),
+                    failed: groups(flat.failed.take()),
+                },
+                retry: groups(flat.retry.take()),
+                not_before: flat.not_before.take(),
+                ended: flat.ended.take().map(Outcome::from),
             },
-            Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason)? },
-            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason)? },
+            Name::Late => {
+                What::Late { attempt: must(flat.attempt.take())?, outcome: flat.outcome()? }
+            }
+            Name::Stopped => {
+                What::Stopped { attempt: flat.attempt.take(), outcome: flat.outcome()? }
+            }
         };
-        Ok(Event { at, what })
+        if flat.has_more() {
+            return Err("a field is not one of this event");
+        }
+        Ok(Event { at: flat.at, what })
     }
 }
 
@@ -313,5 +467,31 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Event>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_named_and_is_no_damage() {
+        let newer = |line: &str| match Line::read(line.as_bytes()) {
+            Line::Newer(what) => what,
+            other => panic!("{line}: {other:?}"),
+        };
+        let magic = r#"{"at":"t","event":"magic","by":"ada"}"#;
+        assert_eq!(newer(magic), r#"event "magic""#);
+        let field = r#"{"at":"t","event":"held","by":"ada","until":"noon"}"#;
+        assert_eq!(newer(field), r#"field "until" of event "held""#);
+        let of_another = r#"{"at":"t","event":"held","by":"ada","tasks":"1-3"}"#;
+        assert_eq!(newer(of_another), r#"other fields of event "held""#);
+        let driver = r#"{"at":"t","event":"placed","attempt":1,"node":"n","nodejob":"c-1.1","driver":"batch"}"#;
+        assert_eq!(newer(driver), r#"driver "batch" of event "placed""#);
+        let nested = r#"{"at":"t","event":"tasks","attempt":1,"ended":{"status":"good","cause":"exit","code":0,"usage":1}}"#;
+        assert_eq!(newer(nested), r#"field "ended" of event "tasks""#);
+        for damaged in ["\0\0\0", r#"{"at":"t","event":"he"#, "12", "[]", ""] {
+            assert_eq!(Line::read(damaged.as_bytes()), Line::Damaged, "{damaged}");
+        }
+        let first = r#"{"job":1,"request_id":"r","at":"t","by":"a","queue":"q","request":{}}"#;
+        let (accepted, what) = Accepted::read(first.as_bytes()).unwrap();
+        assert_eq!((accepted.job, what.as_deref()), (1, Some(r#"field "queue""#)));
+        assert!(Accepted::read(&first.as_bytes()[..40]).is_err());
+        assert!(Accepted::read(br#"{"request":{}}"#).is_err());
     }
 }

@@ -47,14 +47,14 @@ impl NodejobId {
     }
 }
 
-/// Refuses with 403 an id of a head's own form: whoever had it before the head would answer in its
-/// job's name.
+/// Refuses with 403 an id of the form that heads give to their attempts.
 pub fn check_not_a_heads(id: &str) -> Result<()> {
     if NodejobId::parse(id).is_none() {
         return Ok(());
     }
-    let why =
-        format!("request_id {id} has the form that a head keeps for its jobs: choose another");
+    let why = format!(
+        "{id} has the form of a head's ids, which need a token with the role head or admin"
+    );
     Err(Error::new(Kind::Forbidden, why))
 }
 

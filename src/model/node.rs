@@ -1,8 +1,10 @@
 //! A node's record, `state/scheduler/nodes/NAME.json`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::resources::Resources;
+use crate::error::{Error, Result};
 
 /// How the head reaches a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +81,10 @@ pub struct Node {
     /// When it last answered, to about a minute; kept by the poller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
+    /// Whether its reports prove to be about this head's attempts, as those of 0.1 cannot. Once
+    /// they did they must always; kept by the poller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proves: Option<bool>,
     /// That it failed to answer in rounds from cron, one after the other; kept by `poller --once`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence: Option<RecordedSilence>,
@@ -86,6 +92,19 @@ pub struct Node {
     /// about, and killed, when it answers again; kept by the poller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given_up: Vec<String>,
+    /// Set if a newer program wrote the record, and more in it than this one knows: then the node
+    /// is left alone, and the other fields say nothing of it.
+    #[serde(skip)]
+    pub newer: Option<Newer>,
+}
+
+/// What a newer program wrote of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newer {
+    /// What of it is not known here, in words.
+    pub what: String,
+    /// All of it.
+    pub record: Map<String, Value>,
 }
 
 fn http() -> DriverKind {
@@ -112,9 +131,67 @@ impl Node {
             since: None,
             reason: None,
             last_seen: None,
+            proves: None,
             silence: None,
             given_up: Vec::new(),
+            newer: None,
         }
+    }
+
+    /// Whether only those of its reports count that prove to be about this head's attempts. The
+    /// processor of this very root has the programs of this head.
+    pub fn must_prove(&self) -> bool {
+        self.driver == DriverKind::Local || self.proves == Some(true)
+    }
+
+    /// What is doubtful about it, for a person.
+    fn warning(&self) -> Option<&'static str> {
+        (self.proves == Some(false)).then_some(
+            "its reports do not prove to be about this head's attempts (programs of 0.1): whoever may run jobs there could forge them; replace its programs",
+        )
+    }
+
+    /// Reads the record of the node of this name. One that is whole and not known is a newer
+    /// program's, see [`Node::newer`]; any other that cannot be read is an error.
+    pub fn parse(name: &str, bytes: &[u8]) -> std::result::Result<Node, String> {
+        let why = match serde_json::from_slice::<Node>(bytes) {
+            Ok(node) => return Ok(Node { name: name.to_string(), ..node }),
+            Err(why) => why.to_string(),
+        };
+        let Ok(Value::Object(record)) = serde_json::from_slice(bytes) else { return Err(why) };
+        let what = why.split(", expected").next().unwrap_or_default().replace('`', "\"");
+        let newer = Some(Newer { what, record });
+        Ok(Node { name: name.to_string(), ipv4: Vec::new(), newer, ..Node::localhost() })
+    }
+
+    /// Why this program leaves the node alone, if it does.
+    pub fn newer_reason(&self) -> Option<String> {
+        let newer = self.newer.as_ref()?;
+        Some(format!("written by a newer version of corkboard ({})", newer.what))
+    }
+
+    /// Refuses with 409 what this program may not touch, nor talk to.
+    pub fn for_use(&self) -> Result<()> {
+        match self.newer_reason() {
+            None => Ok(()),
+            Some(why) => Err(Error::conflict(format!("node {}: its record was {why}", self.name))),
+        }
+    }
+
+    /// As it is shown: with what is doubtful about it; a record that is not known as it is, with the
+    /// reason.
+    pub fn shown(&self) -> Value {
+        let Some(newer) = &self.newer else {
+            let mut shown = serde_json::json!(self);
+            if let (Some(warning), Some(fields)) = (self.warning(), shown.as_object_mut()) {
+                fields.insert("warning".into(), warning.into());
+            }
+            return shown;
+        };
+        let mut record = newer.record.clone();
+        record.insert("name".into(), self.name.clone().into());
+        record.insert("reason".into(), self.newer_reason().into());
+        Value::Object(record)
     }
 
     /// Whether jobs may be placed on it now.
@@ -124,6 +201,9 @@ impl Node {
 
     /// Why the jobs that it has cannot be asked about, for a person; nothing while it answers.
     pub fn trouble(&self) -> Option<String> {
+        if let Some(why) = self.newer_reason() {
+            return Some(format!("the record of node {} was {why}", self.name));
+        }
         (self.state == NodeState::Disconnected).then(|| {
             format!(
                 "node {} is disconnected since {}: {}",

@@ -91,6 +91,24 @@ impl Outcome {
         Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
     }
 
+    /// Whether it is one of these two, by this user.
+    pub fn is_killed_by(&self, by: &str) -> bool {
+        let told = Outcome::killed(by).reason.unwrap_or_default();
+        let rest = self.reason.as_deref().and_then(|reason| reason.strip_prefix(&told));
+        self.cause == Cause::Killed
+            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
+    }
+
+    /// It waited for too long; `before` says what had become of it until then, where it had been
+    /// with a node.
+    pub fn expired(before: Option<&str>) -> Outcome {
+        let reason = match before {
+            None => "expired before a node had room".to_string(),
+            Some(before) => format!("expired before it could be tried again ({before})"),
+        };
+        Outcome::error(Cause::Expired, reason)
+    }
+
     /// Nobody knows what became of it.
     pub fn lost(reason: &str) -> Outcome {
         Outcome::error(Cause::Lost, reason.to_string())
@@ -154,6 +172,10 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Shows a head that this is its attempt, see [`super::proof`]. In the feed and in answers
+    /// about ids of a head's form, not in `job/ID/status`; nodes of 0.1 give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
     /// Of a range of tasks: how they ended. In the feed those since the line before, else all; in
     /// the line about the start none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +197,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            proof: None,
             tasks: None,
         }
     }
@@ -208,6 +231,11 @@ impl RunStatus {
     pub fn begun(self, line: Option<&RunStatus>) -> RunStatus {
         let Some(line) = line else { return self };
         RunStatus { started: Some(line.at.clone()), pid: line.pid, ..self }
+    }
+
+    /// Whether its program was started, as far as this tells.
+    pub fn has_begun(&self) -> bool {
+        self.started.is_some() || self.state == RunState::Running
     }
 
     /// The outcome, where the job stopped.

@@ -63,12 +63,15 @@ impl Report {
         TaskSet::union(failed.chain([&self.good]))
     }
 
-    /// What it says of these tasks.
+    /// What it says of these tasks: of each the first that it says.
     #[must_use]
     pub fn within(&self, tasks: &TaskSet) -> Report {
         let mut found = Report { good: self.good.within(tasks), failed: Vec::new() };
+        let mut rest = tasks.without(&found.good);
         for group in &self.failed {
-            found.add(&group.tasks.within(tasks), &group.outcome);
+            let theirs = group.tasks.within(&rest);
+            rest = rest.without(&theirs);
+            found.add(&theirs, &group.outcome);
         }
         found
     }

@@ -196,6 +196,53 @@ impl Spec {
         Spec::read(request, &[NODE_FIELDS, &[RANGE_FIELD]])
     }
 
+    /// What a request meant that the head has accepted before: nothing is refused any more. What a
+    /// newer program let in and this one does not know is named; the rest of the request is as it
+    /// can be understood without that.
+    pub fn of_card(request: &Map<String, Value>) -> (Spec, Option<String>) {
+        Spec::understand(request, &[NODE_FIELDS, HEAD_FIELDS])
+    }
+
+    /// The same of a request that a node has accepted.
+    pub fn of_run(request: &Map<String, Value>) -> (Spec, Option<String>) {
+        Spec::understand(request, &[NODE_FIELDS, &[RANGE_FIELD]])
+    }
+
+    fn understand(request: &Map<String, Value>, fields: &[&[&str]]) -> (Spec, Option<String>) {
+        let unknown = request.keys().find(|key| !fields.iter().any(|f| f.contains(&&***key)));
+        let newer = unknown.map(|field| format!("field {field:?} of the request"));
+        let raw = Raw::deserialize(request).map_err(|e| e.to_string());
+        match raw.and_then(|raw| Spec::of(raw).map_err(|e| e.message)) {
+            Ok(spec) => (spec, newer),
+            Err(why) => (Spec::nothing(), newer.or_else(|| Some(format!("the request: {why}")))),
+        }
+    }
+
+    /// Stands for a request of which nothing is understood.
+    fn nothing() -> Spec {
+        Spec {
+            commands: Vec::new(),
+            name: None,
+            environment: BTreeMap::new(),
+            dir: None,
+            stdin: None,
+            request_id: None,
+            resources: Resources::default(),
+            priority: 0,
+            timeout: None,
+            grace: None,
+            max_retry_count: 0,
+            retry_lost: false,
+            retry_delay: Duration::ZERO,
+            expires: None,
+            parent: None,
+            held: false,
+            output: Output::default(),
+            array: None,
+            tasks: None,
+        }
+    }
+
     fn read(request: &Value, fields: &[&[&str]]) -> Result<Spec> {
         let Value::Object(map) = request else {
             return Err(Error::bad("a job's request must be a JSON object"));
@@ -209,35 +256,26 @@ impl Spec {
         }
         let raw = Raw::deserialize(request)
             .map_err(|e| Error::bad(format!("the request has a wrong value: {e}")))?;
-        Spec::check(raw)
-    }
-
-    fn check(raw: Raw) -> Result<Spec> {
-        if raw.action.as_deref().is_some_and(|action| action != "add_job") {
-            return Err(Error::bad("action must be \"add_job\""));
-        }
-        let commands: Vec<Vec<String>> = match (raw.command, raw.commands) {
-            (Some(command), None) => vec![command.argv()],
-            (None, Some(commands)) => commands.into_iter().map(|c| c.exec.argv()).collect(),
-            (Some(_), Some(_)) => {
-                return Err(Error::bad("give command or commands, not both"));
-            }
-            (None, None) => {
-                return Err(Error::bad(
-                    "the request needs a command, e.g. {\"command\": [\"echo\", \"hello\"]}",
-                ));
-            }
-        };
-        if commands.is_empty() {
+        Spec::admit(&raw)?;
+        let spec = Spec::of(raw)?;
+        if spec.commands.is_empty() {
             return Err(Error::bad("commands must not be empty"));
         }
-        for argv in &commands {
+        for argv in &spec.commands {
             if argv.first().is_none_or(String::is_empty) {
                 return Err(Error::bad("a command must name a program"));
             }
             for word in argv {
                 no_nul("command", word)?;
             }
+        }
+        Ok(spec)
+    }
+
+    /// What is refused of a new request though it could be understood.
+    fn admit(raw: &Raw) -> Result<()> {
+        if raw.action.as_deref().is_some_and(|action| action != "add_job") {
+            return Err(Error::bad("action must be \"add_job\""));
         }
         for (name, value) in &raw.environment {
             if name.is_empty() || name.contains('=') {
@@ -264,6 +302,23 @@ impl Spec {
         if raw.name.as_ref().is_some_and(|name| name.chars().count() > 200) {
             return Err(Error::bad("name must have at most 200 characters"));
         }
+        Ok(())
+    }
+
+    /// What the fields mean.
+    fn of(raw: Raw) -> Result<Spec> {
+        let commands: Vec<Vec<String>> = match (raw.command, raw.commands) {
+            (Some(command), None) => vec![command.argv()],
+            (None, Some(commands)) => commands.into_iter().map(|c| c.exec.argv()).collect(),
+            (Some(_), Some(_)) => {
+                return Err(Error::bad("give command or commands, not both"));
+            }
+            (None, None) => {
+                return Err(Error::bad(
+                    "the request needs a command, e.g. {\"command\": [\"echo\", \"hello\"]}",
+                ));
+            }
+        };
         Ok(Spec {
             commands,
             name: raw.name,

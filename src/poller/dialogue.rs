@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::index::KillOrder;
 use super::link::Order;
-use crate::attempts;
+use crate::attempts::proofs::{Proofs, Worth};
+use crate::attempts::{self, Said};
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
@@ -20,6 +21,16 @@ const SENDS_AT_ONCE: u32 = 2;
 
 /// The first of those pauses; each is twice as long as the one before, up to a minute.
 const SEND_PAUSE: Duration = Duration::from_millis(500);
+
+/// A node's answer about an attempt, with what it is worth.
+enum Word {
+    /// See [`Answer::Known`].
+    Of(Worth),
+    /// See [`Answer::Unknown`].
+    Unknown,
+    /// See [`Answer::Cancelled`].
+    Cancelled,
+}
 
 impl Engine<'_> {
     /// Sends attempts that were placed to their nodes.
@@ -49,7 +60,7 @@ impl Engine<'_> {
             self.outstanding += match &order {
                 Order::Run(runs) => runs.len(), // several orders may be sent as one
                 Order::Status(_) | Order::Kill { .. } => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe => 0,
+                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
             };
             link.order(order);
         }
@@ -59,9 +70,10 @@ impl Engine<'_> {
     pub(super) fn order_kills(&mut self, job: u64) {
         let mut orders = Vec::new();
         for known in self.index.attempts_mut(job) {
-            let Some(kill) = known.to_kill().cloned() else { continue };
-            known.killed = Some(kill.clone());
-            orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            while let Some(kill) = known.to_kill().cloned() {
+                known.note_killed(&kill);
+                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            }
         }
         for (node, id, grace, KillOrder { by, tasks }) in orders {
             let what = match &tasks {
@@ -140,7 +152,7 @@ impl Engine<'_> {
         node: &str,
         ids: Vec<String>,
         answers: Result<Vec<Result<Answer>>>,
-    ) -> Result<Vec<RunStatus>> {
+    ) -> Result<Vec<Said>> {
         self.answered(1);
         let answers = match answers {
             Ok(answers) => {
@@ -152,12 +164,24 @@ impl Engine<'_> {
                 return Ok(Vec::new());
             }
         };
+        let proofs = Proofs::read(self.root)?;
+        let must_prove = self.must_prove(node);
         let mut reports = Vec::new();
         let mut again = Vec::new();
         let mut refused = Vec::new();
-        let mut lost = Vec::new();
+        let (mut lost, mut unproven) = (Vec::new(), Vec::new());
         for (id, answer) in ids.into_iter().zip(answers) {
             let Ok(answer) = answer else { continue }; // asked about again the next time
+            let answer = match answer {
+                Answer::Known(status) => {
+                    Word::Of(proofs.judge(node, must_prove, status.of(&id))?)
+                }
+                Answer::Unknown => Word::Unknown,
+                Answer::Cancelled => Word::Cancelled,
+            };
+            if let Word::Of(Worth::Strangers(_)) = answer {
+                self.doubt_stranger(node, Some(&id));
+            }
             let unknown_after = self.root.settings.unknown_after;
             let Some(known) = self.known_mut(&id) else {
                 reports.extend(self.given_up(node, id, answer)?);
@@ -165,28 +189,44 @@ impl Engine<'_> {
             };
             let dispute = known.disputed.take();
             match answer {
-                Answer::Known(status) => {
+                Word::Of(Worth::Counts(said)) => {
                     known.unknown_since = None;
-                    if status.state != RunState::Queued {
-                        reports.push(status.of(&id));
+                    if said.status.state != RunState::Queued {
+                        reports.push(said);
                     }
                 }
-                Answer::Cancelled => {
+                // The name is taken: the attempt never came there, and never can.
+                Word::Of(Worth::Strangers(_)) if known.state != State::Running => {
+                    refused.push((id, "another job has its id there".to_string()));
+                }
+                // Of the attempt it says nothing, and never will.
+                Word::Of(Worth::Strangers(_)) => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
+                        unproven.push(id);
+                    }
+                }
+                Word::Of(Worth::Unproven(status)) if status.state == RunState::Stopped => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
+                        unproven.push(id);
+                    }
+                }
+                Word::Of(Worth::Unproven(_) | Worth::NotOurs) => {
+                    self.doubt(node, &id, "it does not prove to be about this head's attempt");
+                }
+                Word::Cancelled => {
                     refused.push((id, "it was cancelled on the node".to_string()));
                 }
-                Answer::Unknown if known.state == State::Placed => match dispute {
+                Word::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
                     None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
                     None => {} // when it is asked about the next time
                 },
-                Answer::Unknown if known.state == State::Stopping => {
+                Word::Unknown if known.state == State::Stopping => {
                     known.killed = None; // a kill of an unknown job forbids its start
                     again.push(id);
                 }
-                Answer::Unknown => {
-                    let now = SystemTime::now();
-                    let since = *known.unknown_since.get_or_insert(now);
-                    if now.duration_since(since).unwrap_or_default() >= unknown_after {
+                Word::Unknown => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
                         lost.push(id);
                     }
                 }
@@ -205,19 +245,26 @@ impl Engine<'_> {
         for id in lost {
             self.fence(node, id);
         }
+        self.lose(node, unproven, &format!("node {node} does not prove that it has had it"))?;
         Ok(reports)
     }
 
     /// A node's word on an attempt that was given up: one that has not ended is killed, and one
     /// that never came is forbidden to start, should it still be under way.
-    fn given_up(&mut self, node: &str, id: String, answer: Answer) -> Result<Option<RunStatus>> {
+    fn given_up(&mut self, node: &str, id: String, answer: Word) -> Result<Option<Said>> {
         if !self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
             return Ok(None); // has just ended
         }
         match answer {
-            Answer::Known(status) => return Ok(Some(status.of(&id))),
-            Answer::Unknown => self.fence(node, id),
-            Answer::Cancelled => self.settle(&[id])?,
+            Word::Of(Worth::Counts(said)) => return Ok(Some(said)),
+            // What is there is not the attempt; or is, which it cannot show, and has ended.
+            Word::Of(Worth::Strangers(_)) => self.settle(&[id])?,
+            Word::Of(Worth::Unproven(status)) if status.state == RunState::Stopped => {
+                self.settle(&[id])?;
+            }
+            Word::Of(Worth::NotOurs) => {}
+            Word::Of(Worth::Unproven(_)) | Word::Unknown => self.fence(node, id),
+            Word::Cancelled => self.settle(&[id])?,
         }
         Ok(None)
     }
@@ -232,13 +279,15 @@ impl Engine<'_> {
         &mut self,
         node: &str,
         id: &str,
-        status: Result<RunStatus>,
-    ) -> Option<RunStatus> {
+        status: Result<Box<RunStatus>>,
+    ) -> Result<Option<Said>> {
         self.answered(1);
         match status {
             // Of an attempt that was given up nothing but its end is news: it is being killed.
-            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => None,
-            Ok(status) => Some(status.of(id)),
+            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {
+                Ok(None)
+            }
+            Ok(status) => self.believed_kill(node, status.of(id)),
             Err(error) => {
                 if let Some(known) = self.known_mut(id) {
                     known.killed = None;
@@ -247,7 +296,7 @@ impl Engine<'_> {
                     "{id}: not killed on {node}: {}; will be repeated",
                     error.message
                 ));
-                None
+                Ok(None)
             }
         }
     }
@@ -276,5 +325,13 @@ impl Engine<'_> {
         for job in stopping {
             self.order_kills(job);
         }
+        self.ask_for_orphans(node);
     }
+}
+
+/// Whether something has been so for so long; it is from now on, if it was not before.
+fn is_over(since: &mut Option<SystemTime>, patience: Duration) -> bool {
+    let now = SystemTime::now();
+    let since = *since.get_or_insert(now);
+    now.duration_since(since).unwrap_or_default() >= patience
 }

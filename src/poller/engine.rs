@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Wake;
+use super::belief::Doubts;
 use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
@@ -22,7 +23,6 @@ use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
-use crate::model::outcome::RunStatus;
 
 use super::pace::Paces;
 
@@ -57,6 +57,7 @@ pub struct Engine<'r> {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) links: BTreeMap<String, Link>,
     pub(super) paces: Paces,
+    pub(super) doubts: Doubts,
     pub(super) wakes: Receiver<Wake>,
     pub(super) waker: Sender<Wake>,
     pub(super) step: Step,
@@ -102,6 +103,7 @@ impl<'r> Engine<'r> {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             paces: Paces::default(),
+            doubts: Doubts::default(),
             wakes,
             waker,
             step,
@@ -292,23 +294,21 @@ impl<'r> Engine<'r> {
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
-                self.paces.note(&node, &events);
-                reports.extend(said(&node, events));
+                let said = self.believed(&node, events);
                 self.heard(&node)?;
+                let said = said?;
+                self.paces.note(&node, said.iter().map(|said| &*said.status));
+                reports.extend(said);
             }
             Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
             Wake::Statuses { node, ids, answers } => {
-                let answered = self.statuses(&node, ids, answers)?;
-                reports.extend(said(&node, answered));
+                reports.extend(self.statuses(&node, ids, answers)?);
             }
+            Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
-                reports.extend(said(&node, self.killed(&node, &id, status)));
+                reports.extend(self.killed(&node, &id, status)?);
             }
         }
         Ok(())
     }
-}
-
-fn said(node: &str, reports: impl IntoIterator<Item = RunStatus>) -> impl Iterator<Item = Said> {
-    reports.into_iter().map(move |status| Said { node: node.to_string(), status })
 }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn progress_waits_and_the_end_takes_it_along() {
-        let said = |status| Said { node: "n".into(), status };
+        let said = |status| Said { node: "n".into(), proven: true, status: Box::new(status) };
         let progress = |task| {
             let mut report = Report::default();
             report.add(&TaskSet::one(task), &Outcome::exit(0));

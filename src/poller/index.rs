@@ -23,8 +23,7 @@ pub struct KillOrder {
 impl OnNode {
     /// What its node is to be told to kill and has not been told, as far as this poller knows.
     pub fn to_kill(&self) -> Option<&KillOrder> {
-        let kill = self.kill.as_ref()?;
-        let told = match (&self.killed, &kill.tasks) {
+        let told = |kill: &&KillOrder| match (&self.killed, &kill.tasks) {
             (None, _) => false,
             (Some(KillOrder { tasks: None, .. }), _) => true,
             (Some(_), None) => false,
@@ -32,7 +31,15 @@ impl OnNode {
                 killed.contains_all(tasks)
             }
         };
-        (!told).then_some(kill)
+        self.kills.iter().find(|kill| !told(kill))
+    }
+
+    /// Notes that its node is being told.
+    pub fn note_killed(&mut self, kill: &KillOrder) {
+        match (&mut self.killed, &kill.tasks) {
+            (Some(KillOrder { tasks: Some(killed), .. }), Some(tasks)) => killed.add(tasks),
+            _ => self.killed = Some(kill.clone()),
+        }
     }
 }
 
@@ -53,9 +60,9 @@ pub struct OnNode {
     pub length: u64,
     /// Between SIGTERM and SIGKILL, where the job says.
     pub grace: Option<Duration>,
-    /// What of it is to be killed.
-    pub kill: Option<KillOrder>,
-    /// What its node has been told to kill, as far as this poller knows.
+    /// What of it is to be killed: all of it, or tasks of a range, for each who asked.
+    pub kills: Vec<KillOrder>,
+    /// What its node has been told to kill, by whoever asked, as far as this poller knows.
     pub killed: Option<KillOrder>,
     /// Why the node would not have it, where it said 410: a kill may have come before it.
     pub disputed: Option<String>,
@@ -93,6 +100,9 @@ pub struct Index {
     on_node: BTreeMap<(u64, u32), OnNode>,
     /// Those of them with a time in [`OnNode::leaving`].
     leaving: BTreeSet<(Instant, u64, u32)>,
+    /// Jobs whose cards a newer program wrote: nothing is done about them. Their attempts go on,
+    /// and take the room that they take.
+    untouchable: HashMap<u64, Vec<(String, Resources)>>,
 }
 
 impl Index {
@@ -101,6 +111,13 @@ impl Index {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
+        if card.newer.is_some() {
+            let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources));
+            let rooms: Vec<(String, Resources)> = rooms.collect();
+            rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources));
+            self.untouchable.insert(card.job(), rooms);
+            return;
+        }
         let now = SystemTime::now();
         if card.column() == Column::Queue || ranges::may_continue(card) {
             self.put_waiting(card, now);
@@ -113,7 +130,10 @@ impl Index {
 
     fn put_waiting(&mut self, card: &Card, now: SystemTime) {
         let job = card.job();
-        let expires = card.expires_at();
+        let expires = match ranges::is_unsettled(card) {
+            true => Some(SystemTime::UNIX_EPOCH),
+            false => card.expires_at(),
+        };
         if let Some(time) = expires {
             self.expiring.insert((time, job));
         }
@@ -180,14 +200,17 @@ impl Index {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let tasks = card.array.as_ref().map(|array| attempt.left.within(&array.unwanted));
-        let unwanted_by = card.array.as_ref().and_then(|array| array.unwanted_by.clone());
-        let kill = match (&card.stopping_by, tasks.filter(|tasks| !tasks.is_empty())) {
-            (Some(by), _) => Some(KillOrder { by: by.clone(), tasks: None }),
-            (None, Some(tasks)) => {
-                Some(KillOrder { by: unwanted_by.unwrap_or_default(), tasks: Some(tasks) })
-            }
-            (None, None) => None,
+        let kills = match &card.stopping_by {
+            Some(by) => vec![KillOrder { by: by.clone(), tasks: None }],
+            None => card
+                .array
+                .iter()
+                .flat_map(|array| &array.killers)
+                .filter_map(|(by, tasks)| {
+                    let tasks = attempt.left.within(tasks);
+                    (!tasks.is_empty()).then(|| KillOrder { by: by.clone(), tasks: Some(tasks) })
+                })
+                .collect(),
         };
         let state = match card.state {
             State::Running if attempt.started_at.is_none() => State::Placed,
@@ -201,7 +224,7 @@ impl Index {
             state,
             length: card.length,
             grace: card.spec.grace,
-            kill,
+            kills,
             killed: before.and_then(|known| known.killed.clone()),
             disputed: before.and_then(|known| known.disputed.clone()),
             failed_sends: before.map_or(0, |known| known.failed_sends),
@@ -213,6 +236,9 @@ impl Index {
 
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
+        for (node, resources) in self.untouchable.remove(&job).into_iter().flatten() {
+            self.rooms.give_back(&node, &resources);
+        }
         if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.aside.remove(&job);
@@ -274,6 +300,11 @@ impl Index {
     /// Whether the job is known to wait or to be with a node.
     pub fn knows(&self, job: u64) -> bool {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
+    }
+
+    /// Whether a newer program wrote this job's card.
+    pub fn is_untouchable(&self, job: u64) -> bool {
+        self.untouchable.contains_key(&job)
     }
 
     /// Jobs that wait, each with the length that its card had.

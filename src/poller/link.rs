@@ -42,6 +42,8 @@ pub enum Order {
     Run(Vec<Run>),
     /// Say where these are.
     Status(Vec<String>),
+    /// Say which there are that have not ended.
+    List,
     /// Kill this one.
     Kill {
         /// Its id on the node.
@@ -172,9 +174,14 @@ impl Carrier {
                     let answers = self.line.ask(|driver| driver.statuses(&ids));
                     Wake::Statuses { node: self.line.name(), ids, answers }
                 }
+                Order::List => match self.line.ask(|driver| driver.unfinished()) {
+                    Ok(ids) => Wake::Listed { node: self.line.name(), ids },
+                    Err(_) => continue, // asked again with everything else
+                },
                 Order::Kill { id, grace, by, tasks } => {
                     let tasks = tasks.as_ref();
-                    let status = self.line.ask(|driver| driver.kill(&id, grace, &by, tasks));
+                    let status =
+                        self.line.ask(|driver| driver.kill(&id, grace, &by, tasks).map(Box::new));
                     Wake::Killed { node: self.line.name(), id, status }
                 }
                 Order::Probe => match self.line.ask(|driver| driver.info()) {

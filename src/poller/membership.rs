@@ -24,12 +24,18 @@ impl Engine<'_> {
             // One that was registered anew, or whose resources were forgotten, is asked again.
             let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
             matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new))
-                if same(old, new) && (known(new) || !known(old)))
+                if new.newer.is_none() && same(old, new) && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
         self.silences.retain(|name| fresh.contains_key(name));
         for node in fresh.values() {
             self.index.rooms.update(node);
+            if let Some(why) = node.newer_reason() {
+                if self.nodes.get(&node.name).is_none_or(|old| old.newer.is_none()) {
+                    eprintln!("poller: node {}: its record was {why}; left alone", node.name);
+                }
+                continue;
+            }
             if !self.links.contains_key(&node.name) {
                 self.seen.remove(&node.name);
                 self.probing.remove(&node.name);

@@ -29,10 +29,7 @@ struct Pace {
 
 impl Paces {
     /// Takes in a piece of a node's feed.
-    pub fn note(&mut self, node: &str, events: &[RunStatus]) {
-        if events.is_empty() {
-            return;
-        }
+    pub fn note<'a>(&mut self, node: &str, events: impl Iterator<Item = &'a RunStatus>) {
         let now = Instant::now();
         let pace = self.nodes.entry(node.to_string()).or_default();
         for event in events {

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::link::Order;
 use super::transitions::Plan;
 use crate::attempts::{self, ranges};
-use crate::board::numbers;
+use crate::board::{numbers, vault};
 use crate::error::Result;
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::node::Node;
@@ -27,6 +27,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let cluster: Rc<str> = numbers::cluster(self.root)?.into();
+        vault::attempt_secret(self.root)?; // made, if at all, before any job is with a node
         loop {
             for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
                 self.index.rooms.set_ahead(&node, ahead);

@@ -140,7 +140,7 @@ impl Engine<'_> {
         }
         for column in [Column::Queue, Column::Running] {
             if let Some(card) = self.cards.read_in(column, job)? {
-                if card.column() == column {
+                if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
                     self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
@@ -148,20 +148,33 @@ impl Engine<'_> {
                 return Ok(());
             }
         }
-        if !self.index.knows(job) {
+        let mut lies = false;
+        for column in [Column::Queue, Column::Running] {
+            lies = lies || self.cards.length_in(column, job)?.is_some();
+        }
+        if !self.index.knows(job) && !lies {
+            self.index.remove(job); // an untouchable one has left these columns
             return Ok(());
         }
         // In no column that concerns us, on the move, or unreadable: now for certain.
         let lock = self.cards.lock()?;
         match self.cards.change(&lock, job, |_| Ok(Vec::new())) {
             Ok(changed) => self.take_in(&changed.card),
-            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => self.index.remove(job),
+            Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
+                drop(lock);
+                self.disown(job)?;
+            }
             Err(e) => return Err(e),
         }
         Ok(())
     }
 
     pub(super) fn take_in(&mut self, card: &Card) {
+        if !self.index.is_untouchable(card.job())
+            && let Err(error) = card.for_change()
+        {
+            eprintln!("poller: {}; left alone", error.message);
+        }
         self.index.put(card);
         self.order_kills(card.job());
     }

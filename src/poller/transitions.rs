@@ -13,7 +13,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::Outcome;
 
 /// A node is told within this time that results are safe...
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ impl Engine<'_> {
         };
         for batch in batches {
             self.show_reports(&batch);
-            let applied = attempts::record(self.root, batch)?;
+            let mut applied = attempts::record(self.root, batch)?;
             for card in &applied.cards {
                 self.tell_end(card);
                 // With it may come a kill that was not seen before, and will not be again: the
@@ -53,20 +53,21 @@ impl Engine<'_> {
                     self.gathered.recorded(card.job(), now - begun, now);
                 }
             }
-            for (node, id) in applied.safe {
+            for (node, id) in std::mem::take(&mut applied.safe) {
                 let gathered = self.unacknowledged.entry(node).or_default();
                 gathered.push(id);
                 let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
                 let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
                 self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
             }
-            for (node, id) in applied.stale {
+            for (node, id) in std::mem::take(&mut applied.stale) {
                 if self.nodes.get(&node).is_some_and(|record| record.given_up.contains(&id)) {
                     self.say(&format!("{id}: given up before, still runs on {node}: killed"));
                     self.fence(&node, id);
                 }
             }
             self.settle(&applied.ended)?;
+            self.note_proofs(&applied)?;
             if !applied.cards.is_empty() {
                 self.step.after(self.root)?;
             }
@@ -152,7 +153,8 @@ impl Engine<'_> {
                         changed_cards.push(changed.card);
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                        self.index.remove(*job);
+                        let disowned = self.disown(*job);
+                        self.told(disowned);
                     }
                     Err(e) => {
                         // Looked at again with everything else; the others go on.
@@ -171,20 +173,21 @@ impl Engine<'_> {
         Ok(changed_cards)
     }
 
+    /// Ends jobs whose time is over, and what was left half done of arrays.
     pub(super) fn expire(&mut self, jobs: Vec<u64>) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
         let plan = |card: &Card| {
             let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
-            if !due {
-                return Vec::new();
-            }
-            let reason = "expired before a node had room".to_string();
-            let outcome = Outcome::error(Cause::Expired, reason);
             match card.column() {
-                _ if card.array.is_some() => ranges::expire(card, &outcome),
-                Column::Queue => vec![What::Stopped { attempt: None, outcome }],
+                _ if ranges::is_unsettled(card) => ranges::settle(card),
+                _ if !due => Vec::new(),
+                _ if card.array.is_some() => ranges::expire(card),
+                Column::Queue => {
+                    let outcome = Outcome::expired(card.requeue_reason.as_deref());
+                    vec![What::Stopped { attempt: None, outcome }]
+                }
                 Column::Running | Column::Done => Vec::new(),
             }
         };
@@ -244,13 +247,13 @@ impl Engine<'_> {
                     if !card.is_current(&id) {
                         return Vec::new();
                     }
+                    if card.array.is_some() {
+                        return ranges::give_up(card, &id, &why);
+                    }
                     let outcome = match (card.state, &card.stopping_by) {
                         (State::Stopping, Some(by)) => Outcome::killed_unseen(by, &why),
                         _ => Outcome::lost(&why),
                     };
-                    if card.array.is_some() {
-                        return ranges::give_up(card, &id, &outcome);
-                    }
                     vec![card.after_attempt(id.attempt, outcome, true)]
                 }),
             ));

@@ -18,7 +18,8 @@ use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Result};
-use crate::model::outcome::RunStatus;
+use crate::model::outcome::{RunState, RunStatus};
+use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
 
@@ -66,6 +67,10 @@ impl Supervisor<'_> {
             let more =
                 room_left.is_some_and(|left| left.cores > 0) && !self.runs.waiting(1)?.is_empty();
             drop(held);
+            self.proofs.extend(jobs.iter().map(|job| {
+                let key = job.spec.environment.get(KEY_VARIABLE);
+                (job.id.clone(), proof::of_run(key.map(String::as_str)))
+            }));
             self.claimed.extend(jobs);
             if more {
                 self.start_another();
@@ -203,7 +208,14 @@ impl Supervisor<'_> {
         if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());
         }
-        let lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
+        let mut lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
+        for line in &mut lines {
+            let Some(id) = &line.id else { continue };
+            line.proof = match line.state {
+                RunState::Stopped => self.proofs.remove(id),
+                _ => self.proofs.get(id).cloned(),
+            };
+        }
         let held = self.runs.lock()?;
         feed::append(self.runs.root(), &held, &lines)
     }
@@ -214,6 +226,7 @@ impl Supervisor<'_> {
         let held = self.runs.lock()?;
         for job in &self.claimed {
             self.runs.put_back(&held, &job.id)?;
+            self.proofs.remove(&job.id);
         }
         self.claimed.clear();
         if let Some(slot) = &self.slot {

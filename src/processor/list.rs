@@ -50,6 +50,16 @@ pub fn ids(root: &Root) -> Result<Vec<String>> {
     candidates(&Runs::new(root), &Filter::default())
 }
 
+/// Ids of the jobs that have not ended. From queued to running first: none is missed on its way.
+pub fn unfinished(root: &Root) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for state in [RunState::Queued, RunState::Running] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        ids.extend(list(root, &filter)?.into_iter().filter_map(|status| status.id));
+    }
+    Ok(ids)
+}
+
 /// Ids to look at, the newest first.
 fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
     let names = if filter.pid.is_some() || filter.start.is_some() {

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::list::{self, Filter};
-use super::{ack, files as work, info, kill, log, status, tasks};
-use crate::board::feed;
+use super::{ack, files as work, info, log, report, status, tasks};
 use crate::board::files;
 use crate::board::runs::Runs;
 use crate::cgi::body::Parts;
@@ -16,7 +15,6 @@ use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::ids;
 use crate::model::log::LogQuery;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::request::{Spec, hide_values};
@@ -36,7 +34,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
         pattern: "jobs/new",
-        need: Need::Submit,
+        need: Need::Run,
         query: &["wait"],
         body: true,
         help: "accept a job, or an array of jobs; wait=SECONDS streams its start and its end",
@@ -67,7 +65,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
         pattern: "jobs/:id/kill",
-        need: Need::Control,
+        need: Need::Run,
         query: &["grace", "by", "task"],
         body: false,
         help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9",
@@ -76,7 +74,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
         pattern: "jobs/ack",
-        need: Need::Control,
+        need: Need::Run,
         query: &[],
         body: true,
         help: "the results of {\"nodejobs\": [ID...]} are held by the head",
@@ -96,12 +94,10 @@ pub const ROUTES: &[Route] = &[
     tokens::REMOVE,
 ];
 
-/// [`with_id`], of somebody who may be a running attempt: that is no head.
+/// [`with_id`], of somebody who may have it.
 fn with_allowed_id(call: &Call, request: Value) -> Result<(String, Value)> {
     let (id, request) = with_id(request)?;
-    if call.who.job().is_some() {
-        ids::check_not_a_heads(&id)?;
-    }
+    call.who.check_run_id(&id)?;
     Ok((id, request))
 }
 
@@ -251,7 +247,7 @@ fn statuses(call: &Call) -> Result<Response> {
     let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
     let mut found = Vec::new();
     for id in ids.split(',').filter(|id| !id.is_empty()) {
-        found.push(match status::of(call.root, id) {
+        found.push(match report::status(call.root, id) {
             Ok(status) => json!(status),
             Err(error) => no_answer(&json!(id), &error),
         });
@@ -325,8 +321,12 @@ fn kill_one(call: &Call) -> Result<Response> {
     let grace = call.request.param("grace").map(|text| {
         clock::parse_duration(text).ok_or_else(|| Error::bad("grace must be a number of seconds"))
     });
+    call.who.check_run_id(call.value(0))?;
     // A head says on whose behalf it asks; the token says which head.
     let by = match call.request.param("by") {
+        Some(_) if !call.who.may_be_head => {
+            return Err(Error::new(Kind::Forbidden, "only a head says on whose behalf it asks"));
+        }
         Some(by) if by.len() > 100 || by.chars().any(char::is_control) => {
             return Err(Error::bad("by must be at most 100 bytes of plain text"));
         }
@@ -334,10 +334,8 @@ fn kill_one(call: &Call) -> Result<Response> {
         None => &call.who.name,
     };
     let (id, grace) = (call.value(0), grace.transpose()?);
-    Response::json(&match call.request.tasks()? {
-        None => kill::kill(call.root, id, grace, by)?,
-        Some(tasks) => kill::kill_tasks(call.root, id, &tasks, grace, by)?,
-    })
+    let tasks = call.request.tasks()?;
+    Response::json(&report::kill(call.root, id, tasks.as_ref(), grace, by)?)
 }
 
 #[derive(Deserialize)]
@@ -350,11 +348,12 @@ fn acknowledge(call: &Call) -> Result<Response> {
     let body = call.request.body.json(call.root.settings.max_body)?;
     let ack: Ack = serde_json::from_value(body)
         .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
+    ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;
     let count = ack::acknowledge(call.root, &ack.nodejobs)?;
     Response::json(&json!({"acknowledged": count}))
 }
 
 fn events(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
-    Response::json(&feed::read(call.root, call.request.param("since"), wait)?)
+    Response::json(&report::feed(call.root, call.request.param("since"), wait)?)
 }

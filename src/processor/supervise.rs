@@ -5,7 +5,7 @@
 //! next step, so that it may be killed at any point: see `claim` for what is durable when, and
 //! `child` for why a program is started at most once.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub(super) struct Supervisor<'r> {
     pub batch: usize,
     /// Claimed and not started.
     pub claimed: VecDeque<Claimed>,
+    /// What shows a head that these runs are its attempts: of all that are claimed and not told of.
+    pub proofs: HashMap<String, String>,
     /// Ended and not in the feed yet.
     pub ended: Vec<RunStatus>,
     /// What makes those durable, and the claim where it is not.
@@ -134,6 +136,7 @@ impl<'r> Supervisor<'r> {
             queue: VecDeque::new(),
             batch: 1,
             claimed: VecDeque::new(),
+            proofs: HashMap::new(),
             ended: Vec::new(),
             ended_sync: SyncSet::new(),
             claim_is_durable: true,

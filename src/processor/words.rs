@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::{check, log, routes, status, supervise, sweep};
+use crate::auth;
 use crate::board::root::Root;
 use crate::cgi::options::{Given, Opt, Options};
-use crate::cgi::program;
+use crate::cgi::{Need, program};
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
 use crate::model::outcome::RunState;
@@ -95,6 +96,7 @@ fn submit(args: &[String]) -> Result<i32> {
     };
     let root = Root::find()?;
     root.for_change()?;
+    auth::allow(&auth::from_command(&root)?, Need::Run)?;
     let (id, request) = routes::with_id(request(&words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: Vec::new() };
     accept(&root, vec![run])?

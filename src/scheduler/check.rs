@@ -8,17 +8,29 @@ use std::path::Path;
 use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, numbers};
-use crate::error::Result;
+use crate::board::{nodes, numbers, vault};
+use crate::error::{Error, Kind, Result};
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
+use crate::model::ids::NodejobId;
 use crate::model::node::DriverKind;
+use crate::processor::list;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What must not be.
+    pub wrong: Vec<String>,
+    /// What is in order, and worth knowing.
+    pub notes: Vec<String>,
+}
 
 /// Checks the board, and repairs it if asked to. Returns what is wrong (and was not repaired).
 /// What cannot be looked at is wrong, too, and the rest is checked all the same. Cards may come
 /// and move meanwhile: what looks wrong is looked at again under the lock.
-pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
+pub fn check(root: &Root, repair: bool) -> Result<Found> {
     let mut wrong = audit::tree(root)?;
+    let mut notes = Vec::new();
     let cards = Cards::new(root);
     let mut places: HashMap<u64, Column> = HashMap::new();
     let mut with_nodes = false;
@@ -30,7 +42,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
                 {
                     wrong.push(format!("job {job} lies in two columns: {column:?} and {other:?}"));
                 }
-                match check_card(&cards, column, job, &path, repair) {
+                match check_card(&cards, column, job, &path, repair, &mut notes) {
                     Ok((found, belongs)) => {
                         wrong.extend(found);
                         with_nodes |= belongs == Some(Column::Running);
@@ -64,13 +76,40 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
     wrong.extend(audit::records(root)?);
     wrong.extend(audit::claims(root, &places, repair)?);
     for node in nodes::list(root)? {
-        if node.uri.is_none() && node.driver == DriverKind::Http {
+        if let Some(why) = node.newer_reason() {
+            notes.push(format!("node {}: its record was {why}", node.name));
+        } else if node.uri.is_none() && node.driver == DriverKind::Http {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
+    wrong.extend(audit::put_aside(root)?);
     match numbers::known_cluster(root) {
         Err(e) if with_nodes => wrong.push(e.message),
+        Ok(Some(cluster)) => wrong.extend(orphans(root, &cluster)?),
         _ => {}
+    }
+    match vault::known_attempt_secret(root) {
+        Err(e) if with_nodes => wrong.push(e.message),
+        _ => {}
+    }
+    Ok(Found { wrong, notes })
+}
+
+/// Attempts of this cluster that this machine has, and whose jobs have no card that can be read.
+fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
+    let cards = Cards::new(root);
+    let mut wrong = Vec::new();
+    for id in list::unfinished(root)? {
+        let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
+            continue;
+        };
+        let gone = |e: &Error| matches!(e.kind, Kind::NotFound | Kind::Gone);
+        if cards.find(parsed.job).is_err_and(|e| gone(&e)) {
+            wrong.push(format!(
+                "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
+                parsed.job
+            ));
+        }
     }
     Ok(wrong)
 }
@@ -89,6 +128,7 @@ fn check_card(
     job: u64,
     path: &Path,
     repair: bool,
+    notes: &mut Vec<String>,
 ) -> Result<(Vec<String>, Option<Column>)> {
     let mut wrong = Vec::new();
     let Some(bytes) = crate::board::files::read(path)? else { return Ok((wrong, None)) };
@@ -106,16 +146,23 @@ fn check_card(
     if card.job() != job {
         return Ok((vec![format!("{}: is the card of job {}", path.display(), card.job())], None));
     }
+    if let Some(why) = card.newer_reason() {
+        notes.push(format!("{}: {why}", path.display()));
+        return Ok((wrong, Some(column)));
+    }
     wrong.extend(story(&card));
     let belongs = card.column();
-    if belongs != column && repair {
+    if belongs != column {
         let lock = cards.lock()?;
-        cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
-        eprintln!("repaired: job {job} moved to where its story says");
-    } else if belongs != column {
-        let _lock = cards.lock()?;
+        // Held still: it may just have been on its way.
         let again = cards.read_in(column, job)?;
-        if again.is_some_and(|card| card.column() != column) {
+        if again.is_none_or(|card| card.column() == column) {
+            return Ok((wrong, Some(belongs)));
+        }
+        if repair {
+            cards.change(&lock, job, |_| Ok(Vec::new()))?.sync.commit()?;
+            eprintln!("repaired: job {job} moved to where its story says");
+        } else {
             wrong.push(format!("{}: belongs in {belongs:?}", path.display()));
         }
     }

@@ -1,5 +1,6 @@
 //! Looking at jobs, and changing them: lists, records, status, `update`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
+use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -14,10 +16,10 @@ use crate::board::watch::Watch;
 use crate::board::{files, nodes};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Column, State, What};
 use crate::model::ids;
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Cause, Outcome, Status};
 use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
@@ -50,7 +52,11 @@ pub fn list(call: &Call) -> Result<Response> {
         None => (cards.newest(limit)?, format == Some("json")),
         Some(state) => {
             let mut numbers = match state.column() {
-                Column::Done => cards.newest_done(limit)?,
+                Column::Done => {
+                    let mut done = cards.newest_done(limit)?;
+                    done.extend(cards.put_aside()?);
+                    done
+                }
                 column => cards.numbers(column)?,
             };
             numbers.sort_unstable_by(|a, b| b.cmp(a));
@@ -66,16 +72,51 @@ pub fn list(call: &Call) -> Result<Response> {
             break;
         }
         match cards.find(job) {
-            Ok(card) if state.is_none_or(|state| state == card.state) => found.push(card),
+            Ok(card) if state.is_none_or(|state| state == card.state) => {
+                found.push((job, summary(call.root, &card)?));
+            }
+            Err(_) if state.is_none_or(|state| state == State::Stopped) => {
+                if let Some(why) = cards.unreadable(job)? {
+                    found.push((job, unreadable(job, &why)));
+                }
+            }
             _ => {} // in another state, or cleaned up meanwhile
         }
     }
     if format == Some("json") {
-        let records: Result<Vec<Value>> =
-            found.iter().map(|card| Ok(Value::Object(summary(call.root, card)?))).collect();
-        return Response::json(&records?);
+        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
+        return Response::json(&records);
     }
-    Ok(Response::text(lines(&found.iter().map(Card::job).collect::<Vec<_>>())))
+    Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
+}
+
+/// What can be said of a job whose card cannot be read: nobody will place it, or take in a result.
+fn unreadable(job: u64, why: &str) -> Map<String, Value> {
+    let mut map = Map::new();
+    map.insert("job".into(), job.into());
+    map.insert("state".into(), State::Stopped.word().into());
+    map.insert("status".into(), json!(Status::Error));
+    map.insert("node".into(), Value::Null);
+    map.insert("cause".into(), json!(Cause::Lost));
+    map.insert("reason".into(), why.into());
+    map
+}
+
+/// The answer for a job whose card cannot be read, in place of the error.
+fn or_unreadable(root: &Root, job: u64, found: Result<Card>) -> Result<Read> {
+    match found {
+        Ok(card) => Ok(Read::Card(Box::new(card))),
+        Err(error) => match Cards::new(root).unreadable(job)? {
+            Some(why) if error.kind == Kind::Gone => Ok(Read::Not(unreadable(job, &why))),
+            _ => Err(error),
+        },
+    }
+}
+
+/// A card, or what is said where it cannot be read.
+enum Read {
+    Card(Box<Card>),
+    Not(Map<String, Value>),
 }
 
 /// `GET queue`.
@@ -130,7 +171,11 @@ fn lines(numbers: &[u64]) -> String {
 /// `GET jobs/N`.
 pub fn record(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
-    let card = cards.find(number(call)?)?;
+    let job = number(call)?;
+    let card = match or_unreadable(call.root, job, cards.find(job))? {
+        Read::Card(card) => card,
+        Read::Not(map) => return Response::json(&map),
+    };
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
     map.insert("request_id".into(), card.accepted.request_id.clone().into());
@@ -160,21 +205,37 @@ pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let task = call.request.task()?;
     let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
-    let card = match call.request.wait()? {
-        None => Cards::new(call.root).find(job)?,
-        Some(wait) => {
-            let rounds = Rounds::for_request(call.root, call.request, job)?;
-            let card = wait_until(call.root, job, Instant::now() + wait, over)?;
-            if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
-                rounds.finish();
-            }
-            card
+    let found = match call.request.wait()? {
+        None => Cards::new(call.root).find(job),
+        Some(wait) => wait_with_rounds(call, job, wait, over),
+    };
+    let card = match or_unreadable(call.root, job, found)? {
+        Read::Card(card) => card,
+        Read::Not(mut map) => {
+            map.remove("job");
+            return Response::json(&map);
         }
     };
     match task {
         Some(task) => Response::json(&tasks::status_fields(call.root, &card, task)?),
         None => Response::json(&status_fields(call.root, &card)?),
     }
+}
+
+/// The card once it is as wanted, or as it is after this time; with rounds for it as
+/// [`Rounds::for_request`] makes them.
+fn wait_with_rounds(
+    call: &Call,
+    job: u64,
+    wait: Duration,
+    over: impl Fn(&Card) -> bool,
+) -> Result<Card> {
+    let rounds = Rounds::for_request(call.root, call.request, job)?;
+    let card = wait_until(call.root, job, Instant::now() + wait, over)?;
+    if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
+        rounds.finish();
+    }
+    Ok(card)
 }
 
 /// The card once it stopped, or as it is at the deadline.
@@ -261,8 +322,12 @@ pub fn update(call: &Call) -> Result<Response> {
         return Err(Error::bad("task goes with kill=1 alone"));
     }
     if !(kill || hold || release || priority.is_some()) {
-        let card = refresh(call.root, job)?;
-        return Response::json(&status_fields(call.root, &card)?);
+        let (card, silent) = refresh(call.root, job)?;
+        let mut status = status_fields(call.root, &card)?;
+        if !silent.is_empty() {
+            status.insert("silent".into(), json!(silent));
+        }
+        return Response::json(&status);
     }
     let by = &call.who.name;
     let card = change(call.root, job, |card| {
@@ -322,25 +387,47 @@ fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>
     Ok(changed.card)
 }
 
-/// Asks the node that has the job, and records what it says.
-fn refresh(root: &Root, job: u64) -> Result<Card> {
+/// Asks the nodes that have the job, and records what they say. Returns also which of them did not
+/// answer; an error where none did.
+fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
     let cards = Cards::new(root);
     let card = cards.find(job)?;
-    let mut reports: Vec<Said> = Vec::new();
+    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for attempt in card.with_nodes() {
-        let node = nodes::read(root, &attempt.node)?;
-        let answers = driver::ask(root, &node)?.status(std::slice::from_ref(&attempt.nodejob))?;
-        reports.extend(answers.into_iter().filter_map(|answer| match answer {
-            Answer::Known(status) => {
-                let status = status.of(&attempt.nodejob);
-                Some(Said { node: attempt.node.clone(), status })
+        by_node.entry(&attempt.node).or_default().push(attempt.nodejob.clone());
+    }
+    let mut reports: Vec<Said> = Vec::new();
+    let (mut silent, mut failed) = (Vec::new(), None);
+    for (node, ids) in &by_node {
+        let ask = || -> Result<Vec<Said>> {
+            let record = nodes::read(root, node)?;
+            let answers = driver::ask(root, &record)?.status(ids)?;
+            let proofs = Proofs::read(root)?;
+            let mut said = Vec::new();
+            for (id, answer) in ids.iter().zip(answers) {
+                if let Answer::Known(status) = answer
+                    && let Worth::Counts(report) =
+                        proofs.judge(node, record.must_prove(), status.of(id))?
+                {
+                    said.push(report);
+                }
             }
-            Answer::Unknown | Answer::Cancelled => None,
-        }));
+            Ok(said)
+        };
+        match ask() {
+            Ok(said) => reports.extend(said),
+            Err(error) => {
+                silent.push(node.to_string());
+                failed = Some(error);
+            }
+        }
+    }
+    if let Some(error) = failed.filter(|_| silent.len() == by_node.len()) {
+        return Err(error);
     }
     if reports.is_empty() {
-        return Ok(card);
+        return Ok((card, silent));
     }
     attempts::record(root, reports)?;
-    cards.find(job)
+    Ok((cards.find(job)?, silent))
 }

@@ -29,12 +29,13 @@ pub fn list(call: &Call) -> Result<Response> {
         let asked = Cards::new(call.root).find(job)?.spec.resources;
         all.retain(|node| !node.drain && node.resources.is_some_and(|has| asked.fits(&has)));
     }
+    let all: Vec<Value> = all.iter().map(Node::shown).collect();
     Response::json(&json!({ "nodes": all }))
 }
 
 /// `GET nodes/NAME`.
 pub fn show(call: &Call) -> Result<Response> {
-    Response::json(&nodes::read(call.root, call.value(0))?)
+    Response::json(&nodes::read(call.root, call.value(0))?.shown())
 }
 
 /// `POST nodes/new`: registers a node. The same registration again changes nothing.
@@ -56,6 +57,7 @@ pub fn new(call: &Call) -> Result<Response> {
     // From the look to the write: two who register at once must not both find the name free.
     let lock = Cards::new(call.root).lock()?;
     let existing = nodes::find(call.root, &node.name)?;
+    existing.as_ref().map_or(Ok(()), Node::for_use)?;
     let given = |node: &Node| registered(node) != registered(&Node::localhost());
     if let Some(old) = existing.filter(|old| given(old)) {
         if registered(&old) == registered(&node) {
@@ -79,6 +81,7 @@ pub fn update(call: &Call) -> Result<Response> {
     // Before the record is read: what the poller or another admin writes must not be lost.
     let lock = Cards::new(call.root).lock()?;
     let old = nodes::read(call.root, call.value(0))?;
+    old.for_use()?;
     if fields.get("name").is_some_and(|name| name.as_str() != Some(&old.name)) {
         return Err(Error::bad("a node's name cannot be changed"));
     }
@@ -102,6 +105,7 @@ pub fn update(call: &Call) -> Result<Response> {
             since: old.since,
             reason: old.reason,
             last_seen: old.last_seen,
+            proves: old.proves,
             silence: old.silence,
             ..node
         };
@@ -182,6 +186,7 @@ fn registered(node: &Node) -> Map<String, Value> {
         since: None,
         reason: None,
         last_seen: None,
+        proves: None,
         silence: None,
         given_up: Vec::new(),
         ..node.clone()

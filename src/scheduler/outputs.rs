@@ -1,5 +1,6 @@
 //! What a job left behind: its log and its files, fetched from the node that has them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::cgi::{Call, Response};
 use crate::driver::{self, Questions};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, State};
-use crate::model::log::LogQuery;
+use crate::model::log::{LogPiece, LogQuery};
 use crate::model::tasks::TaskSet;
 
 /// Between two looks at a log that is followed.
@@ -23,6 +24,9 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
 /// How long a node that does not answer is asked for the log of an attempt that has ended.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Most ranges that an error names.
+const NAMED: usize = 10;
 
 /// `GET jobs/N/log`.
 pub fn log(call: &Call) -> Result<Response> {
@@ -47,12 +51,10 @@ pub fn log(call: &Call) -> Result<Response> {
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
         let card = Cards::new(&root).find(job)?;
         check(&card, &query)?;
-        // An offset counts in the log of the attempt that is the last one now; the ranges of an
-        // array are told from the first.
-        let first = match card.array {
-            Some(_) => 0,
-            None => card.attempts.len().saturating_sub(1),
-        };
+        // An offset counts in the log of the attempt in which it runs now, or ran last; the ranges
+        // of an array are told from the first.
+        let ran = card.attempts.iter().rposition(|attempt| tasks::may_have_run(attempt, None));
+        let first = ran.filter(|_| card.array.is_none()).unwrap_or(0);
         let rounds = Rounds::for_request(&root, request, job)?;
         return Ok(Response::stream(
             "text/plain; charset=utf-8",
@@ -72,18 +74,32 @@ pub fn log(call: &Call) -> Result<Response> {
             "job {job} is an array: name a task with task=K, or ask for all with follow=1"
         )));
     }
-    match source(call.root, &card, query.task)? {
-        None => Ok(Response::text("").header("X-Corkboard-Offset", "0")),
-        Some((node, id)) => match node.log(&id, &query) {
-            Ok(piece) => Ok(Response::bytes("text/plain; charset=utf-8", piece.bytes)
-                .header("X-Corkboard-Offset", piece.next.to_string())),
-            // Placed, and the node has not got it yet.
-            Err(e) if e.kind == Kind::NotFound && card.state == State::Placed => {
-                Ok(Response::text("").header("X-Corkboard-Offset", "0"))
+    let piece = last_log(call.root, &card, &query)?;
+    Ok(Response::bytes("text/plain; charset=utf-8", piece.bytes)
+        .header("X-Corkboard-Offset", piece.next.to_string()))
+}
+
+/// A piece of the log of the attempt in which the job, or the task, last ran. Empty before that.
+fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<LogPiece> {
+    for attempt in tasks::runs_of(card, query.task) {
+        let over = card.with_nodes().all(|at| at.attempt != attempt.attempt);
+        match ask(root, attempt)?.log(&attempt.nodejob, query) {
+            // Nothing was written: it may never have run there.
+            Ok(piece) if piece.next == 0 => match query.task {
+                Some(task) if !tasks::has_run(card, attempt, task) => {}
+                _ => return Ok(piece),
+            },
+            Ok(piece) => return Ok(piece),
+            // It did not come there before it ended, or the node has not got it yet.
+            Err(e) if is_absent(&e) && attempt.started_at.is_none() => {
+                if !over && query.task.is_none() {
+                    break;
+                }
             }
-            Err(e) => Err(e),
-        },
+            Err(e) => return Err(e),
+        }
     }
+    Ok(LogPiece { bytes: Vec::new(), next: 0 })
 }
 
 /// Refuses a task that the job does not have.
@@ -115,13 +131,14 @@ pub fn follow(
         let mut waits = false;
         while let Some(attempt) = card.attempts.get(index) {
             let task = query.task;
-            if task.is_some_and(|task| !attempt.tasks.as_ref().is_some_and(|t| t.contains(task))) {
+            if !tasks::may_have_run(attempt, task) {
                 index += 1;
                 continue;
             }
             let over = card.with_nodes().all(|at| at.attempt != attempt.attempt)
                 || task.is_some_and(|task| !attempt.left.contains(task));
-            let is_last = index + 1 == card.attempts.len();
+            let later = card.attempts.get(index + 1..).unwrap_or_default();
+            let is_last = !later.iter().any(|attempt| tasks::may_have_run(attempt, task));
             match copy(root, attempt, &mut query, out) {
                 Ok(true) => give_up = None,
                 Ok(false) => return Ok(false),
@@ -134,8 +151,8 @@ pub fn follow(
                         return Err(e);
                     }
                 }
-                // Refused by its node, or forgotten there; the job went on.
-                Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) && !(is_last && ended) => {}
+                // Forgotten by its node, or never there; the job went on.
+                Err(e) if is_absent(&e) && !(is_last && ended && attempt.started_at.is_some()) => {}
                 Err(e) => return Err(e),
             }
             if !over || waits {
@@ -164,8 +181,7 @@ pub fn follow(
 /// Copies what the log of an attempt has beyond the query's offset, which moves on. `false`: the
 /// reader has left.
 fn copy(root: &Root, attempt: &Attempt, query: &mut LogQuery, out: &mut dyn Write) -> Result<bool> {
-    let node = nodes::read(root, &attempt.node)?;
-    let node = driver::ask(root, &node)?;
+    let node = ask(root, attempt)?;
     loop {
         let piece = node.log(&attempt.nodejob, query)?;
         query.offset = piece.next;
@@ -184,56 +200,108 @@ fn is_unreachable(error: &Error) -> bool {
     matches!(error.kind, Kind::BadGateway | Kind::Unavailable | Kind::GatewayTimeout)
 }
 
-/// The node that has the job's last attempt, or a task's, and the attempt's id; `None` before the
-/// first.
-fn source(
-    root: &Root,
-    card: &Card,
-    task: Option<u32>,
-) -> Result<Option<(Box<dyn Questions>, String)>> {
-    let attempt = match task {
-        Some(task) => tasks::attempt_of(card, task),
-        None => card.attempts.last(),
-    };
-    let Some(attempt) = attempt else { return Ok(None) };
-    let node = nodes::read(root, &attempt.node)?;
-    Ok(Some((driver::ask(root, &node)?, attempt.nodejob.clone())))
+/// Whether a node says that it has not got the job, or that it never will.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.kind, Kind::NotFound | Kind::Gone)
 }
 
-/// `GET jobs/N/files`: what is in the job's work directory, or was uploaded for it.
-pub fn files(call: &Call) -> Result<Response> {
-    let card = Cards::new(call.root).find(number(call)?)?;
-    let mut names = uploads::names(call.root, card.job())?;
-    if let Some((node, id)) = source(call.root, &card, None)? {
-        match node.files(&id) {
-            Ok(there) => names.extend(there),
-            Err(e) if e.kind == Kind::NotFound => {}
-            Err(e) => return Err(e),
+/// The node that was given an attempt.
+fn ask(root: &Root, attempt: &Attempt) -> Result<Box<dyn Questions>> {
+    driver::ask(root, &nodes::read(root, &attempt.node)?)
+}
+
+/// What is in the work directories of a job's last attempt, or of all ranges of an array.
+#[derive(Default)]
+struct Files<'c> {
+    /// Names, with the attempts that have a file of that name.
+    names: BTreeMap<String, Vec<&'c Attempt>>,
+    /// Nodes that did not answer.
+    silent: BTreeSet<String>,
+}
+
+impl<'c> Files<'c> {
+    /// Asks the nodes. An error where none of them answers.
+    fn list(root: &Root, card: &'c Card, task: Option<u32>) -> Result<Files<'c>> {
+        let most = if card.array.is_some() && task.is_none() { usize::MAX } else { 1 };
+        let mut files = Files::default();
+        let (mut heard, mut failed) = (false, None);
+        for attempt in tasks::runs_of(card, task).take(most) {
+            if files.silent.contains(&attempt.node) {
+                continue;
+            }
+            match ask(root, attempt).and_then(|node| node.files(&attempt.nodejob)) {
+                Ok(names) => {
+                    heard = true;
+                    names
+                        .into_iter()
+                        .for_each(|name| files.names.entry(name).or_default().push(attempt));
+                }
+                Err(e) if is_absent(&e) => heard = true,
+                Err(e) => {
+                    files.silent.insert(attempt.node.clone());
+                    failed = Some(e);
+                }
+            }
+        }
+        match failed.filter(|_| !heard) {
+            Some(error) => Err(error),
+            None => Ok(files),
         }
     }
-    names.sort_unstable();
-    names.dedup();
-    Response::json(&json!({ "files": names }))
 }
 
-/// `GET jobs/N/files/NAME`.
+/// `GET jobs/N/files`: what is in the job's work directory, or was uploaded for it. Of an array what
+/// any of its ranges has, or the one in which a task last ran.
+pub fn files(call: &Call) -> Result<Response> {
+    let card = Cards::new(call.root).find(number(call)?)?;
+    let task = task(call, &card)?;
+    let files = Files::list(call.root, &card, task)?;
+    let mut names = uploads::names(call.root, card.job())?;
+    names.extend(files.names.into_keys());
+    names.sort_unstable();
+    names.dedup();
+    let mut answer = json!({ "files": names });
+    if !files.silent.is_empty() {
+        answer["silent"] = json!(files.silent);
+    }
+    Response::json(&answer)
+}
+
+/// `GET jobs/N/files/NAME`. Where several ranges of an array have such a file, a task has to say
+/// which is meant: 409.
 pub fn file(call: &Call) -> Result<Response> {
     let card = Cards::new(call.root).find(number(call)?)?;
-    let name = call.value(1);
-    let content = match source(call.root, &card, None)? {
-        Some((node, id)) => match node.file(&id, name) {
-            Ok(content) => Some(content),
-            Err(e) if e.kind == Kind::NotFound => None,
-            Err(e) => return Err(e),
-        },
-        None => None,
+    let (job, name) = (card.job(), call.value(1));
+    let task = task(call, &card)?;
+    let mut files = Files::list(call.root, &card, task)?;
+    let having = files.names.remove(name).unwrap_or_default();
+    let content = match having.as_slice() {
+        [] => uploads::read(call.root, job, name)?,
+        [attempt] => Some(ask(call.root, attempt)?.file(&attempt.nodejob, name)?),
+        several => {
+            let tasks = several.iter().filter_map(|attempt| attempt.tasks.as_ref());
+            let tasks: Vec<String> = tasks.take(NAMED).map(TaskSet::brief).collect();
+            return Err(Error::conflict(format!(
+                "{} ranges of job {job} have a file of this name: say which by task=K, of {}{}",
+                several.len(),
+                tasks.join(" or "),
+                if several.len() > NAMED { " or others" } else { "" }
+            )));
+        }
     };
-    let content = match content {
-        Some(content) => Some(content),
-        None => uploads::read(call.root, card.job(), name)?,
+    let absent = || match files.silent.first() {
+        Some(node) => Error::new(
+            Kind::GatewayTimeout,
+            format!("node {node} may have it, and does not answer"),
+        ),
+        None => Error::not_found(format!("job {job} has no such file; jobs/N/files lists them")),
     };
-    let content = content.ok_or_else(|| {
-        Error::not_found(format!("job {} has no such file; jobs/N/files lists them", card.job()))
-    })?;
-    Ok(Response::bytes("application/octet-stream", content))
+    Ok(Response::bytes("application/octet-stream", content.ok_or_else(absent)?))
+}
+
+/// The task that the request names, which the job must have.
+fn task(call: &Call, card: &Card) -> Result<Option<u32>> {
+    let task = call.request.task()?;
+    task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))?;
+    Ok(task)
 }

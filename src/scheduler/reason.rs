@@ -13,6 +13,9 @@ use crate::placement;
 
 /// The reason, for a person; `None` for a job that simply runs or ended well.
 pub fn reason(root: &Root, card: &Card) -> Result<Option<String>> {
+    if let Some(why) = card.newer_reason() {
+        return Ok(Some(why));
+    }
     match card.state {
         State::Stopped => Ok(card.outcome.as_ref().and_then(|o| o.reason.clone())),
         State::Held => Ok(Some(held(card))),

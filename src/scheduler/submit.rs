@@ -12,7 +12,7 @@ use crate::cgi::body::Upload;
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::card::{Accepted, Card};
+use crate::model::card::{Accepted, Card, State};
 use crate::model::request::{Expires, Spec, split_request_id};
 
 /// Most attempts after the first: each is a line that every reader of the card reads. Asked of new
@@ -52,20 +52,27 @@ pub fn submit(
     request: Value,
     files: &[Upload],
 ) -> Result<(Accepted, bool)> {
-    let mut accepted = prepare(root, who, request)?;
-    check_size(root, &accepted, files)?;
+    let (mut accepted, spec) = understand(who, &request)?;
+    accepted.files = uploads::digest(files);
+    let cards = Cards::new(root);
     let chosen = !accepted.request_id.is_empty();
+    if let Some(card) = earlier(&cards, who, &accepted)? {
+        same_request(root, &accepted, &card)?;
+        return Ok((card.accepted, false));
+    }
+    admit(root, who, &accepted, &spec, files)?;
     if !chosen {
         accepted.request_id = files::random_name()?;
     }
     accepted.job = *numbers::reserve(root, 1)?.start();
     uploads::store(root, accepted.job, files)?;
-    let submitted = Cards::new(root).submit(&accepted, chosen.then_some(who.name.as_str()));
+    let submitted = cards.submit(&accepted, chosen.then_some(who.name.as_str()));
     match submitted {
         Ok(Submitted::New) => Ok((accepted, true)),
+        // The same request, at the same time.
         Ok(Submitted::Existing(card)) => {
             uploads::remove(root, accepted.job)?;
-            same_request(&accepted, &card)?;
+            same_request(root, &accepted, &card)?;
             Ok((card.accepted, false))
         }
         Err(error) => {
@@ -80,21 +87,17 @@ pub fn submit(
 /// Accepts all of these jobs or none, with numbers in a row; durable when this returns. `false`:
 /// they all had been accepted before.
 fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Accepted>, bool)> {
+    let of = |index: usize, e: Error| {
+        Error::new(e.kind, format!("job {} of the array: {}", index + 1, e.message))
+    };
     let most = root.settings.max_jobs_per_request;
-    if requests.is_empty() || requests.len() > most {
-        return Err(Error::bad(format!(
-            "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
-        )));
-    }
-    let mut all = Vec::with_capacity(requests.len());
+    let count = requests.len();
+    let mut all = Vec::with_capacity(count);
+    let mut specs = Vec::with_capacity(count);
     for (index, request) in requests.into_iter().enumerate() {
-        let prepared = prepare(root, who, request).and_then(|accepted| {
-            check_size(root, &accepted, &[])?;
-            Ok(accepted)
-        });
-        all.push(prepared.map_err(|e| {
-            Error::new(e.kind, format!("job {} of the array: {}", index + 1, e.message))
-        })?);
+        let (accepted, spec) = understand(who, &request).map_err(|e| of(index, e))?;
+        all.push(accepted);
+        specs.push(spec);
     }
     let chosen = all.iter().filter(|a| !a.request_id.is_empty()).count();
     if chosen != 0 && chosen != all.len() {
@@ -108,6 +111,20 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
         )));
     }
     drop(ids);
+    let cards = Cards::new(root);
+    if let Some(first) = all.first()
+        && earlier(&cards, who, first)?.is_some()
+    {
+        return Ok((all_earlier(root, who, &all)?, false));
+    }
+    if count == 0 || count > most {
+        return Err(Error::bad(format!(
+            "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
+        )));
+    }
+    for (index, (accepted, spec)) in all.iter().zip(&specs).enumerate() {
+        admit(root, who, accepted, spec, &[]).map_err(|e| of(index, e))?;
+    }
     let numbers = numbers::reserve(root, all.len() as u64)?;
     let batch = (*numbers.start(), *numbers.end());
     for (accepted, job) in all.iter_mut().zip(numbers) {
@@ -117,13 +134,30 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
             accepted.request_id = format!("{}-{job}", accepted.at.replace([':', '-'], ""));
         }
     }
-    let cards = Cards::new(root);
     let claimant = (chosen > 0).then_some(who.name.as_str());
-    if batches::submit(&cards, &all, claimant)?.is_none() {
-        return Ok((all, true));
+    match batches::submit(&cards, &all, claimant)? {
+        None => Ok((all, true)),
+        Some(_) => Ok((all_earlier(root, who, &all)?, false)),
     }
+}
+
+/// The card that an earlier request of this client with the same id made. One that is being made,
+/// or was abandoned, is met again when the id is claimed.
+fn earlier(cards: &Cards, who: &Who, accepted: &Accepted) -> Result<Option<Card>> {
+    if accepted.request_id.is_empty() {
+        return Ok(None);
+    }
+    match cards.claimed(&who.name, &accepted.request_id) {
+        Err(error) if error.kind == Kind::Unavailable => Ok(None),
+        found => found,
+    }
+}
+
+/// The jobs that the same array made before; 422 if it was not the same.
+fn all_earlier(root: &Root, who: &Who, all: &[Accepted]) -> Result<Vec<Accepted>> {
+    let cards = Cards::new(root);
     let mut earlier = Vec::with_capacity(all.len());
-    for accepted in &all {
+    for accepted in all {
         let card = cards.claimed(&who.name, &accepted.request_id)?.ok_or_else(|| {
             Error::new(
                 Kind::Unprocessable,
@@ -133,15 +167,40 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
                 ),
             )
         })?;
-        same_request(accepted, &card)?;
+        same_request(root, accepted, &card)?;
         earlier.push(card.accepted);
     }
-    Ok((earlier, false))
+    Ok(earlier)
 }
 
-/// Checks a request; the number, and an id where the client chose none, are still missing.
-fn prepare(root: &Root, who: &Who, request: Value) -> Result<Accepted> {
-    let spec = Spec::for_head(&request)?;
+/// What a request says, by itself: the same whenever it is repeated. The number, and an id where
+/// the client chose none, are still missing.
+fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
+    let spec = Spec::for_head(request)?;
+    if let (Some(parent), Some(own)) = (spec.parent, who.job())
+        && parent != own
+    {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!("job {own} submits its own children: parent cannot be {parent}"),
+        ));
+    }
+    let (request_id, request) = split_request_id(request);
+    let accepted = Accepted {
+        job: 0,
+        request_id: request_id.unwrap_or_default(),
+        at: clock::now(),
+        by: who.name.clone(),
+        parent: spec.parent.or(who.job()),
+        batch: None,
+        files: None,
+        request,
+    };
+    Ok((accepted, spec))
+}
+
+/// Whether a request may be accepted now, which may change: asked of new ones alone.
+fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec, files: &[Upload]) -> Result<()> {
     if let Some(Expires::At(time)) = spec.expires
         && time <= SystemTime::now()
     {
@@ -151,24 +210,9 @@ fn prepare(root: &Root, who: &Who, request: Value) -> Result<Accepted> {
         return Err(Error::bad(format!("max_retry_count must be at most {MOST_RETRIES}")));
     }
     if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
-        if let Some(own) = who.job() {
-            return Err(Error::new(
-                Kind::Forbidden,
-                format!("job {own} submits its own children: parent cannot be {parent}"),
-            ));
-        }
         Cards::new(root).find(parent).map_err(|e| Error::bad(format!("parent: {}", e.message)))?;
     }
-    let (request_id, request) = split_request_id(&request);
-    Ok(Accepted {
-        job: 0,
-        request_id: request_id.unwrap_or_default(),
-        at: clock::now(),
-        by: who.name.clone(),
-        parent: spec.parent.or(who.job()),
-        batch: None,
-        request,
-    })
+    check_size(root, accepted, files)
 }
 
 /// Refuses with 413 what would not fit into the request to a node that accepts as much as this
@@ -190,18 +234,27 @@ fn check_size(root: &Root, accepted: &Accepted, files: &[Upload]) -> Result<()> 
     Err(Error::new(Kind::TooLarge, why))
 }
 
-fn same_request(accepted: &Accepted, card: &Card) -> Result<()> {
-    if accepted.request == card.accepted.request && accepted.parent == card.accepted.parent {
-        return Ok(());
-    }
+fn same_request(root: &Root, accepted: &Accepted, card: &Card) -> Result<()> {
+    let other =
+        if accepted.request != card.accepted.request || accepted.parent != card.accepted.parent {
+            "another request"
+        } else if accepted.files != files_of(root, card)? {
+            "other files"
+        } else {
+            return Ok(());
+        };
     Err(Error::new(
         Kind::Unprocessable,
-        format!(
-            "request_id {} was used for job {} with another request",
-            accepted.request_id,
-            card.job()
-        ),
+        format!("request_id {} was used for job {} with {other}", accepted.request_id, card.job()),
     ))
+}
+
+/// The digest of a job's files. Cards of 0.1 do not have it: they are asked for what is still there.
+fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
+    if card.accepted.files.is_some() || card.state == State::Stopped {
+        return Ok(card.accepted.files.clone());
+    }
+    Ok(uploads::digest(&uploads::read_all(root, card.job())?))
 }
 
 /// The request as accepted, with its number and id.

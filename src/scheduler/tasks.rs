@@ -7,7 +7,7 @@ use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::array::Array;
 use crate::model::card::{Attempt, Card, State};
-use crate::model::outcome::Status;
+use crate::model::outcome::{Cause, Status};
 use crate::model::tasks::TaskSet;
 
 /// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
@@ -56,12 +56,26 @@ pub fn counts(card: &Card, array: &Array) -> Map<String, Value> {
     map
 }
 
-/// The attempt that has this task, or the last one that had it.
-pub fn attempt_of(card: &Card, task: u32) -> Option<&Attempt> {
-    let has = |attempt: &&Attempt| attempt.tasks.as_ref().is_some_and(|tasks| tasks.contains(task));
-    card.with_nodes()
-        .find(|attempt| attempt.left.contains(task))
-        .or_else(|| card.attempts.iter().rev().find(has))
+/// The attempts in which the job may have run, or a task of an array, the last one first: not those
+/// that a node would not have, nor ranges that gave the task back.
+pub fn runs_of(card: &Card, task: Option<u32>) -> impl Iterator<Item = &Attempt> {
+    card.attempts.iter().rev().filter(move |attempt| may_have_run(attempt, task))
+}
+
+/// Whether the job, or the task, may have run in this attempt.
+pub fn may_have_run(attempt: &Attempt, task: Option<u32>) -> bool {
+    let has = |task: u32| attempt.tasks.as_ref().is_some_and(|tasks| tasks.contains(task));
+    attempt.refused.is_none()
+        && task.is_none_or(|task| has(task) && !attempt.returned.contains(task))
+}
+
+/// Whether it did for certain: its end says so, or it is the one of its range that runs.
+pub fn has_run(card: &Card, attempt: &Attempt, task: u32) -> bool {
+    if attempt.left.contains(task) {
+        return attempt.started_at.is_some() && attempt.left.first() == Some(task);
+    }
+    let end = card.array.as_ref().and_then(|array| array.outcome_of(task));
+    end.is_some_and(|end| matches!(end.cause, Cause::Exit | Cause::Signal | Cause::Timeout))
 }
 
 /// The fields of a status answer about one task. The first of a range whose end is not known is
@@ -71,7 +85,8 @@ pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, 
     let Some(array) = &card.array else { return Ok(Map::new()) };
     let outcome = array.outcome_of(task);
     let out = card.with_nodes().find(|attempt| attempt.left.contains(task));
-    let attempt = attempt_of(card, task).filter(|_| out.is_some() || outcome.is_some());
+    let last = || runs_of(card, Some(task)).next().filter(|_| outcome.is_some());
+    let attempt = out.or_else(last);
     let state = match (&outcome, out) {
         (Some(_), _) => State::Stopped,
         (None, Some(_)) if card.stopping_by.is_some() || array.unwanted.contains(task) => {

@@ -52,6 +52,8 @@ struct State {
     acts: BTreeMap<String, usize>,
     /// Connections that came while none was let through.
     refused: usize,
+    /// Whether the node's programs seem to be those of 0.1.
+    old: bool,
 }
 
 /// The proxy; it ends with the test's process.
@@ -97,6 +99,11 @@ impl Proxy {
 
     pub fn heal(&self) {
         self.state.lock().unwrap().down = false;
+    }
+
+    /// Whether replies are those of a node that proves nothing, as the programs of 0.1.
+    pub fn prove_nothing(&self, old: bool) {
+        self.state.lock().unwrap().old = old;
     }
 
     /// How many requests came whose first line contains this.
@@ -149,6 +156,9 @@ impl Proxy {
         if upstream.write_all(request).is_ok() {
             let _ = upstream.shutdown(Shutdown::Write);
             let _ = upstream.read_to_end(&mut reply);
+        }
+        if self.state.lock().unwrap().old {
+            hide(&mut reply, b"\"proof\":", b"\"other\":");
         }
         reply
     }
@@ -245,6 +255,15 @@ impl Proxy {
         };
         let _ = client.write_all(&reply);
         Some(())
+    }
+}
+
+/// Gives fields of a reply another name of the same length.
+fn hide(reply: &mut [u8], field: &[u8], other: &[u8]) {
+    for at in 0..reply.len().saturating_sub(field.len()) {
+        if reply[at..].starts_with(field) {
+            reply[at..at + other.len()].copy_from_slice(other);
+        }
     }
 }
 

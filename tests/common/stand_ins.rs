@@ -55,15 +55,29 @@ pub struct Root {
 }
 
 impl Root {
-    pub fn new(name: &str, poller: &str) -> Root {
+    /// A root below a directory of this name, with these programs; whatever an earlier run left
+    /// of it is ended.
+    pub fn with(name: &str, programs: Option<PathBuf>) -> Root {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scripts-{name}"));
-        let root = Root { dir: base.join("root"), programs: base.join("programs") };
+        let own = base.join("programs");
+        let root = Root { dir: base.join("root"), programs: programs.unwrap_or(own) };
         if root.dir.join("scripts/down").exists() {
-            let _ = root.script("down", &["--root", root.dir.to_str().unwrap()]); // of a run that died
+            let _ = root.script("down", &["--root", root.dir.to_str().unwrap()]);
         }
         let _ = fs::remove_dir_all(&base);
         fs::create_dir_all(&root.dir).unwrap();
-        fs::create_dir_all(&root.programs).unwrap();
+        fs::create_dir_all(base.join("programs")).unwrap();
+        root
+    }
+
+    /// A root with the real programs.
+    pub fn real(name: &str) -> Root {
+        let built = Path::new(env!("CARGO_BIN_EXE_scheduler")).parent().unwrap();
+        Root::with(name, Some(built.to_path_buf()))
+    }
+
+    pub fn new(name: &str, poller: &str) -> Root {
+        let root = Root::with(name, None);
         for (name, text) in [
             ("scheduler", SCHEDULER),
             ("processor", PROCESSOR),
@@ -112,7 +126,7 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        let _ = self.down(&[]);
+        let _ = self.down(&["--jobs"]);
     }
 }
 

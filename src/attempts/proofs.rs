@@ -1,0 +1,56 @@
+//! Which reports are about attempts that this head made. Their nodes show it by a digest of the
+//! attempt's key, which the head makes again: nothing is stored.
+
+use subtle::ConstantTimeEq;
+
+use super::Said;
+use crate::auth;
+use crate::board::root::Root;
+use crate::board::{numbers, vault};
+use crate::error::Result;
+use crate::model::ids::NodejobId;
+use crate::model::outcome::RunStatus;
+use crate::model::proof;
+
+/// What a report is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Worth {
+    /// It counts, if its node was given the attempt.
+    Counts(Said),
+    /// It shows nothing, and its node can. So it is where the node's programs were replaced by
+    /// those of 0.1, where a request is damaged, and where nothing came under the id.
+    Unproven(Box<RunStatus>),
+    /// It is about a run that somebody else put there under the attempt's id.
+    Strangers(Box<RunStatus>),
+    /// It is not about a job of this head.
+    NotOurs,
+}
+
+/// What the proofs of this head's attempts are made of.
+pub struct Proofs {
+    cluster: String,
+    secret: Vec<u8>,
+}
+
+impl Proofs {
+    /// Reads it.
+    pub fn read(root: &Root) -> Result<Proofs> {
+        Ok(Proofs { cluster: numbers::cluster(root)?, secret: vault::attempt_secret(root)? })
+    }
+
+    /// What a node's report is worth, the node being one that `must_prove` what it reports or not.
+    pub fn judge(&self, node: &str, must_prove: bool, status: RunStatus) -> Result<Worth> {
+        let status = Box::new(status);
+        let id = status.id.as_deref().and_then(NodejobId::parse);
+        let Some(id) = id.filter(|id| id.cluster == self.cluster) else {
+            return Ok(Worth::NotOurs);
+        };
+        let said = |proven, status| Worth::Counts(Said { node: node.to_string(), proven, status });
+        let Some(shown) = &status.proof else {
+            return Ok(if must_prove { Worth::Unproven(status) } else { said(false, status) });
+        };
+        let expected = proof::of_key(&auth::attempt_key(&self.secret, &id)?);
+        let equal: bool = expected.as_bytes().ct_eq(shown.as_bytes()).into();
+        Ok(if equal { said(true, status) } else { Worth::Strangers(status) })
+    }
+}

@@ -1,0 +1,60 @@
+//! What heads are told: statuses, kills, the feed; each with what shows a head that it is about
+//! its attempt.
+
+use std::time::Duration;
+
+use super::{kill, status};
+use crate::board::feed::{self, FeedPage};
+use crate::board::files;
+use crate::board::root::Root;
+use crate::board::runs::Runs;
+use crate::error::Result;
+use crate::model::ids::NodejobId;
+use crate::model::outcome::RunStatus;
+use crate::model::proof;
+use crate::model::tasks::TaskSet;
+
+/// A job's status, as [`status::of`].
+pub fn status(root: &Root, id: &str) -> Result<RunStatus> {
+    proven(root, status::of(root, id)?)
+}
+
+/// Kills a job, or some tasks of a range, as [`kill::kill`] and [`kill::kill_tasks`].
+pub fn kill(
+    root: &Root,
+    id: &str,
+    tasks: Option<&TaskSet>,
+    grace: Option<Duration>,
+    by: &str,
+) -> Result<RunStatus> {
+    let status = match tasks {
+        None => kill::kill(root, id, grace, by)?,
+        Some(tasks) => kill::kill_tasks(root, id, tasks, grace, by)?,
+    };
+    proven(root, status.of(id)).map_err(files::unknown)
+}
+
+/// What changed, as [`feed::read`]. Lines of supervisors and recovery that do not prove themselves
+/// are completed here; one for which that fails is left as it is, and its head asks.
+pub fn feed(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
+    let mut page = feed::read(root, since, wait)?;
+    for event in page.events.iter_mut().filter(|event| event.proof.is_none()) {
+        if let Ok(complete) = proven(root, event.clone()) {
+            *event = complete;
+        }
+    }
+    Ok(page)
+}
+
+/// A status with the proof of its run, where the id has a head's form. A refusal, and a run whose
+/// request is damaged, have none.
+fn proven(root: &Root, status: RunStatus) -> Result<RunStatus> {
+    if status.proof.is_some() {
+        return Ok(status);
+    }
+    let Some(id) = status.id.as_deref().filter(|id| NodejobId::parse(id).is_some()) else {
+        return Ok(status);
+    };
+    let request = files::read(&Runs::new(root).request_path(id))?;
+    Ok(RunStatus { proof: request.and_then(|bytes| proof::of_request(&bytes)), ..status })
+}

@@ -1,0 +1,166 @@
+//! Kills of arrays and of their tasks: who is named, and what the whole ends like.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use common::array::{root_with, tasks, tasks_reach};
+use common::head::Door;
+use corkboard::attempts::{Said, decide, ranges};
+use corkboard::model::card::{Card, Event, What};
+use corkboard::model::ids::NodejobId;
+use corkboard::model::node::DriverKind;
+use corkboard::model::outcome::{Cause, Outcome, RunStatus};
+use corkboard::model::report::Report;
+use serde_json::{Value, json};
+
+/// A card of tasks 0 to 9 of which these ranges are with a node.
+fn card(ranges: &[&str]) -> Card {
+    let first = r#"{"job":7,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"array":"0-9"}}"#;
+    let mut card = Card::parse(first.as_bytes()).unwrap();
+    for (index, range) in ranges.iter().enumerate() {
+        let attempt = index as u32 + 1;
+        let placed = What::Placed {
+            attempt,
+            node: "n".into(),
+            nodejob: format!("c-7.{attempt}"),
+            driver: DriverKind::Local,
+            uri: None,
+            tasks: Some(range.parse().unwrap()),
+        };
+        stamp(&mut card, vec![placed]);
+    }
+    card
+}
+
+fn stamp(card: &mut Card, whats: Vec<What>) {
+    whats.into_iter().map(Event::now).for_each(|event| card.apply(event));
+}
+
+/// The node says that a range has ended: these tasks well, those with exit 3.
+fn range_ends(card: &mut Card, attempt: u32, good: &str, failed: &str, outcome: Outcome) {
+    let mut report = Report::default();
+    for (text, code) in [(good, 0), (failed, 3)] {
+        if !text.is_empty() {
+            report.add(&text.parse().unwrap(), &Outcome::exit(code));
+        }
+    }
+    let id = NodejobId::parse(&format!("c-7.{attempt}")).unwrap();
+    let status = RunStatus { tasks: Some(report), ..RunStatus::stopped(&outcome) };
+    let said = Said { node: "n".into(), status: status.of(&id.to_string()) };
+    let whats = decide(card, &[(id, said)]);
+    stamp(card, whats);
+}
+
+#[test]
+fn a_kill_after_the_ends_has_killed_nothing() {
+    let mut card = card(&["0-9"]);
+    let kill = ranges::kill(&card, None, "bob");
+    stamp(&mut card, kill);
+    range_ends(&mut card, 1, "0-9", "", Outcome::exit(0));
+    assert_eq!(card.outcome, Some(Outcome::exit(0)));
+}
+
+#[test]
+fn a_kill_of_the_whole_does_not_hide_what_failed_before() {
+    let end = |failed: &str| {
+        let mut card = card(&["0-9"]);
+        let kill = ranges::kill(&card, None, "bob");
+        stamp(&mut card, kill);
+        range_ends(&mut card, 1, "1-4", failed, Outcome::killed("bob"));
+        card.outcome.unwrap()
+    };
+    let both = end("0");
+    assert_eq!((both.cause, both.code), (Cause::Exit, Some(3)));
+    let reason = "6 of 10 tasks failed: 0,5-9 (the first: exit 3); of these 5 killed by bob";
+    assert_eq!(both.reason.as_deref(), Some(reason));
+    let lower = end("9");
+    assert_eq!((lower.cause, lower.code), (Cause::Killed, None));
+    let reason = "6 of 10 tasks failed: 0,5-9 (the first: killed by bob); of these 5 killed by bob";
+    assert_eq!(lower.reason.as_deref(), Some(reason));
+    assert_eq!(end(""), Outcome::killed("bob"));
+}
+
+#[test]
+fn each_task_has_its_own_killer() {
+    let mut card = card(&["0-5", "6-9"]);
+    for (tasks, by) in [("1-2,7", "bob"), ("2-3", "eve")] {
+        let kill = ranges::kill(&card, Some(&tasks.parse().unwrap()), by);
+        stamp(&mut card, kill);
+    }
+    let kill = ranges::kill(&card, None, "ada");
+    stamp(&mut card, kill);
+    // Nobody has seen the second range end, and the first one is given back as it was.
+    let id = NodejobId::parse("c-7.2").unwrap();
+    let lost = ranges::give_up(&card, &id, "silent");
+    stamp(&mut card, lost);
+    let refused = ranges::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    stamp(&mut card, refused);
+    let array = card.array.as_ref().unwrap();
+    let reasons = |task| array.outcome_of(task).unwrap().reason.unwrap();
+    let killers = ["ada", "bob", "bob", "eve", "ada", "ada"].map(|by| format!("killed by {by}"));
+    assert_eq!((0..6).map(reasons).collect::<Vec<_>>(), killers);
+    assert_eq!(reasons(7), "killed by bob; silent");
+    assert_eq!(reasons(8), "killed by ada; silent");
+    assert_eq!(card.outcome.unwrap().cause, Cause::Killed);
+}
+
+/// The lines of one change are written together; a power loss can take the last of them.
+#[test]
+fn what_a_power_loss_left_half_done_is_done() {
+    let mut card = card(&["0-9"]);
+    let kill = ranges::kill(&card, Some(&"4".parse().unwrap()), "bob");
+    stamp(&mut card, kill);
+    let refused = ranges::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    assert_eq!(refused.len(), 2);
+    stamp(&mut card, refused[..1].to_vec());
+    assert!(ranges::is_unsettled(&card));
+    assert_eq!(ranges::settle(&card), refused[1..]);
+}
+
+/// The node is told who killed which of a range's tasks.
+#[test]
+fn two_users_kill_tasks_of_one_range() {
+    let root = root_with(1);
+    let _poller = root.poller();
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let job = root.submit(&json!({"command": until, "array": "0-9"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 1);
+    let by = root.card(job)[0]["by"].as_str().unwrap().to_string();
+    assert!(
+        root.card(job)[1]["tasks"].as_str().unwrap().starts_with("0-4"),
+        "both are in one range"
+    );
+    root.update(job, "hold=1").expect(0);
+    let path = format!("/scheduler/jobs/{job}/update?kill=1&task=1");
+    Door::Bare(&root).post(&path, &Value::Null).expect(202);
+    root.cmd("scheduler", &["jobs", &job.to_string(), "update", "kill=1", "task=1-2"]).expect(0);
+    root.write("go", "");
+    tasks_reach(&root, job, |tasks| tasks["failed"] == 2);
+    let reason = |task: u32| {
+        let words = ["jobs", &job.to_string(), "status", &format!("task={task}")].map(String::from);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        root.cmd("scheduler", &words).expect(0).json()["reason"].clone()
+    };
+    assert_eq!((reason(1), reason(2)), (json!("killed by open"), json!(format!("killed by {by}"))));
+    root.update(job, "release=1").expect(0);
+    assert_eq!(tasks(&root.reaches(job, "stopped"))["good"], 8);
+    root.check();
+}
+
+/// The lines of the first of these were cut off; the poller goes on with it.
+#[test]
+fn the_poller_does_what_was_left_half_done() {
+    let root = root_with(1);
+    let job = root.submit(&json!({"command": ["true"], "array": "0-3", "state": "held"}));
+    root.update(job, "kill=1").expect(0);
+    let done = root.path(&format!("state/scheduler/done/0/{job}.job"));
+    let text = std::fs::read_to_string(&done).unwrap();
+    let cut = text.rfind(r#"{"at""#).unwrap();
+    assert!(text[cut..].contains(r#""event":"stopped""#), "{text}");
+    std::fs::write(root.path(&format!("state/scheduler/queue/{job}.job")), &text[..cut]).unwrap();
+    std::fs::remove_file(done).unwrap();
+    let _poller = root.poller();
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&end["cause"], &tasks(&end)["failed"]), (&json!("killed"), &json!(4)));
+    root.check();
+}
