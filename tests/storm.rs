@@ -82,7 +82,7 @@ impl Site {
             let proxy = Proxy::start(server.port);
             let uri = format!("http://127.0.0.1:{}", proxy.port);
             let name = format!("node{number}");
-            register(&head, &json!({"name": name, "uri": uri, "token": token("user")}));
+            register(&head, &json!({"name": name, "uri": uri, "token": token("head")}));
             servers.push(server);
             proxies.push(proxy);
         }

@@ -175,7 +175,7 @@ impl Weather {
 
     /// Somebody who may submit on a node tries ids that the head will use, or has used.
     pub fn forge(&mut self, servers: &[Server], tokens: &[String], newest: u64, head: &Path) {
-        if std::env::var("NOFORGE").is_ok() || self.random.below(6) != 0 {
+        if self.random.below(6) != 0 {
             return;
         }
         let number = self.random.below(servers.len() as u64) as usize;
