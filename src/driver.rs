@@ -42,8 +42,8 @@ pub enum Answer {
     Known(Box<RunStatus>),
     /// The node never heard of it, or has forgotten it.
     Unknown,
-    /// It was cancelled before it came, and will never run there.
-    Cancelled,
+    /// It was cancelled before it came, or given back, and will never run there: why, in words.
+    Cancelled(String),
 }
 
 /// What a node says of itself.

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod card;
 pub mod event;
 pub mod ids;
+pub mod kill;
 pub mod log;
 pub mod node;
 pub mod outcome;

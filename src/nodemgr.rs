@@ -146,10 +146,9 @@ fn status(call: &Call) -> Result<Response> {
     let id = id(call)?.to_string();
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
         Some(Answer::Known(status)) => Response::json(&status.of(&id)),
-        Some(Answer::Cancelled) => Err(Error::new(
-            Kind::Gone,
-            format!("job {id} was cancelled before it came to {}", node.name),
-        )),
+        Some(Answer::Cancelled(why)) => {
+            Err(Error::new(Kind::Gone, format!("node {}: {why}", node.name)))
+        }
         _ => Err(Error::not_found(format!("node {} has no job {id}", node.name))),
     }
 }

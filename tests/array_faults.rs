@@ -211,7 +211,7 @@ fn killing_tasks() {
     for (index, point) in points.iter().enumerate() {
         let id = accept(&format!("k{index}"));
         let ran = kill(&id).kill_at(point);
-        let kills = root.read(&format!("state/processor/job/{id}/kill-tasks"));
+        let kills = root.read(&format!("state/processor/job/{id}/tasks"));
         assert!(kills.contains("\"1-2\"") || !ran.acknowledged(), "{point:?} {kills:?} {ran:?}");
         assert!(kill(&id).run().acknowledged());
     }

@@ -299,3 +299,48 @@ fn another_boot() {
     assert_eq!(fs::read_to_string(&witness).unwrap().lines().count(), 4);
     journal.counts.report("another boot", begun);
 }
+
+/// A power loss can leave a request empty that nobody was told of; it ends as lost, and stays.
+#[test]
+fn the_check_is_content_with_an_empty_request_that_ended_as_lost() {
+    let root = root();
+    run(&root, json!({"command": ["true"], "request_id": "other"}));
+    let boot = root.node_status("other");
+    assert_eq!(boot["status"], "good");
+    let dir = root.path("state/processor/job/empty");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("request.json"), "").unwrap();
+    fs::set_permissions(
+        dir.join("request.json"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let found = root.cmd("processor", &["check"]).expect(1).body;
+    assert!(found.contains("neither waits nor runs"), "{found}");
+    root.cmd("processor", &["check", "--repair"]).expect(1);
+    assert_eq!(root.ended("empty")["cause"], "lost");
+    assert_clean(&root);
+    root.cmd("processor", &["jobs", "empty", "status"]).expect(0);
+    assert_eq!(root.cmd("processor", &["jobs", "empty", "kill"]).expect(0).json()["cause"], "lost");
+}
+
+/// Whoever reads an end before its supervisor has synced it makes the sync.
+#[test]
+fn an_end_is_durable_before_it_is_told() {
+    let root = root();
+    run(&root, json!({"command": ["true"], "request_id": "j"}));
+    submit(&root, json!({"command": "exit 3", "tasks": "0-1", "request_id": "r"}));
+    root.ended("r");
+    let told = |words: &[&str]| {
+        let (ran, calls) = Act::cmd(&root, "processor", words, "").calls(&["fsync", "syncfs"]);
+        assert!(ran.acknowledged(), "{words:?} {ran:?}");
+        !calls.is_empty()
+    };
+    assert!(told(&["jobs", "j", "status"]) && told(&["jobs", "j", "kill"]));
+    assert!(told(&["jobs", "status", "ids=j,r"]) && told(&["jobs", "format=json"]));
+    assert!(told(&["jobs", "r", "status", "task=0"]));
+    let ack = json!({"nodejobs": ["j", "r"]}).to_string();
+    root.cmd_in("processor", &["jobs", "ack"], &ack).expect(0);
+    // A head has it: that it may tell has been made durable long ago.
+    assert!(!told(&["jobs", "j", "status"]) && !told(&["jobs", "status", "ids=j,r"]));
+}

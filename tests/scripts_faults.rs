@@ -116,8 +116,10 @@ fn an_up_that_is_killed_at_any_time_is_finished_by_the_next() {
         assert!(is_alive(&root.pid("httpd")) && is_alive(&root.pid("poller")));
         let registered = root.read("state/scheduler/nodes/localhost.json");
         assert!(registered.contains(&format!(":{}\"", root.port())), "{registered}");
-        let left: Vec<_> = fs::read_dir(root.dir.join("www")).unwrap().flatten().collect();
-        assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("up-")));
+        let parts = fs::read_dir(root.dir.join("cgi-bin")).unwrap().flatten();
+        let parts = parts.filter(|entry| entry.file_name().to_string_lossy().contains(".new."));
+        assert_eq!(parts.count(), 0);
+        assert!(!root.dir.join("run/proof").exists());
     }
 }
 

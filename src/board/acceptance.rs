@@ -172,6 +172,27 @@ impl Runs<'_> {
     }
 }
 
+impl Runs<'_> {
+    /// Puts a refusal in the place of a job that is claimed and was not started: its id is never
+    /// accepted again. Durable when this returns. A crash leaves the one or the other, and one of the
+    /// two in `tmp/`.
+    pub fn refuse_claimed(&self, _held: &Lock, id: &str, why: &str) -> Result<()> {
+        let record = json!({REFUSED: {"at": clock::now(), "by": "this node", "reason": why}});
+        let prepared = self.prepare(&record, &[], SystemTime::now())?;
+        let job = self.job_dir(id);
+        let mut sync = SyncSet::new();
+        let placed = files::exchange(&prepared.dir, &job);
+        if placed.is_ok() {
+            sync.file(prepared.request, self.request_path(id));
+            sync.dir(&job);
+            sync.dir(&self.path("job"));
+        }
+        let placed = placed.and_then(|()| sync.commit());
+        let _ = files::remove_tree(&prepared.dir); // clean-up removes what is left
+        placed
+    }
+}
+
 fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o750).create(path).at(path)
 }

@@ -10,6 +10,7 @@ use super::batches;
 use super::cards::{Cards, DONE_SHARD};
 use super::claims::{self, Released};
 use super::files;
+use super::listing;
 use super::root::Root;
 use crate::error::{At, Error, Result};
 use crate::model::card::{Card, Column, State};
@@ -127,25 +128,74 @@ pub fn remove_empty_shard(root: &Root, shard: u64) -> Result<()> {
 /// Most cards that a directory of `done/` holds.
 pub const SHARD: usize = DONE_SHARD as usize;
 
-/// Removes claims of request ids whose card is gone from the board, and that are old: after that
-/// the same request id makes a new job.
-pub fn remove_claims(root: &Root, than: Duration, now: SystemTime, tally: &mut Tally) {
-    let cards = Cards::new(root);
-    let dir = cards.path("requests");
-    for name in tally.names(&dir) {
-        let path = dir.join(name);
-        tally.note(remove_claim(&cards, &path, than, now));
+/// The board, to be asked which jobs are gone from it.
+#[derive(Debug)]
+pub struct Board<'r> {
+    cards: Cards<'r>,
+    /// The batches that can restore cards. Those that come later are of jobs that are not old.
+    committed: Vec<(u64, u64)>,
+}
+
+impl<'r> Board<'r> {
+    /// An error where it cannot be known which batches there are.
+    pub fn new(root: &'r Root) -> Result<Board<'r>> {
+        let cards = Cards::new(root);
+        Ok(Board { cards, committed: batches::committed(&cards)? })
+    }
+
+    /// Whether a batch can restore this job's card.
+    pub fn is_restorable(&self, job: u64) -> bool {
+        self.committed.iter().any(|(first, last)| (*first..=*last).contains(&job))
+    }
+
+    /// Whether a job is proven to be off the board: its card in no column, neither prepared, nor put
+    /// aside where it can be mended, nor to be restored by a batch. What cannot be looked at is an
+    /// error, and no absence.
+    fn is_gone(&self, job: u64) -> Result<bool> {
+        if self.is_restorable(job) || self.lies_somewhere(job)? {
+            return Ok(false);
+        }
+        let _lock = self.cards.lock()?; // it may just have been on the move
+        Ok(!self.lies_somewhere(job)? && !self.lies_aside(job)?)
+    }
+
+    fn lies_somewhere(&self, job: u64) -> Result<bool> {
+        let places = COLUMNS.map(|column| self.cards.card_path(column, job));
+        for path in [self.cards.prepared(job)].into_iter().chain(places) {
+            if path.try_exists().at(&path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn lies_aside(&self, job: u64) -> Result<bool> {
+        let name = format!("{job}.job");
+        let is_its = |other: &String| {
+            other.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        Ok(files::names(&self.cards.path("bad"))?.iter().any(is_its))
     }
 }
 
-fn remove_claim(cards: &Cards, path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+/// Removes claims of request ids whose card is gone from the board, and that are old: after that
+/// the same request id makes a new job.
+pub fn remove_claims(board: &Board, than: Duration, now: SystemTime, tally: &mut Tally) {
+    let dir = board.cards.path("requests");
+    for name in tally.names(&dir) {
+        let path = dir.join(name);
+        tally.note(remove_claim(board, &path, than, now));
+    }
+}
+
+fn remove_claim(board: &Board, path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
     let Some(meta) = files::gone_is_fine(fs::metadata(path)).at(path)? else { return Ok(false) };
     if meta.nlink() > 1 || !is_older(path, than, now)? {
         return Ok(false);
     }
     let Some(bytes) = files::read(path)? else { return Ok(false) };
     if let Ok(card) = Card::parse(&bytes)
-        && (card.newer.is_some() || !is_gone(cards, card.job())?)
+        && (card.newer.is_some() || !board.is_gone(card.job())?)
     {
         return Ok(false); // of a copied board: the card is a file of its own
     }
@@ -183,7 +233,10 @@ fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool>
     if !meta.is_file() || !is_older(path, LITTER, now)? {
         return Ok(false);
     }
-    let litter = meta.nlink() == 1 || was_abandoned(cards, path)?;
+    // Any other name there is in the middle of being linked, a day ago.
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_card = listing::card_number(name).is_some();
+    let litter = !is_card || meta.nlink() == 1 || was_abandoned(cards, path)?;
     if litter {
         files::remove(path)?;
     }
@@ -203,12 +256,11 @@ fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
 }
 
 /// Removes lists of children whose parent is not on the board any more.
-pub fn remove_children(root: &Root, tally: &mut Tally) {
-    let cards = Cards::new(root);
-    let dir = cards.path("children");
+pub fn remove_children(board: &Board, tally: &mut Tally) {
+    let dir = board.cards.path("children");
     for name in tally.names(&dir) {
         let Some(job) = ids::parse_number(&name) else { continue };
-        tally.note(match is_gone(&cards, job) {
+        tally.note(match board.is_gone(job) {
             Ok(true) => files::remove(&dir.join(name)).map(|()| true),
             other => other,
         });
@@ -217,52 +269,26 @@ pub fn remove_children(root: &Root, tally: &mut Tally) {
 
 /// Removes uploads of jobs that have stopped, and of those that are not on the board, once no
 /// submission can still be going to use them.
-pub fn remove_uploads(root: &Root, now: SystemTime, tally: &mut Tally) {
-    let cards = Cards::new(root);
-    let dir = cards.path("files");
+pub fn remove_uploads(board: &Board, now: SystemTime, tally: &mut Tally) {
+    let dir = board.cards.path("files");
     for name in tally.names(&dir) {
         let Some(job) = ids::parse_number(&name) else { continue };
         let path = dir.join(name);
-        tally.note(match are_unneeded(&cards, job, &path, now) {
+        tally.note(match are_unneeded(board, job, &path, now) {
             Ok(true) => files::remove_tree(&path).map(|()| true),
             other => other,
         });
     }
 }
 
-fn are_unneeded(cards: &Cards, job: u64, uploads: &Path, now: SystemTime) -> Result<bool> {
+fn are_unneeded(board: &Board, job: u64, uploads: &Path, now: SystemTime) -> Result<bool> {
     if !is_older(uploads, ORPHANED, now)? {
         return Ok(false);
     }
-    let path = cards.card_path(Column::Done, job);
+    let path = board.cards.card_path(Column::Done, job);
     if let Some(bytes) = files::read(&path)? {
         let over = |card: Card| card.state == State::Stopped && card.newer.is_none();
         return Ok(Card::parse(&bytes).is_ok_and(over));
     }
-    is_gone(cards, job)
-}
-
-/// Whether a job is proven to be off the board: its card in no column, neither prepared, nor put
-/// aside where it can be mended, nor to be restored by a batch. What cannot be looked at is an
-/// error, and no absence.
-fn is_gone(cards: &Cards, job: u64) -> Result<bool> {
-    if lies_somewhere(cards, job)? {
-        return Ok(false);
-    }
-    let _lock = cards.lock()?; // it may just have been on the move
-    Ok(!lies_somewhere(cards, job)?)
-}
-
-fn lies_somewhere(cards: &Cards, job: u64) -> Result<bool> {
-    let places = COLUMNS.map(|column| cards.card_path(column, job));
-    for path in [cards.prepared(job)].into_iter().chain(places) {
-        if path.try_exists().at(&path)? {
-            return Ok(true);
-        }
-    }
-    let aside = format!("{job}.job");
-    let is_aside = |name: &String| {
-        name.strip_prefix(&aside).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    Ok(files::names(&cards.path("bad"))?.iter().any(is_aside) || batches::covers(cards, job)?)
+    board.is_gone(job)
 }

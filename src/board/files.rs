@@ -95,6 +95,11 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<bool> {
     }
 }
 
+/// Lets two names of one file system change places. Atomic; not synced.
+pub fn exchange(one: &Path, other: &Path) -> Result<()> {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).at(other)
+}
+
 /// Gives a file a second name without replacing: `false` if `to` exists already.
 pub fn link_new(from: &Path, to: &Path) -> Result<bool> {
     match fs::hard_link(from, to) {

@@ -1,12 +1,18 @@
 //! Which cards there are: numbers by column, and the newest ones.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::cards::Cards;
 use super::files;
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::model::card::Column;
 use crate::model::ids;
+
+/// Far longer than anything that was written waits for the disk.
+const BEFORE_BOOT: Duration = Duration::from_secs(3600);
 
 impl Cards<'_> {
     /// Numbers of the cards that lie in `queue/` or `running/`, or in one directory of `done/`
@@ -50,6 +56,40 @@ impl Cards<'_> {
         }
         done.sort_unstable_by(|a, b| b.cmp(a));
         Ok(done)
+    }
+
+    /// Cards that came to `done/` in the last hour before the machine was started at this time, or
+    /// since. Their moves may have outlived a power loss that took the lines which made them: of no
+    /// other column that is not looked through anyway. Costs a look at each directory, and at each
+    /// card of those into which cards came then.
+    pub fn done_before_boot(&self, booted: SystemTime) -> Result<Vec<u64>> {
+        let time = |path: &Path| -> Result<Option<SystemTime>> {
+            let meta = files::gone_is_fine(fs::metadata(path)).at(path)?;
+            let since = |meta: fs::Metadata| Duration::from_secs(meta.ctime().max(0) as u64);
+            Ok(meta.map(|meta| SystemTime::UNIX_EPOCH + since(meta)))
+        };
+        let mut shards = Vec::new();
+        for shard in self.done_shards()? {
+            let changed = time(&self.path(&format!("done/{shard}")))?;
+            shards.extend(changed.map(|changed| (changed, shard)));
+        }
+        shards.sort_unstable_by(|a, b| b.cmp(a));
+        let mut came = Vec::new();
+        let (mut stop, mut newest) = (None, None);
+        for (changed, shard) in shards {
+            if stop.or(newest).is_some_and(|last| changed + BEFORE_BOOT < last) {
+                break;
+            }
+            for job in self.done_in(shard)? {
+                let Some(at) = time(&self.card_path(Column::Done, job))? else { continue };
+                came.push((at, job));
+                newest = newest.max(Some(at));
+                stop = stop.max(Some(at).filter(|at| *at <= booted));
+            }
+        }
+        let last = stop.or(newest);
+        came.retain(|(at, _)| last.is_some_and(|last| *at + BEFORE_BOOT >= last));
+        Ok(came.into_iter().map(|(_, job)| job).collect())
     }
 
     /// Numbers of the cards that cannot be read and were put aside.

@@ -1,11 +1,14 @@
 //! The poller's lock: one poller of a root is at work, others stand by. It saves work; that two
 //! at once do no harm follows from the board's lock and from attempts being idempotent.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use super::files;
 use super::lock::{self, Lock};
-use super::root::Root;
-use crate::error::Result;
+use super::root::{Root, boot_id};
+use crate::error::{At, Result};
 
 const FILE: &str = "scheduler/poller.lock";
 
@@ -26,4 +29,18 @@ pub fn try_take(root: &Root) -> Result<Option<Lock>> {
 /// Whether a poller is at work.
 pub fn is_held(root: &Root) -> Result<bool> {
     lock::is_locked(&root.state(FILE))
+}
+
+/// Whether no poller of this boot has looked for what the machine's last stop left; the file says in
+/// which boot one last did. Asked and noted by who holds the lock.
+pub fn is_first_of_boot(root: &Root) -> Result<bool> {
+    let noted = files::read(&root.state(FILE))?.unwrap_or_default();
+    Ok(noted.trim_ascii() != boot_id()?.as_bytes())
+}
+
+/// Notes that this is done for this boot. Not synced: to do it once more does no harm.
+pub fn note_boot(root: &Root) -> Result<()> {
+    let path = root.state(FILE);
+    let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+    file.write_all_at(format!("{:<126}\n", boot_id()?).as_bytes(), 0).at(&path)
 }

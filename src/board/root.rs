@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, geteuid};
@@ -226,4 +227,12 @@ pub fn boot_id() -> Result<String> {
     }
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     Ok(fs::read_to_string(path).at(path)?.trim().to_string())
+}
+
+/// When this machine was started, as far as its clock was right.
+pub fn booted_at() -> Result<SystemTime> {
+    let path = Path::new("/proc/stat");
+    let text = fs::read_to_string(path).at(path)?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0)))
 }

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::acceptance::REFUSED;
-use super::files::{self, Story};
+use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
@@ -165,10 +165,13 @@ impl<'r> Runs<'r> {
         let request: Value = serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::Internal, format!("{}: not a request: {e}", path.display()))
         })?;
-        if request.get(REFUSED).is_some() {
+        if let Some(refused) = request.get(REFUSED) {
             return Err(Error::new(
                 Kind::Gone,
-                format!("{id} was cancelled before it came; it will not be started"),
+                match refused.get("reason").and_then(Value::as_str) {
+                    Some(why) => format!("{id} was given back: {why}"),
+                    None => format!("{id} was cancelled before it came; it will not be started"),
+                },
             ));
         }
         Ok(request)
@@ -182,13 +185,33 @@ impl<'r> Runs<'r> {
     }
 
     /// Whether it waits for room.
-    pub fn is_queued(&self, id: &str) -> bool {
-        self.queue_path(id).exists()
+    pub fn is_queued(&self, id: &str) -> Result<bool> {
+        let path = self.queue_path(id);
+        path.try_exists().at(&path)
+    }
+
+    /// Whether it is here.
+    pub fn is_here(&self, id: &str) -> Result<bool> {
+        let path = self.job_dir(id);
+        path.try_exists().at(&path)
     }
 
     /// The answer in the job's own story; `None` while nothing has been written there.
     pub fn last_line(&self, id: &str) -> Result<Option<RunStatus>> {
         Ok(files::read(&self.status_path(id))?.and_then(|bytes| answer(&bytes)))
+    }
+
+    /// What makes the end of a job durable. Whoever wrote it may have died before their sync, or be
+    /// about to make it: it must not be told before.
+    pub fn sync_of_end(&self, id: &str) -> Result<SyncSet> {
+        let mut sync = SyncSet::new();
+        for path in [self.status_path(id), self.tasks_path(id)] {
+            if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+                sync.file(file, path);
+            }
+        }
+        sync.dir(&self.job_dir(id));
+        Ok(sync)
     }
 
     /// Opens the job's story to append, making it where there is none.

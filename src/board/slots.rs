@@ -20,11 +20,16 @@ use super::lock::{self, Lock};
 use super::runs::Runs;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
+use crate::model::kill::Killed;
 use crate::model::resources::Resources;
+use crate::model::tasks::TaskSet;
 
 /// Length of a record: room for two claims, each of [`MOST_CLAIMS`] ids of 64 characters, and one
 /// page, which the kernel writes whole whatever happens to the writer.
 const LINE: usize = 4096;
+
+/// How the field of a record begins that few have.
+const KILLS: &[u8] = b"\"kills\":";
 
 /// Most jobs that a supervisor claims at a time.
 pub const MOST_CLAIMS: usize = 24;
@@ -42,6 +47,39 @@ pub struct Record {
     pub resources: Resources,
     /// Claimed, and not yet reported in the feed.
     pub jobs: Vec<String>,
+    /// Which of them somebody wants to end; only what a full disk kept from the job's directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<Kill>,
+}
+
+/// A kill that is noted in a slot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kill {
+    /// The job.
+    pub id: String,
+    /// Of a range: which tasks, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskSet>,
+    /// By whom.
+    #[serde(flatten)]
+    pub killed: Killed,
+}
+
+impl Record {
+    /// Takes over what others have noted meanwhile, of the jobs that it names.
+    fn keep_kills(&mut self, noted: Vec<Kill>) {
+        self.kills = noted.into_iter().filter(|kill| self.jobs.contains(&kill.id)).collect();
+    }
+
+    /// The line, if it has room.
+    fn line(&self) -> Result<Option<Vec<u8>>> {
+        let mut line = files::json_line(self)?;
+        line.pop();
+        let fits = line.len() < LINE;
+        line.resize(LINE - 1, b' ');
+        line.push(b'\n');
+        Ok(fits.then_some(line))
+    }
 }
 
 /// A slot that is held. Let go when dropped.
@@ -127,16 +165,30 @@ impl Slot {
         Ok(serde_json::from_slice(bytes[..length].trim_ascii()).ok())
     }
 
-    /// Writes the record. The caller holds the board's lock. Not synced.
+    /// Writes the record, with the kills that others have noted of its jobs. The caller holds the
+    /// board's lock. Not synced.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut line = files::json_line(record)?;
-        line.pop();
-        if line.len() >= LINE {
-            return Err(Error::new(Kind::Internal, "too many claims for one slot"));
+        let noted = self.kills()?;
+        if !noted.is_empty() {
+            let mut record = record.clone();
+            record.keep_kills(noted);
+            if let Some(line) = record.line()? {
+                return self.file.write_all_at(&line, 0).at(&self.path);
+            }
         }
-        line.resize(LINE - 1, b' ');
-        line.push(b'\n');
-        self.file.write_all_at(&line, 0).at(&self.path)
+        let full = || Error::new(Kind::Internal, "too many claims for one slot");
+        self.file.write_all_at(&record.line()?.ok_or_else(full)?, 0).at(&self.path)
+    }
+
+    /// The kills that are noted here. With none, which is usual, nothing is parsed.
+    pub fn kills(&self) -> Result<Vec<Kill>> {
+        let mut bytes = [0u8; LINE];
+        let length = self.file.read_at(&mut bytes, 0).at(&self.path)?;
+        let text = bytes[..length].trim_ascii();
+        if !text.windows(KILLS.len()).any(|part| part == KILLS) {
+            return Ok(Vec::new());
+        }
+        Ok(serde_json::from_slice::<Record>(text).map(|record| record.kills).unwrap_or_default())
     }
 
     /// The open file, to be synced.
@@ -166,6 +218,27 @@ pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
         seen.push(Seen { number, live, record: slot.read()? });
     }
     Ok(seen)
+}
+
+/// Notes a kill in the record of the live supervisor that has the job: in place, so that it needs no
+/// space on a full disk. Durable when this returns; `false` if none has it, or its record has no room
+/// left. The caller holds the board's lock.
+pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
+    for number in numbers(runs)? {
+        let slot = Slot::open(runs, number)?;
+        let Some(mut record) = slot.read()?.filter(|record| record.jobs.contains(&kill.id)) else {
+            continue;
+        };
+        if lock::is_free(&slot.file).at(&slot.path)? {
+            continue;
+        }
+        record.kills.push(kill.clone());
+        let Some(line) = record.line()? else { return Ok(false) };
+        slot.file.write_all_at(&line, 0).at(&slot.path)?;
+        files::sync(&slot.file, &slot.path)?;
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// What the live supervisors use, `except` left out.

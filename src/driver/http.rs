@@ -209,7 +209,7 @@ impl Questions for Http {
                 let error = one.get("error").and_then(Value::as_str);
                 answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
                     (Some(_), Some(404)) => Ok(Answer::Unknown),
-                    (Some(_), Some(410)) => Ok(Answer::Cancelled),
+                    (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
                     (Some(error), _) => {
                         let said = format!("node {} cannot say: {error}", self.node);
                         Err(Error::new(Kind::BadGateway, said))

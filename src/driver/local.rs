@@ -27,13 +27,13 @@ impl Local {
 
 impl Questions for Local {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let answer = |id: &String| match processor::report::status(&self.root, id) {
+        let answer = |status: Result<RunStatus>| match status {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
-        Ok(ids.iter().map(answer).collect())
+        Ok(processor::report::statuses(&self.root, ids)?.into_iter().map(answer).collect())
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {

@@ -160,6 +160,12 @@ impl Array {
         self.waiting.without(&TaskSet::union(later.map(|(_, tasks)| tasks)))
     }
 
+    /// Until when a task that waits is not placed, if that lies ahead.
+    pub fn not_before(&self, task: u32, now: SystemTime) -> Option<SystemTime> {
+        let later = self.later.iter().filter(|(time, tasks)| *time > now && tasks.contains(task));
+        later.map(|(time, _)| *time).max()
+    }
+
     /// Until when no range is placed on this node, since it would not have one.
     pub fn refused_until(&self, node: &str, now: SystemTime) -> Option<SystemTime> {
         self.refused.get(node).copied().filter(|until| *until > now)

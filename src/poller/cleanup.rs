@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::board::attic::{self, SHARD, Tally};
+use crate::board::attic::{self, Board, SHARD, Tally};
 use crate::board::batches;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -37,14 +37,15 @@ pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
     let _ = others.told(batches::recover(&cards));
     let _ = others.told(cards.recover_prepared());
     let mut done = Tally::default();
-    if let Err(error) = clean_done(root, now, &mut done) {
-        done.note(Err(error));
+    if let Some(board) = others.told(Board::new(root)) {
+        let cleaned = clean_done(root, &board, now, &mut done);
+        let _ = done.told(cleaned);
+        attic::remove_claims(&board, settings.keep_done, now, &mut others);
+        attic::remove_children(&board, &mut others);
+        attic::remove_uploads(&board, now, &mut others);
     }
-    attic::remove_claims(root, settings.keep_done, now, &mut others);
     attic::remove_old_bad(root, settings.keep_bad, now, &mut others);
     attic::remove_litter(root, now, &mut others);
-    attic::remove_children(root, &mut others);
-    attic::remove_uploads(root, now, &mut others);
     let mut trouble = done.trouble;
     trouble.append(&mut others.trouble);
     Cleaned { cards: done.removed, others: others.removed, trouble }
@@ -54,11 +55,8 @@ pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
 /// has come for so long that all are old, and from the oldest number on up to the first directory
 /// of which all are to be kept; of the others, in turn, a few directories each time. So with a
 /// million cards it costs a look at each directory and at some thousands of cards.
-fn clean_done(root: &Root, now: SystemTime, tally: &mut Tally) -> Result<()> {
+fn clean_done(root: &Root, board: &Board, now: SystemTime, tally: &mut Tally) -> Result<()> {
     let cards = Cards::new(root);
-    let committed = batches::committed(&cards)?;
-    let restorable =
-        |job: u64| committed.iter().any(|(first, last)| (*first..=*last).contains(&job));
     let shards = cards.done_shards()?;
     let mut room = root.settings.keep_done_count;
     let crowded = shards.len().saturating_mul(SHARD) > room;
@@ -78,7 +76,7 @@ fn clean_done(root: &Root, now: SystemTime, tally: &mut Tally) -> Result<()> {
         };
         jobs.sort_unstable();
         let before = tally.removed;
-        for job in jobs.iter().copied().filter(|job| !restorable(*job)) {
+        for job in jobs.iter().copied().filter(|job| !board.is_restorable(*job)) {
             let old = surplus > 0
                 || tally.told(attic::done_is_older(root, job, root.settings.keep_done, now))
                     == Some(true);

@@ -29,7 +29,7 @@ enum Word {
     /// See [`Answer::Unknown`].
     Unknown,
     /// See [`Answer::Cancelled`].
-    Cancelled,
+    Cancelled(String),
 }
 
 impl Engine<'_> {
@@ -177,7 +177,7 @@ impl Engine<'_> {
                     Word::Of(proofs.judge(node, must_prove, status.of(&id))?)
                 }
                 Answer::Unknown => Word::Unknown,
-                Answer::Cancelled => Word::Cancelled,
+                Answer::Cancelled(why) => Word::Cancelled(why),
             };
             if let Word::Of(Worth::Strangers(_)) = answer {
                 self.doubt_stranger(node, Some(&id));
@@ -191,7 +191,8 @@ impl Engine<'_> {
             match answer {
                 Word::Of(Worth::Counts(said)) => {
                     known.unknown_since = None;
-                    if said.status.state != RunState::Queued {
+                    // Of a range that waits, tasks may have been killed.
+                    if said.status.state != RunState::Queued || said.status.tasks.is_some() {
                         reports.push(said);
                     }
                 }
@@ -213,9 +214,7 @@ impl Engine<'_> {
                 Word::Of(Worth::Unproven(_) | Worth::NotOurs) => {
                     self.doubt(node, &id, "it does not prove to be about this head's attempt");
                 }
-                Word::Cancelled => {
-                    refused.push((id, "it was cancelled on the node".to_string()));
-                }
+                Word::Cancelled(why) => refused.push((id, why)),
                 Word::Unknown if known.state == State::Placed => match dispute {
                     Some(reason) => refused.push((id, reason)),
                     None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
@@ -264,7 +263,7 @@ impl Engine<'_> {
             }
             Word::Of(Worth::NotOurs) => {}
             Word::Of(Worth::Unproven(_)) | Word::Unknown => self.fence(node, id),
-            Word::Cancelled => self.settle(&[id])?,
+            Word::Cancelled(_) => self.settle(&[id])?,
         }
         Ok(None)
     }

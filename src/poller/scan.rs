@@ -4,7 +4,8 @@ use super::engine::Engine;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use crate::board::batches;
+use crate::board::root::booted_at;
+use crate::board::{batches, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::processor;
@@ -50,11 +51,30 @@ impl Engine<'_> {
         Ok(restored + self.cards.recover_prepared()?)
     }
 
+    /// Once in every boot: a card that was stamped and moved to `done/` just before a power loss may
+    /// have lost the line and kept the place. It is with its node, which is asked.
+    fn recover_done(&mut self) -> Result<()> {
+        if !poller_lock::is_first_of_boot(self.root)? {
+            return Ok(());
+        }
+        for job in self.cards.done_before_boot(booted_at()?)? {
+            let card = self.cards.read_in(Column::Done, job)?;
+            if card.is_some_and(|card| card.column() != Column::Done && card.newer.is_none()) {
+                self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+            }
+        }
+        poller_lock::note_boot(self.root)
+    }
+
     fn look_at_all(&mut self) -> Result<()> {
         let full = self.scans == 0;
         if full && !self.cards.numbers(Column::Running)?.is_empty() {
             // What a poller that died has stamped may not be durable; nodes are told of it now.
             self.cards.sync_all()?;
+        }
+        if full {
+            let recovered = self.recover_done();
+            self.told(recovered);
         }
         for job in self.changed_jobs(full)? {
             let looked = self.look(job);

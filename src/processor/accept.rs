@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::{info, start};
+use super::{info, start, status};
 use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files::{self, SyncSet};
 use crate::board::root::Root;
@@ -107,13 +107,10 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
 fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> {
     check_id(&new.id)?;
     let spec = Spec::for_node(&new.request)?;
-    if spec.resources.fits(&total) {
-        return Ok(());
+    match status::unfit(&spec, None, &total) {
+        Some(why) => Err(Error::new(Kind::Unprocessable, why)),
+        None => Ok(()),
     }
-    Err(Error::new(
-        Kind::Unprocessable,
-        format!("the job needs {}, this node has {} in all", spec.resources.human(), total.human()),
-    ))
 }
 
 /// Whether the id belongs to the same request. Where the head can be reached may have changed

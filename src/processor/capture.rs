@@ -14,7 +14,6 @@ use nix::unistd::pipe2;
 
 use crate::board::files::SyncSet;
 use crate::error::{At, Result};
-use crate::model::resources::human_size;
 
 /// Bytes that are copied at once: what a pipe holds.
 const PIECE: usize = 64 << 10;
@@ -29,20 +28,21 @@ pub struct Capture {
     to: Option<OwnedFd>,
     file: Option<File>,
     left: u64,
-    limit: u64,
+    /// What a person reads where it is reached.
+    limit: String,
     full: bool,
 }
 
 impl Capture {
-    /// A new pipe, to be copied to this file.
-    pub fn new(path: PathBuf, limit: u64) -> Result<Capture> {
+    /// A new pipe, of which so much is copied to this file; `limit` says it to a person.
+    pub fn new(path: PathBuf, left: u64, limit: String) -> Result<Capture> {
         let (from, to) = pipe2(OFlag::O_CLOEXEC).at("pipe")?;
         Ok(Capture {
             path,
             from: Some(from.into()),
             to: Some(to),
             file: None,
-            left: limit,
+            left,
             limit,
             full: false,
         })
@@ -88,7 +88,7 @@ impl Capture {
             }
         }
         if marker.is_none() && fitting < bytes.len() {
-            marker = Some(format!("output over {} dropped", human_size(self.limit)));
+            marker = Some(format!("output over {} dropped", self.limit));
         }
         if let Some(text) = marker {
             self.full = true;

@@ -11,13 +11,16 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::start;
+use serde_json::{Map, Value};
+
 use super::supervise::{Claimed, Supervisor};
+use super::{start, status};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Result};
+use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
@@ -35,12 +38,12 @@ impl Supervisor<'_> {
         }
         loop {
             let mut unreadable = Vec::new();
-            let mut jobs = self.pick(&mut unreadable)?;
+            let picked = self.pick(&mut unreadable)?;
             let held = self.runs.lock()?;
             for id in unreadable {
                 self.set_aside(&held, &id)?;
             }
-            if jobs.is_empty() {
+            if picked.is_empty() {
                 // Exact under the lock: what is accepted later finds this slot free.
                 self.remember()?;
                 if !self.queue.is_empty() {
@@ -48,15 +51,21 @@ impl Supervisor<'_> {
                 }
                 return self.end_under(held, self.may_linger);
             }
-            let resources = jobs[0].spec.resources;
+            let unfit = picked[0].unfit.is_some();
+            let resources = if unfit { Resources::NONE } else { picked[0].spec.resources };
             let Some(room_left) = self.room(&held, resources)? else {
                 return self.end_under(held, false);
             };
-            jobs.retain(|job| self.runs.is_queued(&job.id));
-            let (jobs, orphans): (Vec<_>, Vec<_>) =
-                jobs.into_iter().partition(|job| self.runs.job_dir(&job.id).exists());
-            for orphan in orphans {
-                self.set_aside(&held, &orphan.id)?; // its acceptance died between its two names
+            let mut jobs = Vec::new();
+            for job in picked {
+                if !self.runs.is_queued(&job.id)? {
+                    continue; // somebody else has it
+                }
+                if self.runs.is_here(&job.id)? {
+                    jobs.push(job);
+                } else {
+                    self.set_aside(&held, &job.id)?; // its acceptance died between its two names
+                }
             }
             if jobs.is_empty() {
                 continue;
@@ -64,8 +73,7 @@ impl Supervisor<'_> {
             self.resources = Some(resources);
             let sync = self.record(&held, &jobs)?;
             // Whoever accepted a job before this lock was taken may have counted on this slot.
-            let more =
-                room_left.is_some_and(|left| left.cores > 0) && !self.runs.waiting(1)?.is_empty();
+            let more = room_left.is_some_and(|left| left.cores > 0) && self.others_wait()?;
             drop(held);
             self.proofs.extend(jobs.iter().map(|job| {
                 let key = job.spec.environment.get(KEY_VARIABLE);
@@ -81,8 +89,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The jobs at the head of the queue, as many as may be claimed and need the same. Without the
-    /// lock: they may be gone by the time they are claimed.
+    /// The jobs at the head of the queue, as many as may be claimed and need the same; or one that
+    /// this node can never run and gives back. Without the lock: they may be gone by the time they are
+    /// claimed.
     fn pick(&mut self, unreadable: &mut Vec<String>) -> Result<Vec<Claimed>> {
         if self.queue.is_empty() {
             self.remember()?;
@@ -96,18 +105,28 @@ impl Supervisor<'_> {
                     break;
                 }
             }
-            let path = self.runs.queue_path(&next.id);
             let id = next.id.clone();
-            let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
-            if let Some(mut file) = opened {
-                match spec(&mut file) {
-                    Some(spec)
-                        if jobs.first().is_some_and(|f| f.spec.resources != spec.resources) =>
-                    {
+            match self.read_waiting(&id) {
+                Ok(Found::Gone) => {}
+                Ok(Found::Damaged) => unreadable.push(id),
+                Ok(Found::Job(job)) if job.unfit.is_none() => {
+                    if jobs.first().is_some_and(|f| f.spec.resources != job.spec.resources) {
                         break;
                     }
-                    Some(spec) => jobs.push(Claimed { id, spec, request: file }),
-                    None => unreadable.push(id),
+                    jobs.push(*job);
+                }
+                // Its head finds another node; one that no head gave waits for other settings.
+                Ok(Found::Job(job)) if NodejobId::parse(&id).is_some() => {
+                    if jobs.is_empty() {
+                        self.queue.pop_front();
+                        jobs.push(*job);
+                    }
+                    break;
+                }
+                Ok(Found::Job(_)) => self.passed_over.push(id),
+                Err(error) => {
+                    eprintln!("processor: {id} is not started: {}", error.message);
+                    self.passed_over.push(id); // for the next supervisor to read
                 }
             }
             self.queue.pop_front();
@@ -115,8 +134,44 @@ impl Supervisor<'_> {
         Ok(jobs)
     }
 
+    fn read_waiting(&self, id: &str) -> Result<Found> {
+        let path = self.runs.queue_path(id);
+        let Some(mut request) = files::gone_is_fine(File::open(&path)).at(&path)? else {
+            return Ok(Found::Gone);
+        };
+        let mut bytes = Vec::new();
+        request.read_to_end(&mut bytes).at(&path)?;
+        let Ok(map) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
+            return Ok(Found::Damaged);
+        };
+        let (spec, newer) = Spec::of_run(&map);
+        let unfit = status::unfit(&spec, newer, &self.total);
+        Ok(Found::Job(Box::new(Claimed { id: id.to_string(), spec, request, unfit })))
+    }
+
+    /// Gives a claimed job back to its head, which asks or is told when it sends it again: this id
+    /// will never run here. Where that fails it waits, and others go on.
+    pub(super) fn give_back(&mut self, job: &Claimed, why: &str) -> Result<()> {
+        let held = self.runs.lock()?;
+        if let Err(error) = self.runs.refuse_claimed(&held, &job.id, why) {
+            eprintln!("processor: {} is not given back: {}", job.id, error.message);
+            self.passed_over.push(job.id.clone());
+            if self.runs.request(&job.id).is_ok() {
+                return self.runs.put_back(&held, &job.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a job waits that this process has not passed over.
+    pub(super) fn others_wait(&self) -> Result<bool> {
+        let waiting = self.runs.waiting(1 + self.passed_over.len())?;
+        Ok(waiting.iter().any(|job| !self.passed_over.contains(&job.id)))
+    }
+
     fn remember(&mut self) -> Result<()> {
-        self.queue = self.runs.waiting(REMEMBERED)?.into();
+        self.queue = self.runs.waiting(REMEMBERED + self.passed_over.len())?.into();
+        self.queue.retain(|job| !self.passed_over.contains(&job.id));
         Ok(())
     }
 
@@ -159,6 +214,7 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
+            kills: Vec::new(),
         }
     }
 
@@ -244,7 +300,7 @@ impl Supervisor<'_> {
     /// before anyone was told. It is moved out of the way, for a while still to be looked at.
     fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
         let job = self.runs.job_dir(id);
-        if job.exists() {
+        if self.runs.is_here(id)? {
             let aside = self.runs.tmp_dir().join(format!("{id}.unreadable"));
             files::remove_tree(&aside)?;
             files::rename_new(&job, &aside)?;
@@ -265,8 +321,10 @@ impl Supervisor<'_> {
     }
 }
 
-fn spec(file: &mut File) -> Option<Spec> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    Spec::for_node(&serde_json::from_slice(&bytes).ok()?).ok()
+/// What a link in the queue leads to.
+enum Found {
+    Gone,
+    /// Nothing that a program has written so.
+    Damaged,
+    Job(Box<Claimed>),
 }

@@ -68,7 +68,7 @@ pub fn clean(root: &Root, now: SystemTime) -> Tally {
 /// A job of `job/` if it has ended, was refused before it came, or was removed by half.
 fn if_ended(runs: &Runs, id: &str) -> Result<Option<Ended>> {
     let dir = runs.job_dir(id);
-    if check_id(id).is_err() || !dir.is_dir() || runs.is_queued(id) {
+    if check_id(id).is_err() || !dir.is_dir() || runs.is_queued(id)? {
         return Ok(None);
     }
     let path = runs.status_path(id);

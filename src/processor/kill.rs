@@ -3,71 +3,47 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
 use super::{status, tree};
 use crate::board::feed;
 use crate::board::files::{self, Story, SyncSet};
+use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
-use crate::board::slots;
+use crate::board::slots::{self, Kill, Slot};
 use crate::clock;
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::model::kill::{Killed, KilledTasks, Kills};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::range::{self, Line, Range, Step};
+use crate::model::report::Report;
 use crate::model::request::Spec;
 use crate::model::tasks::TaskSet;
 
-/// `job/ID/kill`: somebody wants the job to end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Killed {
-    at: String,
-    by: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    grace: Option<f64>,
-}
-
-impl Killed {
-    fn now(by: &str, grace: Option<Duration>) -> Killed {
-        let grace = grace.map(|grace| grace.as_secs_f64());
-        Killed { at: clock::now(), by: by.to_string(), grace }
-    }
-
-    /// What the job ends as.
-    pub fn outcome(&self) -> Outcome {
-        Outcome::killed(&self.by)
-    }
-
-    /// Between SIGTERM and SIGKILL, where the killer said.
-    pub fn grace(&self) -> Option<Duration> {
-        self.grace.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    }
-}
-
-/// Whether somebody wants this job to end. A record that cannot be read counts: only a kill is
+/// Whether somebody wants all of this job to end. A record that cannot be read counts: only a kill is
 /// ever written there.
 pub(super) fn asked(runs: &Runs, id: &str) -> Result<Option<Killed>> {
     let Some(bytes) = files::read(&runs.kill_path(id))? else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Killed {
-        at: clock::now(),
-        by: "somebody".into(),
-        grace: None,
-    })))
+    Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Killed::now("somebody", None))))
 }
 
-/// Which tasks of a range somebody wants to end.
-pub(super) fn asked_tasks(runs: &Runs, id: &str) -> Result<Vec<(TaskSet, Killed)>> {
-    let bytes = files::read(&runs.kill_tasks_path(id))?.unwrap_or_default();
-    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    let kills = lines.filter_map(|line| serde_json::from_slice::<KilledTasks>(line).ok());
-    Ok(kills.map(|kill| (kill.tasks, kill.killed)).collect())
-}
-
-/// A line of `job/ID/kill-tasks`.
-#[derive(Serialize, Deserialize)]
-struct KilledTasks {
-    tasks: TaskSet,
-    #[serde(flatten)]
-    killed: Killed,
+/// All that somebody wants of a job that runs in this slot; `tasks`: it is a range.
+pub(super) fn all_asked(runs: &Runs, id: &str, slot: Option<&Slot>, tasks: bool) -> Result<Kills> {
+    let mut kills = Kills { whole: asked(runs, id)?, tasks: Vec::new() };
+    if tasks {
+        let bytes = files::read(&runs.kill_tasks_path(id))?.unwrap_or_default();
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        kills.tasks.extend(lines.filter_map(|line| serde_json::from_slice(line).ok()));
+    }
+    for Kill { tasks, killed, .. } in
+        slot.map_or(Ok(Vec::new()), Slot::kills)?.into_iter().filter(|kill| kill.id == id)
+    {
+        match tasks {
+            Some(tasks) => kills.tasks.push(KilledTasks { tasks, killed }),
+            None => kills.whole = Some(kills.whole.take().unwrap_or(killed)),
+        }
+    }
+    Ok(kills)
 }
 
 /// Kills tasks of a range: those that were not started never are, the one that runs is ended as
@@ -92,18 +68,103 @@ pub fn kill_tasks(
             all.brief()
         )));
     }
-    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
-        let killed = KilledTasks { tasks: tasks.clone(), killed: Killed::now(by, grace) };
-        let mut story = Story::open_or_create(runs.kill_tasks_path(id))?;
-        story.append(&[killed])?;
-        let (file, path) = story.into_file();
-        let mut sync = SyncSet::new();
-        sync.file(file, path);
-        sync.dir(&runs.job_dir(id));
-        sync.commit()?;
+    match runs.last_line(id)? {
+        Some(end) if end.state == RunState::Stopped => {}
+        _ if runs.is_queued(id)? => return end_waiting(&runs, &held, id, &all, tasks, by),
+        _ => {
+            let killed = Killed::now(by, grace);
+            let kill = KilledTasks { tasks: tasks.clone(), killed: killed.clone() };
+            if let Err(error) = record_tasks(&runs, id, &kill) {
+                note(&runs, &held, id, Some(tasks.clone()), killed).map_err(|_| error)?;
+            }
+        }
     }
     drop(held);
     wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
+}
+
+/// Adds a line to `job/ID/kill-tasks`; durable when this returns.
+fn record_tasks(runs: &Runs, id: &str, kill: &KilledTasks) -> Result<()> {
+    let mut story = Story::open_or_create(runs.kill_tasks_path(id))?;
+    story.append(std::slice::from_ref(kill))?;
+    let (file, path) = story.into_file();
+    let mut sync = SyncSet::new();
+    sync.file(file, path);
+    sync.dir(&runs.job_dir(id));
+    sync.commit()
+}
+
+/// A full disk, which the job may have filled itself, is no reason not to end it: its supervisor's
+/// slot has room for this.
+fn note(runs: &Runs, held: &Lock, id: &str, tasks: Option<TaskSet>, killed: Killed) -> Result<()> {
+    // One that has not started yet looks at its own directory alone.
+    let runs_now = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running);
+    if runs_now && slots::note_kill(runs, held, &Kill { id: id.to_string(), tasks, killed })? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Unavailable, format!("{id} does not run here")))
+}
+
+/// Ends tasks of a range that waits, and the range if none is left. While it has its link, whoever
+/// holds the lock is the only one who writes its stories.
+fn end_waiting(
+    runs: &Runs,
+    held: &Lock,
+    id: &str,
+    all: &TaskSet,
+    tasks: &TaskSet,
+    by: &str,
+) -> Result<RunStatus> {
+    let mut story = Story::open_or_create(runs.tasks_path(id))?;
+    let mut report = Range::parse(&story.read()?).report;
+    let tasks = tasks.without(&report.tasks());
+    let outcome = Outcome::killed(by);
+    let mut fresh = Report::default();
+    fresh.add(&tasks, &outcome);
+    if !tasks.is_empty() {
+        let step =
+            Step::Stopped { tasks: tasks.clone(), outcome: outcome.clone(), log: Vec::new() };
+        story.append(&[Line::now(step)])?;
+        report.add(&tasks, &outcome);
+    }
+    let mut sync = SyncSet::new();
+    let (file, path) = story.into_file();
+    sync.file(file, path);
+    sync.dir(&runs.job_dir(id));
+    let mut line = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
+    let is_over = all.without(&report.tasks()).is_empty();
+    if is_over {
+        let end = RunStatus::stopped(&range::outcome(all, &report));
+        line = RunStatus { tasks: Some(report.clone()), ..end };
+        end_in_queue(runs, id, &line, &mut sync)?;
+        line = line.of(id);
+    }
+    sync.commit()?;
+    let told =
+        RunStatus { tasks: Some(if is_over { report.clone() } else { fresh }), ..line.clone() };
+    tell(runs, held, told);
+    Ok(RunStatus { tasks: Some(report), ..line })
+}
+
+/// Writes the end of a job that waits, and takes it from the queue. The line first: a crash before
+/// the link is gone leaves a job that has ended and still waits, which is seen when it is claimed, or
+/// killed once more.
+fn end_in_queue(runs: &Runs, id: &str, line: &RunStatus, sync: &mut SyncSet) -> Result<()> {
+    let mut story = runs.story(id)?;
+    story.append(std::slice::from_ref(line))?;
+    files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
+    let (file, path) = story.into_file();
+    sync.file(file, path);
+    sync.dir(&runs.job_dir(id));
+    sync.dir(&runs.queue_dir());
+    Ok(())
+}
+
+/// Says in the feed what is durable. A head that does not hear of it there asks.
+fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
+    if let Err(error) = feed::append(runs.root(), held, &[line]) {
+        eprintln!("processor: {}", error.message);
+    }
 }
 
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
@@ -114,8 +175,11 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let runs = Runs::new(root);
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
+    let before = runs.last_line(id)?;
+    let ended = before.filter(|line| line.state == RunState::Stopped);
     match runs.request(id) {
         Ok(_) => {}
+        Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => return Ok(refused()),
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
@@ -123,43 +187,38 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         }
         Err(e) => return Err(e),
     }
-    let before = runs.last_line(id)?;
-    let ended = before.filter(|line| line.state == RunState::Stopped);
-    if runs.is_queued(id) {
-        // The line first: a crash before the link is gone leaves a job that has ended and still
-        // waits, which is seen when it is claimed, or killed once more.
-        let mut story = runs.story(id)?;
+    if runs.is_queued(id)? {
+        let mut sync = SyncSet::new();
         let line = match ended {
-            Some(line) => line,
+            Some(line) => {
+                files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
+                sync = runs.sync_of_end(id)?;
+                sync.dir(&runs.queue_dir());
+                line
+            }
             None => {
-                let line = RunStatus::stopped(&Outcome::killed(by));
-                story.append(std::slice::from_ref(&line))?;
+                // Of a range some tasks may have ended before.
+                let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
+                let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
+                end_in_queue(&runs, id, &line, &mut sync)?;
                 line
             }
         };
-        files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
-        let mut sync = SyncSet::new();
-        let (file, path) = story.into_file();
-        sync.file(file, path);
-        sync.dir(&runs.job_dir(id));
-        sync.dir(&runs.queue_dir());
         sync.commit()?;
         let line = line.of(id);
-        // It is killed; a head that does not hear of it by the feed asks.
-        if let Err(error) = feed::append(root, &held, std::slice::from_ref(&line)) {
-            eprintln!("processor: {}", error.message);
-        }
+        tell(&runs, &held, line.clone());
         return Ok(line);
     }
-    if let Some(end) = ended {
-        // Whoever wrote it may have died before its sync.
-        let path = runs.status_path(id);
-        files::sync(&std::fs::File::open(&path).at(&path)?, &path)?;
-        return Ok(end.of(id));
-    }
     drop(held);
-    let killed = Killed::now(by, grace);
-    files::replace(&runs.tmp_dir(), &runs.kill_path(id), &files::json_line(&killed)?)?;
+    if ended.is_some() {
+        return status::of(root, id).map_err(files::unknown);
+    }
+    let killed = Killed::now(by, grace).again(asked(&runs, id)?);
+    let record = files::json_line(&killed)?;
+    if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record) {
+        let held = runs.lock()?;
+        note(&runs, &held, id, None, killed).map_err(|_| error)?;
+    }
     wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
 }
 
@@ -174,7 +233,18 @@ fn wake(runs: &Runs, id: &str) -> Result<()> {
         }))
     };
     let Some((number, pid)) = pid_of(None)? else { return Ok(()) };
-    let Some(process) = tree::open(pid) else { return Ok(()) };
+    let Some(process) = tree::open(pid) else {
+        // Gone, or this process has no descriptor left for it.
+        return match pid_of(Some(number))? {
+            Some(still) if still == (number, pid) => Err(Error::new(
+                Kind::Internal,
+                format!(
+                    "the kill of {id} is recorded, but its supervisor cannot be told: repeat it"
+                ),
+            )),
+            _ => Ok(()),
+        };
+    };
     // The slot is still held by that pid, so the process in our hands is the supervisor.
     if pid_of(Some(number))? == Some((number, pid)) && !tree::has_ended(&process) {
         tree::send(&process, Signal::SIGUSR1);

@@ -28,7 +28,7 @@ impl Supervisor<'_> {
         let watched = watch.add(&queue, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE_SELF);
         loop {
             // Watched before the look, so that nothing falls between look and wait.
-            if queue.is_dir() && !self.runs.waiting(1)?.is_empty() {
+            if queue.is_dir() && self.others_wait()? {
                 return Ok(Some(slot));
             }
             let left = patience.saturating_sub(begun.elapsed());
@@ -36,7 +36,7 @@ impl Supervisor<'_> {
             let over = told || left.is_zero() || !watched || !queue.is_dir();
             if over || watch.wait_beside(self.signals.as_fd(), left).is_err() {
                 let held = self.runs.lock()?;
-                let waits = !told && !self.runs.waiting(1)?.is_empty();
+                let waits = !told && self.others_wait()?;
                 let kept = waits.then_some(slot);
                 drop(held);
                 return Ok(kept);

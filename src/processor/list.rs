@@ -33,7 +33,7 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
         if found.len() >= limit {
             break;
         }
-        match status::of(root, &id) {
+        match status::look(root, &id) {
             Ok(status) if filter.state.is_none_or(|state| state == status.state) => {
                 found.push(status);
             }
@@ -42,6 +42,7 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
             Err(e) => return Err(e),
         }
     }
+    status::settle(root, &found)?;
     Ok(found)
 }
 

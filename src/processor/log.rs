@@ -56,7 +56,7 @@ pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
     let path = Runs::new(root).log_path(id, stream);
     let mut bounds = Some((0, None));
     if let Some(task) = query.task {
-        tasks::status(root, id, task)?; // it is one of this range's
+        tasks::look(root, id, task)?; // it is one of this range's
         bounds = tasks::part_of_log(root, id, task, usize::from(stream == Stream::Stderr))?;
     }
     let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
@@ -122,7 +122,7 @@ pub fn follow(
         // Asked before the output is read: what is written before the end is read after it.
         let ended = match query.task {
             Some(task) => tasks::has_ended(root, id, task)?,
-            None => status::of(root, id)?.state == RunState::Stopped,
+            None => status::look(root, id)?.state == RunState::Stopped,
         };
         loop {
             let part = read(root, id, &query)?;

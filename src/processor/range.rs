@@ -11,14 +11,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
-use super::kill::{self, Killed};
-use super::run::Running;
+use super::kill;
 use super::supervise::{Claimed, Supervisor};
 use super::sweep;
 use crate::board::files::{self, Story, SyncSet};
 use crate::board::root::boot_id;
 use crate::board::runs::Runs;
 use crate::error::{At, Error, Kind, Result};
+use crate::model::kill::Kills;
 use crate::model::outcome::{Cause, Outcome, RunStatus};
 use crate::model::range::{self, Line, Step};
 use crate::model::report::Report;
@@ -60,10 +60,18 @@ pub(super) struct RunningRange {
     claimed: TaskSet,
     /// All that ended.
     all: Report,
-    /// Tasks that somebody killed, and how.
-    unwanted: Vec<(TaskSet, Killed)>,
-    /// Set if somebody killed all of it.
-    killed: Option<Killed>,
+    /// Not started and not ended.
+    left: TaskSet,
+    /// What somebody wants to end.
+    kills: Kills,
+}
+
+/// How many times `max_log` is kept of the output of all tasks of a range.
+const MOST_LOGS: u64 = 16;
+
+/// How much is kept of the output of a range, if so much is of a task's.
+pub(super) fn most_log(of_a_task: u64) -> u64 {
+    of_a_task.saturating_mul(MOST_LOGS)
 }
 
 impl RunningRange {
@@ -95,10 +103,21 @@ impl RunningRange {
         }
     }
 
-    /// How a task that somebody killed ends.
-    fn unwanted(&self, task: u32) -> Option<&Killed> {
-        let found = self.unwanted.iter().find(|(tasks, _)| tasks.contains(task));
-        found.map(|(_, killed)| killed)
+    /// How much of a stream of the next task is kept, if `most` of one task's is.
+    pub fn log_left(&self, stream: usize, most: u64) -> u64 {
+        let length = self.logs.get(stream).map_or(0, |(_, _, length)| *length);
+        most_log(most).saturating_sub(length).min(most)
+    }
+
+    /// Stamps the end of tasks; `started`: of one that has run.
+    fn note_end(&mut self, tasks: &TaskSet, outcome: &Outcome, started: bool) -> Result<()> {
+        let logs = self.logs.iter().filter(|_| started);
+        let log = logs.map(|(_, _, length)| *length).collect();
+        self.append(Step::Stopped { tasks: tasks.clone(), outcome: outcome.clone(), log })?;
+        self.fresh.add(tasks, outcome);
+        self.all.add(tasks, outcome);
+        self.since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
     /// When something is to be told.
@@ -150,14 +169,14 @@ impl Supervisor<'_> {
             since: None,
             logs: logs.collect(),
             claimed: TaskSet::default(),
+            left: tasks.without(&ended.tasks()),
             all: ended,
-            unwanted: kill::asked_tasks(&self.runs, id)?,
-            killed: None,
+            kills: kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?,
         });
-        let ran = self.run_tasks(job, tasks, status);
+        let ran = self.run_tasks(job, status);
         let Some(mut range) = self.range.take() else { return Err(gone()) };
         range.tell(&mut self.ended_sync)?; // its last line tells it all
-        let outcome = match (&range.killed, ran) {
+        let outcome = match (&range.kills.whole, ran) {
             (Some(killed), _) => killed.outcome(),
             (None, Ok(())) => range::outcome(tasks, &range.all),
             (None, Err(error)) if range.begun.is_none() && range.all.is_empty() => {
@@ -174,32 +193,29 @@ impl Supervisor<'_> {
 
     /// Runs tasks until there are none, or the time is over in which they may be started, or
     /// somebody ends it. What was not started is given back.
-    fn run_tasks(&mut self, job: &Claimed, tasks: &TaskSet, status: &mut Story) -> Result<()> {
+    fn run_tasks(&mut self, job: &Claimed, status: &mut Story) -> Result<()> {
         let mut claimed_at = Instant::now();
-        let Some(range) = &self.range else { return Err(gone()) };
-        let tasks = tasks.without(&range.all.tasks());
-        let mut left = tasks.clone();
-        for (before, task) in tasks.iter().enumerate() {
-            let this = TaskSet::one(task);
+        let count = self.range.as_ref().map_or(0, |range| range.left.len());
+        loop {
             self.heed_signals_between(&job.id)?;
+            self.end_unwanted()?;
             let Some(range) = &mut self.range else { return Err(gone()) };
+            let Some(task) = range.left.first() else { break };
             let started = range.begun.is_some();
-            if self.stopping || self.failed || range.killed.is_some() {
+            if self.stopping || self.failed || range.kills.whole.is_some() {
                 break;
             }
-            let enough = started && before as u64 >= tasks.len() / TURN;
+            let enough = started && count - range.left.len() >= count / TURN;
             if enough && range.at.elapsed() > self.runs.root().settings.range_time {
                 break;
             }
-            if let Some(killed) = range.unwanted(task) {
-                let outcome = killed.outcome();
-                left = left.without(&this);
-                self.note_end(task, outcome, Vec::new())?;
-                continue;
-            }
             if !range.claimed.contains(task) {
-                self.claim_tasks(&left, started.then(|| claimed_at.elapsed()))?;
+                self.claim_tasks(started.then(|| claimed_at.elapsed()))?;
                 claimed_at = Instant::now();
+            }
+            let this = TaskSet::one(task);
+            if let Some(range) = &mut self.range {
+                range.left = range.left.without(&this);
             }
             let mut captures = Vec::new();
             let ran = self.run_programs(job, Some(task), status, &mut captures);
@@ -207,64 +223,56 @@ impl Supervisor<'_> {
                 range.take_logs(captures);
                 range.claimed = range.claimed.without(&this);
             }
-            left = left.without(&this);
             let (outcome, _) = ran?;
-            let logs = self.range.iter().flat_map(|range| range.logs.iter().map(|log| log.2));
-            let logs = logs.collect();
-            self.note_end(task, outcome, logs)?;
+            let Some(range) = &mut self.range else { return Err(gone()) };
+            // A result must not be lost for want of space: it is tried until there is some.
+            while let Err(error) = range.note_end(&this, &outcome, true) {
+                eprintln!("processor: {}", error.message);
+                std::thread::sleep(super::ending::AGAIN);
+            }
         }
         Ok(())
     }
 
-    /// Stamps the end of a task. A result must not be lost for want of space: it is tried until
-    /// there is some.
-    fn note_end(&mut self, task: u32, outcome: Outcome, log: Vec<u64>) -> Result<()> {
+    /// Takes note of what somebody wants to end. Tasks that were not started end at once.
+    pub(super) fn take_kills(&mut self, kills: Kills) -> Result<()> {
+        let Some(range) = &mut self.range else { return Ok(()) };
+        range.kills = kills;
+        self.end_unwanted()
+    }
+
+    /// Ends the tasks that are not wanted any more and were not started.
+    fn end_unwanted(&mut self) -> Result<()> {
         let Some(range) = &mut self.range else { return Err(gone()) };
-        let tasks = TaskSet::one(task);
-        let step = Step::Stopped { tasks: tasks.clone(), outcome: outcome.clone(), log };
-        while let Err(error) = range.append(step.clone()) {
-            eprintln!("processor: {}", error.message);
-            std::thread::sleep(super::ending::AGAIN);
+        for index in 0..range.kills.tasks.len() {
+            let kill = &range.kills.tasks[index];
+            let tasks = kill.tasks.within(&range.left);
+            if !tasks.is_empty() {
+                let outcome = kill.killed.outcome();
+                range.note_end(&tasks, &outcome, false)?;
+                range.left = range.left.without(&tasks);
+                range.claimed = range.claimed.without(&tasks);
+            }
         }
-        range.fresh.add(&tasks, &outcome);
-        range.all.add(&tasks, &outcome);
-        range.since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    /// Claims the next of these tasks, as many as will take about [`CLAIM_FOR`], going by how long
+    /// Claims the next tasks, as many as will take about [`CLAIM_FOR`], going by how long
     /// the last ones `took`. Durable when this returns, with what ended before.
-    fn claim_tasks(&mut self, left: &TaskSet, took: Option<Duration>) -> Result<()> {
+    fn claim_tasks(&mut self, took: Option<Duration>) -> Result<()> {
         self.claim_size = match took {
             Some(took) if took < CLAIM_FOR / 2 => (self.claim_size * 2).min(MOST_CLAIMED),
             Some(took) if took > CLAIM_FOR * 2 => (self.claim_size / 4).max(1),
             _ => self.claim_size,
         };
-        let tasks = left.lowest(self.claim_size);
         let Some(range) = &mut self.range else { return Err(gone()) };
+        let tasks = range.left.lowest(self.claim_size);
         range.append(Step::Claimed { tasks: tasks.clone() })?;
         range.claimed = tasks;
         if !std::mem::replace(&mut range.is_listed, true) {
             self.ended_sync.dir(&self.runs.job_dir(&range.id));
         }
         self.report(None)
-    }
-
-    /// Reads what of the range somebody wants to end.
-    pub(super) fn look_for_kills(&mut self, id: &str) -> Result<()> {
-        let killed = kill::asked(&self.runs, id)?;
-        let unwanted = kill::asked_tasks(&self.runs, id)?;
-        if let Some(range) = &mut self.range {
-            range.killed = killed;
-            range.unwanted = unwanted;
-        }
-        Ok(())
-    }
-
-    /// How the task that runs is to end now, if somebody wants that.
-    pub(super) fn killed_task(&self, running: &Running) -> Option<Killed> {
-        let range = self.range.as_ref()?;
-        range.killed.as_ref().or_else(|| range.unwanted(running.task?)).cloned()
     }
 }
 

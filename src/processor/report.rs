@@ -19,6 +19,12 @@ pub fn status(root: &Root, id: &str) -> Result<RunStatus> {
     proven(root, status::of(root, id)?)
 }
 
+/// The same of several, as [`status::of_all`].
+pub fn statuses(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
+    let found = status::of_all(root, ids)?.into_iter();
+    Ok(found.map(|one| one.and_then(|status| proven(root, status))).collect())
+}
+
 /// Kills a job, or some tasks of a range, as [`kill::kill`] and [`kill::kill_tasks`].
 pub fn kill(
     root: &Root,

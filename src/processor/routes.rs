@@ -10,6 +10,7 @@ use super::list::{self, Filter};
 use super::{ack, files as work, info, log, report, status, tasks};
 use crate::board::files;
 use crate::board::runs::Runs;
+use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
@@ -211,6 +212,9 @@ fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
             if !line(&started)? || started.state == RunState::Stopped {
                 return Ok(());
             }
+            if !watch::may_wait() {
+                return Ok(());
+            }
             let left = wait.saturating_sub(begun.elapsed());
             let ended = status::wait(&root, &id, RunState::Stopped, left)?;
             if ended.state == RunState::Stopped {
@@ -245,14 +249,12 @@ fn all(call: &Call) -> Result<Response> {
 
 fn statuses(call: &Call) -> Result<Response> {
     let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
-    let mut found = Vec::new();
-    for id in ids.split(',').filter(|id| !id.is_empty()) {
-        found.push(match report::status(call.root, id) {
-            Ok(status) => json!(status),
-            Err(error) => no_answer(&json!(id), &error),
-        });
-    }
-    Response::json(&found)
+    let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
+    let found = report::statuses(call.root, &ids)?;
+    let answer = |(id, one): (&String, Result<RunStatus>)| {
+        one.map_or_else(|error| no_answer(&json!(id), &error), |status| json!(status))
+    };
+    Response::json(&ids.iter().zip(found).map(answer).collect::<Vec<_>>())
 }
 
 fn record(call: &Call) -> Result<Response> {

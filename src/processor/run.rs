@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::capture::Capture;
 use super::child::{Child, Ends, Gate, Program};
 use super::ending::{AGAIN, Ending};
-use super::kill::{self, Killed};
+use super::kill;
 use super::supervise::{Claimed, Supervisor};
 use super::{range, small, surroundings, sweep};
 use crate::board::files::{self, Story};
@@ -22,6 +22,7 @@ use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
 use crate::model::request::{Output, Spec};
+use crate::model::resources::human_size;
 
 /// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);
@@ -32,6 +33,9 @@ const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
 
 /// A shutdown tells all processes to end within about this time, in no order.
 const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);
+
+/// So often a supervisor looks for kills of which no signal has told it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A job that runs longer is reported as running; a shorter one just as stopped.
 const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
@@ -56,11 +60,16 @@ pub(super) struct Running {
     pub begun: Option<RunStatus>,
     pub report_at: Instant,
     pub put_back_at: Instant,
+    /// When to look whether somebody wants its end.
+    pub look_at: Instant,
 }
 
 impl Supervisor<'_> {
     /// Runs a claimed job to its end and records it. An error means that nothing was started.
     pub(super) fn run_job(&mut self, job: Claimed) -> Result<()> {
+        if let Some(why) = &job.unfit {
+            return self.give_back(&job, why);
+        }
         // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;
@@ -88,7 +97,14 @@ impl Supervisor<'_> {
                 (Outcome::lost(&why), Some(known))
             }
             None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {
-                (Some(killed), _) => (killed.outcome(), None),
+                (Some(killed), tasks) => {
+                    if tasks.is_some() {
+                        // Some may have been killed one by one before.
+                        let ended = self.runs.range(&job.id)?.report;
+                        report = Some(ended).filter(|report| !report.is_empty());
+                    }
+                    (killed.outcome(), None)
+                }
                 (None, None) => self.run_programs(&job, None, &mut story, &mut captures)?,
                 (None, Some(tasks)) => {
                     let (outcome, ended, begun) = self.run_range(&job, tasks, &mut story)?;
@@ -132,9 +148,18 @@ impl Supervisor<'_> {
         captures: &mut Vec<Capture>,
     ) -> Result<(Outcome, Option<RunStatus>)> {
         let settings = &self.runs.root().settings;
-        for stream in self.streams(&job.spec) {
+        for (index, stream) in self.streams(&job.spec).iter().enumerate() {
             let path = self.runs.log_path(&job.id, *stream);
-            captures.push(Capture::new(path, settings.max_log)?);
+            let most = settings.max_log;
+            let kept = match &self.range {
+                Some(range) => range.log_left(index, most),
+                None => most,
+            };
+            let said = match kept < most {
+                true => format!("{} of its range", human_size(range::most_log(most))),
+                false => human_size(most),
+            };
+            captures.push(Capture::new(path, kept, said)?);
         }
         let now = Instant::now();
         let begun_at = self.range.as_ref().map_or(now, |range| range.at);
@@ -151,6 +176,7 @@ impl Supervisor<'_> {
             begun: None,
             report_at: now + REPORT_RUNNING,
             put_back_at: begun_at + KEEP_CLAIMS,
+            look_at: now + LOOK_EVERY,
         };
         let outcome = self.run_in_order(job, story, &mut running);
         if outcome.is_ok() {
@@ -262,7 +288,7 @@ impl Supervisor<'_> {
 
     /// Waits for the next thing to happen, and deals with it.
     pub(super) fn wait(&mut self, running: &mut Running) {
-        let mut next = Instant::now() + Duration::from_secs(60);
+        let mut next = running.look_at;
         let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
         at_latest(running.ending.as_ref().map(|ending| ending.kill_at));
         if running.ending.is_none() {
@@ -306,20 +332,7 @@ impl Supervisor<'_> {
     fn heed_signals(&mut self, running: &mut Running) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGUSR1) if running.task.is_some() => {
-                    match self.look_for_kills(&running.id) {
-                        Ok(()) => {}
-                        Err(error) => eprintln!("processor: {}", error.message),
-                    }
-                    if let Some(killed) = self.killed_task(running) {
-                        self.end_killed(running, &killed);
-                    }
-                }
-                Ok(Signal::SIGUSR1) => match kill::asked(&self.runs, &running.id) {
-                    Ok(Some(killed)) => self.end_killed(running, &killed),
-                    Ok(None) => {}
-                    Err(error) => eprintln!("processor: {}", error.message),
-                },
+                Ok(Signal::SIGUSR1) => running.look_at = Instant::now(),
                 Ok(Signal::SIGTERM) => {
                     self.stopping = true;
                     if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
@@ -347,7 +360,7 @@ impl Supervisor<'_> {
             }
         }
         if look && self.range.is_some() {
-            self.look_for_kills(id)?;
+            self.take_kills(kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?)?;
         }
         Ok(())
     }
@@ -370,8 +383,16 @@ impl Supervisor<'_> {
         }
     }
 
-    fn end_killed(&self, running: &mut Running, killed: &Killed) {
-        self.end(running, Some(killed.outcome()), killed.grace().unwrap_or(running.grace));
+    /// Looks whether somebody wants an end of what runs. Woken by a signal, and now and then without:
+    /// a signal is a hint.
+    fn look(&mut self, running: &mut Running) -> Result<()> {
+        let kills =
+            kill::all_asked(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
+        if let Some(outcome) = kills.outcome(running.task) {
+            let grace = kills.grace(running.task, running.grace);
+            self.end(running, Some(outcome), grace);
+        }
+        self.take_kills(kills)
     }
 
     fn reap(&mut self, running: &mut Running) {
@@ -389,6 +410,13 @@ impl Supervisor<'_> {
 
     fn heed_clock(&mut self, running: &mut Running) {
         let now = Instant::now();
+        if running.look_at <= now {
+            running.look_at = now + LOOK_EVERY;
+            if let Err(error) = self.look(running) {
+                eprintln!("processor: {}", error.message);
+                running.look_at = now + AGAIN;
+            }
+        }
         if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now)
             && running.program.is_some()
             && running.ending.is_none()

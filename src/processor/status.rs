@@ -1,16 +1,58 @@
 //! What is known about a job.
+//!
+//! An end is told only once it is durable: its supervisor appends it, and syncs it with others a
+//! little later. Whoever reads it in between makes the sync themselves.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use super::{ack, info};
+use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::watch::Watch;
 use crate::clock;
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::model::outcome::{RunState, RunStatus};
+use crate::model::report::Report;
+use crate::model::request::{RANGE_FIELD, Spec};
+use crate::model::resources::Resources;
 
-/// A job's status, naming it; of a range with the ends of all tasks so far. 404 for an id that is not here, 410 for one that was refused.
+/// More ends than so many are made durable all at once.
+const SETTLE_EACH_UP_TO: usize = 2;
+
+/// A job's status, naming it; of a range with the ends of all tasks so far. What it says of ends is
+/// durable. 404 for an id that is not here, 410 for one that was refused.
 pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
+    let status = look(root, id)?;
+    settle(root, [&status])?;
+    Ok(status)
+}
+
+/// [`of`] for several jobs, in order, with one sync.
+pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
+    let found: Vec<Result<RunStatus>> = ids.iter().map(|id| look(root, id)).collect();
+    settle(root, found.iter().filter_map(|one| one.as_ref().ok()))?;
+    Ok(found)
+}
+
+/// Why this node, with so much in all, can never run a job that it has accepted: its settings have
+/// changed, or it has an older program now.
+pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Option<String> {
+    match newer {
+        Some(what) => Some(format!("written by a newer version: {what}")),
+        None if spec.resources.fits(total) => None,
+        None => Some(format!(
+            "the job needs {}, this node has {} in all",
+            spec.resources.human(),
+            total.human()
+        )),
+    }
+}
+
+/// [`of`] for whoever does not tell the end: it may not be durable yet.
+pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
     if let Some(mut line) = runs.last_line(id)? {
@@ -19,25 +61,63 @@ pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
         }
         return Ok(line.of(id));
     }
-    runs.request(id)?;
-    Ok(RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id))
+    let request = runs.request(id)?;
+    let mut status = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
+    if let Some(map) = request.as_object() {
+        let (spec, newer) = Spec::of_run(map);
+        status.reason = unfit(&spec, newer, &info::total(root)?);
+    }
+    if request.get(RANGE_FIELD).is_some() {
+        // Tasks may have been killed before the range has begun.
+        status.tasks = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
+    }
+    Ok(status)
+}
+
+/// Makes the ends durable that these tell. One whose head holds it, which is marked, is.
+pub(super) fn settle<'a>(
+    root: &Root,
+    statuses: impl IntoIterator<Item = &'a RunStatus>,
+) -> Result<()> {
+    let runs = Runs::new(root);
+    let mut open = Vec::new();
+    for status in statuses {
+        let tells = status.state == RunState::Stopped
+            || status.tasks.as_ref().is_some_and(|report: &Report| !report.is_empty());
+        if let Some(id) = status.id.as_deref().filter(|_| tells)
+            && !is_closed(&runs, id)?
+        {
+            open.push(id);
+        }
+    }
+    if open.len() > SETTLE_EACH_UP_TO {
+        return runs.sync_all();
+    }
+    open.into_iter().try_for_each(|id| runs.sync_of_end(id)?.commit())
+}
+
+fn is_closed(runs: &Runs, id: &str) -> Result<bool> {
+    let path = runs.status_path(id);
+    let meta = files::gone_is_fine(fs::metadata(&path)).at(&path)?;
+    Ok(meta.is_some_and(|meta| meta.permissions().mode() & 0o777 == ack::CLOSED))
 }
 
 /// A job's status as soon as it is at least `state`, or what it is after `wait`.
 pub fn wait(root: &Root, id: &str, state: RunState, wait: Duration) -> Result<RunStatus> {
     let reached = |status: &RunStatus| rank(status.state) >= rank(state);
-    let mut status = of(root, id)?;
-    if reached(&status) || wait.is_zero() {
-        return Ok(status);
-    }
-    let deadline = Instant::now() + wait;
-    let watch = Watch::on(&[&Runs::new(root).job_dir(id)]);
-    loop {
-        status = of(root, id)?;
-        if reached(&status) || !watch.wait_until(deadline) {
-            return Ok(status);
+    let mut status = look(root, id)?;
+    if !reached(&status) && !wait.is_zero() {
+        let deadline = Instant::now() + wait;
+        let watch = Watch::on(&[&Runs::new(root).job_dir(id)]);
+        loop {
+            status = look(root, id)?;
+            if reached(&status) || !watch.wait_until(deadline) {
+                break;
+            }
         }
     }
+    settle(root, [&status])?;
+    Ok(status)
 }
 
 fn rank(state: RunState) -> u8 {

@@ -38,6 +38,8 @@ pub(super) struct Claimed {
     pub spec: Spec,
     /// Its `request.json`, to be locked while it runs.
     pub request: File,
+    /// Why this node can never run it: it is given back instead.
+    pub unfit: Option<String>,
 }
 
 /// The state of a supervisor.
@@ -53,6 +55,8 @@ pub(super) struct Supervisor<'r> {
     pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
+    /// Jobs that wait and that this process does not start, whatever room there is.
+    pub passed_over: Vec<String>,
     /// How many to claim at a time.
     pub batch: usize,
     /// Claimed and not started.
@@ -134,6 +138,7 @@ impl<'r> Supervisor<'r> {
             slot,
             resources: None,
             queue: VecDeque::new(),
+            passed_over: Vec::new(),
             batch: 1,
             claimed: VecDeque::new(),
             proofs: HashMap::new(),

@@ -96,11 +96,13 @@ fn decide(
     for id in std::mem::take(&mut record.jobs) {
         let elsewhere =
             others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
-        if elsewhere || runs.is_queued(&id) || !runs.job_dir(&id).exists() {
+        if elsewhere || runs.is_queued(&id)? || !runs.is_here(&id)? {
             continue;
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
         match runs.last_line(&id) {
+            // Its supervisor has given it back.
+            Ok(None) if runs.request(&id).is_err_and(|e| e.kind == Kind::Gone) => {}
             Ok(None) => {
                 runs.put_back(held, &id)?;
                 swept.requeued += 1;
@@ -253,7 +255,7 @@ pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
             Err(e) if e.kind == Kind::Unavailable => return Err(e),
             read => read.is_err_and(|e| e.kind == Kind::Gone),
         };
-        if !ended && !owned.contains(&id) && !runs.is_queued(&id) && !refused {
+        if !ended && !owned.contains(&id) && !runs.is_queued(&id)? && !refused {
             found.push(id);
         }
     }

@@ -29,9 +29,23 @@ fn lines(root: &Root, id: &str, task: u32) -> Result<(Option<Line>, Option<Line>
     Ok(of_task(&bytes, task))
 }
 
-/// A task's status: `queued` also for one that the range gave back. 404 for one that is not of
-/// this range.
+/// A task's status: `queued` also for one that the range gave back. What it says of an end is
+/// durable. 404 for one that is not of this range.
 pub fn status(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
+    let found = look(root, id, task)?;
+    settle(root, id, &found)?;
+    Ok(found)
+}
+
+fn settle(root: &Root, id: &str, found: &Map<String, Value>) -> Result<()> {
+    if found.get("state") != Some(&json!(RunState::Stopped)) {
+        return Ok(());
+    }
+    Runs::new(root).sync_of_end(id)?.commit()
+}
+
+/// [`status`] for whoever does not tell the end.
+pub(super) fn look(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
     let (tasks, _) = tasks_of(root, id)?;
     if !tasks.contains(task) {
         return Err(Error::not_found(format!("{id} has no task {task}; it has {}", tasks.brief())));
@@ -66,8 +80,9 @@ pub fn wait(root: &Root, id: &str, task: u32, wait: Duration) -> Result<Map<Stri
     let watch = Watch::on(&[&Runs::new(root).job_dir(id)]);
     loop {
         let ended = has_ended(root, id, task)?;
-        let found = status(root, id, task)?;
+        let found = look(root, id, task)?;
         if ended || wait.is_zero() || !watch.wait_until(deadline) {
+            settle(root, id, &found)?;
             return Ok(found);
         }
     }
@@ -75,7 +90,7 @@ pub fn wait(root: &Root, id: &str, task: u32, wait: Duration) -> Result<Map<Stri
 
 /// Whether nothing more can happen to this task here.
 pub fn has_ended(root: &Root, id: &str, task: u32) -> Result<bool> {
-    let over = status::of(root, id)?.state == RunState::Stopped;
+    let over = status::look(root, id)?.state == RunState::Stopped;
     Ok(over || lines(root, id, task)?.1.is_some())
 }
 

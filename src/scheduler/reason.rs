@@ -8,8 +8,12 @@ use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::clock;
 use crate::error::Result;
-use crate::model::card::{Card, State, What};
+use crate::model::array::Array;
+use crate::model::card::{Attempt, Card, State, What};
+use crate::model::node::Node;
 use crate::placement;
+
+const NO_POLLER: &str = "no poller is running";
 
 /// The reason, for a person; `None` for a job that simply runs or ended well.
 pub fn reason(root: &Root, card: &Card) -> Result<Option<String>> {
@@ -34,14 +38,18 @@ fn held(card: &Card) -> String {
 
 fn queued(root: &Root, card: &Card) -> Result<String> {
     if !poller_lock::is_held(root)? {
-        return Ok("no poller is running".into());
+        return Ok(NO_POLLER.into());
     }
-    let refused = card.array.iter().flat_map(|array| array.refused.values()).min();
-    let why = match card.not_before.or(refused.copied()) {
-        Some(time) if time > SystemTime::now() => {
-            format!("waiting until {}", clock::rfc3339(time))
-        }
-        _ => placement::why_waiting(&card.spec.resources, &nodes::list(root)?),
+    let now = SystemTime::now();
+    if let Some(array) = &card.array {
+        return match array.next_time(now).filter(|_| array.ready(now).is_empty()) {
+            Some(time) => Ok(until(time, "what failed is tried again then")),
+            None => no_room_for(root, card, array, now),
+        };
+    }
+    let why = match card.not_before.filter(|time| *time > now) {
+        Some(time) => format!("waiting until {}", clock::rfc3339(time)),
+        None => placement::why_waiting(&card.spec.resources, &nodes::list(root)?),
     };
     Ok(match &card.requeue_reason {
         Some(before) => format!("{why} ({before})"),
@@ -49,13 +57,80 @@ fn queued(root: &Root, card: &Card) -> Result<String> {
     })
 }
 
+fn until(time: SystemTime, why: &str) -> String {
+    format!("waiting until {} ({why})", clock::rfc3339(time))
+}
+
+/// Why no node has tasks of an array that may be placed: those that refused it are left out for a
+/// while, and are the reason if no other takes any.
+fn no_room_for(root: &Root, card: &Card, array: &Array, now: SystemTime) -> Result<String> {
+    let needed = &card.spec.resources;
+    let takes =
+        |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
+    let all = nodes::list(root)?;
+    let refused = |node: &Node| array.refused_until(&node.name, now);
+    let (refusing, others): (Vec<Node>, Vec<Node>) =
+        all.iter().cloned().partition(|node| refused(node).is_some());
+    if others.iter().any(|node| takes(&node)) {
+        return Ok(placement::why_waiting(needed, &others));
+    }
+    let open = refusing.iter().filter(takes);
+    let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
+    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, &all)) };
+    let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
+    let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
+    Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))
+}
+
+/// The same of one task of an array that waits.
+pub fn of_waiting_task(root: &Root, card: &Card, array: &Array, task: u32) -> Result<String> {
+    let now = SystemTime::now();
+    if array.held {
+        return Ok(held(card));
+    }
+    if !poller_lock::is_held(root)? {
+        return Ok(NO_POLLER.into());
+    }
+    if let Some(time) = array.not_before(task, now) {
+        return Ok(until(time, "it failed and is tried again then"));
+    }
+    match array.spec.at_once {
+        Some(most) if card.with_nodes().count() as u64 >= most => {
+            Ok(format!("at most {most} of its tasks may run at a time"))
+        }
+        _ => no_room_for(root, card, array, now),
+    }
+}
+
+/// The same of one that a node has, in this state; `None` if it simply runs.
+pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Option<String>> {
+    if let Some(trouble) = trouble_of(root, range)? {
+        return Ok(Some(trouble));
+    }
+    Ok(match state {
+        State::Running => None,
+        State::Stopping => Some(format!("waiting for {} to report the end", range.node)),
+        _ if range.started_at.is_none() => Some(format!("waiting for room on {}", range.node)),
+        _ => {
+            let first = range.left.first();
+            let before = first.map_or(String::new(), |first| format!(" behind task {first}"));
+            Some(format!("waiting for its turn on {}{before}", range.node))
+        }
+    })
+}
+
+/// What is wrong with the node of an attempt.
+fn trouble_of(root: &Root, attempt: &Attempt) -> Result<Option<String>> {
+    Ok(match nodes::find(root, &attempt.node)? {
+        Some(node) => node.trouble(),
+        None => Some(format!("node {} is not registered any more", attempt.node)),
+    })
+}
+
 fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
     let mut first = None;
     for attempt in card.with_nodes() {
-        let trouble = match nodes::find(root, &attempt.node)? {
-            Some(node) => node.trouble(),
-            None => Some(format!("node {} is not registered any more", attempt.node)),
-        };
+        let trouble = trouble_of(root, attempt)?;
         if trouble.is_some() {
             return Ok(trouble);
         }
@@ -64,7 +139,7 @@ fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
     let Some(attempt) = first else { return Ok(None) };
     let poller = poller_lock::is_held(root)?;
     Ok(match card.state {
-        _ if !poller => Some("no poller is running".into()),
+        _ if !poller => Some(NO_POLLER.into()),
         State::Placed => Some(format!("waiting for room on {}", attempt.node)),
         State::Stopping => Some(format!("waiting for {} to report the end", attempt.node)),
         _ => None,

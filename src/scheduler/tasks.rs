@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reason::reason;
+use super::reason;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::array::Array;
@@ -110,8 +110,12 @@ pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, 
         map.insert("cause".into(), json!(outcome.cause));
         outcome.code.map(|code| map.insert("code".into(), code.into()));
         outcome.reason.map(|reason| map.insert("reason".into(), reason.into()));
-    } else if let Some(reason) = reason(root, card)? {
-        map.insert("reason".into(), reason.into());
+        return Ok(map);
     }
+    let reason = match out {
+        Some(range) => reason::of_task_on_node(root, range, state)?,
+        None => Some(reason::of_waiting_task(root, card, array, task)?),
+    };
+    reason.map(|reason| map.insert("reason".into(), reason.into()));
     Ok(map)
 }

@@ -1,0 +1,255 @@
+//! Kills on a node: of jobs and of tasks, on a full disk, once more, and of what has not started.
+//!
+//! Small file systems are mounted: root and tmpfs are needed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::array::{root_with, tasks_reach};
+use common::node::{assert_clean, submit};
+use common::{SOON, TestRoot, until, wait_for};
+use serde_json::{Value, json};
+
+/// A root whose state lies on a file system of this size; unmounted at the end.
+struct Small {
+    root: TestRoot,
+    state: PathBuf,
+}
+
+impl Small {
+    fn new(options: &str) -> Small {
+        let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+        let state = root.path("state");
+        fs::create_dir_all(&state).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "corkboard-test"]).arg(&state);
+        assert!(mount.status().unwrap().success(), "cannot mount a tmpfs: root is needed");
+        root.open();
+        Small { root, state }
+    }
+
+    /// A command that fills the disk, then goes on for long.
+    fn filler(&self) -> String {
+        let dir = self.state.join("filler");
+        format!(
+            "mkdir {0}; cd {0}; n=0; while touch $n; do n=$((n+1)); [ $n -lt 150 ] || break; done; \
+             cat /dev/zero > 0; cd /; touch {1}; sleep 1000",
+            dir.display(),
+            self.root.path("full").display()
+        )
+    }
+
+    fn is_full(&self) {
+        until("the disk is full", || self.root.exists("full"));
+        assert!(fs::write(self.state.join("more"), [b'x'; 4096]).is_err());
+        let _ = fs::remove_file(self.state.join("more"));
+    }
+
+    fn make_room(&self) {
+        fs::remove_dir_all(self.state.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.state).status();
+    }
+}
+
+fn kill(root: &TestRoot, id: &str, query: &[&str]) -> Value {
+    let words = [&["jobs", id, "kill"], query].concat();
+    root.cmd("processor", &words).expect(0).json()
+}
+
+/// A range of a node without a head.
+fn give_range(root: &TestRoot, id: &str, tasks: &str, command: &str) {
+    submit(root, json!({"command": command, "tasks": tasks, "request_id": id}));
+}
+
+/// The story of a range's tasks: how each ended.
+fn reason(root: &TestRoot, id: &str, task: u32) -> String {
+    wait_for(SOON, || {
+        let words = ["jobs", id, "status", &format!("task={task}")].map(str::to_string);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let status = root.cmd("processor", &words).expect(0).json();
+        match status["state"].as_str() {
+            Some("stopped") => Ok(status["reason"].as_str().unwrap_or("good").to_string()),
+            _ => Err(status.to_string()),
+        }
+    })
+}
+
+#[test]
+fn a_job_that_fills_the_disk_can_be_killed() {
+    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
+        let small = Small::new(options);
+        let root = &small.root;
+        submit(root, json!({"command": small.filler(), "request_id": "fills", "dir": "/"}));
+        small.is_full();
+        kill(root, "fills", &["by=ada", "grace=0.2"]);
+        let end = root.ended("fills");
+        assert_eq!(end["reason"], "killed by ada", "{options}");
+        assert!(!root.exists("state/processor/job/fills/kill"), "there was no room for it");
+        small.make_room();
+        root.cmd("processor", &["sweep"]).expect(0);
+        until("it is reported", || root.supervisors().is_empty());
+        assert_clean(root);
+    }
+}
+
+#[test]
+fn a_task_that_fills_the_disk_can_be_killed() {
+    let small = Small::new("size=1m,mode=0750");
+    let root = &small.root;
+    let command = format!("[ $CORKBOARD_TASK != 0 ] && exit 0; {}", small.filler());
+    give_range(root, "r", "0-2", &command);
+    small.is_full();
+    kill(root, "r", &["by=ada", "task=0", "grace=0.2"]);
+    until("its end is stamped", || {
+        let story = root.read("state/processor/job/r/tasks");
+        story.contains("killed by ada")
+    });
+    small.make_room();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(reason(root, "r", 0), "killed by ada");
+    root.ended("r");
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(root);
+}
+
+/// By the head, whose disk is the same.
+#[test]
+fn the_head_kills_a_job_that_fills_the_disk() {
+    let small = Small::new("size=1m,mode=0750");
+    let root = &small.root;
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": small.filler(), "dir": "/"}));
+    small.is_full();
+    root.update(job, "kill=1").expect(0);
+    until("its program has ended", || {
+        root.node_status(&format!("{}-{job}.1", root.read("state/scheduler/cluster").trim()))["state"]
+            == "stopped"
+    });
+    small.make_room();
+    assert_eq!(root.reaches(job, "stopped")["cause"], "killed");
+    until("it is reported", || root.supervisors().is_empty());
+    root.check();
+}
+
+#[test]
+fn a_second_kill_may_be_less_patient() {
+    let root = root_with(2);
+    let command = "trap '' TERM; touch $UP; while :; do sleep 0.05; done";
+    let stubborn = |id: &str, more: Value| {
+        let mut request = json!({"command": command, "request_id": id,
+            "environment": {"UP": root.path(id)}});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        submit(&root, request);
+        until("it runs", || root.exists(id));
+    };
+    stubborn("j", json!({}));
+    kill(&root, "j", &["by=ada", "grace=1000"]);
+    kill(&root, "j", &["by=bo", "grace=0.1"]);
+    assert_eq!(root.ended("j")["reason"], "killed by ada");
+    stubborn("r", json!({"tasks": "0-1"}));
+    kill(&root, "r", &["by=ada", "grace=1000", "task=0"]);
+    kill(&root, "r", &["by=bo", "grace=0.1", "task=0-1"]);
+    assert_eq!(reason(&root, "r", 0), "killed by ada");
+    assert_eq!(reason(&root, "r", 1), "killed by bo");
+    root.ended("r");
+    assert_clean(&root);
+}
+
+#[test]
+fn killed_tasks_that_were_not_started_end_at_once() {
+    let root = root_with(1);
+    give_range(&root, "r", "0-9", "sleep 1000");
+    until("it runs", || root.node_status("r")["state"] == "running");
+    kill(&root, "r", &["by=ada", "task=3-5"]);
+    kill(&root, "r", &["by=bo", "task=5-7"]);
+    assert_eq!(reason(&root, "r", 3), "killed by ada");
+    assert_eq!(reason(&root, "r", 5), "killed by ada");
+    assert_eq!(reason(&root, "r", 7), "killed by bo");
+    until("the feed says so", || {
+        let feed = root.read("state/processor/events");
+        feed.contains("killed by ada") && feed.contains("killed by bo")
+    });
+    assert_clean(&root);
+    kill(&root, "r", &["by=cy", "grace=0.1"]);
+    let end = root.ended("r");
+    let failed = &end["tasks"]["failed"];
+    let of = |tasks: &str| failed.as_array().unwrap().iter().find(|e| e["tasks"] == tasks).cloned();
+    assert_eq!(of("3-5").unwrap()["reason"], "killed by ada", "{end}");
+    assert_eq!(of("6-7").unwrap()["reason"], "killed by bo", "{end}");
+    assert_eq!(of("0-2,8-9").unwrap()["reason"], "killed by cy", "{end}");
+    assert_clean(&root);
+}
+
+#[test]
+fn killed_tasks_of_a_range_that_waits_end_at_once() {
+    let root = root_with(1);
+    submit(&root, json!({"command": "sleep 1000", "request_id": "hold"}));
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    give_range(&root, "r", "0-4", "true");
+    give_range(&root, "s", "0-1", "true");
+    let said = kill(&root, "r", &["by=ada", "task=1,3"]);
+    assert_eq!(
+        (&said["state"], &said["tasks"]["failed"][0]["tasks"]),
+        (&json!("queued"), &json!("1,3"))
+    );
+    assert_eq!(reason(&root, "r", 3), "killed by ada");
+    kill(&root, "s", &["by=ada", "task=0"]);
+    let said = kill(&root, "s", &["by=bo", "task=0-1"]);
+    assert_eq!(said["state"], "stopped");
+    assert_eq!(reason(&root, "s", 0), "killed by ada");
+    assert_eq!(reason(&root, "s", 1), "killed by bo");
+    assert!(!root.exists("state/processor/queue/s"));
+    let feed = root.read("state/processor/events");
+    assert!(feed.matches("killed by").count() >= 3, "{feed}");
+    assert_clean(&root);
+    kill(&root, "hold", &["grace=0.1"]);
+    let end = root.ended("r");
+    assert_eq!(
+        (&end["tasks"]["good"], &end["tasks"]["failed"][0]["reason"]),
+        (&json!("0,2,4"), &json!("killed by ada")),
+        "{end}"
+    );
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+/// At the head a killed task that has not started is over within the usual time.
+#[test]
+fn the_head_hears_of_killed_tasks_that_wait_behind_a_long_one() {
+    let root = root_with(1);
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": "sleep 1000", "array": "0-3"}));
+    tasks_reach(&root, job, |tasks| tasks["running"].as_u64() > Some(0));
+    until("it runs", || root.status(job)["state"] == "running");
+    root.cmd("scheduler", &["jobs", &job.to_string(), "update", "kill=1", "task=2-3"]).expect(0);
+    tasks_reach(&root, job, |tasks| tasks["failed"] == 2);
+    root.update(job, "kill=1");
+    root.reaches(job, "stopped");
+    root.check();
+}
+
+#[test]
+fn a_range_keeps_so_much_output_and_no_more() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\nmax_log = 4 KiB\n");
+    give_range(&root, "r", "0-29", "head -c 4000 /dev/zero | tr '\\0' x; echo; exit 0");
+    root.ended("r");
+    let size = fs::metadata(root.path("state/processor/job/r/log")).unwrap().len();
+    assert!((65536..70000).contains(&size), "{size}");
+    let log = |task: u32| {
+        let words = ["jobs".into(), "r".into(), "log".into(), format!("task={task}")];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        root.cmd("processor", &words).expect(0).body
+    };
+    assert_eq!(log(0).len(), 4001);
+    assert_eq!(log(29), "\n[corkboard: output over 64 KiB of its range dropped]\n");
+    assert_clean(&root);
+}
