@@ -28,10 +28,10 @@ pub enum Act {
     Cut(usize),
     /// Only so many bytes of its reply arrive, then the connection is reset.
     CutReply(usize),
-    /// It does not arrive, and the reply has this status.
-    Refuse(u16),
     /// It arrives later.
     Delay(Duration),
+    /// It does not arrive; whoever sent it is refused with this code.
+    Refuse(u16),
 }
 
 #[derive(Debug)]
@@ -126,6 +126,12 @@ impl Proxy {
     pub fn last(&self, line: &str) -> Vec<u8> {
         let state = self.state.lock().unwrap();
         state.seen.iter().rfind(|request| first_line(request).contains(line)).unwrap().clone()
+    }
+
+    /// The same, where one came.
+    pub fn find_last(&self, line: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        state.seen.iter().rfind(|request| first_line(request).contains(line)).cloned()
     }
 
     /// Delivers what was held; the replies.
@@ -238,8 +244,9 @@ impl Proxy {
                 return self.reset(client);
             }
             Some(Act::Refuse(code)) => {
-                let body = format!(r#"{{"error":"refused on the way","code":{code}}}"#);
-                format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n{body}").into()
+                let body = r#"{"error":"not today"}"#;
+                let head = format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n");
+                format!("{head}{body}").into_bytes()
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
