@@ -50,7 +50,16 @@ fn a_copied_root_is_a_root_of_its_own() {
     assert_eq!(lines, "poller was not running\nhttpd was not running\n");
     assert!(running.iter().all(|pid| is_alive(pid)));
 
-    assert!(copy.up(&[]).status.success());
+    // Nor do its jobs talk to the original, and `up` says what they share.
+    let mut cp = Command::new("cp");
+    let cp = cp.arg("-aT").args([root.dir.join("run"), copy.dir.join("run")]).status().unwrap();
+    assert!(cp.success());
+    let board = corkboard::board::root::Root::open(&copy.dir).unwrap();
+    assert_eq!(board.advertised().unwrap(), None);
+    let up = copy.up(&[]);
+    assert!(up.status.success());
+    assert!(said(&up).contains("warning: this root is a copy of one that is at work"));
+    assert_eq!(board.advertised().unwrap().unwrap(), copy.read("run/url").trim());
     assert_ne!(copy.port(), root.port());
     let node = fs::read_to_string(copy.dir.join("state/scheduler/nodes/localhost.json")).unwrap();
     assert!(node.contains(&format!("\"http://127.0.0.1:{}\"", copy.port())), "{node}");
