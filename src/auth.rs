@@ -5,7 +5,7 @@
 //! which the kernel has checked already. The key of a running attempt speaks for its job both
 //! ways, over HTTP as the bearer token, in a shell as `CORKBOARD_TOKEN`.
 
-use std::net::IpAddr;
+use std::env;
 use std::time::SystemTime;
 
 use base64::Engine;
@@ -27,7 +27,14 @@ use crate::model::ids::{self, NodejobId};
 use crate::model::proof::{KEY_PREFIX, KEY_VARIABLE};
 use crate::user;
 
+mod place;
+
+use place::Place;
+
 const TOKEN_PREFIX: &str = "cb_";
+
+/// Most characters of a wrong Host in the log.
+const LONGEST_HOST: usize = 200;
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,21 +113,15 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
 
 /// Who sent the request in the CGI environment.
 pub fn from_cgi(root: &Root) -> Result<Who> {
-    let host = var("HTTP_HOST").unwrap_or_default().to_ascii_lowercase();
+    let host = env::var_os("HTTP_HOST").unwrap_or_default().to_string_lossy().into_owned();
     if let Some(header) = var("HTTP_AUTHORIZATION") {
-        let allowed = &root.settings.allowed_hosts;
-        let admitted = allowed.is_empty()
-            || is_loopback_host(&host)
-            || allowed.iter().any(|known| known == "*" || *known == host);
-        if !admitted {
-            return Err(Error::new(
-                Kind::Misdirected,
-                "this server does not answer to that Host (setting allowed_hosts)",
-            ));
+        if !is_admitted(root, &host)? {
+            let why = "this server does not answer to that Host (setting allowed_hosts)";
+            return Err(misdirected(&host, why));
         }
         return from_header(root, &header);
     }
-    if vault::is_open(root) {
+    if vault::is_open(root)? {
         return open_mode(&host);
     }
     if !vault::has_tokens(root)? {
@@ -132,12 +133,38 @@ pub fn from_cgi(root: &Root) -> Result<Who> {
     Err(Error::new(Kind::Unauthorized, "send a token as `Authorization: Bearer TOKEN`"))
 }
 
+/// Whether this server answers to a Host: to loopback ones, to those of the setting, and to its own
+/// address, under which its own head asks it.
+fn is_admitted(root: &Root, host: &str) -> Result<bool> {
+    let allowed = &root.settings.allowed_hosts;
+    if allowed.is_empty() || allowed.iter().any(|known| known == "*") {
+        return Ok(true);
+    }
+    let Some(host) = Place::parse(host) else { return Ok(false) };
+    let admits = |known: &str| Place::parse(known).is_some_and(|known| host.is_admitted_by(&known));
+    if host.is_loopback() || allowed.iter().any(|known| admits(known)) {
+        return Ok(true);
+    }
+    let own = root.advertised()?;
+    let place = own.as_deref().and_then(|url| url.split_once("://")?.1.split('/').next());
+    Ok(place.is_some_and(admits))
+}
+
+/// 421, and in the server's log the Host that was seen: who set up the server has to know it.
+fn misdirected(host: &str, why: &str) -> Error {
+    let seen: String = host.chars().take(LONGEST_HOST).collect();
+    eprintln!("corkboard: 421: Host {seen:?}: {why}");
+    Error::new(Kind::Misdirected, why)
+}
+
 /// Who runs the command.
 pub fn from_command(root: &Root) -> Result<Who> {
-    if let Some(token) = var(KEY_VARIABLE).filter(|t| t.starts_with(KEY_PREFIX))
-        && let Ok(job) = check_key(root, &token)
-    {
-        return Ok(job);
+    if let Some(token) = var(KEY_VARIABLE).filter(|t| t.starts_with(KEY_PREFIX)) {
+        match check_key(root, &token) {
+            // The key of another root's attempt, or of one that has ended.
+            Err(e) if e.kind == Kind::Unauthorized => {}
+            known => return known,
+        }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
     Ok(Who { name, rights: Rights::Shell, may_be_head: true })
@@ -207,17 +234,21 @@ pub fn is_expired(record: &TokenRecord) -> bool {
 /// Open mode: only a peer on this machine, who meant this machine, and no web page.
 fn open_mode(host: &str) -> Result<Who> {
     let peer = var("REMOTE_ADDR").unwrap_or_default();
-    if !is_loopback_peer(&peer) {
+    if !place::is_loopback_peer(&peer) {
         return Err(Error::new(
             Kind::Forbidden,
             "open mode admits only this machine: from elsewhere send a token as `Authorization: Bearer TOKEN`",
         ));
     }
-    if !is_loopback_host(host) {
+    if place::is_forwarded() {
         return Err(Error::new(
-            Kind::Misdirected,
-            "open mode answers only to a loopback Host such as localhost or 127.0.0.1",
+            Kind::Forbidden,
+            "open mode admits nobody through a proxy: send a token as `Authorization: Bearer TOKEN`",
         ));
+    }
+    if !Place::parse(host).is_some_and(|place| place.is_loopback()) {
+        let why = "open mode answers only to a loopback Host such as localhost or 127.0.0.1";
+        return Err(misdirected(host, why));
     }
     let own_origin = |origin: String| {
         origin.eq_ignore_ascii_case(&format!("http://{host}"))
@@ -232,33 +263,6 @@ fn open_mode(host: &str) -> Result<Who> {
         ));
     }
     Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin), may_be_head: true })
-}
-
-/// An address as busybox or lighttpd write it: `127.0.0.1`, `[::1]`, `[::ffff:127.0.0.1]`, and
-/// either with a port.
-fn is_loopback_peer(text: &str) -> bool {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
-    let bare = if bare.matches(':').count() == 1 {
-        bare.split(':').next().unwrap_or_default()
-    } else {
-        bare
-    };
-    match bare.parse() {
-        Ok(IpAddr::V4(v4)) => v4.is_loopback(),
-        Ok(IpAddr::V6(v6)) => {
-            v6.is_loopback() || v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
-        }
-        Err(_) => false,
-    }
-}
-
-/// A Host header, with or without a port, that names this machine.
-fn is_loopback_host(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A new token: its record to store, and the token itself, to be shown once.
@@ -294,7 +298,7 @@ pub fn attempt_key(secret: &[u8], attempt: &NodejobId) -> Result<String> {
     Ok(format!("{KEY_PREFIX}{attempt}_{}", hex(&mac.finalize().into_bytes())))
 }
 
-/// Whose key this is. It counts while that attempt is the one that a node has.
+/// Whose key this is. It counts while that attempt is the one that a node has. Makes nothing.
 fn check_key(root: &Root, key: &str) -> Result<Who> {
     let refused =
         || Error::new(Kind::Unauthorized, "the key belongs to no attempt that is running here");
@@ -302,37 +306,21 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
         .strip_prefix(KEY_PREFIX)
         .and_then(|rest| rest.rsplit_once('_'))
         .and_then(|(id, _)| NodejobId::parse(id))
-        .filter(|id| numbers::cluster(root).is_ok_and(|cluster| cluster == id.cluster))
         .ok_or_else(refused)?;
-    let expected = attempt_key(&vault::attempt_secret(root)?, &attempt)?;
-    let equal: bool = expected.as_bytes().ct_eq(key.as_bytes()).into();
-    if !equal || !Cards::new(root).find(attempt.job).is_ok_and(|card| card.is_current(&attempt)) {
+    if numbers::known_cluster(root)?.as_ref() != Some(&attempt.cluster) {
         return Err(refused());
     }
-    Ok(Who {
-        name: format!("job {}", attempt.job),
-        rights: Rights::Job(attempt.job),
-        may_be_head: false,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback() {
-        for peer in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "::1", "127.0.0.1:4242"] {
-            assert!(is_loopback_peer(peer), "{peer}");
-        }
-        for peer in ["", "10.0.0.1", "[::ffff:10.0.0.1]", "127.0.0.1.evil", "localhost"] {
-            assert!(!is_loopback_peer(peer), "{peer}");
-        }
-        for host in ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:80"] {
-            assert!(is_loopback_host(host), "{host}");
-        }
-        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80"] {
-            assert!(!is_loopback_host(host), "{host}");
-        }
+    let secret = vault::known_attempt_secret(root)?.ok_or_else(refused)?;
+    let equal: bool = attempt_key(&secret, &attempt)?.as_bytes().ct_eq(key.as_bytes()).into();
+    if !equal {
+        return Err(refused());
     }
+    match Cards::new(root).find(attempt.job) {
+        Ok(card) if card.is_current(&attempt) => {}
+        Ok(_) => return Err(refused()),
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => return Err(refused()),
+        Err(e) => return Err(e),
+    }
+    let name = format!("job {}", attempt.job);
+    Ok(Who { name, rights: Rights::Job(attempt.job), may_be_head: false })
 }

@@ -100,8 +100,8 @@ fn open_mode_is_for_this_machine_and_no_web_page() {
         ("Sec-Fetch-Site", "same-origin", 200),
         ("Sec-Fetch-Site", "same-site", 403),
         ("Sec-Fetch-Site", "cross-site", 403),
-        // Never believed:
-        ("X-Forwarded-For", "127.0.0.1", 200),
+        // Through a proxy it could be anybody:
+        ("X-Forwarded-For", "127.0.0.1", 403),
     ] {
         for (method, path) in
             [("GET", "/scheduler/jobs"), ("GET", "/processor/info"), ("GET", "/nodemgr/list")]

@@ -50,8 +50,9 @@ pub struct TokenRecord {
 }
 
 /// Whether the root is in open mode: `state/open` exists.
-pub fn is_open(root: &Root) -> bool {
-    root.state("open").exists()
+pub fn is_open(root: &Root) -> Result<bool> {
+    let path = root.state("open");
+    path.try_exists().at(&path)
 }
 
 /// Stores a new token's record. Durable when this returns.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +15,32 @@ use crate::model::card::Column;
 
 /// Longest time between two looks, whatever inotify says.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Asked once a second by whoever waits, whether they may go on.
+type Admission = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// Of the one request that this process answers; a command has none.
+static ADMISSION: OnceLock<Admission> = OnceLock::new();
+
+/// When it was asked last; `None` once it was refused.
+static ADMITTED_AT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// From now on waits of this process end when this says `false`: whoever waits has lost the right
+/// to it.
+pub fn wait_while(admitted: impl Fn() -> bool + Send + Sync + 'static) {
+    *ADMITTED_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    let _ = ADMISSION.set(Box::new(admitted)); // a process answers one request
+}
+
+/// Whether whoever waits may go on waiting.
+pub fn may_wait() -> bool {
+    let Some(admitted) = ADMISSION.get() else { return true };
+    let mut admitted_at = ADMITTED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if admitted_at.is_some_and(|at| at.elapsed() >= LOOK_EVERY) {
+        *admitted_at = admitted().then(Instant::now);
+    }
+    admitted_at.is_some()
+}
 
 /// inotify watches; without any (the kernel's limits are reached) it just sleeps.
 #[derive(Debug)]
@@ -84,11 +110,11 @@ impl Watch {
     }
 
     /// Waits until something may have changed, for a second at most and not past the
-    /// deadline. `false` once that has passed.
+    /// deadline. `false` once that has passed, or whoever waits may not any more.
     pub fn wait_until(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         // An error of the hint leaves the look.
-        !left.is_zero() && self.wait(left.min(LOOK_EVERY)).is_ok()
+        !left.is_zero() && self.wait(left.min(LOOK_EVERY)).is_ok() && may_wait()
     }
 
     /// Watches a path; `false` if that is not possible.

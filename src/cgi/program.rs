@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use super::body::{self, Body};
 use super::request::{Method, Request};
 use super::response::{Content, Response};
-use super::route::{self, Route};
+use super::route::{self, Need, Route};
 use crate::auth;
 use crate::board::root::Root;
+use crate::board::watch;
 use crate::error::{Error, Kind, Result, exit};
 
 /// Seconds after which a CGI request is ended by SIGALRM, whatever it hangs on.
@@ -122,7 +123,10 @@ fn conceal(name: &str, error: &Error) -> Error {
 
 fn answer(program: &Program, head: &mut bool) -> Result<Response> {
     let root = Root::find().map_err(|e| conceal(program.name, &e))?;
-    let who = auth::from_cgi(&root)?;
+    let who = auth::from_cgi(&root).map_err(|e| match e.kind {
+        Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected => e,
+        _ => conceal(program.name, &e),
+    })?;
     let request = match Request::from_cgi() {
         Err(e) if e.kind == Kind::MethodNotAllowed => {
             return Ok(Response::error(&e).header("Allow", "GET, HEAD, POST, PATCH, DELETE"));
@@ -134,7 +138,16 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
         Ok((route, call)) => {
             auth::allow(&who, route.need)?;
             may_change(&root, route).map_err(|e| conceal(program.name, &e))?;
-            (route.handler)(&call)
+            let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some());
+            if waits {
+                let (root, need) = (root.clone(), route.need);
+                watch::wait_while(move || is_admitted(&root, need).is_ok());
+            }
+            let response = (route.handler)(&call)?;
+            if waits && !watch::may_wait() {
+                is_admitted(&root, route.need)?;
+            }
+            Ok(response)
         }
         Err(e) if e.kind == Kind::MethodNotAllowed => {
             let allow: Vec<&str> =
@@ -142,6 +155,17 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
             Ok(Response::error(&e).header("Allow", allow.join(", ")))
         }
         Err(e) => Err(e),
+    }
+}
+
+/// Refuses whoever has lost the right to what they wait for: a token was revoked or has expired, an
+/// attempt has ended, the root was closed. Where that cannot be told they wait on.
+fn is_admitted(root: &Root, need: Need) -> Result<()> {
+    match auth::from_cgi(root).and_then(|who| auth::allow(&who, need)) {
+        Err(e) if matches!(e.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected) => {
+            Err(e)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use super::list::{self, Filter};
 use super::{ack, files as work, info, log, report, status, tasks};
 use crate::board::files;
 use crate::board::runs::Runs;
+use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Method, Need, Response, Route};
@@ -209,6 +210,9 @@ fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
             };
             let started = status::wait(&root, &id, RunState::Running, wait)?;
             if !line(&started)? || started.state == RunState::Stopped {
+                return Ok(());
+            }
+            if !watch::may_wait() {
                 return Ok(());
             }
             let left = wait.saturating_sub(begun.elapsed());

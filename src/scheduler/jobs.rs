@@ -25,9 +25,6 @@ use crate::model::request::hide_values;
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
 
-/// Between two looks while waiting, should a wake-up get lost.
-const RECHECK: Duration = Duration::from_secs(1);
-
 /// The number in a path.
 pub fn number(call: &Call) -> Result<u64> {
     ids::parse_number(call.value(0))
@@ -254,11 +251,9 @@ fn wait_until(
     let watch = Watch::on_card(&cards, job)?;
     loop {
         let card = cards.find(job)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if over(&card) || left.is_zero() {
+        if over(&card) || !watch.wait_until(deadline) {
             return Ok(card);
         }
-        watch.wait(left.min(RECHECK))?;
     }
 }
 

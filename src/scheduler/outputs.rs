@@ -10,7 +10,7 @@ use super::jobs::{number, wait_for_end};
 use super::rounds::Rounds;
 use super::tasks;
 use crate::board::cards::Cards;
-use crate::board::{nodes, root::Root, uploads};
+use crate::board::{nodes, root::Root, uploads, watch};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Questions};
@@ -165,7 +165,7 @@ pub fn follow(
         if ended && !waits {
             return Ok(true);
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) || !watch::may_wait() {
             return Ok(false);
         }
         let next = Instant::now() + FOLLOW_EVERY;
