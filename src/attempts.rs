@@ -19,6 +19,7 @@ use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::tasks::TaskSet;
 
+pub mod kills;
 pub mod proofs;
 pub mod ranges;
 

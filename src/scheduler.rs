@@ -2,6 +2,7 @@
 //!
 //! - [`submit`]: accepting jobs.
 //! - [`jobs`]: looking at jobs, and changing them.
+//! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs and files.
 //! - [`reason`]: why a job is where it is.
@@ -21,6 +22,7 @@ pub mod check;
 pub mod command;
 pub mod graph;
 pub mod jobs;
+pub mod kills;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;

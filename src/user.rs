@@ -26,11 +26,31 @@ pub fn name_of(uid: Uid) -> Option<String> {
 }
 
 fn account(uid: Uid) -> Option<User> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut accounts = passwd.lines().map(|line| line.split(':').collect::<Vec<&str>>());
-    let is_theirs = |id: &&str| id.parse() == Ok(uid.as_raw());
-    accounts.find_map(|account| {
-        account.get(2).filter(|id| is_theirs(id))?;
-        Some(User { name: (*account.first()?).into(), home: (*account.get(5)?).into() })
+    find(&fs::read("/etc/passwd").unwrap_or_default(), uid)
+}
+
+/// The table is not ours: a line that is no text spoils that line alone.
+fn find(passwd: &[u8], uid: Uid) -> Option<User> {
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = String::from_utf8_lossy(line);
+        let fields: Vec<&str> = line.split(':').collect();
+        fields.get(2).filter(|id| id.parse() == Ok(uid.as_raw()))?;
+        Some(User { name: (*fields.first()?).into(), home: (*fields.get(5)?).into() })
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_no_text_spoils_no_other() {
+        let table = b"root:x:0:0:root:/root:/bin/sh\n\xff\xfe:x:5:5:J\xf6rg:/home/j:/bin/sh\nada:x:7:7::/home/ada:";
+        let found = |uid| find(table, Uid::from_raw(uid)).map(|user| (user.name, user.home));
+        assert_eq!(found(7), Some(("ada".into(), "/home/ada".into())));
+        assert_eq!(found(0), Some(("root".into(), "/root".into())));
+        assert_eq!(found(5).unwrap().1, "/home/j");
+        assert_eq!(found(8), None);
+    }
 }

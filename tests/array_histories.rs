@@ -80,7 +80,8 @@ impl World {
             false => attempt.node.clone(),
         };
         let id = NodejobId::parse(&attempt.nodejob).unwrap();
-        let said = Said { node, status: status.of(&attempt.nodejob) };
+        let status = Box::new(status.of(&attempt.nodejob));
+        let said = Said { node, proven: true, status };
         let lines = self.card.events.len();
         let left = attempt.left.clone();
         let before = self.ended();

@@ -253,3 +253,28 @@ fn a_range_keeps_so_much_output_and_no_more() {
     assert_eq!(log(29), "\n[corkboard: output over 64 KiB of its range dropped]\n");
     assert_clean(&root);
 }
+
+/// Nobody else would tell the node of this root.
+#[test]
+fn a_kill_acts_at_once_where_no_poller_is_at_work() {
+    let root = root_with(1);
+    let running = root.submit(&json!({"command": "sleep 1000"}));
+    let range = root.submit(&json!({"command": "sleep 1000", "array": "0-1"}));
+    root.cmd("poller", &["--once", "-q"]).expect(0);
+    let id = |job: u64| format!("{}-{job}.1", root.read("state/scheduler/cluster").trim());
+    until("it runs", || root.node_status(&id(running))["state"] == "running");
+    root.update(running, "kill=1").expect(0);
+    assert_eq!(root.ended(&id(running))["reason"], "killed by root");
+    until("the range is placed", || {
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        root.node_status(&id(range))["state"] == "running"
+    });
+    assert_eq!(root.status(running)["cause"], "killed");
+    root.cmd("scheduler", &["jobs", &range.to_string(), "update", "kill=1", "task=0"]).expect(0);
+    assert_eq!(reason(&root, &id(range), 0), "killed by root");
+    root.update(range, "kill=1").expect(0);
+    root.ended(&id(range));
+    root.cmd("poller", &["--once", "-q"]).expect(0);
+    assert_eq!(root.status(range)["cause"], "killed");
+    root.check();
+}

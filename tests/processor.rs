@@ -218,3 +218,47 @@ fn thousands_of_short_jobs() {
     });
     assert_clean(&root);
 }
+
+/// The feed's lines about a range can be longer than what a page usually holds.
+#[test]
+fn a_feed_line_is_told_however_long_it_is() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    run(&root, json!({"command": ["true"], "request_id": "before"}));
+    until("it is reported", || root.supervisors().is_empty());
+    let events = |since: &str| {
+        let words = ["events".to_string(), format!("since={since}")];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        root.cmd("processor", &words).expect(0).json()
+    };
+    let cursor = root.cmd("processor", &["events"]).expect(0).json()["cursor"].clone();
+    let failed: Vec<Value> = (0..60_000)
+        .map(|task| {
+            json!({"tasks": task.to_string(), "status": "error", "cause": "exit", "code": 1,
+                "reason": format!("exit {task}")})
+        })
+        .collect();
+    let long = json!({"id": "long", "state": "running", "status": "unknown", "at": "t",
+        "tasks": {"failed": failed}});
+    let short = json!({"id": "short", "state": "queued", "status": "unknown", "at": "t"});
+    let mut feed = fs::OpenOptions::new();
+    let mut feed = feed.append(true).open(root.path("state/processor/events")).unwrap();
+    std::io::Write::write_all(&mut feed, format!("\n{long}\n\n{short}\n").as_bytes()).unwrap();
+    let mut cursor = cursor.as_str().unwrap().to_string();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let page = events(&cursor);
+        ids.extend(page["events"].as_array().unwrap().iter().map(|event| event["id"].clone()));
+        cursor = page["cursor"].as_str().unwrap().to_string();
+    }
+    assert_eq!(ids, ["long", "short"]);
+}
+
+#[test]
+fn the_tail_of_a_log_without_lines_is_its_end() {
+    let root = root();
+    let id =
+        submit(&root, json!({"command": "head -c 6000000 /dev/zero | tr '\\0' x; printf END"}));
+    root.ended(&id);
+    let tail = root.cmd("processor", &["jobs", &id, "log", "tail=3"]).expect(0).body;
+    assert!(tail.len() == 4 << 20 && tail.ends_with("xEND"), "{}", tail.len());
+}

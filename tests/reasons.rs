@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::fs::File;
+use std::process::{Command, Stdio};
+
 use common::array::{root_with, tasks_reach};
 use common::head::{drain_localhost, host, node_reaches, register};
 use common::{TestRoot, wait_for};
@@ -86,5 +89,45 @@ fn a_node_that_refuses_is_the_reason_where_no_other_takes_jobs() {
     assert!(status["reason"].as_str().unwrap().starts_with("waiting until 2"), "{status}");
     root.cmd("scheduler", &["nodes", "localhost", "update", "-d", r#"{"drain": false}"#]).expect(0);
     root.reaches(job, "stopped");
+    root.check();
+}
+
+/// A command that waits for a job says what the job waits for: once, and when that changes.
+#[test]
+fn a_command_that_waits_says_what_for() {
+    let root = root_with(2);
+    let _poller = root.poller();
+    node_reaches(&root, "localhost", "connected");
+    let command = |name: &str, words: &[&str]| {
+        Command::new(root.path("cgi-bin/scheduler"))
+            .args(words)
+            .env("CORKBOARD_ROOT", &root.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(root.path(name)).unwrap())
+            .spawn()
+            .unwrap()
+    };
+    let mut submitter = command("new", &["jobs", "new", "--wait", "--cores", "64", "--", "true"]);
+    let says = |name: &str, wanted: &[&str]| {
+        let wanted: String = wanted.iter().map(|w| format!("scheduler: job 1: {w}\n")).collect();
+        wait_for(common::SOON, || {
+            let said = root.read(name);
+            if said == wanted { Ok(()) } else { Err(said) }
+        });
+    };
+    says("new", &["no node has 64 cores"]);
+    let mut follower = command("log", &["jobs", "1", "log", "follow=1"]);
+    says("log", &["no node has 64 cores"]);
+    let by = root.card(1)[0]["by"].as_str().unwrap().to_string();
+    root.update(1, "hold=1").expect(0);
+    let held = format!("held by {by} until released");
+    says("log", &["no node has 64 cores", &held]);
+    says("new", &["no node has 64 cores", &held]);
+    root.update(1, "kill=1").expect(0);
+    assert!(!submitter.wait().unwrap().success());
+    assert!(follower.wait().unwrap().success());
+    says("new", &["no node has 64 cores", &held, &format!("killed by {by}")]);
+    says("log", &["no node has 64 cores", &held]);
     root.check();
 }

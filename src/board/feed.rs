@@ -7,6 +7,7 @@
 //! A line may come twice, and a reader whose epoch is gone (410) asks about its jobs instead.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -117,16 +118,36 @@ pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage
 
 fn page(file: &File, epoch: &str, offset: u64) -> Result<FeedPage> {
     let mut bytes = vec![0u8; PAGE];
-    let length = file.read_at(&mut bytes, offset).at("events")?;
-    let whole = bytes[..length].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    // A line longer than a page cannot be: lines are made here. Damage is passed over.
-    let whole = if whole == 0 && length == PAGE { length } else { whole };
+    // A line about many tasks may be longer than a page: then the page is that one line.
+    let whole = loop {
+        let length = read_full(file, &mut bytes, offset).at("events")?;
+        let end = bytes[..length].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let says_nothing = bytes[..end].iter().all(|b| *b == b'\n');
+        if !says_nothing || length < bytes.len() {
+            break end;
+        }
+        bytes.resize(bytes.len() * 4, 0);
+    };
     let events = bytes[..whole]
         .split(|b| *b == b'\n')
         .filter(|line| !line.is_empty())
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect();
     Ok(FeedPage { cursor: format!("{epoch}.{}", offset + whole as u64), events })
+}
+
+/// Reads as much as there is room for; less is the end of the file.
+fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read_at(&mut bytes[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(length)
 }
 
 /// The present end, beginning an epoch if this boot has none yet.

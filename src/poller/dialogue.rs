@@ -5,8 +5,8 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::index::KillOrder;
 use super::link::Order;
+use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::driver::{Answer, Run};

@@ -4,21 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::attempts::kills::{self, KillOrder};
 use crate::attempts::ranges;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
-use crate::model::tasks::TaskSet;
 use crate::placement::{Candidate, Ready, Rooms};
-
-/// What a node is to be told to kill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KillOrder {
-    /// Who asked.
-    pub by: String,
-    /// Of a range: only these tasks.
-    pub tasks: Option<TaskSet>,
-}
 
 impl OnNode {
     /// What its node is to be told to kill and has not been told, as far as this poller knows.
@@ -200,18 +191,6 @@ impl Index {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let kills = match &card.stopping_by {
-            Some(by) => vec![KillOrder { by: by.clone(), tasks: None }],
-            None => card
-                .array
-                .iter()
-                .flat_map(|array| &array.killers)
-                .filter_map(|(by, tasks)| {
-                    let tasks = attempt.left.within(tasks);
-                    (!tasks.is_empty()).then(|| KillOrder { by: by.clone(), tasks: Some(tasks) })
-                })
-                .collect(),
-        };
         let state = match card.state {
             State::Running if attempt.started_at.is_none() => State::Placed,
             state => state,
@@ -224,7 +203,7 @@ impl Index {
             state,
             length: card.length,
             grace: card.spec.grace,
-            kills,
+            kills: kills::wanted(card, attempt),
             killed: before.and_then(|known| known.killed.clone()),
             disputed: before.and_then(|known| known.disputed.clone()),
             failed_sends: before.map_or(0, |known| known.failed_sends),

@@ -81,14 +81,15 @@ fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
     Ok(LogPiece { next: offset.min(part.size) + length as u64, bytes })
 }
 
-/// Where the last `lines` lines begin.
+/// Where the last `lines` lines begin, or what one answer can hold of them.
 fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
     let size = part.size;
     let mut end = size;
     let mut seen = 0;
     let mut bytes = vec![0; BACKWARDS as usize];
-    while end > 0 {
-        let begin = end.saturating_sub(BACKWARDS);
+    let first = size.saturating_sub(PIECE);
+    while end > first {
+        let begin = end.saturating_sub(BACKWARDS).max(first);
         let piece = &mut bytes[..(end - begin) as usize];
         part.read_exact_at(piece, begin)?;
         for (index, _) in piece.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
@@ -103,7 +104,7 @@ fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
         }
         end = begin;
     }
-    Ok(if lines == 0 { size } else { 0 })
+    Ok(if lines == 0 { size } else { first })
 }
 
 /// Writes output as it comes, from where the query says, until the job, or the task that the query
@@ -160,6 +161,11 @@ mod tests {
         assert_eq!(tail("a\nb\nc\n", 9), 0);
         assert_eq!(tail("a\nb\n", 0), 4);
         assert_eq!(tail("", 3), 0);
+        // Without an end of line in all of it: no more is read than can be told.
+        let size = 2 * PIECE + 5;
+        File::create(&path).unwrap().set_len(size).unwrap();
+        let part = Part { file: File::open(&path).unwrap(), from: 0, size };
+        assert_eq!(start_of_tail(&part, 3).unwrap(), size - PIECE);
         fs::remove_file(&path).unwrap();
     }
 }

@@ -7,8 +7,9 @@ use nix::libc;
 /// Gives back the memory under this program's code. The kernel maps code in pieces far larger
 /// than what waiting needs, and reads it again, from its cache, when it is needed. A hint.
 pub(super) fn give_back_code() {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for line in maps.lines() {
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+    // Paths in it may be anything.
+    for line in String::from_utf8_lossy(&maps).lines() {
         let Some((start, end)) = code(line) else { continue };
         // SAFETY: a mapping of a file that never could be written to has nothing that the file
         // does not have; without its pages it reads the same.

@@ -1,6 +1,6 @@
 //! The graph of a job: the jobs that it submitted, and theirs, walked live.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -17,8 +17,7 @@ const LARGEST: usize = 10_000;
 pub fn graph(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
     let asked = cards.find(number(call)?)?;
-    let top = topmost(&cards, asked)?;
-    let graph = walk(&cards, top)?;
+    let graph = walk(&cards, line_of(&cards, asked))?;
     match call.request.param("format") {
         None | Some("json") => Response::json(&as_json(&graph)),
         Some("dot") => Ok(Response::text(as_dot(&graph))),
@@ -36,41 +35,53 @@ struct Graph {
     cut: bool,
 }
 
-/// The ancestor without a parent on the board. A chain that bites its tail ends where it does.
-fn topmost(cards: &Cards, mut card: Card) -> Result<u64> {
-    let mut seen = BTreeSet::from([card.job()]);
-    while let Some(parent) = card.accepted.parent.filter(|parent| seen.insert(*parent)) {
-        match cards.find(parent) {
-            Ok(found) => card = found,
-            Err(_) => break, // cleaned up
-        }
+/// The job and its ancestors, up to the one without a parent on the board. A chain that bites its
+/// tail ends where it does.
+fn line_of(cards: &Cards, asked: Card) -> Vec<Card> {
+    let mut seen = BTreeSet::from([asked.job()]);
+    let mut line = vec![asked];
+    while let Some(parent) = line.last().and_then(|card| card.accepted.parent)
+        && line.len() < LARGEST
+        && seen.insert(parent)
+        && let Ok(card) = cards.find(parent)
+    {
+        line.push(card); // else it was cleaned up
     }
-    Ok(card.job())
+    line
 }
 
-fn walk(cards: &Cards, top: u64) -> Result<Graph> {
-    let mut graph = Graph { top, jobs: Vec::new(), edges: Vec::new(), cut: false };
-    let mut seen = BTreeSet::from([top]);
-    let mut next = vec![top];
-    while let Some(job) = next.pop() {
-        // A number without a card: its submission was never finished, or it was cleaned up.
-        let Ok(card) = cards.find(job) else {
-            graph.edges.retain(|(_, child)| *child != job);
-            continue;
-        };
-        graph.jobs.push(card);
-        for child in cards.children(job)? {
-            graph.edges.push((job, child));
-            if graph.jobs.len() + next.len() >= LARGEST {
-                graph.cut = true;
-            } else if seen.insert(child) {
-                next.push(child);
+/// The graph below the last of a line. What is left out of one that is too large is neither of the
+/// line nor, if there is room for them, below the job at its beginning.
+fn walk(cards: &Cards, line: Vec<Card>) -> Result<Graph> {
+    let numbers: Vec<u64> = line.iter().map(Card::job).collect();
+    let mut jobs: BTreeMap<u64, Card> = line.into_iter().map(|card| (card.job(), card)).collect();
+    let mut edges: Vec<(u64, u64)> = numbers.windows(2).map(|pair| (pair[1], pair[0])).collect();
+    let mut cut = false;
+    for from in &numbers {
+        let mut next = vec![*from];
+        while let Some(job) = next.pop() {
+            for child in cards.children(job)? {
+                edges.push((job, child));
+                if jobs.contains_key(&child) {
+                    continue;
+                }
+                if jobs.len() >= LARGEST {
+                    cut = true;
+                    break;
+                }
+                // A number without a card: its submission was never finished, or it was cleaned up.
+                if let Ok(card) = cards.find(child) {
+                    jobs.insert(child, card);
+                    next.push(child);
+                }
             }
         }
     }
-    graph.jobs.sort_unstable_by_key(Card::job);
-    graph.edges.sort_unstable();
-    Ok(graph)
+    edges.retain(|(parent, child)| jobs.contains_key(parent) && jobs.contains_key(child));
+    edges.sort_unstable();
+    edges.dedup();
+    let top = numbers.last().copied().unwrap_or_default();
+    Ok(Graph { top, jobs: jobs.into_values().collect(), edges, cut })
 }
 
 fn label(card: &Card) -> String {
@@ -121,6 +132,9 @@ fn as_dot(graph: &Graph) -> String {
     for (parent, child) in &graph.edges {
         text.push_str(&format!("  {parent} -> {child};\n"));
     }
+    if graph.cut {
+        text.push_str(&format!("  label=\"{}\";\n", cut_note(graph)));
+    }
     text.push_str("}\n");
     text
 }
@@ -138,7 +152,14 @@ fn as_mermaid(graph: &Graph) -> String {
     for (parent, child) in &graph.edges {
         text.push_str(&format!("  j{parent} --> j{child}\n"));
     }
+    if graph.cut {
+        text.push_str(&format!("  cut[\"{}\"]\n", cut_note(graph)));
+    }
     text
+}
+
+fn cut_note(graph: &Graph) -> String {
+    format!("only {} jobs are shown, there are more", graph.jobs.len())
 }
 
 fn escape(text: &str) -> String {

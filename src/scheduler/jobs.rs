@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use super::kills;
 use super::reason::reason;
 use super::rounds::Rounds;
 use super::tasks;
@@ -364,6 +365,7 @@ pub fn update(call: &Call) -> Result<Response> {
         }
         Ok(events)
     })?;
+    let card = if kill { kills::tell_local(call.root, card) } else { card };
     let response = Response::json(&after_change(call.root, &card)?)?;
     let pending = card.state == State::Stopping || kill && tasks::are_being_killed(&card);
     Ok(if pending { response.status(202, "Accepted") } else { response })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::jobs::{number, wait_for_end};
-use super::rounds::Rounds;
+use super::rounds::{Rounds, Waiting};
 use super::tasks;
 use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads, watch};
@@ -112,6 +112,8 @@ fn check(card: &Card, query: &LogQuery) -> Result<()> {
 /// query says; of a job that is tried again the log of each later attempt follows whole, of an
 /// array one range after the other, unless the query names a task.
 ///
+/// Without a deadline it says meanwhile, on standard error, what the job waits for.
+///
 /// A node that does not answer is asked again: until the deadline, and for `PATIENCE` once
 /// nothing more can come. Then the log of an attempt that was followed by another is left out.
 pub fn follow(
@@ -124,6 +126,7 @@ pub fn follow(
 ) -> Result<bool> {
     let mut index = first;
     let mut give_up = None;
+    let mut waiting = deadline.is_none().then(Waiting::begin);
     loop {
         // The card before the log: what it says has ended writes no more.
         let card = Cards::new(root).find(job)?;
@@ -170,6 +173,9 @@ pub fn follow(
         }
         let next = Instant::now() + FOLLOW_EVERY;
         let next = deadline.map_or(next, |deadline| next.min(deadline));
+        if let Some(waiting) = waiting.as_mut().filter(|_| !ended) {
+            waiting.look(root, &card, query.task);
+        }
         if ended {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         } else {

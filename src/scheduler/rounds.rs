@@ -1,13 +1,19 @@
-//! Rounds that a command makes beside its waiting: where no poller runs, nobody else would.
+//! What a command does beside its waiting: rounds, where no poller runs, since nobody else would; and
+//! saying what it waits for.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use super::tasks;
 use crate::board::cards::Cards;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::cgi::Request;
 use crate::error::{At, Result};
-use crate::model::card::State;
+use crate::model::card::{Card, State};
+
+/// Between two looks at why a job waits. One that does not wait for so long is not worth a word.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Rounds for one job, made by a `poller` of its own whenever no other is at work.
 ///
@@ -63,6 +69,33 @@ impl Drop for Rounds {
         if let Some(child) = &mut self.0 {
             let _ = child.kill(); // it may have ended
             let _ = child.wait();
+        }
+    }
+}
+
+/// Says on standard error what a job, or a task, waits for that a command waits for: once, and again
+/// when that has changed.
+pub struct Waiting {
+    look_at: Instant,
+    told: Option<String>,
+}
+
+impl Waiting {
+    /// Begins now.
+    pub fn begin() -> Waiting {
+        Waiting { look_at: Instant::now() + LOOK_EVERY, told: None }
+    }
+
+    /// Looks why, if it is time to. Not being able to tell is no reason to wait no more.
+    pub fn look(&mut self, root: &Root, card: &Card, task: Option<u32>) {
+        if Instant::now() < self.look_at {
+            return;
+        }
+        self.look_at = Instant::now() + LOOK_EVERY;
+        let Ok(Some(reason)) = tasks::reason_of(root, card, task) else { return };
+        if self.told.as_ref() != Some(&reason) {
+            eprintln!("scheduler: job {}: {reason}", card.job());
+            self.told = Some(reason);
         }
     }
 }

@@ -78,27 +78,40 @@ pub fn has_run(card: &Card, attempt: &Attempt, task: u32) -> bool {
     end.is_some_and(|end| matches!(end.cause, Cause::Exit | Cause::Signal | Cause::Timeout))
 }
 
-/// The fields of a status answer about one task. The first of a range whose end is not known is
+/// The state of a task, and the range that has it. The first of a range whose end is not known is
 /// the one that runs; it may have ended a moment ago.
+fn state_of<'c>(card: &'c Card, array: &Array, task: u32) -> (State, Option<&'c Attempt>) {
+    let out = card.with_nodes().find(|attempt| attempt.left.contains(task));
+    let killed = card.stopping_by.is_some() || array.unwanted.contains(task);
+    let state = match out {
+        _ if array.outcome_of(task).is_some() => State::Stopped,
+        Some(_) if killed => State::Stopping,
+        Some(out) if out.started_at.is_some() && out.left.first() == Some(task) => State::Running,
+        Some(_) => State::Placed,
+        None if array.held => State::Held,
+        None => State::Queued,
+    };
+    (state, out)
+}
+
+/// Why the job, or a task of it, is where it is: see [`reason::reason`].
+pub fn reason_of(root: &Root, card: &Card, task: Option<u32>) -> Result<Option<String>> {
+    let (Some(task), Some(array)) = (task, &card.array) else { return reason::reason(root, card) };
+    match state_of(card, array, task) {
+        (State::Stopped, _) => Ok(array.outcome_of(task).and_then(|outcome| outcome.reason)),
+        (state, Some(range)) => reason::of_task_on_node(root, range, state),
+        (_, None) => reason::of_waiting_task(root, card, array, task).map(Some),
+    }
+}
+
+/// The fields of a status answer about one task.
 pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, Value>> {
     check(card, &TaskSet::one(task))?;
     let Some(array) = &card.array else { return Ok(Map::new()) };
     let outcome = array.outcome_of(task);
-    let out = card.with_nodes().find(|attempt| attempt.left.contains(task));
+    let (state, out) = state_of(card, array, task);
     let last = || runs_of(card, Some(task)).next().filter(|_| outcome.is_some());
     let attempt = out.or_else(last);
-    let state = match (&outcome, out) {
-        (Some(_), _) => State::Stopped,
-        (None, Some(_)) if card.stopping_by.is_some() || array.unwanted.contains(task) => {
-            State::Stopping
-        }
-        (None, Some(out)) if out.started_at.is_some() && out.left.first() == Some(task) => {
-            State::Running
-        }
-        (None, Some(_)) => State::Placed,
-        (None, None) if array.held => State::Held,
-        (None, None) => State::Queued,
-    };
     let mut map = Map::new();
     map.insert("task".into(), task.into());
     map.insert("state".into(), state.word().into());
@@ -109,13 +122,8 @@ pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, 
     if let Some(outcome) = outcome {
         map.insert("cause".into(), json!(outcome.cause));
         outcome.code.map(|code| map.insert("code".into(), code.into()));
-        outcome.reason.map(|reason| map.insert("reason".into(), reason.into()));
-        return Ok(map);
     }
-    let reason = match out {
-        Some(range) => reason::of_task_on_node(root, range, state)?,
-        None => Some(reason::of_waiting_task(root, card, array, task)?),
-    };
+    let reason = reason_of(root, card, Some(task))?;
     reason.map(|reason| map.insert("reason".into(), reason.into()));
     Ok(map)
 }

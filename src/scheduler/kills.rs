@@ -1,0 +1,54 @@
+//! Kills where no poller is at work: nobody else would tell the processor of this root.
+
+use crate::attempts::proofs::{Proofs, Worth};
+use crate::attempts::{self, Said, kills};
+use crate::board::cards::Cards;
+use crate::board::poller_lock;
+use crate::board::root::Root;
+use crate::error::Result;
+use crate::model::card::{Attempt, Card};
+use crate::model::node::DriverKind;
+use crate::processor;
+
+/// Tells the processor of this root what of a card is to be killed, unless a poller is at work, which
+/// does. The wish is on the card already: what fails here is said, and is a poller's to repeat.
+/// Returns the card as it is then.
+pub fn tell_local(root: &Root, card: Card) -> Card {
+    let mut said = Vec::new();
+    for attempt in card.with_nodes().filter(|attempt| attempt.driver == DriverKind::Local) {
+        match tell(root, &card, attempt) {
+            Ok(reports) => said.extend(reports),
+            Err(error) => {
+                eprintln!("scheduler: {} is not killed: {}", attempt.nodejob, error.message)
+            }
+        }
+    }
+    if said.is_empty() {
+        return card;
+    }
+    let recorded = attempts::record(root, said).and_then(|_| Cards::new(root).find(card.job()));
+    recorded.unwrap_or_else(|error| {
+        eprintln!("scheduler: {}", error.message);
+        card
+    })
+}
+
+fn tell(root: &Root, card: &Card, attempt: &Attempt) -> Result<Vec<Said>> {
+    let wanted = kills::wanted(card, attempt);
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Held meanwhile, so that a poller that begins now does not tell it as well.
+    let Some(_alone) = poller_lock::try_take(root)? else { return Ok(Vec::new()) };
+    let proofs = Proofs::read(root)?;
+    let mut said = Vec::new();
+    for kill in wanted {
+        let tasks = kill.tasks.as_ref();
+        let id = &attempt.nodejob;
+        let status = processor::report::kill(root, id, tasks, card.spec.grace, &kill.by)?;
+        if let Worth::Counts(report) = proofs.judge(&attempt.node, false, status)? {
+            said.push(report);
+        }
+    }
+    Ok(said)
+}
