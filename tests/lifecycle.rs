@@ -314,28 +314,3 @@ fn clean_up_by_age_and_count() {
     assert_eq!(root.submit(&json!({"command": ["true"]})), held + 2);
     root.check();
 }
-
-/// Of a graph that is too large to be shown, the job that was asked for is shown, and its ancestors.
-#[test]
-fn a_graph_begins_with_what_was_asked_for() {
-    let root = open_root("");
-    let top = root.submit(&json!({"command": ["true"], "name": "top"}));
-    for _ in 0..2 {
-        let children = vec![json!({"command": ["true"], "parent": top}); 6000];
-        root.cmd_in("scheduler", &["jobs", "new", "-q"], &json!(children).to_string()).expect(0);
-    }
-    let last = top + 12_000;
-    let own = root.submit(&json!({"command": ["true"], "parent": last}));
-    let words = ["jobs", &last.to_string(), "graph"].map(String::from);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let graph = root.cmd("scheduler", &words).expect(0).json();
-    assert_eq!((&graph["cut"], &graph["root"]), (&json!(true), &json!(top)));
-    let jobs: Vec<u64> =
-        graph["jobs"].as_array().unwrap().iter().map(|j| j["job"].as_u64().unwrap()).collect();
-    assert_eq!(jobs.len(), 10_000);
-    assert!([top, last, own].iter().all(|job| jobs.contains(job)));
-    let edges = graph["edges"].as_array().unwrap();
-    assert_eq!(edges.len(), 9_999, "each but the topmost has a parent that is shown");
-    let dot = root.cmd("scheduler", &[words.as_slice(), &["format=dot"]].concat()).expect(0);
-    assert!(dot.body.contains("only 10000 jobs are shown"), "{}", &dot.body[dot.body.len() - 80..]);
-}

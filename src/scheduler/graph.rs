@@ -17,7 +17,7 @@ const LARGEST: usize = 10_000;
 pub fn graph(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
     let asked = cards.find(number(call)?)?;
-    let graph = walk(&cards, line_of(&cards, asked))?;
+    let graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST)?;
     match call.request.param("format") {
         None | Some("json") => Response::json(&as_json(&graph)),
         Some("dot") => Ok(Response::text(as_dot(&graph))),
@@ -37,11 +37,11 @@ struct Graph {
 
 /// The job and its ancestors, up to the one without a parent on the board. A chain that bites its
 /// tail ends where it does.
-fn line_of(cards: &Cards, asked: Card) -> Vec<Card> {
+fn line_of(cards: &Cards, asked: Card, most: usize) -> Vec<Card> {
     let mut seen = BTreeSet::from([asked.job()]);
     let mut line = vec![asked];
     while let Some(parent) = line.last().and_then(|card| card.accepted.parent)
-        && line.len() < LARGEST
+        && line.len() < most
         && seen.insert(parent)
         && let Ok(card) = cards.find(parent)
     {
@@ -52,11 +52,12 @@ fn line_of(cards: &Cards, asked: Card) -> Vec<Card> {
 
 /// The graph below the last of a line. What is left out of one that is too large is neither of the
 /// line nor, if there is room for them, below the job at its beginning.
-fn walk(cards: &Cards, line: Vec<Card>) -> Result<Graph> {
+fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Result<Graph> {
     let numbers: Vec<u64> = line.iter().map(Card::job).collect();
+    let above = line.last().and_then(|top| top.accepted.parent).filter(|_| line.len() >= most);
     let mut jobs: BTreeMap<u64, Card> = line.into_iter().map(|card| (card.job(), card)).collect();
     let mut edges: Vec<(u64, u64)> = numbers.windows(2).map(|pair| (pair[1], pair[0])).collect();
-    let mut cut = false;
+    let mut cut = above.is_some_and(|parent| !jobs.contains_key(&parent));
     for from in &numbers {
         let mut next = vec![*from];
         while let Some(job) = next.pop() {
@@ -65,7 +66,7 @@ fn walk(cards: &Cards, line: Vec<Card>) -> Result<Graph> {
                 if jobs.contains_key(&child) {
                     continue;
                 }
-                if jobs.len() >= LARGEST {
+                if jobs.len() >= most {
                     cut = true;
                     break;
                 }
@@ -164,4 +165,57 @@ fn cut_note(graph: &Graph) -> String {
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::board::files;
+    use crate::board::root::Root;
+    use crate::model::card::Accepted;
+
+    /// Job 1 submitted 2 to 40, of which 30 submitted 41 and 42, and 40 submitted 43.
+    fn family(test: impl FnOnce(&Cards)) {
+        let dir = std::env::temp_dir().join(format!("graph-{}", files::random_name().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        let root = Root::open(&dir).unwrap();
+        let cards = Cards::new(&root);
+        for job in 1..=43 {
+            let parent = match job {
+                1 => None,
+                41 | 42 => Some(30),
+                43 => Some(40),
+                _ => Some(1),
+            };
+            let request = json!({"command": ["true"]}).as_object().cloned().unwrap();
+            let request_id = format!("r{job}");
+            let (at, by) = (crate::clock::now(), "ada".to_string());
+            let accepted =
+                Accepted { job, request_id, at, by, parent, batch: None, files: None, request };
+            cards.submit(&accepted, None).unwrap();
+        }
+        test(&cards);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn of_a_graph_that_is_too_large_the_job_that_was_asked_for_is_shown() {
+        family(|cards| {
+            let graph = |asked: u64, most: usize| {
+                let line = line_of(cards, cards.find(asked).unwrap(), most);
+                walk(cards, line, most).unwrap()
+            };
+            let shown = |graph: &Graph| graph.jobs.iter().map(Card::job).collect::<Vec<_>>();
+            let whole = graph(42, 100);
+            assert_eq!((shown(&whole).len(), whole.edges.len(), whole.cut), (43, 42, false));
+            let part = graph(30, 10);
+            assert!([1, 30, 41, 42].iter().all(|job| shown(&part).contains(job)));
+            assert_eq!((shown(&part).len(), part.edges.len(), part.cut), (10, 9, true));
+            assert!(as_dot(&part).contains("only 10 jobs are shown"));
+            assert!(as_mermaid(&part).contains("only 10 jobs are shown"));
+            assert_eq!(shown(&graph(43, 2)), [40, 43], "the nearest ancestors");
+            assert!(graph(43, 2).cut);
+        });
+    }
 }
