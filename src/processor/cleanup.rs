@@ -104,7 +104,8 @@ fn has_ended(runs: &Runs, id: &str) -> Result<Option<bool>> {
         let over = runs.request(id).is_err_and(|e| [Kind::Gone, Kind::NotFound].contains(&e.kind));
         return Ok(over.then_some(false));
     };
-    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+    let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+    if !ended || runs.newer(id)?.is_some() {
         return Ok(None);
     }
     let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
