@@ -34,7 +34,10 @@ const KILLS: &[u8] = b"\"kills\":";
 /// Most jobs that a supervisor claims at a time.
 pub const MOST_CLAIMS: usize = 24;
 
-const _: () = assert!(2 * MOST_CLAIMS * 67 + 256 < LINE);
+/// Longest path of a group.
+pub const LONGEST_GROUP: usize = 400;
+
+const _: () = assert!(2 * MOST_CLAIMS * 67 + LONGEST_GROUP + 256 < LINE);
 
 /// What a slot's file says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +50,10 @@ pub struct Record {
     pub resources: Resources,
     /// Claimed, and not yet reported in the feed.
     pub jobs: Vec<String>,
+    /// The group that all their processes are in; `None` where there is none, as before there were
+    /// any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
     /// Which of them somebody wants to end; only what a full disk kept from the job's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kills: Vec<Kill>,

@@ -380,6 +380,10 @@ mod tests {
         assert!(matches!(end, What::Stopped { attempt: Some(2), .. }));
         let lost = placed.after_attempt(1, Outcome::lost("gone"), true);
         assert!(matches!(lost, What::Stopped { .. }), "unproven loss is not retried");
+        let lost = placed.after_attempt(1, Outcome::lost_unproven("gone"), false);
+        assert!(matches!(lost, What::Stopped { .. }), "nor is one that a node cannot prove");
+        let lost = placed.after_attempt(1, Outcome::lost("gone"), false);
+        assert!(matches!(lost, What::Retry { .. }), "one that it can is");
     }
 
     #[test]

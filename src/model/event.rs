@@ -261,6 +261,7 @@ struct Flat {
     cause: Option<Cause>,
     code: Option<i32>,
     reason: Option<String>,
+    unproven: Option<bool>,
     good: Option<TaskSet>,
     failed: Option<Vec<FlatEnded>>,
     retry: Option<Vec<FlatEnded>>,
@@ -285,6 +286,7 @@ impl Flat {
             || self.cause.is_some()
             || self.code.is_some()
             || self.reason.is_some()
+            || self.unproven.is_some()
             || self.good.is_some()
             || self.failed.is_some()
             || self.retry.is_some()
@@ -293,7 +295,8 @@ impl Flat {
 
     fn outcome(&mut self) -> Result<Outcome, &'static str> {
         let (status, cause) = (must(self.status.take())?, must(self.cause.take())?);
-        Ok(Outcome { status, cause, code: self.code.take(), reason: self.reason.take() })
+        let unproven = self.unproven.take().unwrap_or_default();
+        Ok(Outcome { status, cause, code: self.code.take(), reason: self.reason.take(), unproven })
     }
 }
 
@@ -305,12 +308,14 @@ struct FlatOutcome {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    #[serde(default)]
+    unproven: bool,
 }
 
 impl From<FlatOutcome> for Outcome {
     fn from(flat: FlatOutcome) -> Outcome {
-        let FlatOutcome { status, cause, code, reason } = flat;
-        Outcome { status, cause, code, reason }
+        let FlatOutcome { status, cause, code, reason, unproven } = flat;
+        Outcome { status, cause, code, reason, unproven }
     }
 }
 
@@ -323,12 +328,14 @@ struct FlatEnded {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    #[serde(default)]
+    unproven: bool,
 }
 
 fn groups(flat: Option<Vec<FlatEnded>>) -> Vec<Ended> {
-    let group = |FlatEnded { tasks, status, cause, code, reason }| Ended {
+    let group = |FlatEnded { tasks, status, cause, code, reason, unproven }| Ended {
         tasks,
-        outcome: Outcome { status, cause, code, reason },
+        outcome: Outcome { status, cause, code, reason, unproven },
     };
     flat.into_iter().flatten().map(group).collect()
 }
@@ -426,6 +433,7 @@ mod tests {
         let mut report = Report::default();
         report.add(&"0-3".parse().unwrap(), &Outcome::exit(0));
         report.add(&"4".parse().unwrap(), &outcome);
+        report.add(&"6".parse().unwrap(), &Outcome::lost_unproven("gone"));
         let ended = Ended { tasks: "5".parse().unwrap(), outcome: outcome.clone() };
         let at = Some("2026-01-01T00:00:00.000Z".to_string());
         let all = [
@@ -451,7 +459,7 @@ mod tests {
                 not_before: at,
                 ended: Some(Outcome::lost("gone")),
             },
-            What::Late { attempt: 1, outcome: outcome.clone() },
+            What::Late { attempt: 1, outcome: Outcome::lost_unproven("gone") },
             What::Stopped { attempt: None, outcome },
         ];
         for what in all {

@@ -15,7 +15,7 @@ use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
 use crate::error::{Kind, Result};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::outcome::{Outcome, RunState, RunStatus};
 
 /// Why a job is ended by a repair.
 const FORGOTTEN: &str = "no supervisor and no queue had it";
@@ -128,7 +128,7 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
     }
     if findings.repair {
-        sweep::end_unowned(runs, held, FORGOTTEN)?;
+        sweep::end_unowned(runs, held, &Outcome::lost_unproven(FORGOTTEN))?;
     }
     Ok(())
 }

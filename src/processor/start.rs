@@ -12,7 +12,7 @@ use crate::error::{At, Result};
 use crate::model::resources::Resources;
 
 /// The program whose `supervise` is a supervisor.
-const PROGRAM: &str = "processor";
+pub(super) const PROGRAM: &str = "processor";
 
 /// The word by which this program is a supervisor, and is known as one.
 pub(super) const SUPERVISE: &str = "supervise";

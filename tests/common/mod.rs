@@ -268,6 +268,7 @@ impl Drop for TestRoot {
     fn drop(&mut self) {
         let is_last = LIVING.fetch_sub(1, Ordering::SeqCst) == 1;
         let ended = processes::end_all(&self.dir, is_last);
+        corkboard::processor::cgroup::remove_all(&self.dir);
         if std::thread::panicking() {
             // Its state is kept, to be looked at.
             ended.unwrap_or_else(|left| eprintln!("{left}"));
