@@ -86,7 +86,8 @@ fn if_ended(runs: &Runs, id: &str) -> Result<Option<Ended>> {
         };
         return Ok(Some(Ended { at, id: id.to_string(), awaited: false }));
     };
-    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+    let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+    if !ended || runs.newer(id)?.is_some() {
         return Ok(None);
     }
     let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
