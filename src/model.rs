@@ -7,6 +7,7 @@ pub mod event;
 pub mod ids;
 pub mod kill;
 pub mod log;
+pub mod newer;
 pub mod node;
 pub mod outcome;
 pub mod proof;

@@ -26,7 +26,10 @@ pub enum Role {
 }
 
 /// A token as stored: never the token itself.
+///
+/// One with a field that is not known is no token here: it may say what its holder must not do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// Its id, the public part of the token; also the file's name.
     pub id: String,

@@ -218,6 +218,7 @@ impl Supervisor<'_> {
             jobs: ended.chain(jobs).collect(),
             cgroup: self.group.as_ref().and_then(|group| group.path().to_str().map(String::from)),
             kills: Vec::new(),
+            newer: false,
         }
     }
 

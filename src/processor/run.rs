@@ -18,7 +18,7 @@ use super::remains::{self, Remains};
 use super::supervise::{Claimed, Supervisor};
 use super::{range, small, surroundings};
 use crate::board::files::{self, Story};
-use crate::board::runs::{Stream, answer};
+use crate::board::runs::{Stream, known_answer};
 use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
@@ -74,7 +74,7 @@ impl Supervisor<'_> {
         // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;
-        let before = answer(&story.read()?);
+        let before = known_answer(&job.id, &story.read()?)?;
         let mut captures = Vec::new();
         let mut report = None;
         let (outcome, begun) = match before {

@@ -95,7 +95,7 @@ fn decide(
             continue;
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
-        match runs.last_line(&id) {
+        match runs.for_change(&id).and_then(|()| runs.last_line(&id)) {
             // Its supervisor has given it back.
             Ok(None) if runs.request(&id).is_err_and(|e| e.kind == Kind::Gone) => {}
             Ok(None) => {
@@ -145,6 +145,7 @@ fn finish_one(
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<Option<RunStatus>> {
+    runs.for_change(id)?;
     let Some(line) = runs.last_line(id)? else { return Ok(None) };
     if line.state == RunState::Stopped {
         let path = runs.status_path(id);
@@ -221,7 +222,7 @@ pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
     let boot = boot_id()?;
     let owned: Vec<String> = slots::all(runs)?
         .into_iter()
-        .filter_map(|slot| slot.record.filter(|record| record.boot == boot))
+        .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
         .flat_map(|record| record.jobs)
         .collect();
     let mut found = Vec::new();
@@ -232,7 +233,8 @@ pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
             Err(e) if e.kind == Kind::Unavailable => return Err(e),
             read => read.is_err_and(|e| e.kind == Kind::Gone),
         };
-        if !ended && !owned.contains(&id) && !runs.is_queued(&id)? && !refused {
+        let left = !ended && !owned.contains(&id) && !runs.is_queued(&id)? && !refused;
+        if left && runs.newer(&id)?.is_none() {
             found.push(id);
         }
     }
