@@ -169,13 +169,18 @@ impl Card {
                 self.state = State::Stopping;
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
+                if let Some(last) = self.attempts.last_mut() {
+                    last.trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before }
                 if with_node && current == Some(*attempt) =>
             {
                 if let Some(last) = self.attempts.last_mut() {
                     last.refused = Some(reason.clone());
                     last.ended_at = Some(event.at.clone());
-                    self.requeue_reason = Some(format!("node {} refused it: {reason}", last.node));
+                    self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
                 }
                 self.state = State::Queued;
                 self.not_before = clock::parse_rfc3339(not_before);
@@ -221,6 +226,7 @@ impl Card {
             ended_at: None,
             outcome: None,
             refused: None,
+            trouble: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
             returned: TaskSet::default(),
@@ -293,12 +299,20 @@ impl Card {
         last.into_iter().filter(|(_, avoid)| *avoid).map(|(node, _)| node).collect()
     }
 
-    /// How often in a row nodes refused it before the current attempt; of an array, this node.
-    pub fn refusals_in_a_row(&self, node: &str) -> u32 {
-        let of_node = |a: &&Attempt| self.array.is_none() || a.node == node;
-        let before = self.attempts.iter().rev().filter(of_node);
-        let before = before.skip_while(|a| a.ended_at.is_none());
-        before.take_while(|a| a.refused.is_some()).count() as u32
+    /// How often in a row nodes refused it before this attempt; of an array, this node. Ranges that
+    /// were placed together are refused together: that counts once.
+    pub fn refusals_in_a_row(&self, current: &Attempt) -> u32 {
+        let of_node = |a: &&Attempt| self.array.is_none() || a.node == current.node;
+        let ended = self.attempts.iter().rev().filter(of_node).filter(|a| a.ended_at.is_some());
+        let mut placed_at = &current.placed_at;
+        let mut count = 0;
+        for attempt in ended.take_while(|a| a.refused.is_some()) {
+            if attempt.ended_at.as_ref().is_some_and(|ended| ended < placed_at) {
+                count += 1;
+                placed_at = &attempt.placed_at;
+            }
+        }
+        count
     }
 
     /// What follows from the end of the current attempt: another attempt where the request

@@ -95,10 +95,11 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        tidy(&root, quiet, &mut BTreeSet::new());
         let mut engine = Engine::new(&root, step, quiet);
         notice::watch_signals(signals, &engine.waker())?;
-        return engine.run(Until::Idle);
+        let ran = engine.run(Until::Idle);
+        tidy(&root, quiet, &mut BTreeSet::new()); // jobs first: there may be much to remove
+        return ran;
     }
     let mut engine = Engine::new(&root, step, quiet);
     notice::watch_signals(signals, &engine.waker())?;

@@ -30,6 +30,8 @@ pub enum Act {
     CutReply(usize),
     /// It arrives later.
     Delay(Duration),
+    /// It does not arrive; whoever sent it is refused with this code.
+    Refuse(u16),
 }
 
 #[derive(Debug)]
@@ -124,6 +126,12 @@ impl Proxy {
     pub fn last(&self, line: &str) -> Vec<u8> {
         let state = self.state.lock().unwrap();
         state.seen.iter().rfind(|request| first_line(request).contains(line)).unwrap().clone()
+    }
+
+    /// The same, where one came.
+    pub fn find_last(&self, line: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        state.seen.iter().rfind(|request| first_line(request).contains(line)).cloned()
     }
 
     /// Delivers what was held; the replies.
@@ -234,6 +242,11 @@ impl Proxy {
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
                 return self.reset(client);
+            }
+            Some(Act::Refuse(code)) => {
+                let body = r#"{"error":"not today"}"#;
+                let head = format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n");
+                format!("{head}{body}").into_bytes()
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
