@@ -99,6 +99,10 @@ pub trait Driver: Questions + Send {
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus>;
 
+    /// Forbids the start of an attempt that is not there; one that is there is left alone. The
+    /// answer is the node's durable word: `Cancelled`, or what it knows of it.
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer>;
+
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 

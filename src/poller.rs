@@ -37,6 +37,7 @@ mod scan;
 mod silence;
 pub mod step;
 mod transitions;
+mod unsure;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.
@@ -90,6 +91,15 @@ pub enum Wake {
         ids: Vec<String>,
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
+    },
+    /// A node's durable word on an attempt that it would not have.
+    Forbidden {
+        /// The node's name.
+        node: String,
+        /// The attempt's id.
+        id: String,
+        /// That it will not be started there, or where it is; or what went wrong.
+        answer: Result<Answer>,
     },
     /// What a node has that has not ended.
     Listed {

@@ -216,7 +216,7 @@ fn a_node_that_refuses() {
             .clone();
     other.cmd("processor", &["tokens", "rm", &format!("id={}", id.as_str().unwrap())]).expect(0);
     let job = root.submit(&json!({"command": ["true"]}));
-    let status = root.reason(job, "node other refused it: node other says 403");
+    let status = root.reason(job, "not started on other: node other says 403");
     assert_eq!(status["state"], "queued");
     assert_eq!(root.story(job)[..2], ["placed", "refused"]);
     let can = other.cmd("processor", &["tokens", "new", "role=head", "-q"]).expect(0).body;

@@ -1,7 +1,10 @@
 //! Node records, `state/scheduler/nodes/NAME.json`: what an admin registered, and what the poller
 //! last saw. Changed only under the board's lock, replaced whole.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::cards::Cards;
 use super::files;
@@ -42,6 +45,11 @@ pub fn find(root: &Root, name: &str) -> Result<Option<Node>> {
 
 /// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
 pub fn list(root: &Root) -> Result<Vec<Node>> {
+    Ok(all(root)?.into_iter().filter_map(|(_, read)| read.ok()).collect())
+}
+
+/// All nodes by name, or why one's record cannot be read: that one is registered all the same.
+pub fn all(root: &Root) -> Result<Vec<(String, Result<Node>)>> {
     let mut names: Vec<String> = files::names(&root.state("scheduler/nodes"))?
         .iter()
         .filter_map(|name| name.strip_suffix(".json"))
@@ -51,7 +59,36 @@ pub fn list(root: &Root) -> Result<Vec<Node>> {
         names.push(LOCALHOST.to_string());
     }
     names.sort_unstable();
-    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
+    // One that is not found has just been removed.
+    let read = |name: String| find(root, &name).transpose().map(|read| (name, read));
+    Ok(names.into_iter().filter_map(read).collect())
+}
+
+/// What is registered, for whoever holds the board's lock and acts on it before letting go: each
+/// record is read once.
+pub struct Registered<'r> {
+    root: &'r Root,
+    read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
+}
+
+impl Registered<'_> {
+    /// Nothing is read yet.
+    pub fn new(root: &Root) -> Registered<'_> {
+        Registered { root, read: RefCell::default() }
+    }
+
+    /// A node's record; `None` where there is none.
+    pub fn find(&self, name: &str) -> Result<Option<Rc<Node>>> {
+        let mut read = self.read.borrow_mut();
+        match read.get(name) {
+            Some(known) => known.clone(),
+            None => {
+                let found = find(self.root, name).map(|node| node.map(Rc::new));
+                read.insert(name.to_string(), found.clone());
+                found
+            }
+        }
+    }
 }
 
 /// Refuses to change a record that a newer program wrote. One that cannot be read may be replaced.

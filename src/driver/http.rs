@@ -125,6 +125,32 @@ impl Http {
         Error::new(Kind::BadGateway, format!("node {} answers nonsense: {what}", self.node))
     }
 
+    /// What the node knows of as many jobs as one request can name.
+    fn some_statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
+        let path = format!("jobs/status?ids={}", ids.join(","));
+        let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
+        if all.len() != ids.len() {
+            return Err(self.nonsense("not one status for each id"));
+        }
+        Ok(all.into_iter().map(|one| self.one_answer(one)).collect())
+    }
+
+    fn one_answer(&self, one: Value) -> Result<Answer> {
+        // The line about an end has a code, too: the program's.
+        let error = one.get("error").and_then(Value::as_str);
+        match (error, one.get("code").and_then(Value::as_u64)) {
+            (Some(_), Some(404)) => Ok(Answer::Unknown),
+            (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
+            (Some(error), _) => {
+                let said = format!("node {} cannot say: {error}", self.node);
+                Err(Error::new(Kind::BadGateway, said))
+            }
+            (None, _) => serde_json::from_value(one)
+                .map(Answer::Known)
+                .map_err(|e| self.nonsense(&e.to_string())),
+        }
+    }
+
     /// Several jobs in one request.
     fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<()>>> {
         let count = requests.len();
@@ -199,25 +225,11 @@ impl Questions for Http {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_REQUEST) {
-            let path = format!("jobs/status?ids={}", ids.join(","));
-            let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
-            if all.len() != ids.len() {
-                return Err(self.nonsense("not one status for each id"));
-            }
-            for one in all {
-                // The line about an end has a code, too: the program's.
-                let error = one.get("error").and_then(Value::as_str);
-                answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
-                    (Some(_), Some(404)) => Ok(Answer::Unknown),
-                    (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
-                    (Some(error), _) => {
-                        let said = format!("node {} cannot say: {error}", self.node);
-                        Err(Error::new(Kind::BadGateway, said))
-                    }
-                    (None, _) => Ok(Answer::Known(
-                        serde_json::from_value(one).map_err(|e| self.nonsense(&e.to_string()))?,
-                    )),
-                });
+            match self.some_statuses(ids) {
+                Ok(some) => answers.extend(some),
+                Err(error) if answers.is_empty() => return Err(error),
+                // What was said of those before counts.
+                Err(error) => answers.extend(ids.iter().map(|_| Err(error.clone()))),
             }
         }
         Ok(answers)
@@ -314,6 +326,16 @@ impl Driver for Http {
             status = Some(self.json(self.post(&path, "application/json", b"")?)?);
         }
         status.ok_or_else(|| Error::bad("no task is named"))
+    }
+
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
+        let path = format!("jobs/{id}/kill?by={by}&forbid=1");
+        match self.post(&path, "application/json", b"") {
+            Ok(reply) => Ok(Answer::Known(self.json(reply)?)),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
+            Err(e) => Err(e),
+        }
     }
 
     fn list(&self) -> Result<Vec<String>> {

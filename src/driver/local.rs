@@ -78,6 +78,14 @@ impl Driver for Local {
         processor::report::kill(&self.root, id, tasks, grace, by)
     }
 
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+        match processor::kill::forbid(&self.root, id, by) {
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
+            Err(e) => Err(e),
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
     }

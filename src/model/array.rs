@@ -84,6 +84,11 @@ impl Array {
                     None => self.killers.push((by.clone(), tasks)),
                 }
             }
+            What::Trouble { attempt, reason } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
                     let until = clock::parse_rfc3339(not_before);

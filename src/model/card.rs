@@ -169,13 +169,18 @@ impl Card {
                 self.state = State::Stopping;
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
+                if let Some(last) = self.attempts.last_mut() {
+                    last.trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before }
                 if with_node && current == Some(*attempt) =>
             {
                 if let Some(last) = self.attempts.last_mut() {
                     last.refused = Some(reason.clone());
                     last.ended_at = Some(event.at.clone());
-                    self.requeue_reason = Some(format!("node {} refused it: {reason}", last.node));
+                    self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
                 }
                 self.state = State::Queued;
                 self.not_before = clock::parse_rfc3339(not_before);
@@ -221,6 +226,7 @@ impl Card {
             ended_at: None,
             outcome: None,
             refused: None,
+            trouble: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
             returned: TaskSet::default(),

@@ -182,6 +182,14 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none")]
         tasks: Option<TaskSet>,
     },
+    /// Nobody can tell whether its node has it, or it cannot be ended there: told once, and again
+    /// when there is something else to tell. Changes nothing.
+    Trouble {
+        /// Which attempt.
+        attempt: u32,
+        /// What is wrong, for a person.
+        reason: String,
+    },
     /// The node would not have it. Nothing ran; this does not count as a retry.
     Refused {
         /// Which attempt.
@@ -349,6 +357,7 @@ enum Name {
     Placed,
     Running,
     Stopping,
+    Trouble,
     Refused,
     Retry,
     Tasks,
@@ -387,6 +396,10 @@ impl TryFrom<Flat> for Event {
             Name::Stopping => {
                 What::Stopping { by: must(flat.by.take())?, tasks: flat.tasks.take() }
             }
+            Name::Trouble => What::Trouble {
+                attempt: must(flat.attempt.take())?,
+                reason: must(flat.reason.take())?,
+            },
             Name::Refused => What::Refused {
                 attempt: must(flat.attempt.take())?,
                 reason: must(flat.reason.take())?,
@@ -450,6 +463,7 @@ mod tests {
             },
             What::Running { attempt: 1, pid: Some(7), started: at.clone() },
             What::Stopping { by: by(), tasks: Some("3".parse().unwrap()) },
+            What::Trouble { attempt: 1, reason: "silent".into() },
             What::Refused { attempt: 1, reason: "full".into(), not_before: "t".into() },
             What::Retry { attempt: 1, outcome: outcome.clone(), not_before: at.clone() },
             What::Tasks {

@@ -17,6 +17,16 @@ pub enum DriverKind {
     Http,
 }
 
+/// Where a node's programs are, and how they are reached. An attempt's is on its card: it is asked
+/// about there and nowhere else, whatever is registered under the node's name later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// How.
+    pub driver: DriverKind,
+    /// Where, for drivers that need it.
+    pub uri: Option<String>,
+}
+
 /// Whether a node answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -137,6 +147,11 @@ impl Node {
             given_up: Vec::new(),
             newer: None,
         }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        Address { driver: self.driver, uri: self.uri.clone() }
     }
 
     /// Whether only those of its reports count that prove to be about this head's attempts. The

@@ -75,6 +75,8 @@ pub struct Engine<'r> {
     pub(super) seen: BTreeMap<String, Instant>,
     /// The nodes that do not answer, as seen by this process.
     pub(super) silences: Silences,
+    /// Attempts of which nobody gives word, by their ids, likewise.
+    pub(super) unheard: Silences,
     /// Those that have not for so long that their jobs are to be given up.
     pub(super) unreachable: BTreeSet<String>,
     /// Nodes that were asked whether they are back, and have not said.
@@ -115,6 +117,7 @@ impl<'r> Engine<'r> {
             outstanding: 0,
             seen: BTreeMap::new(),
             silences: Silences::new(Instant::now()),
+            unheard: Silences::new(Instant::now()),
             unreachable: BTreeSet::new(),
             probing: BTreeSet::new(),
             scans: 0,
@@ -146,6 +149,7 @@ impl<'r> Engine<'r> {
         while !self.ending {
             let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
             self.silences.pass(Instant::now());
+            self.unheard.pass(Instant::now());
             self.hear(wakes);
             let scan = Instant::now() >= next_scan;
             if scan {
@@ -221,7 +225,8 @@ impl<'r> Engine<'r> {
         let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
         let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
         let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
-        let patience = self.silences.patience().map_or(patience, |short| short.min(patience));
+        let silent = [&self.silences, &self.unheard];
+        let patience = silent.iter().filter_map(|s| s.patience()).fold(patience, Duration::min);
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -295,15 +300,17 @@ impl<'r> Engine<'r> {
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
                 let said = self.believed(&node, events);
-                self.heard(&node)?;
+                let noted = self.heard(&node);
+                self.told(noted);
                 let said = said?;
                 self.paces.note(&node, said.iter().map(|said| &*said.status));
                 reports.extend(said);
             }
-            Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
+            Wake::Sent { node, ids, results } => self.sent(&node, ids, results),
             Wake::Statuses { node, ids, answers } => {
                 reports.extend(self.statuses(&node, ids, answers)?);
             }
+            Wake::Forbidden { node, id, answer } => self.forbidden(&node, &id, answer),
             Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
                 reports.extend(self.killed(&node, &id, status)?);

@@ -12,7 +12,7 @@ use super::Wake;
 use crate::board::root::Root;
 use crate::driver::{self, Driver, Info, Run};
 use crate::error::{Error, Kind, Result};
-use crate::model::node::Node;
+use crate::model::node::{Address, Node};
 use crate::model::tasks::TaskSet;
 
 /// How long one request for the feed waits at the node. Short enough for every proxy.
@@ -33,6 +33,9 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Stack of a link's thread: a thousand nodes are two thousand threads.
 const STACK: usize = 256 << 10;
+
+/// Who forbids the start of an attempt, as the node records it.
+const FORBIDDEN_BY: &str = "the head, which places it elsewhere";
 
 /// Something to ask of a node.
 pub enum Order {
@@ -55,6 +58,8 @@ pub enum Order {
         /// Of a range: only these tasks.
         tasks: Option<TaskSet>,
     },
+    /// Forbid the start of this one, unless it is there.
+    Forbid(String),
     /// These results are safe.
     Acknowledge(Vec<String>),
     /// Say whether you are there.
@@ -63,6 +68,7 @@ pub enum Order {
 
 /// The line to a node. Dropped, its threads end after what they are doing.
 pub struct Link {
+    address: Address,
     orders: Option<Sender<Order>>,
     carrier: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -89,7 +95,13 @@ impl Link {
             Follower { line: Line::new(root, node), wakes: wakes.clone(), stop: stop.clone() };
         let carrier = thread("orders").spawn(move || carrier.carry_out(&inbox)).map_err(failed)?;
         thread("feed").spawn(move || follower.follow(once)).map_err(failed)?;
-        Ok(Link { orders: Some(orders), carrier: Some(carrier), stop })
+        let address = node.address();
+        Ok(Link { address, orders: Some(orders), carrier: Some(carrier), stop })
+    }
+
+    /// Where it leads: nothing goes anywhere else.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Gives an order. The answer comes as a wake-up.
@@ -183,6 +195,10 @@ impl Carrier {
                     let status =
                         self.line.ask(|driver| driver.kill(&id, grace, &by, tasks).map(Box::new));
                     Wake::Killed { node: self.line.name(), id, status }
+                }
+                Order::Forbid(id) => {
+                    let answer = self.line.ask(|driver| driver.forbid(&id, FORBIDDEN_BY));
+                    Wake::Forbidden { node: self.line.name(), id, answer }
                 }
                 Order::Probe => match self.line.ask(|driver| driver.info()) {
                     Ok(Info { resources }) => Wake::Up { node: self.line.name(), resources },

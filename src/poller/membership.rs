@@ -8,7 +8,7 @@ use super::link::{Link, Order};
 use super::silence;
 use crate::board::nodes;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::Resources;
 
@@ -17,14 +17,26 @@ const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     pub(super) fn load_nodes(&mut self) -> Result<()> {
-        let fresh: BTreeMap<String, Node> =
-            nodes::list(self.root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
-        self.links.retain(|name, _| {
-            let same = |old: &Node, new: &Node| (old.driver, &old.uri) == (new.driver, &new.uri);
+        let mut fresh: BTreeMap<String, Node> = BTreeMap::new();
+        for (name, read) in nodes::all(self.root)? {
+            let read = match read {
+                Ok(node) => Some(node),
+                // It is not gone: it keeps what it has, and gets nothing until it can be read.
+                Err(error) => {
+                    if error.kind == Kind::Unavailable {
+                        self.told::<()>(Err(error));
+                    }
+                    self.nodes.get(&name).map(|node| Node { drain: true, ..node.clone() })
+                }
+            };
+            fresh.extend(read.map(|node| (name, node)));
+        }
+        self.links.retain(|name, link| {
             // One that was registered anew, or whose resources were forgotten, is asked again.
             let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
             matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new))
-                if new.newer.is_none() && same(old, new) && (known(new) || !known(old)))
+                if new.newer.is_none() && *link.address() == new.address()
+                    && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
         self.silences.retain(|name| fresh.contains_key(name));

@@ -33,6 +33,8 @@ impl Engine<'_> {
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
             self.resync_all();
         }
+        self.ask_unsure();
+        self.give_up_nowhere();
         self.probe_disconnected();
     }
 
@@ -60,7 +62,7 @@ impl Engine<'_> {
         for job in self.cards.done_before_boot(booted_at()?)? {
             let card = self.cards.read_in(Column::Done, job)?;
             if card.is_some_and(|card| card.column() != Column::Done && card.newer.is_none()) {
-                self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
             }
         }
         poller_lock::note_boot(self.root)
@@ -163,7 +165,7 @@ impl Engine<'_> {
                 if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
-                    self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                    self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
                 }
                 return Ok(());
             }

@@ -84,6 +84,25 @@ pub fn kill_tasks(
     wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
 }
 
+/// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
+/// that is here is left alone, and what is known of it is the answer; 410 for one that will never
+/// be started here. Durable when this returns.
+pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
+    check_id(id)?;
+    let runs = Runs::new(root);
+    let held = runs.lock()?;
+    match runs.request(id) {
+        Err(e) if e.kind == Kind::NotFound => {
+            runs.refuse(&held, id, by)?;
+        }
+        // Whoever published it may have died before the sync.
+        Err(e) if e.kind == Kind::Gone => runs.sync_of(id)?.commit()?,
+        Ok(_) | Err(_) => {}
+    }
+    drop(held);
+    status::of(root, id)
+}
+
 /// Adds a line to `job/ID/kill-tasks`; durable when this returns.
 fn record_tasks(runs: &Runs, id: &str, kill: &KilledTasks) -> Result<()> {
     let mut story = Story::open_or_create(runs.kill_tasks_path(id))?;
@@ -181,7 +200,10 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     match runs.request(id) {
         Ok(_) => runs.for_change(id)?,
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
-        Err(e) if e.kind == Kind::Gone => return Ok(refused()),
+        Err(e) if e.kind == Kind::Gone => {
+            runs.sync_of(id)?.commit()?; // whoever published it may have died before
+            return Ok(refused());
+        }
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
             return Ok(refused());

@@ -137,9 +137,12 @@ fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
         first.get_or_insert(attempt);
     }
     let Some(attempt) = first else { return Ok(None) };
+    let untold = |a: &&Attempt| a.started_at.is_none() || card.state == State::Stopping;
+    let trouble = card.with_nodes().filter(untold).find_map(|attempt| attempt.trouble.clone());
     let poller = poller_lock::is_held(root)?;
     Ok(match card.state {
         _ if !poller => Some(NO_POLLER.into()),
+        _ if trouble.is_some() => trouble,
         State::Placed => Some(format!("waiting for room on {}", attempt.node)),
         State::Stopping => Some(format!("waiting for {} to report the end", attempt.node)),
         _ => None,
