@@ -73,13 +73,16 @@ pub enum Line {
 
 impl Line {
     /// Reads a line.
+    #[inline]
     pub fn read(line: &[u8]) -> Line {
-        match serde_json::from_slice::<Event>(line) {
-            Ok(event) => Line::Event(event),
-            Err(_) => match serde_json::from_slice(line) {
-                Ok(Value::Object(map)) => Line::Newer(unknown_in(&map)),
-                _ => Line::Damaged,
-            },
+        serde_json::from_slice(line).map_or_else(|_| Line::not_known(line), Line::Event)
+    }
+
+    #[cold]
+    fn not_known(line: &[u8]) -> Line {
+        match serde_json::from_slice(line) {
+            Ok(Value::Object(map)) => Line::Newer(unknown_in(&map)),
+            _ => Line::Damaged,
         }
     }
 }
@@ -276,35 +279,78 @@ struct Flat {
     ended: Option<FlatOutcome>,
 }
 
+/// The fields of a line beside `at` and `event`, as a set.
+mod field {
+    pub const BY: u32 = 1 << 0;
+    pub const PRIORITY: u32 = 1 << 1;
+    pub const ATTEMPT: u32 = 1 << 2;
+    pub const NODE: u32 = 1 << 3;
+    pub const NODEJOB: u32 = 1 << 4;
+    pub const DRIVER: u32 = 1 << 5;
+    pub const URI: u32 = 1 << 6;
+    pub const TASKS: u32 = 1 << 7;
+    pub const PID: u32 = 1 << 8;
+    pub const STARTED: u32 = 1 << 9;
+    pub const NOT_BEFORE: u32 = 1 << 10;
+    pub const STATUS: u32 = 1 << 11;
+    pub const CAUSE: u32 = 1 << 12;
+    pub const CODE: u32 = 1 << 13;
+    pub const REASON: u32 = 1 << 14;
+    pub const GOOD: u32 = 1 << 15;
+    pub const FAILED: u32 = 1 << 16;
+    pub const RETRY: u32 = 1 << 17;
+    pub const ENDED: u32 = 1 << 18;
+    pub const UNPROVEN: u32 = 1 << 19;
+    pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | UNPROVEN;
+}
+
 impl Flat {
-    /// Whether a field is left that the event has not taken: it is one of another event.
-    fn has_more(&self) -> bool {
-        self.by.is_some()
-            || self.priority.is_some()
-            || self.attempt.is_some()
-            || self.node.is_some()
-            || self.nodejob.is_some()
-            || self.driver.is_some()
-            || self.uri.is_some()
-            || self.tasks.is_some()
-            || self.pid.is_some()
-            || self.started.is_some()
-            || self.not_before.is_some()
-            || self.status.is_some()
-            || self.cause.is_some()
-            || self.code.is_some()
-            || self.reason.is_some()
-            || self.unproven.is_some()
-            || self.good.is_some()
-            || self.failed.is_some()
-            || self.retry.is_some()
-            || self.ended.is_some()
+    /// The fields that are there.
+    fn fields(&self) -> u32 {
+        use field::*;
+        fn set<T>(field: &Option<T>, bit: u32) -> u32 {
+            if field.is_some() { bit } else { 0 }
+        }
+        set(&self.by, BY)
+            | set(&self.priority, PRIORITY)
+            | set(&self.attempt, ATTEMPT)
+            | set(&self.node, NODE)
+            | set(&self.nodejob, NODEJOB)
+            | set(&self.driver, DRIVER)
+            | set(&self.uri, URI)
+            | set(&self.tasks, TASKS)
+            | set(&self.pid, PID)
+            | set(&self.started, STARTED)
+            | set(&self.not_before, NOT_BEFORE)
+            | set(&self.status, STATUS)
+            | set(&self.cause, CAUSE)
+            | set(&self.code, CODE)
+            | set(&self.reason, REASON)
+            | set(&self.good, GOOD)
+            | set(&self.failed, FAILED)
+            | set(&self.retry, RETRY)
+            | set(&self.ended, ENDED)
+            | set(&self.unproven, UNPROVEN)
     }
 
-    fn outcome(&mut self) -> Result<Outcome, &'static str> {
-        let (status, cause) = (must(self.status.take())?, must(self.cause.take())?);
-        let unproven = self.unproven.take().unwrap_or_default();
-        Ok(Outcome { status, cause, code: self.code.take(), reason: self.reason.take(), unproven })
+    /// Whether a field is there that is one of other events alone.
+    fn has_more(&self) -> bool {
+        use field::*;
+        let known = match self.event {
+            Name::Held => BY,
+            Name::Released => BY,
+            Name::Priority => PRIORITY | BY,
+            Name::Placed => ATTEMPT | NODE | NODEJOB | DRIVER | URI | TASKS,
+            Name::Running => ATTEMPT | PID | STARTED,
+            Name::Stopping => BY | TASKS,
+            Name::Trouble => ATTEMPT | REASON,
+            Name::Refused => ATTEMPT | REASON | NOT_BEFORE,
+            Name::Retry => ATTEMPT | OUTCOME | NOT_BEFORE,
+            Name::Tasks => ATTEMPT | GOOD | FAILED | RETRY | NOT_BEFORE | ENDED,
+            Name::Late => ATTEMPT | OUTCOME,
+            Name::Stopped => ATTEMPT | OUTCOME,
+        };
+        self.fields() & !known != 0
     }
 }
 
@@ -373,64 +419,52 @@ fn must<T>(field: Option<T>) -> Result<T, &'static str> {
 impl TryFrom<Flat> for Event {
     type Error = &'static str;
 
-    fn try_from(mut flat: Flat) -> Result<Event, &'static str> {
-        let what = match flat.event {
-            Name::Held => What::Held { by: must(flat.by.take())? },
-            Name::Released => What::Released { by: must(flat.by.take())? },
-            Name::Priority => {
-                What::Priority { priority: must(flat.priority.take())?, by: must(flat.by.take())? }
-            }
-            Name::Placed => What::Placed {
-                attempt: must(flat.attempt.take())?,
-                node: must(flat.node.take())?,
-                nodejob: must(flat.nodejob.take())?,
-                driver: must(flat.driver.take())?,
-                uri: flat.uri.take(),
-                tasks: flat.tasks.take(),
-            },
-            Name::Running => What::Running {
-                attempt: must(flat.attempt.take())?,
-                pid: flat.pid.take(),
-                started: flat.started.take(),
-            },
-            Name::Stopping => {
-                What::Stopping { by: must(flat.by.take())?, tasks: flat.tasks.take() }
-            }
-            Name::Trouble => What::Trouble {
-                attempt: must(flat.attempt.take())?,
-                reason: must(flat.reason.take())?,
-            },
-            Name::Refused => What::Refused {
-                attempt: must(flat.attempt.take())?,
-                reason: must(flat.reason.take())?,
-                not_before: must(flat.not_before.take())?,
-            },
-            Name::Retry => What::Retry {
-                attempt: must(flat.attempt.take())?,
-                outcome: flat.outcome()?,
-                not_before: flat.not_before.take(),
-            },
-            Name::Tasks => What::Tasks {
-                attempt: flat.attempt.take(),
-                report: Report {
-                    good: flat.good.take().unwrap_or_default(),
-                    failed: groups(flat.failed.take()),
-                },
-                retry: groups(flat.retry.take()),
-                not_before: flat.not_before.take(),
-                ended: flat.ended.take().map(Outcome::from),
-            },
-            Name::Late => {
-                What::Late { attempt: must(flat.attempt.take())?, outcome: flat.outcome()? }
-            }
-            Name::Stopped => {
-                What::Stopped { attempt: flat.attempt.take(), outcome: flat.outcome()? }
-            }
-        };
+    fn try_from(flat: Flat) -> Result<Event, &'static str> {
         if flat.has_more() {
             return Err("a field is not one of this event");
         }
-        Ok(Event { at: flat.at, what })
+        let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
+        let outcome = |reason| {
+            let (status, cause) = (must(flat.status)?, must(flat.cause)?);
+            let unproven = flat.unproven.unwrap_or_default();
+            Ok::<_, &'static str>(Outcome { status, cause, code: flat.code, reason, unproven })
+        };
+        let what = match flat.event {
+            Name::Held => What::Held { by: must(by)? },
+            Name::Released => What::Released { by: must(by)? },
+            Name::Priority => What::Priority { priority: must(flat.priority)?, by: must(by)? },
+            Name::Placed => What::Placed {
+                attempt: must(attempt)?,
+                node: must(flat.node)?,
+                nodejob: must(flat.nodejob)?,
+                driver: must(flat.driver)?,
+                uri: flat.uri,
+                tasks,
+            },
+            Name::Running => {
+                What::Running { attempt: must(attempt)?, pid: flat.pid, started: flat.started }
+            }
+            Name::Stopping => What::Stopping { by: must(by)?, tasks },
+            Name::Trouble => What::Trouble { attempt: must(attempt)?, reason: must(reason)? },
+            Name::Refused => What::Refused {
+                attempt: must(attempt)?,
+                reason: must(reason)?,
+                not_before: must(not_before)?,
+            },
+            Name::Retry => {
+                What::Retry { attempt: must(attempt)?, outcome: outcome(reason)?, not_before }
+            }
+            Name::Tasks => What::Tasks {
+                attempt,
+                report: Report { good: flat.good.unwrap_or_default(), failed: groups(flat.failed) },
+                retry: groups(flat.retry),
+                not_before,
+                ended: flat.ended.map(Outcome::from),
+            },
+            Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason)? },
+            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason)? },
+        };
+        Ok(Event { at, what })
     }
 }
 
