@@ -5,7 +5,6 @@
 //! which the kernel has checked already. The key of a running attempt speaks for its job both
 //! ways, over HTTP as the bearer token, in a shell as `CORKBOARD_TOKEN`.
 
-use std::env;
 use std::time::SystemTime;
 
 use base64::Engine;
@@ -113,7 +112,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
 
 /// Who sent the request in the CGI environment.
 pub fn from_cgi(root: &Root) -> Result<Who> {
-    let host = env::var_os("HTTP_HOST").unwrap_or_default().to_string_lossy().into_owned();
+    let host = var("HTTP_HOST").unwrap_or_default();
     if let Some(header) = var("HTTP_AUTHORIZATION") {
         if !is_admitted(root, &host)? {
             let why = "this server does not answer to that Host (setting allowed_hosts)";

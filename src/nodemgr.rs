@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::board::cards::Cards;
-use crate::board::{files, nodes, root::Root};
+use crate::board::{files, nodes, numbers, root::Root};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::Need::{Control, Read};
 use crate::cgi::{Call, Program, Response, Route};
@@ -13,7 +13,7 @@ use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::Column;
-use crate::model::ids;
+use crate::model::ids::{self, NodejobId};
 use crate::model::log::LogQuery;
 use crate::model::node::Node;
 use crate::model::request::Spec;
@@ -179,6 +179,10 @@ fn kill(call: &Call) -> Result<Response> {
         })
         .transpose()?;
     let id = id(call)?;
+    let attempt = NodejobId::parse(id).map(|attempt| attempt.cluster);
+    if attempt.is_some() && attempt != numbers::known_cluster(call.root)? {
+        call.who.check_run_id(id)?; // what is another head's is none of this head's users'
+    }
     Response::json(&driver.kill(id, grace, &call.who.name, None)?.of(id))
 }
 

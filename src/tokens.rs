@@ -63,7 +63,8 @@ pub fn words(args: &[String]) -> Option<Vec<String>> {
 }
 
 fn list(call: &Call) -> Result<Response> {
-    let shown: Vec<_> = vault::tokens(call.root)?
+    let (records, unreadable) = vault::tokens(call.root)?;
+    let mut shown: Vec<_> = records
         .into_iter()
         .map(|record| {
             json!({
@@ -76,6 +77,9 @@ fn list(call: &Call) -> Result<Response> {
             })
         })
         .collect();
+    shown.extend(
+        unreadable.into_iter().map(|(id, error)| json!({"id": id, "error": error.message})),
+    );
     Response::json(&json!({"tokens": shown}))
 }
 

@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -187,5 +189,41 @@ fn a_wait_ends_with_the_right_to_it() {
     let path = format!("/scheduler/jobs/{job}/log?follow=1");
     assert_eq!(httpd.curl(&["-H", &bearer], &path).expect(200).body, "done\n");
     until("all has ended", || root.supervisors().is_empty());
+    root.check();
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+    let root = open_root("");
+    let get = |headers: &[(&str, &str)]| root.cgi("GET", "/scheduler/jobs", headers, b"");
+    get(&[]).expect(200);
+    // A key that somebody made up makes nothing.
+    let key = "Bearer cbkey_lab-7f3k-2.1_00";
+    get(&[("Authorization", key)]).expect(401);
+    assert!(!root.exists("state/scheduler/cluster") && !root.exists("state/secrets/attempts"));
+    // Headers that are not text.
+    for variable in ["HTTP_AUTHORIZATION", "HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_HOST"] {
+        let mut command = Command::new(root.path("cgi-bin/scheduler"));
+        command.env_clear().env("CORKBOARD_ROOT", &root.dir).env("GATEWAY_INTERFACE", "CGI/1.1");
+        command.env("REQUEST_METHOD", "GET").env("PATH_INFO", "/jobs");
+        command.env("REMOTE_ADDR", "127.0.0.1").env("HTTP_HOST", "localhost");
+        command.env(variable, OsStr::from_bytes(b"\xff"));
+        let said = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
+        assert!(said.starts_with("Status: 4"), "{variable}: {said}");
+    }
+    // A token whose record is damaged, and a mark of open mode that leads nowhere.
+    let damaged = token(&root, &["role=user"]);
+    let id = damaged.split('_').nth(1).unwrap();
+    root.write(&format!("state/tokens/{id}"), "{");
+    let said = get(&[("Authorization", &format!("Bearer {damaged}"))]).expect(500);
+    assert!(!said.body.contains("state/tokens"), "{said:?}");
+    let listed = root.cmd("scheduler", &["tokens", "ls"]).expect(0).json();
+    assert_eq!(listed["tokens"][0]["id"], json!(id));
+    assert!(listed["tokens"][0]["error"].as_str().unwrap().contains("not a token's record"));
+    root.cmd("scheduler", &["tokens", "rm", &format!("id={id}")]).expect(0);
+    fs::remove_file(root.path("state/open")).unwrap();
+    std::os::unix::fs::symlink("open", root.path("state/open")).unwrap();
+    get(&[]).expect(500);
+    fs::remove_file(root.path("state/open")).unwrap();
     root.check();
 }

@@ -26,7 +26,10 @@ pub enum Role {
 }
 
 /// A token as stored: never the token itself.
+///
+/// One with a field that is not known is no token here: it may say what its holder must not do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// Its id, the public part of the token; also the file's name.
     pub id: String,
@@ -75,16 +78,17 @@ pub fn token(root: &Root, id: &str) -> Result<Option<TokenRecord>> {
     })
 }
 
-/// All records that can be read.
-pub fn tokens(root: &Root) -> Result<Vec<TokenRecord>> {
-    let mut records = Vec::new();
+/// All records, the oldest first; then the ids of those that cannot be read, and why.
+pub fn tokens(root: &Root) -> Result<(Vec<TokenRecord>, Vec<(String, Error)>)> {
+    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
     for id in files::names(&root.state("tokens"))? {
-        if let Ok(Some(record)) = token(root, &id) {
-            records.push(record);
+        match token(root, &id) {
+            Ok(record) => records.extend(record),
+            Err(error) => unreadable.push((id, error)),
         }
     }
     records.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
-    Ok(records)
+    Ok((records, unreadable))
 }
 
 /// Whether there is any token.

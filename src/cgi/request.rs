@@ -159,9 +159,10 @@ impl Request {
     }
 }
 
-/// A variable of the environment, if it is text.
+/// A variable of the environment. One that is not text is not absent: what of it cannot be read is
+/// no letter that anything here is compared with.
 pub fn var(name: &str) -> Option<String> {
-    env::var(name).ok()
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Segments of a path. Empty ones and ones that could not be a name are refused here, so that no

@@ -307,11 +307,12 @@ impl Card {
     }
 }
 
-/// Whether an end allows another try at all.
+/// Whether an end allows another try at all. A loss may be `unproven` by who says so, or by its own
+/// word.
 pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
     match outcome.cause {
         Cause::Exit | Cause::Signal | Cause::Timeout => outcome.status != Status::Good,
-        Cause::Lost => !unproven || retry_lost,
+        Cause::Lost => retry_lost || !(unproven || outcome.unproven),
         Cause::Killed | Cause::Aborted | Cause::Expired => false,
     }
 }

@@ -7,8 +7,9 @@
 
 use super::array::{Array, may_repeat};
 pub use super::attempt::Attempt;
-pub use super::event::{Accepted, Event, Line, What};
+pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
+pub use super::line::Line;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
@@ -299,12 +300,20 @@ impl Card {
         last.into_iter().filter(|(_, avoid)| *avoid).map(|(node, _)| node).collect()
     }
 
-    /// How often in a row nodes refused it before the current attempt; of an array, this node.
-    pub fn refusals_in_a_row(&self, node: &str) -> u32 {
-        let of_node = |a: &&Attempt| self.array.is_none() || a.node == node;
-        let before = self.attempts.iter().rev().filter(of_node);
-        let before = before.skip_while(|a| a.ended_at.is_none());
-        before.take_while(|a| a.refused.is_some()).count() as u32
+    /// How often in a row nodes refused it before this attempt; of an array, this node. Ranges that
+    /// were placed together are refused together: that counts once.
+    pub fn refusals_in_a_row(&self, current: &Attempt) -> u32 {
+        let of_node = |a: &&Attempt| self.array.is_none() || a.node == current.node;
+        let ended = self.attempts.iter().rev().filter(of_node).filter(|a| a.ended_at.is_some());
+        let mut placed_at = &current.placed_at;
+        let mut count = 0;
+        for attempt in ended.take_while(|a| a.refused.is_some()) {
+            if attempt.ended_at.as_ref().is_some_and(|ended| ended < placed_at) {
+                count += 1;
+                placed_at = &attempt.placed_at;
+            }
+        }
+        count
     }
 
     /// What follows from the end of the current attempt: another attempt where the request
@@ -378,6 +387,10 @@ mod tests {
         assert!(matches!(end, What::Stopped { attempt: Some(2), .. }));
         let lost = placed.after_attempt(1, Outcome::lost("gone"), true);
         assert!(matches!(lost, What::Stopped { .. }), "unproven loss is not retried");
+        let lost = placed.after_attempt(1, Outcome::lost_unproven("gone"), false);
+        assert!(matches!(lost, What::Stopped { .. }), "nor is one that a node cannot prove");
+        let lost = placed.after_attempt(1, Outcome::lost("gone"), false);
+        assert!(matches!(lost, What::Retry { .. }), "one that it can is");
     }
 
     #[test]

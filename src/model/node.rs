@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::newer;
 use super::resources::Resources;
 use crate::error::{Error, Result};
 
@@ -171,10 +172,12 @@ impl Node {
     pub fn parse(name: &str, bytes: &[u8]) -> std::result::Result<Node, String> {
         let why = match serde_json::from_slice::<Node>(bytes) {
             Ok(node) => return Ok(Node { name: name.to_string(), ..node }),
-            Err(why) => why.to_string(),
+            Err(why) => why,
         };
-        let Ok(Value::Object(record)) = serde_json::from_slice(bytes) else { return Err(why) };
-        let what = why.split(", expected").next().unwrap_or_default().replace('`', "\"");
+        let Ok(Value::Object(record)) = serde_json::from_slice(bytes) else {
+            return Err(why.to_string());
+        };
+        let what = newer::what(&why);
         let newer = Some(Newer { what, record });
         Ok(Node { name: name.to_string(), ipv4: Vec::new(), newer, ..Node::localhost() })
     }

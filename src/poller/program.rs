@@ -96,12 +96,13 @@ fn run(how: How, once: bool, quiet: bool) -> Result<()> {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        tidy(&root, quiet, &mut BTreeSet::new());
         let step = Step::begin(how)?;
         let end = step.end();
         let mut engine = Engine::new(&root, step, quiet);
         notice::watch_signals(signals, &engine.waker(), end)?;
-        return engine.run(Until::Idle);
+        let ran = engine.run(Until::Idle);
+        tidy(&root, quiet, &mut BTreeSet::new()); // jobs first: there may be much to remove
+        return ran;
     }
     let step = Step::begin(how)?;
     let end = step.end();

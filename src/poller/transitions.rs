@@ -241,7 +241,7 @@ impl Engine<'_> {
             let job = id.job;
             let plan = move |card: &Card| {
                 let Some(attempt) = card.current(&id) else { return Vec::new() };
-                let refusals = card.refusals_in_a_row(&attempt.node);
+                let refusals = card.refusals_in_a_row(attempt);
                 let backoff = Duration::from_secs(1 << refusals.min(6));
                 let not_before = after(backoff.min(LONGEST_BACKOFF));
                 if attempt.started_at.is_some() {

@@ -58,6 +58,7 @@ pub fn kill_tasks(
 ) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
+    runs.for_change(id)?;
     let spec = Spec::for_node(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
         return Err(Error::bad(format!("{id} is one job: it has no tasks")));
@@ -197,7 +198,7 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let before = runs.last_line(id)?;
     let ended = before.filter(|line| line.state == RunState::Stopped);
     match runs.request(id) {
-        Ok(_) => {}
+        Ok(_) => runs.for_change(id)?,
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => {
             runs.sync_of(id)?.commit()?; // whoever published it may have died before

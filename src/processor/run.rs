@@ -11,13 +11,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::capture::Capture;
-use super::child::{Child, Ends, Gate, Program};
+use super::child::{Child, Gate, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill;
+use super::remains::{self, Remains};
 use super::supervise::{Claimed, Supervisor};
-use super::{range, small, surroundings, sweep};
+use super::{range, small, surroundings};
 use crate::board::files::{self, Story};
-use crate::board::runs::{Stream, answer};
+use crate::board::runs::{Stream, known_answer};
 use crate::clock;
 use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
@@ -73,7 +74,7 @@ impl Supervisor<'_> {
         // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
         fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
         let mut story = self.runs.story(&job.id)?;
-        let before = answer(&story.read()?);
+        let before = known_answer(&job.id, &story.read()?)?;
         let mut captures = Vec::new();
         let mut report = None;
         let (outcome, begun) = match before {
@@ -87,14 +88,24 @@ impl Supervisor<'_> {
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
             // however it came to wait.
             Some(known) if job.spec.tasks.is_some() => {
-                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), None)?;
+                let unknown = Remains::Unknown;
+                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), None, unknown)?;
                 range::sync_of(&self.runs, &job.id, &mut self.ended_sync)?;
                 report = end.tasks.clone();
-                (end.outcome().unwrap_or_else(|| Outcome::lost("its end is missing")), Some(known))
+                (
+                    end.outcome().unwrap_or_else(|| Outcome::lost_unproven("its end is missing")),
+                    Some(known),
+                )
             }
             Some(known) => {
-                let why = sweep::end_remains(&job.id, known.pid, known.ticks);
-                (Outcome::lost(&why), Some(known))
+                let end = remains::end(
+                    self.runs.root(),
+                    &job.id,
+                    known.pid,
+                    known.ticks,
+                    Remains::Unknown,
+                );
+                (end, Some(known))
             }
             None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {
                 (Some(killed), tasks) => {
@@ -260,13 +271,7 @@ impl Supervisor<'_> {
         story: &mut Story,
         running: &mut Running,
     ) -> Result<(Child, Gate)> {
-        let (child, mut gate) = {
-            let null = self.null();
-            let out = running.captures.first().and_then(Capture::writer).unwrap_or(null);
-            let err = running.captures.last().and_then(Capture::writer).unwrap_or(null);
-            let stdin = stdin.map_or(null, OwnedFd::as_fd);
-            Gate::fork(program, Ends { stdin, stdout: out, stderr: err })?
-        };
+        let (child, mut gate) = self.fork(program, stdin, running)?;
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
         let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
         let stamped = durable.and_then(|()| match (running.task, &mut self.range) {
@@ -290,7 +295,8 @@ impl Supervisor<'_> {
     pub(super) fn wait(&mut self, running: &mut Running) {
         let mut next = running.look_at;
         let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
-        at_latest(running.ending.as_ref().map(|ending| ending.kill_at));
+        // What ends may make processes that have to be asked as well, and need not tell this one.
+        at_latest(running.ending.as_ref().map(|ending| ending.kill_at.min(Instant::now() + AGAIN)));
         if running.ending.is_none() {
             at_latest(running.deadline.map(|(deadline, _)| deadline));
         }
@@ -423,10 +429,7 @@ impl Supervisor<'_> {
         {
             self.end(running, Some(Outcome::timeout(timeout)), running.grace);
         }
-        if let Some(ending) = running.ending.as_mut().filter(|ending| ending.kill_at <= now) {
-            ending.kill_at = now + AGAIN; // once more, for one that was just being born
-            self.end_by_force(running.program);
-        }
+        self.go_on_ending(running);
         if self.failed {
             return;
         }

@@ -38,7 +38,8 @@ pub fn show(call: &Call) -> Result<Response> {
     Response::json(&nodes::read(call.root, call.value(0))?.shown())
 }
 
-/// `POST nodes/new`: registers a node. The same registration again changes nothing.
+/// `POST nodes/new`: registers a node. The same registration again changes nothing but the token
+/// that is presented there, if one is given.
 pub fn new(call: &Call) -> Result<Response> {
     let mut fields = fields(call)?;
     let token = take_token(&mut fields)?;
@@ -61,6 +62,9 @@ pub fn new(call: &Call) -> Result<Response> {
     let given = |node: &Node| registered(node) != registered(&Node::localhost());
     if let Some(old) = existing.filter(|old| given(old)) {
         if registered(&old) == registered(&node) {
+            if let Some(token) = token {
+                vault::set_node_token(call.root, &old.name, token.as_deref())?;
+            }
             return Response::json(&old);
         }
         return Err(Error::conflict(format!(
