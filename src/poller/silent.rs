@@ -31,7 +31,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 
 /// See [`FIRST_RETRY`]. With many nodes it is longer, so that each thread asks no more than a few in
 /// a second.
-const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+const SLOWEST_RETRY: Duration = Duration::from_secs(2);
 
 /// The longest pause for a node that has answered in between.
 const FLAPPING_RETRY: Duration = Duration::from_secs(1);
