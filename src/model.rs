@@ -6,6 +6,7 @@ pub mod card;
 pub mod event;
 pub mod ids;
 pub mod kill;
+pub mod line;
 pub mod log;
 pub mod newer;
 pub mod node;

@@ -9,70 +9,12 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::node::{assert_clean, root, root_of_nobody, submit};
+use common::node::{assert_clean, root, submit};
 use common::processes::Process;
+use common::ways::{Way, every_way, hide_version_two, kill_supervisor, notes};
 use common::{TestRoot, lives, pid_in, signal, until, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
-
-/// What holds the processes of a root's jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Cgroup2,
-    Cgroup1,
-    Scan,
-}
-
-impl Way {
-    fn root(self) -> TestRoot {
-        match self {
-            Way::Cgroup2 => root(),
-            Way::Cgroup1 => {
-                hide_version_two();
-                root()
-            }
-            Way::Scan => root_of_nobody(),
-        }
-    }
-}
-
-/// This thread, and what it starts, sees no hierarchy of version 2 any more.
-fn hide_version_two() {
-    let none = std::ptr::null();
-    // SAFETY: two calls that change what this thread sees of file systems, with strings that end in
-    // NUL.
-    unsafe {
-        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "root is needed");
-        let flags = libc::MS_REC | libc::MS_PRIVATE;
-        assert_eq!(libc::mount(none, c"/".as_ptr(), none, flags, none.cast()), 0);
-    }
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    for mount in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
-        let point = std::ffi::CString::new(mount.split(' ').nth(4).unwrap()).unwrap();
-        // SAFETY: a string that ends in NUL.
-        assert_eq!(unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH) }, 0);
-    }
-}
-
-fn every_way(test: impl Fn(Way, &TestRoot)) {
-    // The second one changes what this thread sees, for good.
-    for way in [Way::Scan, Way::Cgroup2, Way::Cgroup1] {
-        println!("{way:?}");
-        let root = way.root();
-        test(way, &root);
-        until("all supervisors know", || root.supervisors().is_empty());
-        assert_clean(&root);
-    }
-}
-
-/// A place where any user may write.
-fn notes(root: &TestRoot) -> PathBuf {
-    let dir = root.path("notes");
-    fs::create_dir(&dir).unwrap();
-    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(&dir, all).unwrap();
-    dir
-}
 
 /// Submits a job for `/`.
 fn give(root: &TestRoot, script: &str, more: Value) -> String {
@@ -184,13 +126,6 @@ fn a_program_that_was_asked_to_end_may_clean_up_by_others() {
         assert_eq!(root.ended(&id)["cause"], "killed");
         assert_eq!(root.read("notes/cleaned"), "done\n");
     });
-}
-
-/// Kills the supervisor that has claims.
-fn kill_supervisor(root: &TestRoot) {
-    let supervisor = root.supervisors()[0];
-    signal(supervisor, "KILL");
-    until("it is dead", || !lives(supervisor));
 }
 
 #[test]

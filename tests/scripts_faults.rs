@@ -308,3 +308,16 @@ fn a_poller_of_another_version_is_replaced_and_keeps_its_pace() {
     let words = fs::read_to_string(format!("/proc/{now}/cmdline")).unwrap();
     assert!(words.ends_with("--pace\x0010ms\0"), "{words:?}");
 }
+
+#[test]
+fn what_fails_in_a_script_says_so_at_its_end() {
+    let root = Root::new("descriptors-out", POLLER);
+    assert!(root.up(&[]).status.success());
+    for script in ["up", "down"] {
+        let line = format!("ulimit -n 6; exec '{}/scripts/{script}'", root.dir.display());
+        let failed = Command::new("bash").args(["-c", &line]).output().unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(said(&failed).ends_with("mend what is said above, then run it again\n"));
+    }
+    assert!(is_alive(&root.pid("httpd")));
+}

@@ -7,8 +7,9 @@
 
 use super::array::{Array, may_repeat};
 pub use super::attempt::Attempt;
-pub use super::event::{Accepted, Event, Line, What};
+pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
+pub use super::line::Line;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};

@@ -9,8 +9,9 @@ use nix::unistd::Pid;
 
 use super::cgroup::Group;
 use super::run::Running;
+use super::start::is_supervisor;
 use super::supervise::Supervisor;
-use super::{start, tree};
+use super::tree;
 use crate::model::outcome::Outcome;
 
 /// Between two attempts at something that a full disk or a stubborn process prevents.
@@ -155,8 +156,4 @@ impl Supervisor<'_> {
             tree::signal(process, Signal::SIGKILL);
         }
     }
-}
-
-fn is_supervisor(pid: i32) -> bool {
-    tree::runs(pid, start::PROGRAM, start::SUPERVISE)
 }

@@ -296,8 +296,8 @@ pub(super) fn end_abandoned(
     let rebooted = status.and_then(|line| line.boot.as_deref()) != Some(&*boot);
     let outcome = match (why, &found.started) {
         (Some(why), _) => why.clone(),
-        (None, Some(at)) => remains::end(id, Some(at.pid), Some(at.ticks), remains),
-        (None, None) => remains::end(id, None, None, remains),
+        (None, Some(at)) => remains::end(runs.root(), id, Some(at.pid), Some(at.ticks), remains),
+        (None, None) => remains::end(runs.root(), id, None, None, remains),
     };
     let lost = found.lost(rebooted);
     let mut report = found.report;

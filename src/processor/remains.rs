@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::cgroup::Group;
-use super::tree;
-use crate::board::root::boot_id;
+use super::{start, tree};
+use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::slots::{Record, Slot};
 use crate::model::outcome::Outcome;
@@ -52,7 +52,13 @@ fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
 
 /// The end of a job whose supervisor died: kills what is left of it, by what was stamped at the
 /// start of its program where there was no group.
-pub(super) fn end(id: &str, pid: Option<i32>, ticks: Option<u64>, remains: Remains) -> Outcome {
+pub(super) fn end(
+    root: &Root,
+    id: &str,
+    pid: Option<i32>,
+    ticks: Option<u64>,
+    remains: Remains,
+) -> Outcome {
     match remains {
         Remains::None => return Outcome::lost(DIED),
         Remains::Some => {
@@ -61,7 +67,7 @@ pub(super) fn end(id: &str, pid: Option<i32>, ticks: Option<u64>, remains: Remai
         Remains::Unknown => {}
     }
     let left = match (pid, ticks) {
-        (Some(pid), Some(ticks)) => kill_found(id, pid, ticks),
+        (Some(pid), Some(ticks)) => kill_found(root, id, pid, ticks),
         _ => None,
     };
     Outcome::lost_unproven(&left.map_or_else(
@@ -72,12 +78,15 @@ pub(super) fn end(id: &str, pid: Option<i32>, ticks: Option<u64>, remains: Remai
 
 /// Kills what can be found of a job's processes, and waits until it is gone. Returns one that does
 /// not end.
-fn kill_found(id: &str, pid: i32, ticks: u64) -> Option<i32> {
+fn kill_found(root: &Root, id: &str, pid: i32, ticks: u64) -> Option<i32> {
+    let own = tree::look(std::process::id() as i32);
+    let own: Vec<i32> = own.iter().flat_map(tree::line).map(|process| process.pid).collect();
     let deadline = Instant::now() + UNTIL_KILLED;
     let mut empty = 0;
     // One look may miss what makes children and ends.
     while empty < 2 {
-        let remains = tree::remains(id, pid, ticks);
+        let mut remains = tree::remains(id, pid, ticks);
+        remains.retain(|process| !is_elsewhere(root, process, &own));
         let Some(first) = remains.first() else {
             empty += 1;
             continue;
@@ -95,4 +104,14 @@ fn kill_found(id: &str, pid: i32, ticks: u64) -> Option<i32> {
         std::thread::sleep(Duration::from_millis(2)); // nothing to wait on: not our children
     }
     None
+}
+
+/// Whether a process is of a job of another root, which may have the same id: its nearest supervisor
+/// is that root's, and none that `own` process descends from itself.
+fn is_elsewhere(root: &Root, process: &tree::Process, own: &[i32]) -> bool {
+    let supervisor = tree::line(process).find(|process| start::is_supervisor(process.pid));
+    supervisor.filter(|supervisor| !own.contains(&supervisor.pid)).is_some_and(|supervisor| {
+        let its = tree::variable(supervisor.pid, start::ROOT);
+        its.is_some_and(|its| its != root.dir().as_os_str().as_encoded_bytes())
+    })
 }

@@ -98,7 +98,13 @@ impl Supervisor<'_> {
                 )
             }
             Some(known) => {
-                let end = remains::end(&job.id, known.pid, known.ticks, Remains::Unknown);
+                let end = remains::end(
+                    self.runs.root(),
+                    &job.id,
+                    known.pid,
+                    known.ticks,
+                    Remains::Unknown,
+                );
                 (end, Some(known))
             }
             None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {

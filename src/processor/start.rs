@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::{env, path::Path};
 
+use super::tree;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots::Seen;
@@ -12,10 +13,19 @@ use crate::error::{At, Result};
 use crate::model::resources::Resources;
 
 /// The program whose `supervise` is a supervisor.
-pub(super) const PROGRAM: &str = "processor";
+const PROGRAM: &str = "processor";
 
 /// The word by which this program is a supervisor, and is known as one.
-pub(super) const SUPERVISE: &str = "supervise";
+const SUPERVISE: &str = "supervise";
+
+/// The variable in a supervisor's environment that says whose it is.
+pub(super) const ROOT: &str = "CORKBOARD_ROOT";
+
+/// Whether a process is a supervisor, of whatever root. It is known by what it executes, wherever that
+/// lies: it may not have taken a slot yet.
+pub(super) fn is_supervisor(pid: i32) -> bool {
+    tree::runs(pid, PROGRAM, SUPERVISE)
+}
 
 /// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is
 /// decided by the supervisor, under the lock. Never leaves a zombie, nor a descriptor.
@@ -78,7 +88,7 @@ fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
     command
         .args(words)
         .env_clear()
-        .env("CORKBOARD_ROOT", root.dir())
+        .env(ROOT, root.dir())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

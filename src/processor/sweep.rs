@@ -174,7 +174,8 @@ fn lose(
         line
     } else {
         let (pid, ticks) = begun.as_ref().map_or((None, None), |line| (line.pid, line.ticks));
-        let end = why.map_or_else(|| remains::end(id, pid, ticks, remains), Outcome::clone);
+        let end =
+            why.map_or_else(|| remains::end(runs.root(), id, pid, ticks, remains), Outcome::clone);
         RunStatus::stopped(&end)
     };
     let mut story = runs.story(id)?;

@@ -10,6 +10,9 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+/// Longest line of processes that is followed: it is read while it may change.
+const LONGEST_LINE: usize = 1000;
+
 /// A process that lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -139,6 +142,19 @@ pub fn remains(id: &str, pid: i32, ticks: u64) -> Vec<Process> {
             (own_session && process.session == pid) || has_in_environment(process.pid, &mark)
         })
         .collect()
+}
+
+/// The process and those that it descends from, the nearest first.
+pub fn line(process: &Process) -> impl Iterator<Item = Process> {
+    std::iter::successors(Some(*process), |process| look(process.parent)).take(LONGEST_LINE)
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = bytes.split(|b| *b == 0);
+    variables
+        .find_map(|pair| Some(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec()))
 }
 
 fn has_in_environment(pid: i32, mark: &str) -> bool {

@@ -19,6 +19,7 @@ pub mod head;
 pub mod node;
 pub mod processes;
 pub mod users;
+pub mod ways;
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -49,6 +49,8 @@ struct State {
     live: Vec<TcpStream>,
     held: Vec<Vec<u8>>,
     seen: Vec<Vec<u8>>,
+    /// Those of them that were passed on, whole or in part.
+    passed_on: Vec<Vec<u8>>,
     acts: BTreeMap<String, usize>,
     /// Connections that came while none was let through.
     refused: usize,
@@ -128,10 +130,10 @@ impl Proxy {
         state.seen.iter().rfind(|request| first_line(request).contains(line)).unwrap().clone()
     }
 
-    /// The same, where one came.
-    pub fn find_last(&self, line: &str) -> Option<Vec<u8>> {
+    /// The last of those that were passed on.
+    pub fn last_passed_on(&self, line: &str) -> Option<Vec<u8>> {
         let state = self.state.lock().unwrap();
-        state.seen.iter().rfind(|request| first_line(request).contains(line)).cloned()
+        state.passed_on.iter().rfind(|request| first_line(request).contains(line)).cloned()
     }
 
     /// Delivers what was held; the replies.
@@ -146,6 +148,7 @@ impl Proxy {
     }
 
     fn ask(&self, request: &[u8], client: Option<&TcpStream>) -> Vec<u8> {
+        self.state.lock().unwrap().passed_on.push(request.to_vec());
         let Ok(mut upstream) = TcpStream::connect(("127.0.0.1", self.upstream)) else {
             return Vec::new();
         };

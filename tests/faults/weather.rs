@@ -144,7 +144,7 @@ impl Weather {
                 self.count("late");
             }
             3 => {
-                if let Some(request) = proxy.find_last(LINES[0]) {
+                if let Some(request) = proxy.last_passed_on(LINES[0]) {
                     let proxy = proxy.clone();
                     thread::spawn(move || proxy.deliver(&request));
                     self.count("repeated");
@@ -181,6 +181,9 @@ impl Weather {
         let number = self.random.below(servers.len() as u64) as usize;
         let job = (newest + 4).saturating_sub(self.random.below(8)).max(1);
         let cluster = fs::read_to_string(head.join("state/scheduler/cluster")).unwrap_or_default();
+        if cluster.is_empty() {
+            return;
+        }
         let id = format!("{}-{job}.{}", cluster.trim(), 1 + self.random.below(2));
         let request = json!({"command": "true", "request_id": id}).to_string();
         let bearer = format!("Bearer {}", tokens[number]);
