@@ -98,7 +98,7 @@ fn two_hosts() {
     assert_eq!(there.len(), 2, "two cores each");
     assert_eq!(root.log(there[0]), "here\n");
     let refused = root.cmd("scheduler", &["nodes", "other", "remove"]).expect(1);
-    assert!(refused.stderr.contains("drain it first"), "{refused:?}");
+    assert!(refused.stderr.contains("drain it with"), "{refused:?}");
 
     // Its server goes away: the jobs keep their state, and say why nothing is heard of them.
     let port = httpd.port;

@@ -14,7 +14,7 @@ use super::lock::Lock;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
-use crate::model::node::Node;
+use crate::model::node::{DriverKind, Node};
 
 /// Name of the node that every root has.
 pub const LOCALHOST: &str = "localhost";
@@ -68,6 +68,14 @@ pub fn names(root: &Root) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Whether this registration leads to this very root: by its files, or to the address of its own
+/// server.
+pub fn is_this_root(root: &Root, node: &Node) -> Result<bool> {
+    let programs = |uri: &str| uri.trim_end_matches('/').trim_end_matches("/cgi-bin").to_string();
+    let Some(uri) = node.uri.as_deref() else { return Ok(node.driver == DriverKind::Local) };
+    Ok(root.advertised()?.is_some_and(|own| programs(&own) == programs(uri)))
 }
 
 /// What is registered, for whoever holds the board's lock and acts on it before letting go: each

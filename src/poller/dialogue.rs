@@ -10,6 +10,8 @@ use super::index::OnNode;
 use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
+use crate::board::nodes;
+use crate::board::runs::Runs;
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
@@ -49,7 +51,7 @@ impl Engine<'_> {
         let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
         let mut unsent = Vec::new();
         for (card, attempt) in placed {
-            if !self.reaches(&attempt.node, &attempt.address()) {
+            if !self.reaches(&attempt.node, &attempt.nodejob, &attempt.address()) {
                 continue; // looked for again with all that are nowhere
             }
             let what = match &attempt.tasks {
@@ -87,9 +89,16 @@ impl Engine<'_> {
         self.refuse(refused)
     }
 
-    /// Whether what is ordered of this node goes to this address.
-    pub(super) fn reaches(&self, node: &str, address: &Address) -> bool {
-        self.links.get(node).is_some_and(|link| link.address() == address)
+    /// Whether what is ordered of this node about this attempt goes where the attempt was placed: to
+    /// its address, or to another one of this very root, which has it.
+    pub(super) fn reaches(&self, node: &str, id: &str, address: &Address) -> bool {
+        let Some(link) = self.links.get(node) else { return false };
+        link.address() == address
+            || self.nodes.get(node).is_some_and(|node| {
+                node.address() == *link.address()
+                    && nodes::is_this_root(self.root, node).is_ok_and(|own| own)
+                    && Runs::new(self.root).is_here(id).is_ok_and(|here| here)
+            })
     }
 
     /// Orders something of a node. One that does not answer is not told: when it does, it is asked
@@ -119,11 +128,10 @@ impl Engine<'_> {
     /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
     pub(super) fn order_kills(&mut self, job: u64) {
         let mut orders = Vec::new();
-        let links = &self.links;
-        for known in self.index.attempts_mut(job) {
-            if links.get(&known.node).is_none_or(|link| *link.address() != known.address) {
-                continue;
-            }
+        let unkilled = self.index.attempts(job).filter(|known| known.to_kill().is_some());
+        let reached = unkilled.filter(|known| self.reaches(&known.node, &known.id, &known.address));
+        let reached: Vec<String> = reached.map(|known| known.id.clone()).collect();
+        for known in self.index.attempts_mut(job).filter(|known| reached.contains(&known.id)) {
             while let Some(kill) = known.to_kill().cloned() {
                 known.note_killed(&kill);
                 orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
@@ -389,7 +397,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn resync(&mut self, node: &str) {
-        let there = |known: &&OnNode| self.reaches(node, &known.address);
+        let there = |known: &&OnNode| self.reaches(node, &known.id, &known.address);
         let attempts = self.index.on(node).map(|(_, known)| known).filter(there);
         let mut ids: Vec<String> = attempts.map(|known| known.id.clone()).collect();
         if let Some(record) = self.nodes.get(node) {

@@ -352,7 +352,12 @@ impl Index {
         self.on_node.range((job, 0)..=(job, u32::MAX)).next().map(|(_, known)| known)
     }
 
-    /// All attempts of this job that nodes have, to note something.
+    /// All attempts of this job that nodes have.
+    pub fn attempts(&self, job: u64) -> impl Iterator<Item = &OnNode> {
+        self.on_node.range((job, 0)..=(job, u32::MAX)).map(|(_, known)| known)
+    }
+
+    /// The same, to note something.
     pub fn attempts_mut(&mut self, job: u64) -> impl Iterator<Item = &mut OnNode> {
         self.on_node.range_mut((job, 0)..=(job, u32::MAX)).map(|(_, known)| known)
     }

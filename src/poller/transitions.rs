@@ -302,6 +302,7 @@ impl Engine<'_> {
         for (_, known) in self.index.on_nodes() {
             let why = match self.nodes.get(&known.node) {
                 Some(node) if node.newer.is_some() || node.address() == known.address => continue,
+                Some(_) if self.reaches(&known.node, &known.id, &known.address) => continue,
                 Some(_) => "abandoned (its node is registered at another address now)",
                 None => "abandoned (its node is not registered any more)",
             };
