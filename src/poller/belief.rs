@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Engine;
-use super::link::Order;
+use super::desk::Order;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{Applied, Said};
 use crate::error::Result;

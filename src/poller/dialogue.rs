@@ -5,8 +5,8 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::desk::Order;
 use super::index::OnNode;
-use super::link::Order;
 use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
@@ -16,7 +16,7 @@ use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
-use crate::model::node::Address;
+use crate::model::node::{Address, NodeState};
 use crate::model::outcome::{RunState, RunStatus};
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
@@ -101,14 +101,27 @@ impl Engine<'_> {
             })
     }
 
+    /// Orders something of a node. One that does not answer is not told: when it does, it is asked
+    /// about all that it has, and what is still to be done follows from that.
     pub(super) fn order(&mut self, node: &str, order: Order) {
-        if let Some(link) = self.links.get(node) {
-            self.outstanding += match &order {
-                Order::Run(runs) => runs.len(), // several orders may be sent as one
-                Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
-            };
-            link.order(order);
+        let Some(link) = self.links.get(node) else { return };
+        let is_open = match &order {
+            // What is placed on it may be sent before it was asked how it is.
+            Order::Prepare | Order::Run(_) => {
+                self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
+            }
+            _ => link.answers(),
+        };
+        if !is_open {
+            return;
+        }
+        let answers = match &order {
+            Order::Run(runs) => runs.len(), // several orders may be sent as one
+            Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
+            Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
+        };
+        if link.order(order) {
+            self.outstanding += answers;
         }
     }
 
@@ -156,13 +169,13 @@ impl Engine<'_> {
             };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
-                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
+                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal | Kind::Shortage => {
                     known.failed_sends += 1;
                     let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
                     let pause = SEND_PAUSE * (1 << doublings);
                     known.send_at =
                         (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
-                    // The other two are about this request: the node is there.
+                    // The others are about this request: the node is there.
                     if error.kind == Kind::GatewayTimeout {
                         silent.get_or_insert(error);
                     }
@@ -198,8 +211,7 @@ impl Engine<'_> {
         self.answered(1);
         let answers = match answers {
             Ok(answers) => {
-                let noted = self.heard(node); // whatever went wrong before
-                self.told(noted);
+                self.heard(node); // whatever went wrong before
                 answers
             }
             Err(error) => {

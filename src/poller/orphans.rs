@@ -2,7 +2,7 @@
 //! kill them by the card: they are killed, or kept if the setting says so.
 
 use super::engine::Engine;
-use super::link::Order;
+use super::desk::Order;
 use crate::board::numbers;
 use crate::error::Result;
 use crate::model::ids::NodejobId;

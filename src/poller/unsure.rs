@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::desk::Order;
 use super::engine::Engine;
 use super::index::Unsure;
-use super::link::Order;
 use super::transitions::Plan;
 use crate::driver::Answer;
 use crate::error::{Error, Kind, Result};
