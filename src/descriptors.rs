@@ -19,6 +19,12 @@ pub fn raise() {
     }
 }
 
+/// How many files this process may have open.
+pub fn most() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// What is started by this command gets what was given to this process.
 pub fn as_given(command: &mut Command) {
     let Some((soft, hard)) = GIVEN.get().copied() else { return };

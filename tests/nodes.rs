@@ -96,7 +96,7 @@ fn two_hosts() {
         }
     }
     assert_eq!(there.len(), 2, "two cores each");
-    assert_eq!(root.log(there[0]), "here\n");
+    until("it has written", || root.log(there[0]) == "here\n");
     let refused = root.cmd("scheduler", &["nodes", "other", "remove"]).expect(1);
     assert!(refused.stderr.contains("drain it with"), "{refused:?}");
 

@@ -21,6 +21,13 @@ const LARGEST_HEAD: usize = 64 << 10;
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// An answer that has come in time for the kernel, and not for a process that was stopped, is read
+/// with so many waits...
+const OVERTIME: u32 = 16;
+
+/// ...of this length.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// A server, and where it was found when it last answered.
 pub(super) struct Server {
     /// As in the header `Host`.
@@ -76,7 +83,7 @@ impl Server {
         let request = self.request(question)?;
         let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
         let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
-        let mut line = Line { stream, deadline };
+        let mut line = Line { stream, deadline, overtime: OVERTIME };
         line.write_all(&request)?;
         line.reply()
     }
@@ -152,9 +159,20 @@ fn nonsense(what: &str) -> io::Error {
 struct Line {
     stream: TcpStream,
     deadline: Instant,
+    /// How often something that is there already may be taken in after the deadline.
+    overtime: u32,
 }
 
 impl Line {
+    /// The time that is left. After the deadline a moment: a process that was stopped past it takes
+    /// in what came meanwhile.
+    fn left(&mut self) -> io::Result<Duration> {
+        left(self.deadline).or_else(|late| {
+            self.overtime = self.overtime.checked_sub(1).ok_or(late)?;
+            Ok(MOMENT)
+        })
+    }
+
     fn reply(&mut self) -> io::Result<Reply> {
         let mut bytes = Vec::new();
         let mut head = None;
@@ -188,7 +206,7 @@ impl Line {
         &mut self,
         transfer: impl FnOnce(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
-        let left = Some(left(self.deadline)?);
+        let left = Some(self.left()?);
         self.stream.set_read_timeout(left)?;
         self.stream.set_write_timeout(left)?;
         transfer(&mut self.stream).map_err(|error| match error.kind() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::desk::Order;
 use super::index::OnNode;
+use super::link::Link;
 use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
@@ -53,6 +54,9 @@ impl Engine<'_> {
         for (card, attempt) in placed {
             if !self.reaches(&attempt.node, &attempt.nodejob, &attempt.address()) {
                 continue; // looked for again with all that are nowhere
+            }
+            if !self.takes(&attempt.node, &Order::Prepare) {
+                continue; // asked about, and sent, when the node answers
             }
             let what = match &attempt.tasks {
                 Some(tasks) => format!("job {}, tasks {}", card.job(), tasks.brief()),
@@ -104,17 +108,7 @@ impl Engine<'_> {
     /// Orders something of a node. One that does not answer is not told: when it does, it is asked
     /// about all that it has, and what is still to be done follows from that.
     pub(super) fn order(&mut self, node: &str, order: Order) {
-        let Some(link) = self.links.get(node) else { return };
-        let is_open = match &order {
-            // What is placed on it may be sent before it was asked how it is.
-            Order::Prepare | Order::Run(_) => {
-                self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
-            }
-            _ => link.answers(),
-        };
-        if !is_open {
-            return;
-        }
+        let Some(link) = self.links.get(node).filter(|_| self.takes(node, &order)) else { return };
         let answers = match &order {
             Order::Run(runs) => runs.len(), // several orders may be sent as one
             Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
@@ -122,6 +116,17 @@ impl Engine<'_> {
         };
         if link.order(order) {
             self.outstanding += answers;
+        }
+    }
+
+    /// Whether a node is told such an order now.
+    pub(super) fn takes(&self, node: &str, order: &Order) -> bool {
+        match order {
+            // What is placed on it may be sent before it was asked how it is.
+            Order::Prepare | Order::Run(_) => {
+                self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
+            }
+            _ => self.links.get(node).is_some_and(Link::answers),
         }
     }
 

@@ -65,6 +65,9 @@ impl Engine<'_> {
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
             known.killed = None;
         }
+        if self.unacknowledged.contains_key(node) {
+            self.acknowledge_at = Some(Instant::now());
+        }
         self.resync(node);
     }
 

@@ -111,13 +111,14 @@ fn run(how: How, once: bool, quiet: bool) -> Result<()> {
     let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
     let tidier = root.clone();
-    std::thread::spawn(move || {
+    let tidying = move || {
         let mut told = BTreeSet::new();
         loop {
             tidy(&tidier, quiet, &mut told);
             std::thread::sleep(cleanup::EVERY);
         }
-    });
+    };
+    std::thread::Builder::new().name("clean-up".into()).spawn(tidying).at("clean-up")?;
     engine.run(Until::End)?;
     eprintln!("poller: ended");
     Ok(())

@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::link::Line;
+use crate::descriptors;
 use crate::driver::{self, Knock};
 use crate::error::{Error, Kind, Result};
 
@@ -23,8 +24,11 @@ const THREADS: usize = 4;
 /// Stack of one.
 const STACK: usize = 256 << 10;
 
-/// Most nodes that one thread asks at a time; each takes a descriptor.
+/// Most nodes that one thread asks at a time; each takes a descriptor...
 const AT_A_TIME: usize = 256;
+
+/// ...of which all these threads leave most to those that answer, and to the board.
+const SHARE: usize = 4 * THREADS;
 
 /// Between two attempts to reach a node; doubled up to [`SLOWEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -117,7 +121,8 @@ fn start() -> io::Result<Doorbell> {
     let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
     let (lines, inbox) = channel();
     let ears = bell.clone();
-    let asker = Asker { inbox, bell: ears, waiting: Vec::new(), asked: Vec::new() };
+    let at_a_time = (descriptors::most() / SHARE).clamp(1, AT_A_TIME);
+    let asker = Asker { inbox, bell: ears, at_a_time, waiting: Vec::new(), asked: Vec::new() };
     thread::Builder::new().name("silent".into()).stack_size(STACK).spawn(move || asker.run())?;
     Ok(Doorbell { lines, bell })
 }
@@ -125,6 +130,7 @@ fn start() -> io::Result<Doorbell> {
 struct Asker {
     inbox: Receiver<Arc<Line>>,
     bell: Arc<EventFd>,
+    at_a_time: usize,
     /// Those that are to be asked at some time.
     waiting: Vec<(Instant, Arc<Line>)>,
     asked: Vec<(Knock, Arc<Line>)>,
@@ -138,7 +144,7 @@ impl Asker {
             self.waiting.retain(|(_, line)| !line.is_closed());
             self.asked.retain(|(_, line)| !line.is_closed());
             self.waiting.sort_by_key(|(due, _)| std::cmp::Reverse(*due));
-            while self.asked.len() < AT_A_TIME
+            while self.asked.len() < self.at_a_time
                 && let Some((_, line)) = self.waiting.pop_if(|(due, _)| *due <= now)
             {
                 match driver::knock(line.root(), line.node()) {
@@ -191,7 +197,7 @@ impl Asker {
 
     /// Waits for something to do; on which of the connections something happened.
     fn wait(&self) -> Vec<bool> {
-        let has_room = self.asked.len() < AT_A_TIME;
+        let has_room = self.asked.len() < self.at_a_time;
         let dues = self.waiting.iter().map(|(due, _)| *due).filter(|_| has_room);
         let deadlines = self.asked.iter().map(|(knock, _)| knock.deadline());
         let next = dues.chain(deadlines).min();

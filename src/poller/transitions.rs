@@ -87,11 +87,19 @@ impl Engine<'_> {
     }
 
     /// Tells the nodes that results are safe. Nobody waits for it, and each request to a node
-    /// costs as much as a short job: they are gathered.
+    /// costs as much as a short job: they are gathered. Those that do not answer are told when they
+    /// do.
     pub(super) fn acknowledge(&mut self) {
         self.acknowledge_at = None;
         for (node, ids) in std::mem::take(&mut self.unacknowledged) {
-            self.order(&node, Order::Acknowledge(ids));
+            let order = Order::Acknowledge(ids);
+            if self.takes(&node, &order) {
+                self.order(&node, order);
+            } else if let Order::Acknowledge(ids) = order
+                && self.links.contains_key(&node)
+            {
+                self.unacknowledged.insert(node, ids);
+            }
         }
     }
 

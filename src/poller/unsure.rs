@@ -31,12 +31,14 @@ impl Engine<'_> {
         let now = Instant::now();
         // The answer moves it; this only keeps a second question from being asked meanwhile.
         let patience = self.patience();
+        let order = Order::Forbid(id.clone());
+        let answers = self.takes(node, &order);
         let Some(known) = self.known_mut(&id) else { return };
         let fresh = || Unsure { why: why.to_string(), asked: 0, ask_at: now };
         let unsure = known.unsure.get_or_insert_with(fresh);
-        if unsure.ask_at <= now {
+        if answers && unsure.ask_at <= now {
             unsure.ask_at = now + patience;
-            self.order(node, Order::Forbid(id));
+            self.order(node, order);
         }
     }
 
