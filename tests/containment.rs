@@ -214,13 +214,14 @@ fn group(root: &TestRoot) -> Option<PathBuf> {
 
 #[test]
 fn a_group_that_is_removed_is_made_anew() {
-    let root = root();
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
     let where_is = |id: &str| {
         assert_eq!(root.ended(id)["status"], "good");
         root.cmd("processor", &["jobs", id, "log"]).expect(0).body
     };
     let first = give(&root, "cat /proc/self/cgroup", json!({}));
     let log = where_is(&first);
+    until("its supervisor waits for the next job", || root.supervisors().is_empty());
     let dir = group(&root).unwrap();
     fs::remove_dir(&dir).unwrap();
     let second = give(&root, "cat /proc/self/cgroup", json!({}));

@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, eaccess};
 use sha2::{Digest, Sha256};
 
-use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies};
+use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies, hierarchies_of};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -101,6 +101,22 @@ pub fn leave_job() -> io::Result<()> {
     }
     for hierarchy in hierarchies().iter().filter(|hierarchy| hierarchy.is_in_job()) {
         fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
+    }
+    Ok(())
+}
+
+/// Takes this process to the groups of another one, in every hierarchy in which they are not the same,
+/// or if those are a job's, to where that job's root has its groups.
+pub fn join(other: i32) -> io::Result<()> {
+    let of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    if of("self")? == of(&other.to_string())? {
+        return Ok(());
+    }
+    let own = hierarchies();
+    for (hierarchy, now) in hierarchies_of(&other.to_string()).iter().zip(&own) {
+        if hierarchy.base() != now.base() {
+            fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
+        }
     }
     Ok(())
 }
