@@ -130,7 +130,7 @@ impl Engine<'_> {
     }
 
     /// Notes on the card what is wrong with an attempt, unless it is there already.
-    fn tell_trouble(&mut self, id: &str, reason: &str) {
+    pub(super) fn tell_trouble(&mut self, id: &str, reason: &str) {
         if self.known_mut(id).is_none_or(|known| known.trouble.as_deref() == Some(reason)) {
             return;
         }
