@@ -7,7 +7,9 @@
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
-//! - [`link`]: the line to one node.
+//! - [`link`], `desk`, `silent`: the line to one node, what is ordered of it, and finding out whether
+//!   those that do not answer do now.
+//! - `records`: what is registered, and what was seen since.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
 //! - [`gather`]: ends of tasks, recorded together.
@@ -23,6 +25,7 @@ use crate::model::resources::Resources;
 
 mod belief;
 pub mod cleanup;
+mod desk;
 mod dialogue;
 pub mod engine;
 pub mod gather;
@@ -35,8 +38,10 @@ mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
+mod records;
 mod scan;
 mod silence;
+mod silent;
 pub mod step;
 mod transitions;
 mod unsure;
@@ -68,6 +73,18 @@ pub enum Wake {
         node: String,
         /// What happened.
         error: Error,
+    },
+    /// What a node gives to jobs, as it says now.
+    Info {
+        /// Its name.
+        node: String,
+        /// What that is.
+        resources: Resources,
+    },
+    /// What was seen of nodes is written down.
+    Saved {
+        /// But for these, and why.
+        failed: Vec<(String, Error)>,
     },
     /// A node's feed, possibly empty.
     Feed {

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::knock::Knock;
 use super::names;
 
 /// Largest answer that is read.
@@ -72,6 +73,22 @@ impl Server {
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
     /// is not HTTP or too large. What the server did is unknown then.
     pub(super) fn ask(&self, question: &Question, deadline: Instant) -> io::Result<Reply> {
+        let request = self.request(question)?;
+        let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
+        let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
+        let mut line = Line { stream, deadline };
+        line.write_all(&request)?;
+        line.reply()
+    }
+
+    /// Begins to ask a question of which only the beginning of the answer counts. The name of the
+    /// server may have to be looked up for it, within the time for a connection.
+    pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
+        let addresses = names::addresses(&self.host, 80, Instant::now() + self.connect_timeout)?;
+        Knock::begin(addresses, self.request(question)?, self.connect_timeout, patience)
+    }
+
+    fn request(&self, question: &Question) -> io::Result<Vec<u8>> {
         let mut head = format!("{} {} HTTP/1.0\r\n", question.method, plain(question.path, false)?);
         let length = question.content_type.map(|_| question.body.len().to_string());
         for (name, value) in [
@@ -86,12 +103,7 @@ impl Server {
             }
         }
         head.push_str("\r\n");
-        let request = [head.as_bytes(), question.body].concat();
-        let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
-        let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
-        let mut line = Line { stream, deadline };
-        line.write_all(&request)?;
-        line.reply()
+        Ok([head.as_bytes(), question.body].concat())
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {

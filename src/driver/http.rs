@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::batches::batches;
 use super::client::{Question, Reply, Server};
+use super::knock::Knock;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::vault;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
 use crate::model::tasks::TaskSet;
@@ -63,11 +64,26 @@ impl Http {
         patience: Duration,
     ) -> Result<io::Result<Reply>> {
         let path = format!("{}/processor/{path}", self.base);
-        let token = vault::node_token(&self.root, &self.node)?;
-        let authorization = token.map(|token| format!("Bearer {token}"));
+        let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
         Ok(self.server.ask(&question, Instant::now() + patience))
+    }
+
+    fn authorization(&self) -> Result<Option<String>> {
+        let token = vault::node_token(&self.root, &self.node)
+            .map_err(|e| Error { kind: Kind::Shortage, ..e })?; // nothing that the node has done
+        Ok(token.map(|token| format!("Bearer {token}")))
+    }
+
+    /// Begins to ask whether the node is there, see [`Knock`].
+    pub(super) fn knock(&self) -> Result<Knock> {
+        let path = format!("{}/processor/info", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question =
+            Question { method: "GET", path: &path, authorization, content_type: None, body: b"" };
+        self.server.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
@@ -89,9 +105,7 @@ impl Http {
 
     /// An answer with a good status, or the error that it is.
     fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
-        let reply = sent.map_err(|e| {
-            Error::new(Kind::GatewayTimeout, format!("node {} does not answer: {e}", self.node))
-        })?;
+        let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
         let status = reply.status;
         if (200..300).contains(&status) {
             return Ok(reply);
@@ -178,6 +192,15 @@ impl Http {
         let content_type = format!("multipart/form-data; boundary={boundary}");
         self.post("jobs/new", &content_type, &body).map(|_| ())
     }
+}
+
+/// Why a node did not answer; or that it was not asked, which is not its doing.
+pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
+    if is_shortage(error) {
+        let why = reason(error);
+        return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
+    }
+    Error::new(Kind::GatewayTimeout, format!("node {node} does not answer: {error}"))
 }
 
 impl Questions for Http {

@@ -212,6 +212,22 @@ impl Node {
         Value::Object(record)
     }
 
+    /// Takes over what the poller has seen of this node, unless it is registered elsewhere by now.
+    /// What was fixed, or given up, is not seen.
+    pub fn take_observed(&mut self, seen: &Node) {
+        if self.newer.is_some() || self.address() != seen.address() {
+            return;
+        }
+        self.state = seen.state;
+        self.since.clone_from(&seen.since);
+        self.reason.clone_from(&seen.reason);
+        self.last_seen.clone_from(&seen.last_seen);
+        self.silence.clone_from(&seen.silence);
+        if !self.fixed && !seen.fixed {
+            self.resources = seen.resources;
+        }
+    }
+
     /// Whether jobs may be placed on it now.
     pub fn takes_jobs(&self) -> bool {
         !self.drain && self.state == NodeState::Connected && self.resources.is_some()

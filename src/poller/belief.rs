@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{Applied, Said};
 use crate::error::Result;

@@ -5,8 +5,8 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::desk::Order;
 use super::index::OnNode;
-use super::link::Order;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::board::nodes;
@@ -15,7 +15,7 @@ use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
-use crate::model::node::Address;
+use crate::model::node::{Address, NodeState};
 use crate::model::outcome::RunState;
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
@@ -60,11 +60,6 @@ impl Engine<'_> {
             match attempts::run(self.root, &common, card, attempt) {
                 Ok(run) => {
                     self.say(&format!("{what}: placed on {} as {id}", attempt.node));
-                    let answered_by = Instant::now() + self.patience();
-                    if let Some(known) = self.known_mut(id) {
-                        known.sends = known.sends.saturating_add(1);
-                        known.send_at = Some(answered_by); // the answer moves it
-                    }
                     orders.entry(attempt.node.clone()).or_default().push(run);
                 }
                 Err(error) => {
@@ -73,8 +68,16 @@ impl Engine<'_> {
                 }
             }
         }
+        let answered_by = Instant::now() + self.patience();
         for (node, runs) in orders {
-            self.order(&node, Order::Run(runs));
+            let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+            let ordered = self.order(&node, Order::Run(runs));
+            for id in ids.iter().filter(|_| ordered) {
+                if let Some(known) = self.known_mut(id) {
+                    known.sends = known.sends.saturating_add(1);
+                    known.send_at = Some(answered_by); // the answer moves it
+                }
+            }
         }
         let mut refused = Vec::new();
         for (node, id, why) in unsent {
@@ -99,15 +102,30 @@ impl Engine<'_> {
             })
     }
 
-    pub(super) fn order(&mut self, node: &str, order: Order) {
-        if let Some(link) = self.links.get(node) {
-            self.outstanding += match &order {
-                Order::Run(runs) => runs.len(), // several orders may be sent as one
-                Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
-            };
-            link.order(order);
+    /// Orders something of a node. One that does not answer is not told: when it does, it is asked
+    /// about all that it has, and what is still to be done follows from that. Whether it is ordered.
+    pub(super) fn order(&mut self, node: &str, order: Order) -> bool {
+        let Some(link) = self.links.get(node) else { return false };
+        let is_open = match &order {
+            // What is placed on it may be sent before it was asked how it is.
+            Order::Prepare | Order::Run(_) => {
+                self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
+            }
+            _ => link.answers(),
+        };
+        if !is_open {
+            return false;
         }
+        let answers = match &order {
+            Order::Run(runs) => runs.len(), // several orders may be sent as one
+            Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
+            Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
+        };
+        let ordered = link.order(order);
+        if ordered {
+            self.outstanding += answers;
+        }
+        ordered
     }
 
     pub(super) fn answered(&mut self, count: usize) {
@@ -133,13 +151,13 @@ impl Engine<'_> {
             };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
-                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
+                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal | Kind::Shortage => {
                     known.failed_sends += 1;
                     let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
                     let pause = SEND_PAUSE * (1 << doublings);
                     known.send_at =
                         (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
-                    // The other two are about this request: the node is there.
+                    // The others are about this request: the node is there.
                     if error.kind == Kind::GatewayTimeout {
                         silent.get_or_insert(error);
                     } else if known.failed_sends > SENDS_TOLD {
@@ -183,8 +201,7 @@ impl Engine<'_> {
         self.answered(1);
         let answers = match answers {
             Ok(answers) => {
-                let noted = self.heard(node); // whatever went wrong before
-                self.told(noted);
+                self.heard(node); // whatever went wrong before
                 answers
             }
             Err(error) => {

@@ -6,6 +6,7 @@
 //! sent again if its node does not know it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +16,14 @@ use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
 use super::notice;
+use super::records::Records;
 use super::silence::Silences;
+use super::silent::Silent;
 use super::step::Step;
 use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
 
@@ -79,8 +82,9 @@ pub struct Engine<'r> {
     pub(super) unheard: Silences,
     /// Those that have not for so long that their jobs are to be given up.
     pub(super) unreachable: BTreeSet<String>,
-    /// Nodes that were asked whether they are back, and have not said.
-    pub(super) probing: BTreeSet<String>,
+    /// Who finds out whether nodes answer that did not.
+    pub(super) silent: Arc<Silent>,
+    pub(super) records: Records,
     pub(super) scans: u32,
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
@@ -91,6 +95,8 @@ pub struct Engine<'r> {
     /// What went wrong last, and when it was told.
     pub(super) trouble: Option<(Error, Instant)>,
     pub(super) troubled: bool,
+    /// When it was last told that this process lacks something.
+    pub(super) complained: Option<Instant>,
     pub(super) ending: bool,
 }
 
@@ -119,13 +125,15 @@ impl<'r> Engine<'r> {
             silences: Silences::new(Instant::now()),
             unheard: Silences::new(Instant::now()),
             unreachable: BTreeSet::new(),
-            probing: BTreeSet::new(),
+            silent: Arc::default(),
+            records: Records::default(),
             scans: 0,
             settled: None,
             unchanged_waiting: None,
             no_batches: None,
             trouble: None,
             troubled: false,
+            complained: None,
             ending: false,
         }
     }
@@ -180,6 +188,7 @@ impl<'r> Engine<'r> {
                 break;
             }
         }
+        self.save_all_records();
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
@@ -211,6 +220,15 @@ impl<'r> Engine<'r> {
         None
     }
 
+    /// Tells that this process lacks something, for which nobody else can be blamed; once a minute.
+    pub(super) fn complain(&mut self, error: Error) {
+        let recent = self.complained.is_some_and(|at| at.elapsed() < SAME_TROUBLE_EVERY);
+        if !recent {
+            self.complained = Some(Instant::now());
+            eprintln!("poller: {}", error.message);
+        }
+    }
+
     /// Whether every node has said whether it is up.
     fn all_answered(&self) -> bool {
         self.links.keys().all(|node| self.seen.contains_key(node))
@@ -222,9 +240,10 @@ impl<'r> Engine<'r> {
             .next_time()
             .map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
         let patience = soon.map_or(patience, |soon| soon.min(patience));
-        let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
-        let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
+        let dues = [self.acknowledge_at, self.gathered.due(), self.records.due()];
+        let now = Instant::now();
+        let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));
+        let patience = left.fold(patience, Duration::min);
         let silent = [&self.silences, &self.unheard];
         let patience = silent.iter().filter_map(|s| s.patience()).fold(patience, Duration::min);
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
@@ -251,9 +270,14 @@ impl<'r> Engine<'r> {
     fn hear(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
+        let mut nodes = false;
         for wake in wakes {
-            let heeded = self.heed(wake, &mut reports, &mut touched);
+            let heeded = self.heed(wake, &mut reports, &mut touched, &mut nodes);
             self.told(heeded);
+        }
+        if nodes {
+            let loaded = self.load_nodes();
+            self.told(loaded);
         }
         let recorded = self.record(reports);
         self.told(recorded);
@@ -274,6 +298,9 @@ impl<'r> Engine<'r> {
         self.told(expired);
         let placed = self.place();
         self.told(placed);
+        if !self.once {
+            self.save_records();
+        }
     }
 
     fn heed(
@@ -281,27 +308,30 @@ impl<'r> Engine<'r> {
         wake: Wake,
         reports: &mut Vec<Said>,
         touched: &mut BTreeSet<u64>,
+        nodes: &mut bool,
     ) -> Result<()> {
+        self.note_silent_word(&wake)?;
         match wake {
             Wake::Card(job) => {
                 touched.insert(job);
             }
             Wake::Batch => {}
-            Wake::Nodes => self.load_nodes()?,
+            Wake::Nodes => *nodes = true, // there may be many
             Wake::Overflow => {
                 self.scans = 0;
                 self.scan();
             }
             Wake::End => self.ending = true,
-            Wake::Up { node, resources } => self.up(&node, resources)?,
+            Wake::Up { node, resources } => self.up(&node, resources),
+            Wake::Info { node, resources } => self.informed(&node, resources),
+            Wake::Saved { failed } => self.saved(failed),
             Wake::Down { node, error } => {
                 self.down(&node, &error)?;
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
                 let said = self.believed(&node, events);
-                let noted = self.heard(&node);
-                self.told(noted);
+                self.heard(&node);
                 let said = said?;
                 self.paces.note(&node, said.iter().map(|said| &*said.status));
                 reports.extend(said);
@@ -317,5 +347,20 @@ impl<'r> Engine<'r> {
             }
         }
         Ok(())
+    }
+}
+
+impl Engine<'_> {
+    /// Whatever a node did not answer, it is the node that did not.
+    fn note_silent_word(&mut self, wake: &Wake) -> Result<()> {
+        match wake {
+            Wake::Killed { node, status: Err(error), .. }
+            | Wake::Forbidden { node, answer: Err(error), .. }
+                if error.kind == Kind::GatewayTimeout =>
+            {
+                self.down(node, error)
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Telling nodes what is to be killed, until they have heard it.
 
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use crate::attempts::Said;
 use crate::attempts::kills::KillOrder;
 use crate::error::{Kind, Result};

@@ -8,6 +8,7 @@ use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
+use super::step::End;
 use crate::board::cards::Cards;
 use crate::board::listing::card_number;
 use crate::board::root::Root;
@@ -30,11 +31,12 @@ pub fn block_signals() -> Result<SigSet> {
     Ok(set)
 }
 
-/// Turns the first of these signals into [`Wake::End`].
-pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>) -> Result<()> {
+/// Turns the first of these signals into [`Wake::End`], and ends a stop for a person to see.
+pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>, stop: End) -> Result<()> {
     let wakes = wakes.clone();
     spawn("signals", move || {
         while let Err(nix::Error::EINTR) = set.wait() {}
+        stop.end();
         let _ = wakes.send(Wake::End); // an engine that is gone has ended
     })
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::Wake;
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use super::transitions::Plan;
 use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;

@@ -1,6 +1,7 @@
 //! Looking at the board: what wake-ups may have missed.
 
 use super::engine::Engine;
+use super::link::Link;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +36,7 @@ impl Engine<'_> {
         }
         self.ask_unsure();
         self.give_up_nowhere();
-        self.probe_disconnected();
+        self.links.values().for_each(Link::tend);
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has

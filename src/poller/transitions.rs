@@ -5,7 +5,7 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::link::Order;
+use super::desk::Order;
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
@@ -40,7 +40,9 @@ impl Engine<'_> {
             vec![reports]
         };
         for batch in batches {
-            self.show_reports(&batch);
+            if !self.show_reports(&batch) {
+                return Ok(()); // their node keeps them
+            }
             let mut applied = attempts::record(self.root, batch)?;
             for error in std::mem::take(&mut applied.errors) {
                 self.told::<()>(Err(error));
@@ -93,18 +95,29 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn show_reports(&self, reports: &[Said]) {
+    /// Shows a transition that is about to be made, and waits. `false` if it is not to be: the
+    /// poller ends.
+    fn shows(&mut self, card: &Card, events: &[What]) -> bool {
+        self.ending |= !self.step.before(card, events);
+        !self.ending
+    }
+
+    fn show_reports(&mut self, reports: &[Said]) -> bool {
         if !self.step.is_shown() {
-            return;
+            return true;
         }
         for report in reports {
             let id = report.status.id.as_deref().and_then(NodejobId::parse);
             if let Some(id) = id
                 && let Ok(card) = self.cards.find(id.job)
             {
-                self.step.before(&card, &attempts::decide(&card, &[(id, report.clone())]));
+                let events = attempts::decide(&card, &[(id, report.clone())]);
+                if !self.shows(&card, &events) {
+                    return false;
+                }
             }
         }
+        true
     }
 
     pub(super) fn tell_end(&self, card: &Card) {
@@ -152,8 +165,9 @@ impl Engine<'_> {
             if let ([(job, plan)], true) = (plans, self.step.is_shown())
                 && let Ok(card) = self.cards.find(*job)
                 && let Ok(events) = plan(&card, &Registered::new(self.root))
+                && !self.shows(&card, &events)
             {
-                self.step.before(&card, &events);
+                break;
             }
             let lock = self.cards.lock();
             let Some(lock) = self.told(lock) else { break };
@@ -265,7 +279,7 @@ impl Engine<'_> {
         self.end_as_lost(&ids, why)
     }
 
-    fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {
+    pub(super) fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
         for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
             let (job, why) = (id.job, why.to_string());

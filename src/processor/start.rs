@@ -9,6 +9,7 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots::Seen;
 use crate::board::{files, slots};
+use crate::descriptors;
 use crate::error::{At, Result};
 use crate::model::resources::Resources;
 
@@ -93,6 +94,7 @@ fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    descriptors::as_given(&mut command);
     if let Some(boot) = env::var_os("CORKBOARD_BOOT_ID") {
         command.env("CORKBOARD_BOOT_ID", boot);
     }
