@@ -48,7 +48,7 @@ fn queued(root: &Root, card: &Card) -> Result<String> {
             None => no_room_for(root, card, array, now),
         };
     }
-    let why = match card.not_before.filter(|time| *time > now) {
+    let why = match card.not_before.and_then(|wait| wait.goes_on(now)) {
         Some(time) => format!("waiting until {}", clock::rfc3339(time)),
         None => placement::why_waiting(&card.spec.resources, &nodes::list(root)?),
     };
