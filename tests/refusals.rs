@@ -10,10 +10,14 @@ mod net;
 #[path = "common/proxy.rs"]
 mod proxy;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use cluster::{Cluster, KILL, NEW, OFTEN, cause};
-use common::until;
+use common::{SOON, until, wait_for};
 use corkboard::model::card::{Card, State, What};
 use corkboard::model::outcome::Cause;
+use net::Random;
 use proxy::Act;
 use serde_json::{Value, json};
 
@@ -189,5 +193,54 @@ fn a_task_killed_before_its_range_has_arrived_never_starts() {
     let array = card.array.as_ref().unwrap();
     assert_eq!(array.outcome_of(0).unwrap().cause, Cause::Killed);
     assert_eq!(array.outcome_of(1).unwrap().code, Some(0));
+    cluster.assert_clean();
+}
+
+#[test]
+fn refusals_losses_and_late_requests_in_any_order() {
+    let cluster = Cluster::new("60s");
+    let mut random = Random::seeded();
+    let mut jobs = Vec::new();
+    for _ in 0..24 {
+        let code = *random.pick(&CODES).unwrap();
+        let delay = Duration::from_millis(random.below(2500));
+        let acts = [
+            Act::Hold,
+            Act::Lose,
+            Act::LoseReply,
+            Act::Twice,
+            Act::Delay(delay),
+            Act::Refuse(code),
+            Act::Refuse(code),
+        ];
+        let line = random.pick(&[NEW, NEW, NEW, KILL]).unwrap();
+        cluster.proxy.rule(line, *random.pick(&acts).unwrap(), 1);
+        let more = random.pick(&kinds()).unwrap().clone();
+        jobs.push(submit(&cluster, &more));
+        // Not a wait for anything: the moment of the next fault is random, too.
+        std::thread::sleep(Duration::from_millis(random.below(150)));
+        if random.below(4) == 0 {
+            cluster.proxy.deliver_held();
+        }
+    }
+    for job in &jobs {
+        let card = wait_for(2 * SOON, || {
+            let card = cluster.card(*job);
+            if card.state == State::Stopped { Ok(card) } else { Err(format!("{card:?}")) }
+        });
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+    }
+    cluster.proxy.deliver_held();
+    cluster.until_node_is_idle();
+    let mut runs: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for line in cluster.ran() {
+        let (what, id) = line.split_once(' ').unwrap();
+        let job = id.rsplit_once('.').unwrap().0;
+        *runs.entry((job.to_string(), what.to_string())).or_default() += 1;
+    }
+    assert!(runs.values().all(|times| *times == 1), "{runs:?}");
+    let tasks =
+        jobs.iter().map(|job| cluster.card(*job).array.map_or(1, |array| array.spec.tasks.len()));
+    assert_eq!(runs.len() as u64, tasks.sum::<u64>());
     cluster.assert_clean();
 }

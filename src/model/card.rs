@@ -14,7 +14,7 @@ use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
 use super::tasks::TaskSet;
-use crate::clock;
+use crate::clock::{self, Wait};
 use crate::error::{Error, Result as Checked};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -42,8 +42,8 @@ pub struct Card {
     pub attempts: Vec<Attempt>,
     /// How many attempts were used up: those that a `retry` line ended.
     pub retries: u32,
-    /// Not placed before.
-    pub not_before: Option<SystemTime>,
+    /// Not placed before it is over.
+    pub not_before: Option<Wait>,
     /// The end, where it ended.
     pub outcome: Option<Outcome>,
     /// When the end was recorded.
@@ -184,7 +184,7 @@ impl Card {
                     self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
                 }
                 self.state = State::Queued;
-                self.not_before = clock::parse_rfc3339(not_before);
+                self.not_before = Wait::read(&event.at, not_before);
             }
             What::Retry { attempt, outcome, not_before }
                 if with_node && current == Some(*attempt) =>
@@ -196,7 +196,8 @@ impl Card {
                 ));
                 self.retries += 1;
                 self.state = State::Queued;
-                self.not_before = not_before.as_deref().and_then(clock::parse_rfc3339);
+                let not_before = not_before.as_deref();
+                self.not_before = not_before.and_then(|time| Wait::read(&event.at, time));
             }
             What::Stopped { attempt, outcome } if self.state != State::Stopped => {
                 if attempt.is_some() && *attempt == current {

@@ -86,6 +86,8 @@ pub struct Engine<'r> {
     pub(super) silent: Arc<Silent>,
     pub(super) records: Records,
     pub(super) scans: u32,
+    /// What time it was at the last scan, by the clock and by what goes on steadily.
+    pub(super) clock: (SystemTime, Instant),
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
     /// When a waiting card was last changed in place, once all were looked at after that.
@@ -128,6 +130,7 @@ impl<'r> Engine<'r> {
             silent: Arc::default(),
             records: Records::default(),
             scans: 0,
+            clock: (SystemTime::now(), Instant::now()),
             settled: None,
             unchanged_waiting: None,
             no_batches: None,
@@ -364,4 +367,3 @@ impl Engine<'_> {
         }
     }
 }
-

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::attempts::kills::{self, KillOrder};
 use crate::attempts::ranges;
+use crate::clock::Wait;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::Address;
@@ -116,7 +117,7 @@ pub struct Index {
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
-    refused: HashMap<u64, BTreeMap<String, SystemTime>>,
+    refused: HashMap<u64, BTreeMap<String, Wait>>,
     /// Arrays for which only nodes have room that would not have them, and until when.
     aside: BTreeMap<u64, (SystemTime, Candidate)>,
     on_node: BTreeMap<(u64, u32), OnNode>,
@@ -161,7 +162,7 @@ impl Index {
         }
         let ranges = ranges::placeable(card, now);
         let next_ranges = card.array.as_ref().and_then(|array| array.next_time(now));
-        let mut not_before = card.not_before.filter(|time| *time > now);
+        let mut not_before = card.not_before.and_then(|wait| wait.goes_on(now));
         if ranges == 0 {
             not_before = not_before.max(next_ranges);
         }
@@ -194,8 +195,7 @@ impl Index {
 
     /// Until when nothing of this job is placed on this node, which would not have it.
     pub fn refused_until(&self, job: u64, node: &str) -> Option<SystemTime> {
-        let until = self.refused.get(&job)?.get(node).copied();
-        until.filter(|until| *until > SystemTime::now())
+        self.refused.get(&job)?.get(node)?.goes_on(SystemTime::now())
     }
 
     /// Puts an array back that was taken out to be placed, since only a node has room that would

@@ -139,7 +139,7 @@ fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> 
         }
         return vec![attempts::place(cluster, card, node, Some(tasks))];
     }
-    let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
+    let due = card.not_before.and_then(|wait| wait.goes_on(SystemTime::now())).is_none();
     if card.state != State::Queued || !due {
         return Vec::new();
     }
