@@ -61,48 +61,62 @@ fn until_held(cluster: &Cluster) {
 }
 
 #[test]
-fn a_refused_repeat_does_not_take_back_what_may_still_arrive() {
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive_of_a_job() {
+    a_refused_repeat_does_not_take_back_what_may_still_arrive(&kinds()[0]);
+}
+
+#[test]
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive_of_a_range() {
+    a_refused_repeat_does_not_take_back_what_may_still_arrive(&kinds()[1]);
+}
+
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
-            let job = submit(&cluster, &more);
-            cluster.until(job, |card| refusals(card) > 0);
-            cluster.proxy.clear();
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            for reply in cluster.proxy.deliver_held() {
-                assert!(reply.contains("410"), "{code}: {reply}");
-            }
-            cluster.until_node_is_idle();
-            assert!(ran_once(&cluster, &more).iter().all(|attempt| *attempt > 1));
-            cluster.assert_clean();
+        let cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
+        let job = submit(&cluster, more);
+        cluster.until(job, |card| refusals(card) > 0);
+        cluster.proxy.clear();
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        for reply in cluster.proxy.deliver_held() {
+            assert!(reply.contains("410"), "{code}: {reply}");
         }
+        cluster.until_node_is_idle();
+        assert!(ran_once(&cluster, more).iter().all(|attempt| *attempt > 1));
+        cluster.assert_clean();
     }
 }
 
 #[test]
-fn a_node_that_refuses_its_word_too_keeps_the_attempt() {
+fn a_node_that_refuses_its_word_too_keeps_the_attempt_of_a_job() {
+    a_node_that_refuses_its_word_too_keeps_the_attempt(&kinds()[0]);
+}
+
+#[test]
+fn a_node_that_refuses_its_word_too_keeps_the_attempt_of_a_range() {
+    a_node_that_refuses_its_word_too_keeps_the_attempt(&kinds()[1]);
+}
+
+fn a_node_that_refuses_its_word_too_keeps_the_attempt(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
-            cluster.proxy.rule(KILL, Act::Refuse(code), OFTEN);
-            let job = submit(&cluster, &more);
-            cluster.head.reason(job, "whether an earlier request arrived is not known");
-            let card = cluster.card(job);
-            assert_eq!((card.state, card.attempts.len()), (State::Placed, 1), "{card:?}");
-            cluster.proxy.deliver_held();
-            cluster.proxy.clear();
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            assert_eq!(refusals(&card), 0, "{code}: {card:?}");
-            cluster.until_node_is_idle();
-            ran_once(&cluster, &more);
-            cluster.assert_clean();
-        }
+        let cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
+        cluster.proxy.rule(KILL, Act::Refuse(code), OFTEN);
+        let job = submit(&cluster, more);
+        cluster.head.reason(job, "whether an earlier request arrived is not known");
+        let card = cluster.card(job);
+        assert_eq!((card.state, card.attempts.len()), (State::Placed, 1), "{card:?}");
+        cluster.proxy.deliver_held();
+        cluster.proxy.clear();
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        assert_eq!(refusals(&card), 0, "{code}: {card:?}");
+        cluster.until_node_is_idle();
+        ran_once(&cluster, more);
+        cluster.assert_clean();
     }
 }
 
@@ -139,22 +153,29 @@ fn a_node_that_never_gives_its_word_is_given_up() {
 }
 
 #[test]
-fn a_poller_does_not_know_what_the_one_before_it_has_sent() {
+fn a_poller_does_not_know_what_the_one_before_it_has_sent_of_a_job() {
+    a_poller_does_not_know_what_the_one_before_it_has_sent(&kinds()[0]);
+}
+
+#[test]
+fn a_poller_does_not_know_what_the_one_before_it_has_sent_of_a_range() {
+    a_poller_does_not_know_what_the_one_before_it_has_sent(&kinds()[1]);
+}
+
+fn a_poller_does_not_know_what_the_one_before_it_has_sent(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let mut cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), 1);
-            let job = submit(&cluster, &more);
-            until_held(&cluster);
-            cluster.restart_poller(0);
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            cluster.proxy.deliver_held();
-            cluster.until_node_is_idle();
-            ran_once(&cluster, &more);
-            cluster.assert_clean();
-        }
+        let mut cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), 1);
+        let job = submit(&cluster, more);
+        until_held(&cluster);
+        cluster.restart_poller(0);
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        cluster.proxy.deliver_held();
+        cluster.until_node_is_idle();
+        ran_once(&cluster, more);
+        cluster.assert_clean();
     }
 }
 
