@@ -75,6 +75,18 @@ fn jobs_are_not_given_what_the_one_who_submitted_them_has() {
     assert_clean(&root);
 }
 
+/// The poller that makes the rounds of a command has what the command has, and is no measure.
+#[test]
+fn the_rounds_of_a_command_give_jobs_nothing_of_its_own() {
+    let root = root();
+    let mut command = Command::new("nice");
+    command.args(["-n", "7"]).arg(root.path("cgi-bin/scheduler"));
+    command.args(["jobs", "new", "--wait", "--", "nice"]);
+    let output = command.env("CORKBOARD_ROOT", &root.dir).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "0\n");
+    assert_clean(&root);
+}
+
 /// Nobody else can run it.
 #[test]
 fn without_a_poller_a_lower_limit_holds_if_it_cannot_be_raised() {
@@ -115,7 +127,7 @@ struct Group(std::path::PathBuf);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = wait_for(common::SOON, || fs::remove_dir(&self.0).map_err(|e| e.to_string()));
+        wait_for(common::SOON, || fs::remove_dir(&self.0).map_err(|e| e.to_string()));
     }
 }
 

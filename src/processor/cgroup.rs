@@ -15,7 +15,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -121,9 +121,11 @@ pub fn join(other: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// The name of a root's groups.
+/// The name of a root's groups: that of the directory itself, which may have several paths, and others
+/// may have the same one.
 fn name_of(root: &Path) -> String {
-    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    let directory = fs::metadata(root).map(|meta| (meta.dev(), meta.ino())).ok();
+    let digest = Sha256::digest(format!("{directory:?}"));
     let short: String = digest.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
     format!("{PREFIX}{short}")
 }
@@ -325,15 +327,15 @@ mod tests {
 
     #[test]
     fn only_groups_of_the_slot_are_taken_from_its_record() {
-        let root = Path::new("/srv/board");
         let base = std::env::temp_dir().join(format!("corkboard-base-{}", std::process::id()));
+        let root = base.as_path();
+        fs::create_dir(&base).unwrap();
         let path = |slot: u64| format!("{}/{}/{slot}", base.display(), name_of(root));
         assert!(Group::recorded(root, 3, &path(3)).is_none(), "no hierarchy is mounted there");
-        fs::create_dir(&base).unwrap();
         fs::write(base.join("cgroup.procs"), "").unwrap();
         assert!(Group::recorded(root, 3, &path(3)).is_some_and(|group| !group.dir.exists()));
         assert!(Group::recorded(root, 4, &path(3)).is_none());
-        assert!(Group::recorded(Path::new("/srv/other"), 3, &path(3)).is_none());
+        assert!(Group::recorded(Path::new("/"), 3, &path(3)).is_none());
         assert!(Group::recorded(root, 3, &format!("{}/x/3", base.display())).is_none());
         fs::remove_dir_all(&base).unwrap();
     }

@@ -50,7 +50,7 @@ struct Priority {
 /// Takes over what this root's poller has. Returns what this process has less of all the same; always
 /// `None` where no poller is at work.
 pub(super) fn replace(root: &Root) -> Option<String> {
-    let poller = poller_lock::holder(root);
+    let poller = poller_lock::holder(root).filter(|pid| stays(*pid));
     // Without one what the machine itself has is the measure, for who may go that far.
     let limits = proc_file(poller.unwrap_or(1), "limits").unwrap_or_default();
     let mut lacks = Vec::new();
@@ -71,6 +71,14 @@ pub(super) fn replace(root: &Root) -> Option<String> {
     let _ = cgroup::join(poller); // else it stays where it was started
     lacks.extend(confined(poller).map(String::from));
     (!lacks.is_empty()).then(|| lacks.join(", "))
+}
+
+/// Whether a poller is one that stays. Others make the rounds of a command or of cron, with what their
+/// starters have.
+fn stays(poller: i32) -> bool {
+    let words = fs::read(format!("/proc/{poller}/cmdline")).unwrap_or_default();
+    let is_round = |word: &[u8]| word.starts_with(b"--once") || word.starts_with(b"--job");
+    !words.split(|byte| *byte == 0).any(is_round)
 }
 
 fn own() -> i32 {
