@@ -21,6 +21,7 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
+mod batches;
 mod client;
 pub mod http;
 mod knock;

@@ -3,6 +3,7 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
@@ -29,6 +30,7 @@ mod dialogue;
 pub mod engine;
 pub mod gather;
 pub mod index;
+mod killing;
 pub mod link;
 mod membership;
 pub mod notice;

@@ -4,7 +4,7 @@
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
-//!   (tasks of an array), `ending`, `surroundings`,
+//!   (tasks of an array), `heed`, `ending`, `surroundings`, `inherited` (what it must not have from its starter),
 //!   `child` (fork and exec), `contain` (where it is born), `capture` (output), `small` (memory).
 //! - `tree`, [`cgroup`]: processes, and what holds them together.
 //! - [`start`]: starts supervisors.
@@ -22,7 +22,9 @@ pub mod cleanup;
 mod contain;
 mod ending;
 pub mod files;
+mod heed;
 pub mod info;
+mod inherited;
 pub mod kill;
 mod linger;
 pub mod list;

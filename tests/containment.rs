@@ -214,13 +214,14 @@ fn group(root: &TestRoot) -> Option<PathBuf> {
 
 #[test]
 fn a_group_that_is_removed_is_made_anew() {
-    let root = root();
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
     let where_is = |id: &str| {
         assert_eq!(root.ended(id)["status"], "good");
         root.cmd("processor", &["jobs", id, "log"]).expect(0).body
     };
     let first = give(&root, "cat /proc/self/cgroup", json!({}));
     let log = where_is(&first);
+    until("its supervisor waits for the next job", || root.supervisors().is_empty());
     let dir = group(&root).unwrap();
     fs::remove_dir(&dir).unwrap();
     let second = give(&root, "cat /proc/self/cgroup", json!({}));
@@ -258,7 +259,7 @@ fn without_a_group_jobs_run_all_the_same() {
 /// A job that makes groups of its own, and moves there.
 #[test]
 fn groups_that_a_job_has_made_end_with_it() {
-    let root = root();
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
     let pid = notes(&root).join("pid");
     let go = root.path("go");
     let script = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
@@ -269,6 +270,7 @@ fn groups_that_a_job_has_made_end_with_it() {
     fs::create_dir_all(dir.join("own/more")).unwrap();
     fs::write(&go, "").unwrap();
     assert_eq!(root.ended(&id)["status"], "good");
+    until("its supervisor waits for the next job", || root.supervisors().is_empty());
     let inside = dir.join("own/more/cgroup.procs");
     let script = format!(
         "mkdir -p {0}; echo 0 > {0}/cgroup.procs; setsid sh -c 'echo $$ > {1}; exec sleep 1000' & \

@@ -10,10 +10,14 @@ mod net;
 #[path = "common/proxy.rs"]
 mod proxy;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use cluster::{Cluster, KILL, NEW, OFTEN, cause};
-use common::until;
+use common::{SOON, until, wait_for};
 use corkboard::model::card::{Card, State, What};
 use corkboard::model::outcome::Cause;
+use net::Random;
 use proxy::Act;
 use serde_json::{Value, json};
 
@@ -57,48 +61,62 @@ fn until_held(cluster: &Cluster) {
 }
 
 #[test]
-fn a_refused_repeat_does_not_take_back_what_may_still_arrive() {
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive_of_a_job() {
+    a_refused_repeat_does_not_take_back_what_may_still_arrive(&kinds()[0]);
+}
+
+#[test]
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive_of_a_range() {
+    a_refused_repeat_does_not_take_back_what_may_still_arrive(&kinds()[1]);
+}
+
+fn a_refused_repeat_does_not_take_back_what_may_still_arrive(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
-            let job = submit(&cluster, &more);
-            cluster.until(job, |card| refusals(card) > 0);
-            cluster.proxy.clear();
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            for reply in cluster.proxy.deliver_held() {
-                assert!(reply.contains("410"), "{code}: {reply}");
-            }
-            cluster.until_node_is_idle();
-            assert!(ran_once(&cluster, &more).iter().all(|attempt| *attempt > 1));
-            cluster.assert_clean();
+        let cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
+        let job = submit(&cluster, more);
+        cluster.until(job, |card| refusals(card) > 0);
+        cluster.proxy.clear();
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        for reply in cluster.proxy.deliver_held() {
+            assert!(reply.contains("410"), "{code}: {reply}");
         }
+        cluster.until_node_is_idle();
+        assert!(ran_once(&cluster, more).iter().all(|attempt| *attempt > 1));
+        cluster.assert_clean();
     }
 }
 
 #[test]
-fn a_node_that_refuses_its_word_too_keeps_the_attempt() {
+fn a_node_that_refuses_its_word_too_keeps_the_attempt_of_a_job() {
+    a_node_that_refuses_its_word_too_keeps_the_attempt(&kinds()[0]);
+}
+
+#[test]
+fn a_node_that_refuses_its_word_too_keeps_the_attempt_of_a_range() {
+    a_node_that_refuses_its_word_too_keeps_the_attempt(&kinds()[1]);
+}
+
+fn a_node_that_refuses_its_word_too_keeps_the_attempt(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
-            cluster.proxy.rule(KILL, Act::Refuse(code), OFTEN);
-            let job = submit(&cluster, &more);
-            cluster.head.reason(job, "whether an earlier request arrived is not known");
-            let card = cluster.card(job);
-            assert_eq!((card.state, card.attempts.len()), (State::Placed, 1), "{card:?}");
-            cluster.proxy.deliver_held();
-            cluster.proxy.clear();
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            assert_eq!(refusals(&card), 0, "{code}: {card:?}");
-            cluster.until_node_is_idle();
-            ran_once(&cluster, &more);
-            cluster.assert_clean();
-        }
+        let cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), OFTEN);
+        cluster.proxy.rule(KILL, Act::Refuse(code), OFTEN);
+        let job = submit(&cluster, more);
+        cluster.head.reason(job, "whether an earlier request arrived is not known");
+        let card = cluster.card(job);
+        assert_eq!((card.state, card.attempts.len()), (State::Placed, 1), "{card:?}");
+        cluster.proxy.deliver_held();
+        cluster.proxy.clear();
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        assert_eq!(refusals(&card), 0, "{code}: {card:?}");
+        cluster.until_node_is_idle();
+        ran_once(&cluster, more);
+        cluster.assert_clean();
     }
 }
 
@@ -135,22 +153,29 @@ fn a_node_that_never_gives_its_word_is_given_up() {
 }
 
 #[test]
-fn a_poller_does_not_know_what_the_one_before_it_has_sent() {
+fn a_poller_does_not_know_what_the_one_before_it_has_sent_of_a_job() {
+    a_poller_does_not_know_what_the_one_before_it_has_sent(&kinds()[0]);
+}
+
+#[test]
+fn a_poller_does_not_know_what_the_one_before_it_has_sent_of_a_range() {
+    a_poller_does_not_know_what_the_one_before_it_has_sent(&kinds()[1]);
+}
+
+fn a_poller_does_not_know_what_the_one_before_it_has_sent(more: &Value) {
     for code in CODES {
-        for more in kinds() {
-            let mut cluster = Cluster::new("60s");
-            cluster.proxy.rule(NEW, Act::Hold, 1);
-            cluster.proxy.rule(NEW, Act::Refuse(code), 1);
-            let job = submit(&cluster, &more);
-            until_held(&cluster);
-            cluster.restart_poller(0);
-            let card = cluster.ended(job);
-            assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
-            cluster.proxy.deliver_held();
-            cluster.until_node_is_idle();
-            ran_once(&cluster, &more);
-            cluster.assert_clean();
-        }
+        let mut cluster = Cluster::new("60s");
+        cluster.proxy.rule(NEW, Act::Hold, 1);
+        cluster.proxy.rule(NEW, Act::Refuse(code), 1);
+        let job = submit(&cluster, more);
+        until_held(&cluster);
+        cluster.restart_poller(0);
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        cluster.proxy.deliver_held();
+        cluster.until_node_is_idle();
+        ran_once(&cluster, more);
+        cluster.assert_clean();
     }
 }
 
@@ -189,5 +214,54 @@ fn a_task_killed_before_its_range_has_arrived_never_starts() {
     let array = card.array.as_ref().unwrap();
     assert_eq!(array.outcome_of(0).unwrap().cause, Cause::Killed);
     assert_eq!(array.outcome_of(1).unwrap().code, Some(0));
+    cluster.assert_clean();
+}
+
+#[test]
+fn refusals_losses_and_late_requests_in_any_order() {
+    let cluster = Cluster::new("60s");
+    let mut random = Random::seeded();
+    let mut jobs = Vec::new();
+    for _ in 0..24 {
+        let code = *random.pick(&CODES).unwrap();
+        let delay = Duration::from_millis(random.below(2500));
+        let acts = [
+            Act::Hold,
+            Act::Lose,
+            Act::LoseReply,
+            Act::Twice,
+            Act::Delay(delay),
+            Act::Refuse(code),
+            Act::Refuse(code),
+        ];
+        let line = random.pick(&[NEW, NEW, NEW, KILL]).unwrap();
+        cluster.proxy.rule(line, *random.pick(&acts).unwrap(), 1);
+        let more = random.pick(&kinds()).unwrap().clone();
+        jobs.push(submit(&cluster, &more));
+        // Not a wait for anything: the moment of the next fault is random, too.
+        std::thread::sleep(Duration::from_millis(random.below(150)));
+        if random.below(4) == 0 {
+            cluster.proxy.deliver_held();
+        }
+    }
+    for job in &jobs {
+        let card = wait_for(2 * SOON, || {
+            let card = cluster.card(*job);
+            if card.state == State::Stopped { Ok(card) } else { Err(format!("{card:?}")) }
+        });
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+    }
+    cluster.proxy.deliver_held();
+    cluster.until_node_is_idle();
+    let mut runs: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for line in cluster.ran() {
+        let (what, id) = line.split_once(' ').unwrap();
+        let job = id.rsplit_once('.').unwrap().0;
+        *runs.entry((job.to_string(), what.to_string())).or_default() += 1;
+    }
+    assert!(runs.values().all(|times| *times == 1), "{runs:?}");
+    let tasks =
+        jobs.iter().map(|job| cluster.card(*job).array.map_or(1, |array| array.spec.tasks.len()));
+    assert_eq!(runs.len() as u64, tasks.sum::<u64>());
     cluster.assert_clean();
 }

@@ -109,7 +109,8 @@ impl Engine<'_> {
             let known = self.nodes.get(node).filter(|node| node.driver != DriverKind::Local);
             // What was proved once must always be.
             if known.is_some_and(|known| known.proves.is_none_or(|before| !before && *proves)) {
-                self.observe(node, |record| record.proves = Some(*proves))?;
+                let noted = self.observe(node, |record| record.proves = Some(*proves));
+                self.told(noted);
             }
         }
         Ok(())

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::desk::Order;
 use super::index::OnNode;
 use super::link::Link;
-use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::board::nodes;
@@ -18,15 +17,14 @@ use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::{Address, NodeState};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::outcome::RunState;
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
 /// and answers all other questions would be sent it over and over.
 const SENDS_AT_ONCE: u32 = 2;
 
-/// So often it is looked at once what became of a kill that was not carried out; after that with all
-/// others.
-const KILLS_AT_ONCE: u32 = 3;
+/// After so many in a row the job's reason says that a node which is there does not take it.
+const SENDS_TOLD: u32 = 4;
 
 /// The first of those pauses; each is twice as long as the one before, up to a minute.
 const SEND_PAUSE: Duration = Duration::from_millis(500);
@@ -66,11 +64,6 @@ impl Engine<'_> {
             match attempts::run(self.root, &common, card, attempt) {
                 Ok(run) => {
                     self.say(&format!("{what}: placed on {} as {id}", attempt.node));
-                    let answered_by = Instant::now() + self.patience();
-                    if let Some(known) = self.known_mut(id) {
-                        known.sends = known.sends.saturating_add(1);
-                        known.send_at = Some(answered_by); // the answer moves it
-                    }
                     orders.entry(attempt.node.clone()).or_default().push(run);
                 }
                 Err(error) => {
@@ -79,8 +72,16 @@ impl Engine<'_> {
                 }
             }
         }
+        let answered_by = Instant::now() + self.patience();
         for (node, runs) in orders {
-            self.order(&node, Order::Run(runs));
+            let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+            let ordered = self.order(&node, Order::Run(runs));
+            for id in ids.iter().filter(|_| ordered) {
+                if let Some(known) = self.known_mut(id) {
+                    known.sends = known.sends.saturating_add(1);
+                    known.send_at = Some(answered_by); // the answer moves it
+                }
+            }
         }
         let mut refused = Vec::new();
         for (node, id, why) in unsent {
@@ -106,17 +107,21 @@ impl Engine<'_> {
     }
 
     /// Orders something of a node. One that does not answer is not told: when it does, it is asked
-    /// about all that it has, and what is still to be done follows from that.
-    pub(super) fn order(&mut self, node: &str, order: Order) {
-        let Some(link) = self.links.get(node).filter(|_| self.takes(node, &order)) else { return };
+    /// about all that it has, and what is still to be done follows from that. Whether it is ordered.
+    pub(super) fn order(&mut self, node: &str, order: Order) -> bool {
+        let Some(link) = self.links.get(node).filter(|_| self.takes(node, &order)) else {
+            return false;
+        };
         let answers = match &order {
             Order::Run(runs) => runs.len(), // several orders may be sent as one
             Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
             Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
         };
-        if link.order(order) {
+        let ordered = link.order(order);
+        if ordered {
             self.outstanding += answers;
         }
+        ordered
     }
 
     /// Whether a node is told such an order now.
@@ -127,28 +132,6 @@ impl Engine<'_> {
                 self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
             }
             _ => self.links.get(node).is_some_and(Link::answers),
-        }
-    }
-
-    /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
-    pub(super) fn order_kills(&mut self, job: u64) {
-        let mut orders = Vec::new();
-        let unkilled = self.index.attempts(job).filter(|known| known.to_kill().is_some());
-        let reached = unkilled.filter(|known| self.reaches(&known.node, &known.id, &known.address));
-        let reached: Vec<String> = reached.map(|known| known.id.clone()).collect();
-        for known in self.index.attempts_mut(job).filter(|known| reached.contains(&known.id)) {
-            while let Some(kill) = known.to_kill().cloned() {
-                known.note_killed(&kill);
-                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
-            }
-        }
-        for (node, id, grace, KillOrder { by, tasks }) in orders {
-            let what = match &tasks {
-                Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
-                None => format!("job {job}"),
-            };
-            self.say(&format!("{what}: to be killed on {node}, asked by {by}"));
-            self.order(&node, Order::Kill { id, grace, by, tasks });
         }
     }
 
@@ -164,6 +147,7 @@ impl Engine<'_> {
             Err(error) => vec![Err(error); ids.len()],
         };
         let mut silent = None;
+        let mut stuck = Vec::new();
         let mut refused = Vec::new();
         let mut ask = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
@@ -183,6 +167,8 @@ impl Engine<'_> {
                     // The others are about this request: the node is there.
                     if error.kind == Kind::GatewayTimeout {
                         silent.get_or_insert(error);
+                    } else if known.failed_sends > SENDS_TOLD {
+                        stuck.push((id.clone(), error.message));
                     }
                     ask.push(id);
                 }
@@ -196,6 +182,12 @@ impl Engine<'_> {
         }
         if !ask.is_empty() {
             self.order(node, Order::Status(ask));
+        }
+        for (id, why) in stuck {
+            self.tell_trouble(
+                &id,
+                &format!("node {node} does not take it ({why}); it is sent again"),
+            );
         }
         let refused = self.refuse(refused);
         self.told(refused);
@@ -348,50 +340,6 @@ impl Engine<'_> {
             Word::Cancelled(_) => self.settle(&[id])?,
         }
         Ok(None)
-    }
-
-    /// Kills an attempt that was given up, or forbids its start.
-    pub(super) fn fence(&mut self, node: &str, id: String) {
-        let by = "the head, which had given it up".to_string();
-        self.order(node, Order::Kill { id, grace: None, by, tasks: None });
-    }
-
-    pub(super) fn killed(
-        &mut self,
-        node: &str,
-        id: &str,
-        status: Result<Box<RunStatus>>,
-    ) -> Result<Option<Said>> {
-        self.answered(1);
-        match status {
-            // Of an attempt that was given up nothing but its end is news: it is being killed.
-            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {
-                Ok(None)
-            }
-            Ok(status) => {
-                self.known_mut(id).into_iter().for_each(|known| known.failed_kills = 0);
-                self.believed_kill(node, status.of(id))
-            }
-            Err(error) => {
-                let mut at_once = false;
-                if let Some(known) = self.known_mut(id) {
-                    known.killed = None;
-                    known.failed_kills += 1;
-                    at_once = known.failed_kills <= KILLS_AT_ONCE;
-                }
-                if at_once {
-                    self.order(node, Order::Status(vec![id.to_string()])); // then it is repeated
-                }
-                if error.kind != Kind::NotFound {
-                    self.did_not_say(node, id, &error);
-                }
-                self.say(&format!(
-                    "{id}: not killed on {node}: {}; will be repeated",
-                    error.message
-                ));
-                Ok(None)
-            }
-        }
     }
 
     /// Asks every node about every job that it has.

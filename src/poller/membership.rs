@@ -177,7 +177,9 @@ impl Engine<'_> {
         let names: Vec<String> =
             self.nodes.values().filter(has).map(|node| node.name.clone()).collect();
         for node in names {
-            self.observe(&node, |record| record.given_up.retain(|id| !ids.contains(id)))?;
+            let settled =
+                self.observe(&node, |record| record.given_up.retain(|id| !ids.contains(id)));
+            self.told(settled);
         }
         Ok(())
     }

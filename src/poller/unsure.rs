@@ -31,14 +31,17 @@ impl Engine<'_> {
         let now = Instant::now();
         // The answer moves it; this only keeps a second question from being asked meanwhile.
         let patience = self.patience();
-        let order = Order::Forbid(id.clone());
-        let answers = self.takes(node, &order);
         let Some(known) = self.known_mut(&id) else { return };
         let fresh = || Unsure { why: why.to_string(), asked: 0, ask_at: now };
         let unsure = known.unsure.get_or_insert_with(fresh);
-        if answers && unsure.ask_at <= now {
-            unsure.ask_at = now + patience;
-            self.order(node, order);
+        if unsure.ask_at > now {
+            return;
+        }
+        unsure.ask_at = now + patience;
+        if !self.order(node, Order::Forbid(id.clone()))
+            && let Some(unsure) = self.known_mut(&id).and_then(|known| known.unsure.as_mut())
+        {
+            unsure.ask_at = now;
         }
     }
 
@@ -87,7 +90,9 @@ impl Engine<'_> {
                 self.told(refused);
             }
             // It has something under that id: what that is worth is judged where it is asked about.
-            Ok(_) => self.order(node, Order::Status(vec![id.to_string()])),
+            Ok(_) => {
+                self.order(node, Order::Status(vec![id.to_string()]));
+            }
             Err(error) => self.did_not_say(node, id, &error),
         }
     }
@@ -126,13 +131,16 @@ impl Engine<'_> {
             return self.abandon(node, vec![id.to_string()], &format!("abandoned ({why})"));
         }
         // Silence is told as the node's, not as this job's.
-        if !matches!(error.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal) {
+        if !matches!(
+            error.kind,
+            Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal | Kind::Shortage
+        ) {
             self.tell_trouble(id, &why);
         }
     }
 
     /// Notes on the card what is wrong with an attempt, unless it is there already.
-    fn tell_trouble(&mut self, id: &str, reason: &str) {
+    pub(super) fn tell_trouble(&mut self, id: &str, reason: &str) {
         if self.known_mut(id).is_none_or(|known| known.trouble.as_deref() == Some(reason)) {
             return;
         }

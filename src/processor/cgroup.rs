@@ -15,7 +15,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, eaccess};
 use sha2::{Digest, Sha256};
 
-use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies};
+use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies, hierarchies_of};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -105,9 +105,27 @@ pub fn leave_job() -> io::Result<()> {
     Ok(())
 }
 
-/// The name of a root's groups.
+/// Takes this process to the groups of another one, in every hierarchy in which they are not the same,
+/// or if those are a job's, to where that job's root has its groups.
+pub fn join(other: i32) -> io::Result<()> {
+    let of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    if of("self")? == of(&other.to_string())? {
+        return Ok(());
+    }
+    let own = hierarchies();
+    for (hierarchy, now) in hierarchies_of(&other.to_string()).iter().zip(&own) {
+        if hierarchy.base() != now.base() {
+            fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a root's groups: that of the directory itself, which may have several paths, and others
+/// may have the same one.
 fn name_of(root: &Path) -> String {
-    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    let directory = fs::metadata(root).map(|meta| (meta.dev(), meta.ino())).ok();
+    let digest = Sha256::digest(format!("{directory:?}"));
     let short: String = digest.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
     format!("{PREFIX}{short}")
 }
@@ -309,15 +327,15 @@ mod tests {
 
     #[test]
     fn only_groups_of_the_slot_are_taken_from_its_record() {
-        let root = Path::new("/srv/board");
         let base = std::env::temp_dir().join(format!("corkboard-base-{}", std::process::id()));
+        let root = base.as_path();
+        fs::create_dir(&base).unwrap();
         let path = |slot: u64| format!("{}/{}/{slot}", base.display(), name_of(root));
         assert!(Group::recorded(root, 3, &path(3)).is_none(), "no hierarchy is mounted there");
-        fs::create_dir(&base).unwrap();
         fs::write(base.join("cgroup.procs"), "").unwrap();
         assert!(Group::recorded(root, 3, &path(3)).is_some_and(|group| !group.dir.exists()));
         assert!(Group::recorded(root, 4, &path(3)).is_none());
-        assert!(Group::recorded(Path::new("/srv/other"), 3, &path(3)).is_none());
+        assert!(Group::recorded(Path::new("/"), 3, &path(3)).is_none());
         assert!(Group::recorded(root, 3, &format!("{}/x/3", base.display())).is_none());
         fs::remove_dir_all(&base).unwrap();
     }

@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, fork, setsid};
 use super::cgroup::{self, Group, Place};
 use super::child::heed_ignored_signals;
 use super::range::RunningRange;
-use super::{start, sweep};
+use super::{inherited, start, sweep};
 use crate::board::files::SyncSet;
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
@@ -122,6 +122,10 @@ pub fn run(stay: bool) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     sweep::recover(&root)?;
+    if let Some(lacks) = inherited::replace(&root) {
+        eprintln!("processor: left to the poller, which has more than this process: {lacks}");
+        return Ok(0);
+    }
     let mut place = Place::find();
     let mut kept = None;
     loop {

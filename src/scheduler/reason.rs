@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use crate::board::nodes;
 use crate::board::poller_lock;
 use crate::board::root::Root;
+use crate::board::runs::Runs;
 use crate::clock;
 use crate::error::Result;
 use crate::model::array::Array;
@@ -121,7 +122,16 @@ pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Opt
 
 /// What is wrong with the node of an attempt.
 fn trouble_of(root: &Root, attempt: &Attempt) -> Result<Option<String>> {
-    Ok(match nodes::find(root, &attempt.node)? {
+    let node = match nodes::find(root, &attempt.node) {
+        Ok(node) => node,
+        Err(error) => return Ok(Some(error.message)),
+    };
+    Ok(match node {
+        Some(node) if node.newer.is_none() && node.address() != attempt.address() => {
+            let moved = !(nodes::is_this_root(root, &node)?
+                && Runs::new(root).is_here(&attempt.nodejob)?);
+            moved.then(|| format!("node {} is registered at another address now", node.name))
+        }
         Some(node) => node.trouble(),
         None => Some(format!("node {} is not registered any more", attempt.node)),
     })

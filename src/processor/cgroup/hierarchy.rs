@@ -45,7 +45,12 @@ fn outside(path: &str) -> &str {
 
 /// The hierarchies that this process is in and can see.
 pub(super) fn hierarchies() -> Vec<Hierarchy> {
-    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    hierarchies_of("self")
+}
+
+/// The same of another process, as seen from here.
+pub(super) fn hierarchies_of(pid: &str) -> Vec<Hierarchy> {
+    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let of_line = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
