@@ -124,11 +124,13 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         story(runs, &name, findings)?;
     }
     let unowned = sweep::unowned(runs)?;
-    for id in &unowned {
+    findings.lines.extend(unowned.errors.iter().map(|error| error.message.clone()));
+    for id in &unowned.ids {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
     }
     if findings.repair {
-        sweep::end_unowned(runs, held, FORGOTTEN)?;
+        let (_, failed) = sweep::end_unowned(runs, held, &unowned.ids, FORGOTTEN)?;
+        findings.lines.extend(failed.into_iter().map(|error| error.message));
     }
     Ok(())
 }
