@@ -2,13 +2,21 @@
 # What up, down, demo and test have in common. Sourced, not run.
 
 die() {
+    SAID=1
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
 }
 
 usage_error() {
+    SAID=1
     printf '%s: %s; try %s --help\n' "${0##*/}" "$*" "$0" >&2
     exit 2
+}
+
+# To be trapped at the end: a command that failed has said why, but not what to do.
+advise() {
+    [ "$?" = 0 ] || [ -n "${SAID-}" ] ||
+        printf '%s: not finished; mend what is said above, then run it again\n' "${0##*/}" >&2
 }
 
 # The comment at the head of a script is its help.

@@ -10,7 +10,7 @@ use crate::board::files::SyncSet;
 use crate::board::root::Root;
 use crate::board::{numbers, uploads, vault};
 use crate::driver::Run;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
@@ -173,6 +173,8 @@ pub struct Applied {
     pub stale: Vec<(String, String)>,
     /// Attempts that have ended.
     pub ended: Vec<String>,
+    /// What went wrong with cards by themselves: their reports are still with the nodes.
+    pub errors: Vec<Error>,
     /// Attempts that these nodes said something of and were never given.
     pub foreign: BTreeSet<(String, String)>,
     /// Nodes that said something that counted, and whether they proved any of it.
@@ -206,7 +208,13 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                         applied.cards.push(card);
                     } else if any_end {
                         // The node is about to be told that it is safe here.
-                        sync.merge(cards.sync_of(*job)?);
+                        match cards.sync_of(*job) {
+                            Ok(set) => sync.merge(set),
+                            Err(error) => {
+                                applied.safe.retain(|(_, id)| !is_of(id, *job));
+                                applied.errors.push(error);
+                            }
+                        }
                     }
                 }
                 // Cleaned up, or unreadable: nobody will ask for this result.
@@ -220,12 +228,16 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                 }
                 // A newer program's card: its node keeps the result until that program asks for it.
                 Err(e) if e.kind == Kind::Conflict => {}
-                Err(e) => return Err(e),
+                Err(e) => applied.errors.push(e),
             }
         }
     }
     sync.commit()?;
     Ok(applied)
+}
+
+fn is_of(id: &str, job: u64) -> bool {
+    NodejobId::parse(id).is_some_and(|id| id.job == job)
 }
 
 /// Notes what follows for the nodes; whether an attempt has ended.

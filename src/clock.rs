@@ -18,6 +18,30 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339_weak(text).ok()
 }
 
+/// A wait until some time, as it was written down at another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    until: SystemTime,
+    longest: Duration,
+}
+
+impl Wait {
+    /// A wait that was written down at `at`, both as in the state files. `None` if one of them is no
+    /// time.
+    pub fn read(at: &str, until: &str) -> Option<Wait> {
+        let (at, until) = (parse_rfc3339(at)?, parse_rfc3339(until)?);
+        Some(Wait { until, longest: until.duration_since(at).unwrap_or_default() })
+    }
+
+    /// Until when it goes on, if it does. One that would be far longer now than it was when it was
+    /// written down is over: the clock has been set back since.
+    pub fn goes_on(self, now: SystemTime) -> Option<SystemTime> {
+        const SET_BACK: Duration = Duration::from_secs(60); // more than clocks are put right by
+        let left = self.until.duration_since(now).ok().filter(|left| !left.is_zero())?;
+        (left <= self.longest + SET_BACK).then_some(self.until)
+    }
+}
+
 /// Reads a duration: a number of seconds ("30", "0.5") or "30s", "5m", "1h 30m". At most ten years.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     const TEN_YEARS: Duration = Duration::from_secs(3652 * 86_400);
@@ -49,8 +73,21 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_no_longer_than_when_it_began() {
+        let at = |text: &str| parse_rfc3339(text).unwrap();
+        let wait = Wait::read("2027-01-01T00:00:00Z", "2027-01-01T00:01:00Z").unwrap();
+        let until = at("2027-01-01T00:01:00Z");
+        assert_eq!(wait.goes_on(at("2027-01-01T00:00:00Z")), Some(until));
+        assert_eq!(wait.goes_on(at("2027-01-01T00:00:59Z")), Some(until));
+        assert_eq!(wait.goes_on(until), None);
+        assert_eq!(wait.goes_on(at("2026-01-01T00:00:00Z")), None, "set back by a year");
+        assert_eq!(Wait::read("t", "2027-01-01T00:01:00Z"), None);
+    }
 
     #[test]
     fn durations() {

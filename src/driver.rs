@@ -2,8 +2,10 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP (`client`), found by its name (`names`).
+//! - [`http`]: the processor of a root, by HTTP (`client`), found by its name (`names`), and
+//!   whether it is there at all (`knock`).
 
+use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +21,14 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
+mod batches;
 mod client;
 pub mod http;
+mod knock;
 pub mod local;
 mod names;
+
+pub use knock::Knock;
 
 /// An attempt to run on a node.
 #[derive(Debug)]
@@ -99,6 +105,10 @@ pub trait Driver: Questions + Send {
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus>;
 
+    /// Forbids the start of an attempt that is not there; one that is there is left alone. The
+    /// answer is the node's durable word: `Cancelled`, or what it knows of it.
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer>;
+
     /// Ids of the jobs that the node has, newest first.
     fn list(&self) -> Result<Vec<String>>;
 
@@ -132,6 +142,20 @@ pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
         DriverKind::Http => Box::new(by_http(root, node)?),
     })
+}
+
+/// Begins to find out whether a node that did not answer does now; `None` for kinds of nodes that
+/// do not take long to say so themselves. A name may be looked up for it.
+pub fn knock(root: &Root, node: &Node) -> Result<Option<Knock>> {
+    match node.driver {
+        DriverKind::Local => Ok(None),
+        DriverKind::Http => by_http(root, node)?.knock().map(Some),
+    }
+}
+
+/// What is wrong with a node whose [`Knock`] has failed.
+pub fn unanswered(node: &Node, error: &io::Error) -> Error {
+    http::unanswered(&node.name, error)
 }
 
 fn by_http(root: &Root, node: &Node) -> Result<http::Http> {

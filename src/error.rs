@@ -45,6 +45,9 @@ pub enum Kind {
     Unavailable,
     /// 504: a node did not answer.
     GatewayTimeout,
+    /// 503: this process lacks descriptors, threads or memory to ask a node, which says nothing of
+    /// the node: nothing was sent.
+    Shortage,
 }
 
 impl Kind {
@@ -66,7 +69,7 @@ impl Kind {
             Kind::Internal => (500, "Internal Server Error"),
             Kind::NotImplemented => (501, "Not Implemented"),
             Kind::BadGateway => (502, "Bad Gateway"),
-            Kind::Unavailable => (503, "Service Unavailable"),
+            Kind::Unavailable | Kind::Shortage => (503, "Service Unavailable"),
             Kind::GatewayTimeout => (504, "Gateway Timeout"),
         }
     }
@@ -97,7 +100,7 @@ impl Kind {
     /// The exit code of a command: 75 for "try again later", else 1.
     pub fn exit_code(self) -> i32 {
         match self {
-            Kind::Unavailable | Kind::GatewayTimeout => exit::TRY_LATER,
+            Kind::Unavailable | Kind::GatewayTimeout | Kind::Shortage => exit::TRY_LATER,
             _ => exit::REFUSED,
         }
     }
@@ -163,6 +166,15 @@ impl Error {
         };
         Error::new(kind, format!("{}: {}", path.display(), reason(error)))
     }
+}
+
+/// Whether an I/O error says that this process has used up what it may have.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc;
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN)
+    )
 }
 
 /// An I/O error in words, without the "(os error N)" that std appends.

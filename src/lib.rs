@@ -13,6 +13,8 @@ mod startup;
 
 pub mod settings;
 
+mod descriptors;
+
 pub mod model;
 
 pub mod board;

@@ -3,10 +3,13 @@
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
 //! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
 //!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
-//! - [`link`]: the line to one node.
+//! - [`link`], `desk`, `silent`: the line to one node, what is ordered of it, and finding out whether
+//!   those that do not answer do now.
+//! - `records`: what is registered, and what was seen since.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
 //! - [`gather`]: ends of tasks, recorded together.
@@ -22,10 +25,12 @@ use crate::model::resources::Resources;
 
 mod belief;
 pub mod cleanup;
+mod desk;
 mod dialogue;
 pub mod engine;
 pub mod gather;
 pub mod index;
+mod killing;
 pub mod link;
 mod membership;
 pub mod notice;
@@ -33,10 +38,13 @@ mod orphans;
 pub mod pace;
 mod placing;
 pub mod program;
+mod records;
 mod scan;
 mod silence;
+mod silent;
 pub mod step;
 mod transitions;
+mod unsure;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.
@@ -66,6 +74,18 @@ pub enum Wake {
         /// What happened.
         error: Error,
     },
+    /// What a node gives to jobs, as it says now.
+    Info {
+        /// Its name.
+        node: String,
+        /// What that is.
+        resources: Resources,
+    },
+    /// What was seen of nodes is written down.
+    Saved {
+        /// But for these, and why.
+        failed: Vec<(String, Error)>,
+    },
     /// A node's feed, possibly empty.
     Feed {
         /// Its name.
@@ -90,6 +110,15 @@ pub enum Wake {
         ids: Vec<String>,
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
+    },
+    /// A node's durable word on an attempt that it would not have.
+    Forbidden {
+        /// The node's name.
+        node: String,
+        /// The attempt's id.
+        id: String,
+        /// That it will not be started there, or where it is; or what went wrong.
+        answer: Result<Answer>,
     },
     /// What a node has that has not ended.
     Listed {

@@ -4,27 +4,33 @@
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
-//!   (tasks of an array), `ending`, `surroundings`,
-//!   `child` (fork and exec), `capture` (output), `tree` (processes), `small` (memory).
+//!   (tasks of an array), `heed`, `ending`, `surroundings`, `inherited` (what it must not have from its starter),
+//!   `child` (fork and exec), `contain` (where it is born), `capture` (output), `small` (memory).
+//! - `tree`, [`cgroup`]: processes, and what holds them together.
 //! - [`start`]: starts supervisors.
-//! - [`sweep`], [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
+//! - [`sweep`], `remains`, [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
 //! - `routes`, `words`: the program's two faces.
 
 pub mod accept;
 pub mod ack;
 mod capture;
+pub mod cgroup;
 pub mod check;
 mod child;
 mod claim;
 pub mod cleanup;
+mod contain;
 mod ending;
 pub mod files;
+mod heed;
 pub mod info;
+mod inherited;
 pub mod kill;
 mod linger;
 pub mod list;
 pub mod log;
 mod range;
+mod remains;
 pub mod report;
 mod routes;
 mod run;

@@ -1,7 +1,8 @@
 //! The scheduler: jobs, queue, nodes and graph of the cluster, by URL and by command.
 //!
 //! - [`submit`]: accepting jobs.
-//! - [`jobs`]: looking at jobs, and changing them.
+//! - [`jobs`]: looking at jobs.
+//! - [`update`]: changing them.
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs and files.
@@ -29,6 +30,7 @@ pub mod reason;
 pub mod rounds;
 pub mod submit;
 pub mod tasks;
+pub mod update;
 
 const LOG_QUERY: &[&str] = &["stream", "offset", "limit", "tail", "follow", "task"];
 
@@ -76,7 +78,7 @@ const ROUTES: &[Route] = &[
         query: &["kill", "hold", "release", "priority", "task"],
         body: false,
         help: "kill=1 (task=3,5-9 of an array), hold=1, release=1, priority=P; else ask the node",
-        handler: jobs::update,
+        handler: update::update,
     },
     Route {
         method: Get,
@@ -139,7 +141,7 @@ const ROUTES: &[Route] = &[
         query: &[],
         body: false,
         help: "end a job that still waits",
-        handler: jobs::queue_remove,
+        handler: update::queue_remove,
     },
     Route {
         method: Get,

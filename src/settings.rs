@@ -143,6 +143,11 @@ impl Settings {
         let wrong = |what: &str| Error::bad(format!("{name}: \"{value}\" is not {what}"));
         let duration =
             || clock::parse_duration(value).ok_or_else(|| wrong("a duration such as 30s or 5m"));
+        // Of a wait that may not be none.
+        let wait = || match duration()? {
+            Duration::ZERO => Err(wrong("more than 0")),
+            duration => Ok(duration),
+        };
         let size = || parse_size(value).ok_or_else(|| wrong("a size such as 64 KiB"));
         let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
         let switch = || match value {
@@ -163,11 +168,11 @@ impl Settings {
             }
             "group_readable" => self.group_readable = switch()?,
             "allow_network_fs" => self.allow_network_fs = switch()?,
-            "scan_every" => self.scan_every = duration()?,
-            "connect_timeout" => self.connect_timeout = duration()?,
-            "request_timeout" => self.request_timeout = duration()?,
-            "lost_after" => self.lost_after = duration()?,
-            "unknown_after" => self.unknown_after = duration()?,
+            "scan_every" => self.scan_every = wait()?,
+            "connect_timeout" => self.connect_timeout = wait()?,
+            "request_timeout" => self.request_timeout = wait()?,
+            "lost_after" => self.lost_after = wait()?,
+            "unknown_after" => self.unknown_after = wait()?,
             "kill_unreadable" => self.kill_unreadable = switch()?,
             "advertise" if value.is_empty() => self.advertise = None,
             "advertise" if value.starts_with("http://") || value.starts_with("https://") => {
@@ -227,6 +232,11 @@ mod tests {
         let message = |text: &str| Settings::parse(text).unwrap_err().message;
         assert_eq!(message("\nlog = 3"), "line 2: there is no setting \"log\"");
         assert!(message("scan_every = often").starts_with("line 1: scan_every: \"often\" is not"));
+        for name in ["scan_every", "connect_timeout", "request_timeout", "lost_after"] {
+            let said = message(&format!("\n{name} = 0s"));
+            assert_eq!(said, format!("line 2: {name}: \"0s\" is not more than 0"));
+        }
+        assert_eq!(Settings::parse("linger = 0").unwrap().linger, Duration::ZERO);
         assert_eq!(message("cores = 1\ncores = 2"), "line 2: cores is set twice");
         assert_eq!(message("cores"), "line 1: not `name = value`: cores");
     }

@@ -105,6 +105,54 @@ fn each_task_has_its_own_killer() {
     assert_eq!(card.outcome.unwrap().cause, Cause::Killed);
 }
 
+/// What a node says of a range, and not of its tasks, may have been so of each of them.
+#[test]
+fn a_range_of_which_nothing_is_said_is_not_dealt_out_anew() {
+    let report = |outcome: Outcome| {
+        let mut card = card(&["0-9"]);
+        let id = NodejobId::parse("c-7.1").unwrap();
+        let status = RunStatus::stopped(&outcome).of(&id.to_string());
+        let whats = decide(
+            &card,
+            &[(id, Said { node: "n".into(), proven: false, status: Box::new(status) })],
+        );
+        stamp(&mut card, whats);
+        card.outcome.unwrap().cause
+    };
+    assert_eq!(report(Outcome::lost("its request cannot be read")), Cause::Lost);
+    assert_eq!(report(Outcome::exit(0)), Cause::Lost);
+    assert_eq!(report(Outcome::killed("bob")), Cause::Killed);
+}
+
+/// A node that has no room for a moment is not punished for each range that it was sent.
+#[test]
+fn ranges_refused_together_count_once() {
+    let first = r#"{"job":7,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"array":"0-9"}}"#;
+    let mut text = first.to_string();
+    let mut line = |second: u32, event: &str, attempt: u32, more: &str| {
+        text.push_str(&format!(
+            "\n{{\"at\":\"2026-01-01T00:00:{second:02}.000Z\",\"event\":\"{event}\",\"attempt\":{attempt},{more}}}\n"
+        ));
+        Card::parse(text.as_bytes()).unwrap()
+    };
+    let place = |attempt: u32| {
+        format!(r#""node":"n","nodejob":"c-7.{attempt}","driver":"local","tasks":"{attempt}""#)
+    };
+    let refuse = r#""reason":"full","not_before":"2026-01-01T00:00:00.000Z""#;
+    let mut counts = Vec::new();
+    for round in 0..3 {
+        let (now, attempts) = (10 * round, [2 * round + 1, 2 * round + 2]);
+        attempts.iter().for_each(|attempt| _ = line(now, "placed", *attempt, &place(*attempt)));
+        for attempt in attempts {
+            let card = line(now + 1, "running", 0, "\"pid\":1");
+            let current = card.attempts.iter().find(|a| a.attempt == attempt).unwrap();
+            counts.push(card.refusals_in_a_row(current));
+            line(now + 1, "refused", attempt, refuse);
+        }
+    }
+    assert_eq!(counts, [0, 0, 1, 1, 2, 2]);
+}
+
 /// The lines of one change are written together; a power loss can take the last of them.
 #[test]
 fn what_a_power_loss_left_half_done_is_done() {

@@ -6,8 +6,8 @@ mod common;
 use std::fs::{self, File};
 use std::io::Write;
 
-use common::TestRoot;
 use common::head::open_root;
+use common::{TestRoot, until};
 use serde_json::{Value, json};
 
 fn append(root: &TestRoot, name: &str, line: &Value) {
@@ -199,4 +199,91 @@ fn a_tree_of_a_later_layout_is_read_and_not_changed() {
     let job = root.submit(&json!({"command": "true"}));
     root.reaches(job, "stopped");
     assert!(!root.exists("state/version"));
+}
+
+/// A node's job of a newer program: refused to be changed, shown with the reason, noted by the check.
+fn assert_untouchable_run(root: &TestRoot, id: &str, state: &str, what: &str) {
+    let why = format!("written by a newer version of corkboard ({what})");
+    let status = root.cmd("processor", &["jobs", id, "status"]).expect(0).json();
+    assert_eq!((&status["state"], &status["reason"]), (&json!(state), &json!(why)), "{status}");
+    let kill = root.cgi("POST", &format!("/processor/jobs/{id}/kill"), &[], b"").expect(409);
+    assert_eq!(kill.json()["error"], format!("{id} was {why}"));
+    for repair in [&["check"][..], &["check", "--repair"]] {
+        let check = root.cmd("processor", repair).expect(0);
+        let dir = root.path(&format!("state/processor/job/{id}"));
+        assert!(check.body.contains(&format!("note: {}: {why}\n", dir.display())), "{check:?}");
+    }
+}
+
+fn submit(root: &TestRoot, id: &str, request: Value) {
+    let mut request = request;
+    request["request_id"] = id.into();
+    root.cmd_in("processor", &["jobs", "new", "-q"], &request.to_string()).expect(0);
+}
+
+#[test]
+fn a_waiting_run_of_a_newer_program_waits_and_others_pass_it() {
+    let root = open_root("");
+    let all = json!({"cores": 2});
+    submit(&root, "first", json!({"command": ["sleep", "600"], "requested_resources": all}));
+    until("it runs", || root.node_status("first")["state"] == "running");
+    submit(&root, "newer", json!({"command": ["true"], "requested_resources": all}));
+    let path = root.path("state/processor/job/newer/request.json");
+    let mut request: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    request["sandbox"] = "strict".into();
+    fs::write(&path, request.to_string()).unwrap();
+    submit(&root, "after", json!({"command": ["true"]}));
+    root.cmd("processor", &["jobs", "first", "kill"]).expect(0);
+    assert_eq!(root.ended("after")["code"], 0);
+    let what = r#"field "sandbox" of the request"#;
+    assert_untouchable_run(&root, "newer", "queued", what);
+    submit(&root, "last", json!({"command": ["true"]}));
+    assert_eq!(root.ended("last")["code"], 0);
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_untouchable_run(&root, "newer", "queued", what);
+    assert!(root.exists("state/processor/queue/newer"));
+    // The newer program takes the field back.
+    request.as_object_mut().unwrap().remove("sandbox");
+    fs::write(&path, request.to_string()).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("newer")["code"], 0);
+    root.check();
+}
+
+#[test]
+fn a_run_whose_story_a_newer_program_wrote_is_not_taken_for_lost() {
+    let mut root = open_root("");
+    submit(&root, "job", json!({"command": ["sleep", "600"]}));
+    until("it runs", || root.node_status("job")["state"] == "running");
+    let line = json!({"state": "frozen", "status": "unknown", "at": "2026-01-01T00:00:00.000Z"});
+    append(&root, "state/processor/job/job/status", &line);
+    let story = root.read("state/processor/job/job/status");
+    let what = r#"unknown variant "frozen" in line 4 of its status"#;
+    assert_untouchable_run(&root, "job", "running", what);
+    let supervisors = root.supervisors();
+    assert_eq!(supervisors.len(), 1);
+    common::signal(supervisors[0], "KILL");
+    until("it has ended", || root.supervisors().is_empty());
+    root.cmd("processor", &["sweep"]).expect(0);
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "the-next".into()));
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.read("state/processor/job/job/status"), story);
+}
+
+#[test]
+fn a_slot_that_a_newer_program_wrote_is_left_to_it() {
+    let root = open_root("");
+    submit(&root, "one", json!({"command": ["true"]}));
+    root.ended("one");
+    until("its supervisor lingers no more", || root.processes().is_empty());
+    let record = json!({"pid": 1, "boot": "b", "resources": {"cores": 1}, "jobs": ["x"],
+        "accelerators": [0]});
+    let slot = "state/processor/slot/1";
+    root.write(slot, &format!("{record}\n"));
+    submit(&root, "two", json!({"command": ["true"]}));
+    root.ended("two");
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.read(slot), format!("{record}\n"));
+    let check = root.cmd("processor", &["check"]).expect(0).body;
+    assert!(check.starts_with("note: ") && check.contains("slot/1: written by a newer"), "{check}");
 }

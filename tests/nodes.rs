@@ -96,9 +96,9 @@ fn two_hosts() {
         }
     }
     assert_eq!(there.len(), 2, "two cores each");
-    assert_eq!(root.log(there[0]), "here\n");
+    until("it has written", || root.log(there[0]) == "here\n");
     let refused = root.cmd("scheduler", &["nodes", "other", "remove"]).expect(1);
-    assert!(refused.stderr.contains("drain it first"), "{refused:?}");
+    assert!(refused.stderr.contains("drain it with"), "{refused:?}");
 
     // Its server goes away: the jobs keep their state, and say why nothing is heard of them.
     let port = httpd.port;
@@ -216,7 +216,7 @@ fn a_node_that_refuses() {
             .clone();
     other.cmd("processor", &["tokens", "rm", &format!("id={}", id.as_str().unwrap())]).expect(0);
     let job = root.submit(&json!({"command": ["true"]}));
-    let status = root.reason(job, "node other refused it: node other says 403");
+    let status = root.reason(job, "not started on other: node other says 403");
     assert_eq!(status["state"], "queued");
     assert_eq!(root.story(job)[..2], ["placed", "refused"]);
     let can = other.cmd("processor", &["tokens", "new", "role=head", "-q"]).expect(0).body;

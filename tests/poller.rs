@@ -163,14 +163,13 @@ fn transitions_are_shown() {
 fn step_waits_for_enter() {
     let root = open_root("");
     let job = root.submit(&json!({"command": ["true"]}));
-    let log = std::fs::File::create(root.path("step.log")).unwrap();
-    let mut poller = Command::new(root.path("bin/poller"))
-        .arg("--step")
-        .env("CORKBOARD_ROOT", &root.dir)
-        .stdin(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let start = |args: &[&str]| {
+        let log = File::options().create(true).append(true).open(root.path("step.log")).unwrap();
+        let mut command = Command::new(root.path("bin/poller"));
+        command.args(args).env("CORKBOARD_ROOT", &root.dir).stdin(Stdio::piped()).stderr(log);
+        command.spawn().unwrap()
+    };
+    let mut poller = start(&["--step"]);
     let mut keyboard = poller.stdin.take().unwrap();
     let shown = |count: usize| {
         wait_for(SOON, || {
@@ -184,10 +183,28 @@ fn step_waits_for_enter() {
     shown(2);
     assert_eq!(root.card(job)[1]["event"], "placed");
     assert_ne!(root.status(job)["state"], "stopped");
-    drop(keyboard); // nobody is there any more: it goes on
-    root.reaches(job, "stopped");
+    // Told to end, or with nobody there any more to press Enter, it ends, and what it shows is not
+    // made.
     common::signal(poller.id() as i32, "TERM");
     assert!(poller.wait().unwrap().success());
+    assert_eq!(root.story(job), ["placed"]);
+    let mut poller = start(&["--step"]);
+    let keyboard = poller.stdin.take().unwrap();
+    shown(3);
+    drop(keyboard);
+    assert!(poller.wait().unwrap().success());
+    assert_eq!(root.story(job), ["placed"]);
+    let mut poller = start(&["--pace", "1h"]);
+    let _keyboard = poller.stdin.take().unwrap();
+    wait_for(SOON, || {
+        let said = root.read("step.log");
+        if said.matches("--- job").count() >= 4 { Ok(()) } else { Err(said) }
+    });
+    common::signal(poller.id() as i32, "TERM");
+    assert!(poller.wait().unwrap().success());
+    assert_eq!(root.story(job), ["placed"]);
+    let _poller = root.poller();
+    root.reaches(job, "stopped");
     root.check();
 }
 

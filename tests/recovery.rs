@@ -5,13 +5,12 @@ mod common;
 mod faults;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use common::node::{assert_clean, root, run, submit};
-use common::{TestRoot, lives, pid_in, program, signal, until};
+use common::node::{assert_clean, root, root_of_nobody, run, submit};
+use common::{TestRoot, lives, pid_in, signal, until};
 use faults::{Act, Journal};
 use serde_json::json;
 
@@ -43,23 +42,8 @@ fn a_supervisor_that_is_killed_loses_its_job_once() {
 /// may not signal it: its job ends all the same, and its room is free.
 #[test]
 fn one_that_cannot_be_killed_keeps_no_other_waiting() {
-    const NOBODY: u32 = 65534;
-    let mut root = root();
-    // Where that user can reach them. Not copied here: a program that some thread's child still has
-    // open for writing cannot be started.
-    let own = |name: &str, from: &Path, mode: &str| {
-        let path = root.path(name);
-        let mut install = Command::new("install");
-        assert!(install.args(["-m", mode]).arg(from).arg(&path).status().unwrap().success());
-        path
-    };
-    own("cgi-bin/processor", &program("processor"), "755");
-    let become_root = own("become", Path::new("/usr/bin/setpriv"), "4755");
-    fs::remove_dir_all(root.path("state")).unwrap();
-    for name in ["", "cgi-bin", "corkboard.conf"] {
-        chown(root.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    root.user = Some(NOBODY);
+    let root = root_of_nobody();
+    let become_root = root.install("become", Path::new("/usr/bin/setpriv"), "4755");
     let words = [become_root.to_str().unwrap(), "--reuid=0", "sleep", "1000"];
     let give = |id: &str, command: &[&str]| {
         let both = json!({"cores": 2});

@@ -315,6 +315,9 @@ fn a_supervisor_whose_calls_fail() {
         ("pipe2", "error=EMFILE"),
         ("socketpair", "error=EMFILE"),
         ("clone", "error=EAGAIN"),
+        ("clone3", "error=EAGAIN"),
+        ("clone3", "error=ENOSYS"),
+        ("mkdir", "error=ENOSPC"),
         ("flock", "error=EINTR"),
         ("poll", "error=EINTR"),
     ];

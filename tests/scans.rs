@@ -4,6 +4,8 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use common::head::{Poller, open_root};
 use common::{TestRoot, until};
@@ -75,4 +77,29 @@ fn changes_are_seen_in_directories_that_took_the_place_of_others() {
         }
     }
     changes_in_place_are_seen(&root, poller);
+}
+
+#[test]
+fn a_wait_that_a_clock_ahead_wrote_down_is_over() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"], "max_retry_count": 1, "retry_delay": "1m"}));
+    let array = root.submit(&json!({"command": ["true"], "array": "0-1", "max_retry_count": 1}));
+    let ahead = SystemTime::now() + Duration::from_secs(365 * 86_400);
+    let at = corkboard::clock::rfc3339(ahead);
+    let until = corkboard::clock::rfc3339(ahead + Duration::from_secs(60));
+    for (job, tasks) in [(job, ""), (array, ",\"tasks\":\"0-1\"")] {
+        let path = root.path(&format!("state/scheduler/queue/{job}.job"));
+        let mut card = fs::OpenOptions::new().append(true).open(path).unwrap();
+        let placed = format!(
+            "{{\"at\":\"{at}\",\"event\":\"placed\",\"attempt\":1,\"node\":\"localhost\",\"nodejob\":\"c-{job}.1\",\"driver\":\"local\"{tasks}}}"
+        );
+        let refused = format!(
+            "{{\"at\":\"{at}\",\"event\":\"refused\",\"attempt\":1,\"reason\":\"full\",\"not_before\":\"{until}\"}}"
+        );
+        writeln!(card, "\n{placed}\n\n{refused}").unwrap();
+    }
+    let _poller = root.poller();
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    assert_eq!(root.reaches(array, "stopped")["status"], "good");
+    root.check();
 }

@@ -50,7 +50,16 @@ fn a_copied_root_is_a_root_of_its_own() {
     assert_eq!(lines, "poller was not running\nhttpd was not running\n");
     assert!(running.iter().all(|pid| is_alive(pid)));
 
-    assert!(copy.up(&[]).status.success());
+    // Nor do its jobs talk to the original, and `up` says what they share.
+    let mut cp = Command::new("cp");
+    let cp = cp.arg("-aT").args([root.dir.join("run"), copy.dir.join("run")]).status().unwrap();
+    assert!(cp.success());
+    let board = corkboard::board::root::Root::open(&copy.dir).unwrap();
+    assert_eq!(board.advertised().unwrap(), None);
+    let up = copy.up(&[]);
+    assert!(up.status.success());
+    assert!(said(&up).contains("warning: this root is a copy of one that is at work"));
+    assert_eq!(board.advertised().unwrap().unwrap(), copy.read("run/url").trim());
     assert_ne!(copy.port(), root.port());
     let node = fs::read_to_string(copy.dir.join("state/scheduler/nodes/localhost.json")).unwrap();
     assert!(node.contains(&format!("\"http://127.0.0.1:{}\"", copy.port())), "{node}");
@@ -213,11 +222,27 @@ fn an_open_head_on_an_address_of_the_network_reaches_itself() {
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(lines.starts_with("it ran\n") && lines.contains("error"), "{lines}");
 
+    // Its names are not all: its own address is admitted, too.
     let root = Root::real("allowed-hosts");
     fs::write(root.dir.join("corkboard.conf"), "allowed_hosts = example.org\n").unwrap();
     let output = in_a_network(&root, &format!("{UP} up --bind 10.9.8.7")).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("is 10.9.8.7:8080 in allowed_hosts"), "{}", said(&output));
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_head_whose_token_was_revoked_is_told_how_to_get_another() {
+    let root = Root::real("revoked");
+    assert!(root.up(&[]).status.success());
+    for token in fs::read_dir(root.dir.join("state/tokens")).unwrap() {
+        fs::remove_file(token.unwrap().path()).unwrap();
+    }
+    let up = root.up(&[]);
+    assert_eq!(up.status.code(), Some(1));
+    let secret = root.dir.join("state/secrets/nodes/localhost");
+    assert!(said(&up).contains(&format!("rm {} and run up again", secret.display())));
+    fs::remove_file(secret).unwrap();
+    assert!(root.up(&[]).status.success());
+    run_a_job(&root);
 }
 
 #[test]
@@ -282,4 +307,17 @@ fn a_poller_of_another_version_is_replaced_and_keeps_its_pace() {
     assert!(is_alive(&now));
     let words = fs::read_to_string(format!("/proc/{now}/cmdline")).unwrap();
     assert!(words.ends_with("--pace\x0010ms\0"), "{words:?}");
+}
+
+#[test]
+fn what_fails_in_a_script_says_so_at_its_end() {
+    let root = Root::new("descriptors-out", POLLER);
+    assert!(root.up(&[]).status.success());
+    for script in ["up", "down"] {
+        let line = format!("ulimit -n 6; exec '{}/scripts/{script}'", root.dir.display());
+        let failed = Command::new("bash").args(["-c", &line]).output().unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(said(&failed).ends_with("mend what is said above, then run it again\n"));
+    }
+    assert!(is_alive(&root.pid("httpd")));
 }

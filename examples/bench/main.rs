@@ -17,6 +17,7 @@ mod program;
 mod requests;
 mod run;
 mod scale;
+mod silent;
 mod site;
 mod table;
 
@@ -77,6 +78,7 @@ const CASES: &[(&str, &str, Case)] = &[
     ("placement", "which job goes where: pure policy", placement::measure),
     ("idle", "a poller with 100,000 cards that fit nowhere", memory::idle),
     ("supervisor", "memory of what stays with one running job", memory::supervisor),
+    ("silent-nodes", "a job on a good node beside 1,000 that do not answer", silent::nodes),
     ("growth-clients", "submit and status with 1, 2, 4 and 8 clients", growth::clients),
     ("growth-jobs", "jobs from the queue to done, 100 to 10,000 of them", growth::jobs),
     ("growth-nodes", "jobs on 1 to 32 nodes, separate roots on this machine", growth::nodes),

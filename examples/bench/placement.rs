@@ -108,13 +108,11 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
         let own = if mix.each_node { dice.below(GIB) } else { 0 };
         let total = Resources { cores, memory: memory + own };
-        let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
-        rooms.set(&format!("node-{node:04}"), room);
+        rooms.set(&format!("node-{node:04}"), room(total, mix.ahead));
     }
     // Something that every job fits on, so that all can be placed.
     let total = Resources { cores: 128, memory: 1024 * GIB };
-    let room = Room { open: true, total, used: Resources::NONE, ahead: mix.ahead };
-    rooms.set("node-large", room);
+    rooms.set("node-large", room(total, mix.ahead));
     let candidates: Vec<Candidate> = (1..=jobs as u64)
         .map(|job| {
             let cores = match mix.needs {
@@ -159,4 +157,9 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         }
     }
     Ok((begun.elapsed().as_secs_f64() * 1e6 / jobs as f64, inserts))
+}
+
+/// An open node with nothing in use.
+fn room(total: Resources, ahead: u64) -> Room {
+    Room { open: true, total, used: Resources::NONE, leaving: Resources::NONE, ahead }
 }

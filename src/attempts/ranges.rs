@@ -7,7 +7,7 @@ use crate::clock;
 use crate::model::array::pace;
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome, RunState, RunStatus};
+use crate::model::outcome::{Cause, Outcome, RunState, RunStatus, Status};
 use crate::model::report::Report;
 use crate::model::tasks::TaskSet;
 use crate::placement::ranges;
@@ -114,9 +114,15 @@ impl Draft {
         if let Some(outcome) = &ended {
             let rest = left.without(&report.tasks());
             self.add_killed(&mut report, &rest, None);
-            if outcome.cause == Cause::Killed {
-                let rest = rest.without(&report.tasks());
-                report.add(&rest, outcome);
+            let rest = rest.without(&report.tasks());
+            match outcome.cause {
+                Cause::Killed => report.add(&rest, outcome),
+                // Nobody said that what is left was not started.
+                _ if said.is_none() && outcome.status == Status::Good => {
+                    report.add(&rest, &Outcome::lost("its node did not say what became of it"));
+                }
+                _ if said.is_none() => report.add(&rest, outcome),
+                _ => {} // it was given back
             }
         }
         self.end_tasks(number, report, ended, false);

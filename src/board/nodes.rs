@@ -1,15 +1,20 @@
 //! Node records, `state/scheduler/nodes/NAME.json`: what an admin registered, and what the poller
 //! last saw. Changed only under the board's lock, replaced whole.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::cards::Cards;
-use super::files;
+use super::files::{self, SyncSet};
 use super::lock::Lock;
 use super::root::Root;
-use crate::error::{Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
-use crate::model::node::Node;
+use crate::model::node::{DriverKind, Node};
 
 /// Name of the node that every root has.
 pub const LOCALHOST: &str = "localhost";
@@ -30,18 +35,29 @@ pub fn read(root: &Root, name: &str) -> Result<Node> {
 
 /// A node's record; `None` where there is none.
 pub fn find(root: &Root, name: &str) -> Result<Option<Node>> {
-    let path = path(root, name)?;
-    let Some(bytes) = files::read(&path)? else {
-        return Ok((name == LOCALHOST).then(Node::localhost));
+    let bytes = files::read(&path(root, name)?)?;
+    parse(root, name, bytes.as_deref())
+}
+
+fn parse(root: &Root, name: &str, bytes: Option<&[u8]>) -> Result<Option<Node>> {
+    let Some(bytes) = bytes else { return Ok((name == LOCALHOST).then(Node::localhost)) };
+    let wrong = |why, path: PathBuf| {
+        Error::new(Kind::Internal, format!("{}: not a node's record: {why}", path.display()))
     };
-    let node = Node::parse(name, &bytes).map_err(|e| {
-        Error::new(Kind::Internal, format!("{}: not a node's record: {e}", path.display()))
-    })?;
-    Ok(Some(node))
+    match Node::parse(name, bytes) {
+        Ok(node) => Ok(Some(node)),
+        Err(why) => Err(wrong(why, path(root, name)?)),
+    }
 }
 
 /// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
 pub fn list(root: &Root) -> Result<Vec<Node>> {
+    let names = names(root)?;
+    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
+}
+
+/// Names of all nodes, in order.
+pub fn names(root: &Root) -> Result<Vec<String>> {
     let mut names: Vec<String> = files::names(&root.state("scheduler/nodes"))?
         .iter()
         .filter_map(|name| name.strip_suffix(".json"))
@@ -51,7 +67,42 @@ pub fn list(root: &Root) -> Result<Vec<Node>> {
         names.push(LOCALHOST.to_string());
     }
     names.sort_unstable();
-    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
+    Ok(names)
+}
+
+/// Whether this registration leads to this very root: by its files, or to the address of its own
+/// server.
+pub fn is_this_root(root: &Root, node: &Node) -> Result<bool> {
+    let programs = |uri: &str| uri.trim_end_matches('/').trim_end_matches("/cgi-bin").to_string();
+    let Some(uri) = node.uri.as_deref() else { return Ok(node.driver == DriverKind::Local) };
+    Ok(root.advertised()?.is_some_and(|own| programs(&own) == programs(uri)))
+}
+
+/// What is registered, for whoever holds the board's lock and acts on it before letting go: each
+/// record is read once.
+pub struct Registered<'r> {
+    root: &'r Root,
+    read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
+}
+
+impl Registered<'_> {
+    /// Nothing is read yet.
+    pub fn new(root: &Root) -> Registered<'_> {
+        Registered { root, read: RefCell::default() }
+    }
+
+    /// A node's record; `None` where there is none.
+    pub fn find(&self, name: &str) -> Result<Option<Rc<Node>>> {
+        let mut read = self.read.borrow_mut();
+        match read.get(name) {
+            Some(known) => known.clone(),
+            None => {
+                let found = find(self.root, name).map(|node| node.map(Rc::new));
+                read.insert(name.to_string(), found.clone());
+                found
+            }
+        }
+    }
 }
 
 /// Refuses to change a record that a newer program wrote. One that cannot be read may be replaced.
@@ -62,10 +113,13 @@ fn check_known(root: &Root, name: &str) -> Result<()> {
 /// Writes a node's record, whole and durable.
 pub fn write(root: &Root, _lock: &Lock, node: &Node) -> Result<()> {
     check_known(root, &node.name)?;
-    let mut text = serde_json::to_string_pretty(node)
+    files::replace(&root.state("scheduler/tmp"), &path(root, &node.name)?, text(node)?.as_bytes())
+}
+
+fn text(node: &Node) -> Result<String> {
+    let text = serde_json::to_string_pretty(node)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
-    text.push('\n');
-    files::replace(&root.state("scheduler/tmp"), &path(root, &node.name)?, text.as_bytes())
+    Ok(text + "\n")
 }
 
 /// Removes a node's record. Durable when this returns.
@@ -85,4 +139,133 @@ pub fn observe(root: &Root, name: &str, change: impl FnOnce(&mut Node)) -> Resul
     let mut new = old.clone();
     change(&mut new);
     if new == old { Ok(()) } else { write(root, &lock, &new) }
+}
+
+/// One version of a node's record: another one is another file, or has another time or length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    file: u64,
+    changed: (i64, i64),
+    length: u64,
+}
+
+/// Which version of a node's record is there; `None` where there is none.
+pub fn version(root: &Root, name: &str) -> Result<Option<Version>> {
+    let path = path(root, name)?;
+    let meta = files::gone_is_fine(fs::metadata(&path)).at(&path)?;
+    Ok(meta.map(|meta| Version {
+        file: meta.ino(),
+        changed: (meta.mtime(), meta.mtime_nsec()),
+        length: meta.len(),
+    }))
+}
+
+/// Most records that are put in place under one hold of the board's lock.
+const RECORDS_PER_LOCK: usize = 100;
+
+/// How often it is begun anew with records that others changed meanwhile.
+const TRIES: usize = 5;
+
+/// What is to become of the record of a node of this name.
+pub type Change<'c> = (&'c str, Box<dyn Fn(&mut Node) + 'c>);
+
+/// [`observe`] for several nodes, durable with one sync for all, for which the board's lock is not
+/// held. The nodes whose records could not be changed, with the reason.
+pub fn observe_all(root: &Root, changes: &[Change]) -> Vec<(String, Error)> {
+    let mut left: Vec<&Change> = changes.iter().collect();
+    let mut failed = Vec::new();
+    for _ in 0..TRIES {
+        if left.is_empty() {
+            return failed;
+        }
+        match try_all(root, &left, &mut failed) {
+            Ok(changed_meanwhile) => left = changed_meanwhile,
+            Err(error) => {
+                failed.extend(left.iter().map(|(name, _)| (name.to_string(), error.clone())));
+                return failed;
+            }
+        }
+    }
+    let busy =
+        |name| Error::new(Kind::Unavailable, format!("node {name}: its record keeps changing"));
+    failed.extend(left.iter().map(|(name, _)| (name.to_string(), busy(name))));
+    failed
+}
+
+/// Writes down what was seen of these nodes; those for which that failed, with the reason.
+pub fn save_observed(root: &Root, seen: &[Node]) -> Vec<(String, Error)> {
+    let mut changes: Vec<Change> = Vec::new();
+    for seen in seen {
+        changes.push((&seen.name, Box::new(|record: &mut Node| record.take_observed(seen))));
+    }
+    observe_all(root, &changes)
+}
+
+/// A record that is to be put in place of what was there.
+struct Prepared<'a, 'c> {
+    change: &'a Change<'c>,
+    before: Option<Vec<u8>>,
+    prepared: PathBuf,
+}
+
+impl Drop for Prepared<'_, '_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.prepared); // it may be in its place
+    }
+}
+
+/// One try; the changes of records that have become others meanwhile.
+fn try_all<'a, 'c>(
+    root: &Root,
+    changes: &[&'a Change<'c>],
+    failed: &mut Vec<(String, Error)>,
+) -> Result<Vec<&'a Change<'c>>> {
+    root.for_change()?;
+    let mut sync = SyncSet::new();
+    let mut all = Vec::new();
+    for change in changes {
+        match prepare(root, change, &mut sync) {
+            Ok(prepared) => all.extend(prepared),
+            Err(error) => failed.push((change.0.to_string(), error)),
+        }
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    sync.commit()?;
+    let mut changed_meanwhile = Vec::new();
+    for some in all.chunks(RECORDS_PER_LOCK) {
+        let _lock = Cards::new(root).lock()?;
+        for Prepared { change, before, prepared } in some {
+            let path = path(root, change.0)?;
+            if files::read(&path)? == *before {
+                fs::rename(prepared, &path).at(&path)?;
+            } else {
+                changed_meanwhile.push(*change);
+            }
+        }
+    }
+    files::sync_dir(&root.state("scheduler/nodes"))?;
+    Ok(changed_meanwhile)
+}
+
+/// The record as it is to be, unless there is none or nothing changes.
+fn prepare<'a, 'c>(
+    root: &Root,
+    change: &'a Change<'c>,
+    sync: &mut SyncSet,
+) -> Result<Option<Prepared<'a, 'c>>> {
+    let (name, apply) = change;
+    let before = files::read(&path(root, name)?)?;
+    let Some(old) = parse(root, name, before.as_deref())? else { return Ok(None) };
+    old.for_use()?;
+    let mut new = old.clone();
+    apply(&mut new);
+    if new == old {
+        return Ok(None);
+    }
+    let prepared = root.state("scheduler/tmp").join(files::random_name()?);
+    let file = files::create(&prepared, text(&new)?.as_bytes())?;
+    sync.file(file, prepared.clone());
+    Ok(Some(Prepared { change, before, prepared }))
 }

@@ -1,8 +1,8 @@
 //! The poller's lock: one poller of a root is at work, others stand by. It saves work; that two
 //! at once do no harm follows from the board's lock and from attempts being idempotent.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use super::files;
@@ -29,6 +29,23 @@ pub fn try_take(root: &Root) -> Result<Option<Lock>> {
 /// Whether a poller is at work.
 pub fn is_held(root: &Root) -> Result<bool> {
     lock::is_locked(&root.state(FILE))
+}
+
+/// The process that has the lock, as far as the kernel tells; `None` where no poller is at work, or
+/// only in another container.
+pub fn holder(root: &Root) -> Option<i32> {
+    let inode = fs::metadata(root.state(FILE)).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // "7: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"; one that waits has "->" after the number.
+        let mut fields = line.split_whitespace().skip(1);
+        let is_held = fields.next()? == "FLOCK" && fields.nth(1)? == "WRITE";
+        let pid = fields.next()?.parse().ok().filter(|_| is_held)?;
+        let file: u64 = fields.next()?.rsplit(':').next()?.parse().ok()?;
+        // The number of an inode alone is that of others, too, on other file systems.
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).ok().filter(|_| file == inode)?;
+        exe.file_name()?.to_str()?.trim_end_matches(" (deleted)").eq("poller").then_some(pid)
+    })
 }
 
 /// Whether no poller of this boot has looked for what the machine's last stop left; the file says in

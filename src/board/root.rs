@@ -198,8 +198,18 @@ impl Root {
         if let Some(url) = &self.settings.advertise {
             return Ok(Some(url.clone()));
         }
-        let written = super::files::read(&self.dir.join("run/url"))?;
+        let written = files::read(&self.dir.join("run/url"))?;
+        let written = written.filter(|_| !self.is_copied());
         Ok(written.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string()))
+    }
+
+    /// Whether `run/` came with a copy of another root: the record of its server names the directory
+    /// that was that root's.
+    fn is_copied(&self) -> bool {
+        let record = fs::read_to_string(self.dir.join("run/httpd.pid")).unwrap_or_default();
+        let named = record.split_whitespace().nth(3);
+        let own = fs::metadata(&self.dir).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+        matches!((named, own), (Some(named), Ok(own)) if named != own)
     }
 
     /// The path of this root's poller.

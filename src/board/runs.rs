@@ -19,8 +19,10 @@ use super::lock::Lock;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
+use crate::model::newer;
 use crate::model::outcome::{RunState, RunStatus};
-use crate::model::range::Range;
+use crate::model::range::{Line, Range};
+use crate::model::request::Spec;
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;
@@ -177,6 +179,32 @@ impl<'r> Runs<'r> {
         Ok(request)
     }
 
+    /// What a newer program wrote of this job that this one does not know, in words: in its request,
+    /// its story, or that of its tasks.
+    pub fn newer(&self, id: &str) -> Result<Option<String>> {
+        check_id(id)?;
+        let read = |path: PathBuf| files::read(&path).map(Option::unwrap_or_default);
+        let request = read(self.request_path(id))?;
+        let request = match serde_json::from_slice(&request) {
+            Ok(Value::Object(map)) if !map.contains_key(REFUSED) => Spec::of_run(&map).1,
+            _ => None,
+        };
+        if request.is_some() {
+            return Ok(request);
+        }
+        if let Some(what) = newer::in_story::<RunStatus>(&read(self.status_path(id))?) {
+            return Ok(Some(format!("{what} of its status")));
+        }
+        let tasks = newer::in_story::<Line>(&read(self.tasks_path(id))?);
+        Ok(tasks.map(|what| format!("{what} of its tasks")))
+    }
+
+    /// Refuses with 409 what this program may not touch, since a newer one wrote it.
+    pub fn for_change(&self, id: &str) -> Result<()> {
+        let Some(what) = self.newer(id)? else { return Ok(()) };
+        Err(Error::conflict(format!("{id} was {}", written_by_newer(&what))))
+    }
+
     /// When the job was accepted.
     pub fn accepted_at(&self, id: &str) -> Result<SystemTime> {
         let path = self.request_path(id);
@@ -262,6 +290,22 @@ pub fn answer(bytes: &[u8]) -> Option<RunStatus> {
         }
     }
     last
+}
+
+/// The same of a story that this program is going to continue: 409 if a newer one wrote in it what
+/// this one does not know.
+pub fn known_answer(id: &str, bytes: &[u8]) -> Result<Option<RunStatus>> {
+    match newer::in_story::<RunStatus>(bytes) {
+        None => Ok(answer(bytes)),
+        Some(what) => {
+            Err(Error::conflict(format!("{id}: its status was {}", written_by_newer(&what))))
+        }
+    }
+}
+
+/// Why this program leaves something alone of which it does not know this.
+pub fn written_by_newer(what: &str) -> String {
+    format!("written by a newer version of corkboard ({what})")
 }
 
 /// Refuses what cannot be an id with 404, before it becomes part of a path.

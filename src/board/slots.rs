@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::files;
 use super::lock::{self, Lock};
@@ -34,10 +35,14 @@ const KILLS: &[u8] = b"\"kills\":";
 /// Most jobs that a supervisor claims at a time.
 pub const MOST_CLAIMS: usize = 24;
 
-const _: () = assert!(2 * MOST_CLAIMS * 67 + 256 < LINE);
+/// Longest path of a group.
+pub const LONGEST_GROUP: usize = 400;
+
+const _: () = assert!(2 * MOST_CLAIMS * 67 + LONGEST_GROUP + 256 < LINE);
 
 /// What a slot's file says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     /// The supervisor.
     pub pid: i32,
@@ -47,9 +52,17 @@ pub struct Record {
     pub resources: Resources,
     /// Claimed, and not yet reported in the feed.
     pub jobs: Vec<String>,
+    /// The group that all their processes are in; `None` where there is none, as before there were
+    /// any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
     /// Which of them somebody wants to end; only what a full disk kept from the job's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kills: Vec<Kill>,
+    /// Whether a newer program wrote it, and more in it than this one knows: then it, and its jobs,
+    /// are left to that.
+    #[serde(skip)]
+    pub newer: bool,
 }
 
 /// A kill that is noted in a slot.
@@ -66,6 +79,29 @@ pub struct Kill {
 }
 
 impl Record {
+    /// Reads the line. Of one that is whole and not known what is known; what takes no room by that
+    /// is counted with none. `None` for a torn or empty one.
+    fn parse(line: &[u8]) -> Option<Record> {
+        if let Ok(record) = serde_json::from_slice(line) {
+            return Some(record);
+        }
+        let Ok(Value::Object(map)) = serde_json::from_slice(line) else { return None };
+        let field = |name: &str| map.get(name).cloned().unwrap_or_default();
+        Some(Record {
+            pid: serde_json::from_value(field("pid")).unwrap_or(0),
+            boot: serde_json::from_value(field("boot")).unwrap_or_default(),
+            resources: serde_json::from_value(field("resources")).unwrap_or(Resources::NONE),
+            jobs: serde_json::from_value(field("jobs")).unwrap_or_default(),
+            kills: Vec::new(),
+            cgroup: serde_json::from_value(field("cgroup")).unwrap_or_default(),
+            newer: true,
+        })
+    }
+
+    fn is_free(&self) -> bool {
+        self.jobs.is_empty() && !self.newer
+    }
+
     /// Takes over what others have noted meanwhile, of the jobs that it names.
     fn keep_kills(&mut self, noted: Vec<Kill>) {
         self.kills = noted.into_iter().filter(|kill| self.jobs.contains(&kill.id)).collect();
@@ -106,7 +142,7 @@ impl Seen {
     /// Whether its supervisor has nothing to do and waits for more. Without the board's lock also
     /// true for one that is just making its first claim: it looks at the queue after that.
     pub fn lingers(&self) -> bool {
-        self.live && self.record.as_ref().is_some_and(|record| record.jobs.is_empty())
+        self.live && self.record.as_ref().is_some_and(Record::is_free)
     }
 
     /// The claims of a live supervisor, or those that a dead one left.
@@ -134,7 +170,7 @@ impl Slot {
         for number in 1.. {
             let slot = Slot::open(runs, number)?;
             if lock::try_lock(&slot.file).at(&slot.path)?
-                && slot.read()?.is_none_or(|record| record.jobs.is_empty())
+                && slot.read()?.is_none_or(|record| record.is_free())
             {
                 return Ok(slot);
             }
@@ -148,7 +184,9 @@ impl Slot {
         let mut dead = Vec::new();
         for number in numbers(runs)? {
             let slot = Slot::open(runs, number)?;
-            let Some(record) = slot.read()?.filter(|record| !record.jobs.is_empty()) else {
+            let Some(record) =
+                slot.read()?.filter(|record| !record.jobs.is_empty() && !record.newer)
+            else {
                 continue;
             };
             if lock::try_lock(&slot.file).at(&slot.path)? {
@@ -162,7 +200,7 @@ impl Slot {
     pub fn read(&self) -> Result<Option<Record>> {
         let mut bytes = [0u8; LINE];
         let length = self.file.read_at(&mut bytes, 0).at(&self.path)?;
-        Ok(serde_json::from_slice(bytes[..length].trim_ascii()).ok())
+        Ok(Record::parse(bytes[..length].trim_ascii()))
     }
 
     /// Writes the record, with the kills that others have noted of its jobs. The caller holds the

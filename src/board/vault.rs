@@ -26,7 +26,10 @@ pub enum Role {
 }
 
 /// A token as stored: never the token itself.
+///
+/// One with a field that is not known is no token here: it may say what its holder must not do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// Its id, the public part of the token; also the file's name.
     pub id: String,
@@ -75,8 +78,11 @@ pub fn token(root: &Root, id: &str) -> Result<Option<TokenRecord>> {
     })
 }
 
-/// All records, the oldest first; then the ids of those that cannot be read, and why.
-pub fn tokens(root: &Root) -> Result<(Vec<TokenRecord>, Vec<(String, Error)>)> {
+/// Ids of tokens whose records cannot be read, and why.
+pub type Unreadable = Vec<(String, Error)>;
+
+/// All records, the oldest first; then those that cannot be read.
+pub fn tokens(root: &Root) -> Result<(Vec<TokenRecord>, Unreadable)> {
     let (mut records, mut unreadable) = (Vec::new(), Vec::new());
     for id in files::names(&root.state("tokens"))? {
         match token(root, &id) {

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::knock::Knock;
 use super::names;
 
 /// Largest answer that is read.
@@ -19,6 +20,13 @@ const LARGEST_HEAD: usize = 64 << 10;
 
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// An answer that has come in time for the kernel, and not for a process that was stopped, is read
+/// with so many waits...
+const OVERTIME: u32 = 16;
+
+/// ...of this length.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// A server, and where it was found when it last answered.
 pub(super) struct Server {
@@ -72,6 +80,22 @@ impl Server {
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
     /// is not HTTP or too large. What the server did is unknown then.
     pub(super) fn ask(&self, question: &Question, deadline: Instant) -> io::Result<Reply> {
+        let request = self.request(question)?;
+        let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
+        let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
+        let mut line = Line { stream, deadline, overtime: OVERTIME };
+        line.write_all(&request)?;
+        line.reply()
+    }
+
+    /// Begins to ask a question of which only the beginning of the answer counts. The name of the
+    /// server may have to be looked up for it, within the time for a connection.
+    pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
+        let addresses = names::addresses(&self.host, 80, Instant::now() + self.connect_timeout)?;
+        Knock::begin(addresses, self.request(question)?, self.connect_timeout, patience)
+    }
+
+    fn request(&self, question: &Question) -> io::Result<Vec<u8>> {
         let mut head = format!("{} {} HTTP/1.0\r\n", question.method, plain(question.path, false)?);
         let length = question.content_type.map(|_| question.body.len().to_string());
         for (name, value) in [
@@ -86,12 +110,7 @@ impl Server {
             }
         }
         head.push_str("\r\n");
-        let request = [head.as_bytes(), question.body].concat();
-        let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
-        let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
-        let mut line = Line { stream, deadline };
-        line.write_all(&request)?;
-        line.reply()
+        Ok([head.as_bytes(), question.body].concat())
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
@@ -140,9 +159,20 @@ fn nonsense(what: &str) -> io::Error {
 struct Line {
     stream: TcpStream,
     deadline: Instant,
+    /// How often something that is there already may be taken in after the deadline.
+    overtime: u32,
 }
 
 impl Line {
+    /// The time that is left. After the deadline a moment: a process that was stopped past it takes
+    /// in what came meanwhile.
+    fn left(&mut self) -> io::Result<Duration> {
+        left(self.deadline).or_else(|late| {
+            self.overtime = self.overtime.checked_sub(1).ok_or(late)?;
+            Ok(MOMENT)
+        })
+    }
+
     fn reply(&mut self) -> io::Result<Reply> {
         let mut bytes = Vec::new();
         let mut head = None;
@@ -176,7 +206,7 @@ impl Line {
         &mut self,
         transfer: impl FnOnce(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
-        let left = Some(left(self.deadline)?);
+        let left = Some(self.left()?);
         self.stream.set_read_timeout(left)?;
         self.stream.set_write_timeout(left)?;
         transfer(&mut self.stream).map_err(|error| match error.kind() {

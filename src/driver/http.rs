@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::batches::batches;
 use super::client::{Question, Reply, Server};
+use super::knock::Knock;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::vault;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
 use crate::model::tasks::TaskSet;
@@ -21,12 +23,6 @@ const IDS_PER_REQUEST: usize = 80;
 
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
-
-/// Most bytes of requests for jobs that travel together: far below what any node accepts.
-const BYTES_PER_REQUEST: usize = 4 << 20;
-
-/// Most jobs in one request.
-const JOBS_PER_REQUEST: usize = 500;
 
 /// See the module.
 pub struct Http {
@@ -68,11 +64,26 @@ impl Http {
         patience: Duration,
     ) -> Result<io::Result<Reply>> {
         let path = format!("{}/processor/{path}", self.base);
-        let token = vault::node_token(&self.root, &self.node)?;
-        let authorization = token.map(|token| format!("Bearer {token}"));
+        let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
         Ok(self.server.ask(&question, Instant::now() + patience))
+    }
+
+    fn authorization(&self) -> Result<Option<String>> {
+        let token = vault::node_token(&self.root, &self.node)
+            .map_err(|e| Error { kind: Kind::Shortage, ..e })?; // nothing that the node has done
+        Ok(token.map(|token| format!("Bearer {token}")))
+    }
+
+    /// Begins to ask whether the node is there, see [`Knock`].
+    pub(super) fn knock(&self) -> Result<Knock> {
+        let path = format!("{}/processor/info", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question =
+            Question { method: "GET", path: &path, authorization, content_type: None, body: b"" };
+        self.server.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
@@ -94,9 +105,7 @@ impl Http {
 
     /// An answer with a good status, or the error that it is.
     fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
-        let reply = sent.map_err(|e| {
-            Error::new(Kind::GatewayTimeout, format!("node {} does not answer: {e}", self.node))
-        })?;
+        let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
         let status = reply.status;
         if (200..300).contains(&status) {
             return Ok(reply);
@@ -123,6 +132,16 @@ impl Http {
 
     fn nonsense(&self, what: &str) -> Error {
         Error::new(Kind::BadGateway, format!("node {} answers nonsense: {what}", self.node))
+    }
+
+    /// What the node knows of as many jobs as one request can name.
+    fn some_statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
+        let path = format!("jobs/status?ids={}", ids.join(","));
+        let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
+        if all.len() != ids.len() {
+            return Err(self.nonsense("not one status for each id"));
+        }
+        Ok(all.into_iter().map(|one| one_answer(&self.node, one)).collect())
     }
 
     /// Several jobs in one request.
@@ -175,49 +194,24 @@ impl Http {
     }
 }
 
-/// Requests in the order given, in groups that may travel together.
-fn batches(requests: Vec<Value>) -> Vec<Vec<Value>> {
-    let mut batches: Vec<Vec<Value>> = Vec::new();
-    let mut bytes = 0;
-    for request in requests {
-        let length = request.to_string().len();
-        bytes += length;
-        match batches.last_mut() {
-            Some(batch) if batch.len() < JOBS_PER_REQUEST && bytes <= BYTES_PER_REQUEST => {
-                batch.push(request);
-            }
-            _ => {
-                batches.push(vec![request]);
-                bytes = length;
-            }
-        }
+/// Why a node did not answer; or that it was not asked, which is not its doing.
+pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
+    if is_shortage(error) {
+        let why = reason(error);
+        return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    batches
+    Error::new(Kind::GatewayTimeout, format!("node {node} does not answer: {error}"))
 }
 
 impl Questions for Http {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_REQUEST) {
-            let path = format!("jobs/status?ids={}", ids.join(","));
-            let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
-            if all.len() != ids.len() {
-                return Err(self.nonsense("not one status for each id"));
-            }
-            for one in all {
-                // The line about an end has a code, too: the program's.
-                let error = one.get("error").and_then(Value::as_str);
-                answers.push(match (error, one.get("code").and_then(Value::as_u64)) {
-                    (Some(_), Some(404)) => Ok(Answer::Unknown),
-                    (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
-                    (Some(error), _) => {
-                        let said = format!("node {} cannot say: {error}", self.node);
-                        Err(Error::new(Kind::BadGateway, said))
-                    }
-                    (None, _) => Ok(Answer::Known(
-                        serde_json::from_value(one).map_err(|e| self.nonsense(&e.to_string()))?,
-                    )),
-                });
+            match self.some_statuses(ids) {
+                Ok(some) => answers.extend(some),
+                Err(error) if answers.is_empty() => return Err(error),
+                // What was said of those before counts.
+                Err(error) => answers.extend(ids.iter().map(|_| Err(error.clone()))),
             }
         }
         Ok(answers)
@@ -316,6 +310,16 @@ impl Driver for Http {
         status.ok_or_else(|| Error::bad("no task is named"))
     }
 
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
+        let path = format!("jobs/{id}/kill?by={by}&forbid=1");
+        match self.post(&path, "application/json", b"") {
+            Ok(reply) => Ok(Answer::Known(self.json(reply)?)),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
+            Err(e) => Err(e),
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         self.lines("jobs")
     }
@@ -329,7 +333,13 @@ impl Driver for Http {
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
         let since = since.map(|since| format!("since={since}&")).unwrap_or_default();
         let path = format!("events?{since}wait={}", wait.as_secs_f64());
-        self.json(self.get(&path, self.patience + wait)?)
+        #[derive(Deserialize)]
+        struct Page {
+            cursor: String,
+            events: Vec<Value>,
+        }
+        let Page { cursor, events } = self.json(self.get(&path, self.patience + wait)?)?;
+        Ok(FeedPage { cursor, events: readable(events) })
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {
@@ -358,17 +368,38 @@ pub fn check_uri(uri: &str) -> Result<()> {
     if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
 }
 
+/// What a node says of one job. One that makes no sense is no answer about that job alone.
+fn one_answer(node: &str, one: Value) -> Result<Answer> {
+    // The line about an end has a code, too: the program's.
+    let error = one.get("error").and_then(Value::as_str);
+    match (error, one.get("code").and_then(Value::as_u64)) {
+        (Some(_), Some(404)) => Ok(Answer::Unknown),
+        (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
+        (Some(error), _) => {
+            Err(Error::new(Kind::BadGateway, format!("node {node} cannot say: {error}")))
+        }
+        (None, _) => serde_json::from_value(one).map(Answer::Known).map_err(|e| {
+            Error::new(Kind::BadGateway, format!("node {node} answers nonsense: {e}"))
+        }),
+    }
+}
+
+/// The lines of a feed that can be read. One that cannot keeps no other: what it is about is asked
+/// about with the rest.
+fn readable(events: Vec<Value>) -> Vec<RunStatus> {
+    events.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn batches_are_bounded_by_count_and_bytes() {
-        let sizes =
-            |requests: Vec<Value>| batches(requests).iter().map(Vec::len).collect::<Vec<_>>();
-        assert!(sizes(Vec::new()).is_empty());
-        assert_eq!(sizes(vec![json!({}); 1001]), [500, 500, 1]);
-        let large = json!("x".repeat(3 << 20));
-        assert_eq!(sizes(vec![large.clone(), large, json!(1), json!(2)]), [1, 3]);
+    fn one_that_makes_no_sense_keeps_no_other() {
+        let good = json!({"id": "c-1.1", "state": "queued", "status": "unknown", "at": "t"});
+        let bad = json!({"id": "c-2.1", "state": "dreaming", "status": "unknown", "at": "t"});
+        assert!(matches!(one_answer("n", good.clone()), Ok(Answer::Known(_))));
+        assert!(one_answer("n", bad.clone()).is_err_and(|e| e.kind == Kind::BadGateway));
+        assert_eq!(readable(vec![bad, good]).len(), 1);
     }
 }

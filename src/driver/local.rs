@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
 use crate::model::tasks::TaskSet;
@@ -78,6 +78,14 @@ impl Driver for Local {
         processor::report::kill(&self.root, id, tasks, grace, by)
     }
 
+    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+        match processor::kill::forbid(&self.root, id, by) {
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
+            Err(e) => Err(e),
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         processor::list::ids(&self.root)
     }
@@ -87,7 +95,7 @@ impl Driver for Local {
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-        processor::report::feed(&self.root, since, wait)
+        processor::report::feed(&self.root, since, wait).map_err(own)
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {
@@ -95,6 +103,16 @@ impl Driver for Local {
     }
 
     fn info(&self) -> Result<Info> {
-        Ok(Info { resources: processor::info::total(&self.root)? })
+        // With the settings as they are now.
+        let root = Root::open(self.root.dir()).map_err(own)?;
+        Ok(Info { resources: processor::info::total(&root).map_err(own)? })
+    }
+}
+
+/// A node that is this very process cannot but answer: what it lacks is lacked here.
+fn own(error: Error) -> Error {
+    match error.kind {
+        Kind::Unavailable => Error { kind: Kind::Shortage, ..error },
+        _ => error,
     }
 }

@@ -9,6 +9,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::error::is_shortage;
+
 /// Most bytes of addresses that are read.
 const LARGEST_ANSWER: usize = 4096;
 
@@ -50,7 +52,10 @@ fn look_up(name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot run getent: {error}")))?;
+        .map_err(|error| match is_shortage(&error) {
+            true => error,
+            false => io::Error::new(error.kind(), format!("cannot run getent: {error}")),
+        })?;
     let told = child.stdout.take().map_or(Ok(Vec::new()), |out| read_until(out, deadline));
     let _ = child.kill(); // it has told all, or is late
     child.wait()?;

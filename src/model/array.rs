@@ -15,7 +15,7 @@ use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report, add_ended};
 use super::state::State;
 use super::tasks::{ArraySpec, TaskSet};
-use crate::clock;
+use crate::clock::{self, Wait};
 
 /// Attempts by which the pace is judged: the last ones.
 const JUDGED: usize = 8;
@@ -28,7 +28,7 @@ pub struct Array {
     /// Not with a node, and not ended.
     pub waiting: TaskSet,
     /// Those of `waiting` that are not to be placed before a time.
-    later: Vec<(SystemTime, TaskSet)>,
+    later: Vec<(Wait, TaskSet)>,
     /// How the others ended.
     pub ended: Report,
     /// How often tasks were tried again; absent is never.
@@ -40,7 +40,7 @@ pub struct Array {
     /// Whether no range is to be placed until it is released.
     pub held: bool,
     /// Nodes that would not have a range: none is placed there before. Others are not held up.
-    pub refused: BTreeMap<String, SystemTime>,
+    pub refused: BTreeMap<String, Wait>,
 }
 
 impl Array {
@@ -84,9 +84,14 @@ impl Array {
                     None => self.killers.push((by.clone(), tasks)),
                 }
             }
+            What::Trouble { attempt, reason } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before } => {
                 if let Some(at) = find(attempts, *attempt) {
-                    let until = clock::parse_rfc3339(not_before);
+                    let until = Wait::read(&event.at, not_before);
                     self.refused.extend(until.map(|until| (attempts[at].node.clone(), until)));
                     attempts[at].refused = Some(reason.clone());
                     self.close(&mut attempts[at], &event.at);
@@ -104,7 +109,7 @@ impl Array {
                 let report = report.within(&attempt.left);
                 attempt.left = attempt.left.without(&report.tasks());
                 self.end(&report);
-                let later = not_before.as_deref().and_then(clock::parse_rfc3339);
+                let later = not_before.as_deref().and_then(|time| Wait::read(&event.at, time));
                 let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
                 let retry = retry.within(&attempt.left);
                 attempt.left = attempt.left.without(&retry);
@@ -156,24 +161,24 @@ impl Array {
 
     /// Tasks that may be placed now.
     pub fn ready(&self, now: SystemTime) -> TaskSet {
-        let later = self.later.iter().filter(|(time, _)| *time > now);
+        let later = self.later.iter().filter(|(wait, _)| wait.goes_on(now).is_some());
         self.waiting.without(&TaskSet::union(later.map(|(_, tasks)| tasks)))
     }
 
     /// Until when a task that waits is not placed, if that lies ahead.
     pub fn not_before(&self, task: u32, now: SystemTime) -> Option<SystemTime> {
-        let later = self.later.iter().filter(|(time, tasks)| *time > now && tasks.contains(task));
-        later.map(|(time, _)| *time).max()
+        let later = self.later.iter().filter(|(_, tasks)| tasks.contains(task));
+        later.filter_map(|(wait, _)| wait.goes_on(now)).max()
     }
 
     /// Until when no range is placed on this node, since it would not have one.
     pub fn refused_until(&self, node: &str, now: SystemTime) -> Option<SystemTime> {
-        self.refused.get(node).copied().filter(|until| *until > now)
+        self.refused.get(node)?.goes_on(now)
     }
 
     /// When more tasks may be placed than now.
     pub fn next_time(&self, now: SystemTime) -> Option<SystemTime> {
-        self.later.iter().map(|(time, _)| *time).filter(|time| *time > now).min()
+        self.later.iter().filter_map(|(wait, _)| wait.goes_on(now)).min()
     }
 
     /// The tasks that ended, and not well.
@@ -302,11 +307,12 @@ impl Card {
     }
 }
 
-/// Whether an end allows another try at all.
+/// Whether an end allows another try at all. A loss may be `unproven` by who says so, or by its own
+/// word.
 pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
     match outcome.cause {
         Cause::Exit | Cause::Signal | Cause::Timeout => outcome.status != Status::Good,
-        Cause::Lost => !unproven || retry_lost,
+        Cause::Lost => retry_lost || !(unproven || outcome.unproven),
         Cause::Killed | Cause::Aborted | Cause::Expired => false,
     }
 }

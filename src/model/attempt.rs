@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::node::DriverKind;
+use super::node::{Address, DriverKind};
 use super::outcome::Outcome;
 use super::tasks::TaskSet;
 
@@ -37,6 +37,9 @@ pub struct Attempt {
     /// What the node said, where it would not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why nobody can tell whether its node has it, or end it there, as last written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// Of an array: the tasks that the node was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskSet>,
@@ -49,4 +52,11 @@ pub struct Attempt {
     /// When ends of tasks were last recorded.
     #[serde(skip)]
     pub reported_at: Option<String>,
+}
+
+impl Attempt {
+    /// Where its node was when it was placed there.
+    pub fn address(&self) -> Address {
+        Address { driver: self.driver, uri: self.uri.clone() }
+    }
 }

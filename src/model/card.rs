@@ -7,13 +7,14 @@
 
 use super::array::{Array, may_repeat};
 pub use super::attempt::Attempt;
-pub use super::event::{Accepted, Event, Line, What};
+pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
+pub use super::line::Line;
 use super::outcome::{Cause, Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
 use super::tasks::TaskSet;
-use crate::clock;
+use crate::clock::{self, Wait};
 use crate::error::{Error, Result as Checked};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -41,8 +42,8 @@ pub struct Card {
     pub attempts: Vec<Attempt>,
     /// How many attempts were used up: those that a `retry` line ended.
     pub retries: u32,
-    /// Not placed before.
-    pub not_before: Option<SystemTime>,
+    /// Not placed before it is over.
+    pub not_before: Option<Wait>,
     /// The end, where it ended.
     pub outcome: Option<Outcome>,
     /// When the end was recorded.
@@ -169,16 +170,21 @@ impl Card {
                 self.state = State::Stopping;
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
+                if let Some(last) = self.attempts.last_mut() {
+                    last.trouble = Some(reason.clone());
+                }
+            }
             What::Refused { attempt, reason, not_before }
                 if with_node && current == Some(*attempt) =>
             {
                 if let Some(last) = self.attempts.last_mut() {
                     last.refused = Some(reason.clone());
                     last.ended_at = Some(event.at.clone());
-                    self.requeue_reason = Some(format!("node {} refused it: {reason}", last.node));
+                    self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
                 }
                 self.state = State::Queued;
-                self.not_before = clock::parse_rfc3339(not_before);
+                self.not_before = Wait::read(&event.at, not_before);
             }
             What::Retry { attempt, outcome, not_before }
                 if with_node && current == Some(*attempt) =>
@@ -190,7 +196,8 @@ impl Card {
                 ));
                 self.retries += 1;
                 self.state = State::Queued;
-                self.not_before = not_before.as_deref().and_then(clock::parse_rfc3339);
+                let not_before = not_before.as_deref();
+                self.not_before = not_before.and_then(|time| Wait::read(&event.at, time));
             }
             What::Stopped { attempt, outcome } if self.state != State::Stopped => {
                 if attempt.is_some() && *attempt == current {
@@ -221,6 +228,7 @@ impl Card {
             ended_at: None,
             outcome: None,
             refused: None,
+            trouble: None,
             tasks: tasks.clone(),
             left: tasks.clone().unwrap_or_default(),
             returned: TaskSet::default(),
@@ -293,12 +301,20 @@ impl Card {
         last.into_iter().filter(|(_, avoid)| *avoid).map(|(node, _)| node).collect()
     }
 
-    /// How often in a row nodes refused it before the current attempt; of an array, this node.
-    pub fn refusals_in_a_row(&self, node: &str) -> u32 {
-        let of_node = |a: &&Attempt| self.array.is_none() || a.node == node;
-        let before = self.attempts.iter().rev().filter(of_node);
-        let before = before.skip_while(|a| a.ended_at.is_none());
-        before.take_while(|a| a.refused.is_some()).count() as u32
+    /// How often in a row nodes refused it before this attempt; of an array, this node. Ranges that
+    /// were placed together are refused together: that counts once.
+    pub fn refusals_in_a_row(&self, current: &Attempt) -> u32 {
+        let of_node = |a: &&Attempt| self.array.is_none() || a.node == current.node;
+        let ended = self.attempts.iter().rev().filter(of_node).filter(|a| a.ended_at.is_some());
+        let mut placed_at = &current.placed_at;
+        let mut count = 0;
+        for attempt in ended.take_while(|a| a.refused.is_some()) {
+            if attempt.ended_at.as_ref().is_some_and(|ended| ended < placed_at) {
+                count += 1;
+                placed_at = &attempt.placed_at;
+            }
+        }
+        count
     }
 
     /// What follows from the end of the current attempt: another attempt where the request
@@ -372,6 +388,10 @@ mod tests {
         assert!(matches!(end, What::Stopped { attempt: Some(2), .. }));
         let lost = placed.after_attempt(1, Outcome::lost("gone"), true);
         assert!(matches!(lost, What::Stopped { .. }), "unproven loss is not retried");
+        let lost = placed.after_attempt(1, Outcome::lost_unproven("gone"), false);
+        assert!(matches!(lost, What::Stopped { .. }), "nor is one that a node cannot prove");
+        let lost = placed.after_attempt(1, Outcome::lost("gone"), false);
+        assert!(matches!(lost, What::Retry { .. }), "one that it can is");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The lines of a card: the request as accepted, and what can happen to a job after that.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::node::DriverKind;
-use super::outcome::{Cause, Outcome, Status};
+use super::outcome::Outcome;
 use super::report::{Ended, Report};
 use super::tasks::TaskSet;
 use crate::clock;
@@ -60,56 +60,9 @@ impl Accepted {
     }
 }
 
-/// What a line of a story is to this program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
-    /// Something that happened.
-    Event(Event),
-    /// A whole line that a newer program wrote and this one does not know: what of it, in words.
-    Newer(String),
-    /// Torn, or zeros.
-    Damaged,
-}
-
-impl Line {
-    /// Reads a line.
-    pub fn read(line: &[u8]) -> Line {
-        match serde_json::from_slice::<Event>(line) {
-            Ok(event) => Line::Event(event),
-            Err(_) => match serde_json::from_slice(line) {
-                Ok(Value::Object(map)) => Line::Newer(unknown_in(&map)),
-                _ => Line::Damaged,
-            },
-        }
-    }
-}
-
-/// What of a whole line is not known here: its event, one of its fields, or else a value.
-fn unknown_in(map: &Map<String, Value>) -> String {
-    let Some(event) = map.get("event").and_then(Value::as_str) else {
-        return "a line without an event".into();
-    };
-    if serde_json::from_value::<Name>(Value::from(event)).is_err() {
-        return format!("event {event:?}");
-    }
-    let fields = map.iter().filter(|(name, _)| !["at", "event"].contains(&name.as_str()));
-    // Each for itself in a line that is else known: the first that is not is the one.
-    for (name, value) in fields {
-        let line = json!({"at": "", "event": "held", name: value});
-        match serde_json::from_value::<Flat>(line) {
-            Ok(_) => {}
-            Err(e) if value.is_string() && !e.to_string().starts_with("unknown field") => {
-                return format!("{name} {value} of event {event:?}");
-            }
-            Err(_) => return format!("field {name:?} of event {event:?}"),
-        }
-    }
-    format!("other fields of event {event:?}")
-}
-
 /// Something that happened to a job, with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Flat")]
+#[serde(try_from = "super::line::Flat")]
 pub struct Event {
     /// When it was written.
     pub at: String,
@@ -182,6 +135,14 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none")]
         tasks: Option<TaskSet>,
     },
+    /// Nobody can tell whether its node has it, or it cannot be ended there: told once, and again
+    /// when there is something else to tell. Changes nothing.
+    Trouble {
+        /// Which attempt.
+        attempt: u32,
+        /// What is wrong, for a person.
+        reason: String,
+    },
     /// The node would not have it. Nothing ran; this does not count as a retry.
     Refused {
         /// Which attempt.
@@ -239,181 +200,6 @@ pub enum What {
     },
 }
 
-/// A line as it is read: the fields of all events side by side. Reading a tagged enum keeps each
-/// value until the tag is known, which took most of the time of reading a card.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Flat {
-    at: String,
-    event: Name,
-    by: Option<String>,
-    priority: Option<i64>,
-    attempt: Option<u32>,
-    node: Option<String>,
-    nodejob: Option<String>,
-    driver: Option<DriverKind>,
-    uri: Option<String>,
-    tasks: Option<TaskSet>,
-    pid: Option<i32>,
-    started: Option<String>,
-    not_before: Option<String>,
-    status: Option<Status>,
-    cause: Option<Cause>,
-    code: Option<i32>,
-    reason: Option<String>,
-    good: Option<TaskSet>,
-    failed: Option<Vec<FlatEnded>>,
-    retry: Option<Vec<FlatEnded>>,
-    ended: Option<FlatOutcome>,
-}
-
-impl Flat {
-    /// Whether a field is left that the event has not taken: it is one of another event.
-    fn has_more(&self) -> bool {
-        self.by.is_some()
-            || self.priority.is_some()
-            || self.attempt.is_some()
-            || self.node.is_some()
-            || self.nodejob.is_some()
-            || self.driver.is_some()
-            || self.uri.is_some()
-            || self.tasks.is_some()
-            || self.pid.is_some()
-            || self.started.is_some()
-            || self.not_before.is_some()
-            || self.status.is_some()
-            || self.cause.is_some()
-            || self.code.is_some()
-            || self.reason.is_some()
-            || self.good.is_some()
-            || self.failed.is_some()
-            || self.retry.is_some()
-            || self.ended.is_some()
-    }
-
-    fn outcome(&mut self) -> Result<Outcome, &'static str> {
-        let (status, cause) = (must(self.status.take())?, must(self.cause.take())?);
-        Ok(Outcome { status, cause, code: self.code.take(), reason: self.reason.take() })
-    }
-}
-
-/// An outcome within a line: unlike one that comes from a node, it must be known in full.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FlatOutcome {
-    status: Status,
-    cause: Cause,
-    code: Option<i32>,
-    reason: Option<String>,
-}
-
-impl From<FlatOutcome> for Outcome {
-    fn from(flat: FlatOutcome) -> Outcome {
-        let FlatOutcome { status, cause, code, reason } = flat;
-        Outcome { status, cause, code, reason }
-    }
-}
-
-/// The same of tasks.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FlatEnded {
-    tasks: TaskSet,
-    status: Status,
-    cause: Cause,
-    code: Option<i32>,
-    reason: Option<String>,
-}
-
-fn groups(flat: Option<Vec<FlatEnded>>) -> Vec<Ended> {
-    let group = |FlatEnded { tasks, status, cause, code, reason }| Ended {
-        tasks,
-        outcome: Outcome { status, cause, code, reason },
-    };
-    flat.into_iter().flatten().map(group).collect()
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Name {
-    Held,
-    Released,
-    Priority,
-    Placed,
-    Running,
-    Stopping,
-    Refused,
-    Retry,
-    Tasks,
-    Late,
-    Stopped,
-}
-
-/// A field that the event must have.
-fn must<T>(field: Option<T>) -> Result<T, &'static str> {
-    field.ok_or("a field is missing")
-}
-
-impl TryFrom<Flat> for Event {
-    type Error = &'static str;
-
-    fn try_from(mut flat: Flat) -> Result<Event, &'static str> {
-        let what = match flat.event {
-            Name::Held => What::Held { by: must(flat.by.take())? },
-            Name::Released => What::Released { by: must(flat.by.take())? },
-            Name::Priority => {
-                What::Priority { priority: must(flat.priority.take())?, by: must(flat.by.take())? }
-            }
-            Name::Placed => What::Placed {
-                attempt: must(flat.attempt.take())?,
-                node: must(flat.node.take())?,
-                nodejob: must(flat.nodejob.take())?,
-                driver: must(flat.driver.take())?,
-                uri: flat.uri.take(),
-                tasks: flat.tasks.take(),
-            },
-            Name::Running => What::Running {
-                attempt: must(flat.attempt.take())?,
-                pid: flat.pid.take(),
-                started: flat.started.take(),
-            },
-            Name::Stopping => {
-                What::Stopping { by: must(flat.by.take())?, tasks: flat.tasks.take() }
-            }
-            Name::Refused => What::Refused {
-                attempt: must(flat.attempt.take())?,
-                reason: must(flat.reason.take())?,
-                not_before: must(flat.not_before.take())?,
-            },
-            Name::Retry => What::Retry {
-                attempt: must(flat.attempt.take())?,
-                outcome: flat.outcome()?,
-                not_before: flat.not_before.take(),
-            },
-            Name::Tasks => What::Tasks {
-                attempt: flat.attempt.take(),
-                report: Report {
-                    good: flat.good.take().unwrap_or_default(),
-                    failed: groups(flat.failed.take()),
-                },
-                retry: groups(flat.retry.take()),
-                not_before: flat.not_before.take(),
-                ended: flat.ended.take().map(Outcome::from),
-            },
-            Name::Late => {
-                What::Late { attempt: must(flat.attempt.take())?, outcome: flat.outcome()? }
-            }
-            Name::Stopped => {
-                What::Stopped { attempt: flat.attempt.take(), outcome: flat.outcome()? }
-            }
-        };
-        if flat.has_more() {
-            return Err("a field is not one of this event");
-        }
-        Ok(Event { at: flat.at, what })
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -426,6 +212,7 @@ mod tests {
         let mut report = Report::default();
         report.add(&"0-3".parse().unwrap(), &Outcome::exit(0));
         report.add(&"4".parse().unwrap(), &outcome);
+        report.add(&"6".parse().unwrap(), &Outcome::lost_unproven("gone"));
         let ended = Ended { tasks: "5".parse().unwrap(), outcome: outcome.clone() };
         let at = Some("2026-01-01T00:00:00.000Z".to_string());
         let all = [
@@ -442,6 +229,7 @@ mod tests {
             },
             What::Running { attempt: 1, pid: Some(7), started: at.clone() },
             What::Stopping { by: by(), tasks: Some("3".parse().unwrap()) },
+            What::Trouble { attempt: 1, reason: "silent".into() },
             What::Refused { attempt: 1, reason: "full".into(), not_before: "t".into() },
             What::Retry { attempt: 1, outcome: outcome.clone(), not_before: at.clone() },
             What::Tasks {
@@ -451,7 +239,7 @@ mod tests {
                 not_before: at,
                 ended: Some(Outcome::lost("gone")),
             },
-            What::Late { attempt: 1, outcome: outcome.clone() },
+            What::Late { attempt: 1, outcome: Outcome::lost_unproven("gone") },
             What::Stopped { attempt: None, outcome },
         ];
         for what in all {
@@ -467,31 +255,5 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Event>(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn what_a_newer_program_wrote_is_named_and_is_no_damage() {
-        let newer = |line: &str| match Line::read(line.as_bytes()) {
-            Line::Newer(what) => what,
-            other => panic!("{line}: {other:?}"),
-        };
-        let magic = r#"{"at":"t","event":"magic","by":"ada"}"#;
-        assert_eq!(newer(magic), r#"event "magic""#);
-        let field = r#"{"at":"t","event":"held","by":"ada","until":"noon"}"#;
-        assert_eq!(newer(field), r#"field "until" of event "held""#);
-        let of_another = r#"{"at":"t","event":"held","by":"ada","tasks":"1-3"}"#;
-        assert_eq!(newer(of_another), r#"other fields of event "held""#);
-        let driver = r#"{"at":"t","event":"placed","attempt":1,"node":"n","nodejob":"c-1.1","driver":"batch"}"#;
-        assert_eq!(newer(driver), r#"driver "batch" of event "placed""#);
-        let nested = r#"{"at":"t","event":"tasks","attempt":1,"ended":{"status":"good","cause":"exit","code":0,"usage":1}}"#;
-        assert_eq!(newer(nested), r#"field "ended" of event "tasks""#);
-        for damaged in ["\0\0\0", r#"{"at":"t","event":"he"#, "12", "[]", ""] {
-            assert_eq!(Line::read(damaged.as_bytes()), Line::Damaged, "{damaged}");
-        }
-        let first = r#"{"job":1,"request_id":"r","at":"t","by":"a","queue":"q","request":{}}"#;
-        let (accepted, what) = Accepted::read(first.as_bytes()).unwrap();
-        assert_eq!((accepted.job, what.as_deref()), (1, Some(r#"field "queue""#)));
-        assert!(Accepted::read(&first.as_bytes()[..40]).is_err());
-        assert!(Accepted::read(br#"{"request":{}}"#).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::newer;
 use super::resources::Resources;
 use crate::error::{Error, Result};
 
@@ -14,6 +15,16 @@ pub enum DriverKind {
     Local,
     /// The processor of another root (or this one) by HTTP.
     Http,
+}
+
+/// Where a node's programs are, and how they are reached. An attempt's is on its card: it is asked
+/// about there and nowhere else, whatever is registered under the node's name later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// How.
+    pub driver: DriverKind,
+    /// Where, for drivers that need it.
+    pub uri: Option<String>,
 }
 
 /// Whether a node answers.
@@ -138,6 +149,11 @@ impl Node {
         }
     }
 
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        Address { driver: self.driver, uri: self.uri.clone() }
+    }
+
     /// Whether only those of its reports count that prove to be about this head's attempts. The
     /// processor of this very root has the programs of this head.
     pub fn must_prove(&self) -> bool {
@@ -156,10 +172,12 @@ impl Node {
     pub fn parse(name: &str, bytes: &[u8]) -> std::result::Result<Node, String> {
         let why = match serde_json::from_slice::<Node>(bytes) {
             Ok(node) => return Ok(Node { name: name.to_string(), ..node }),
-            Err(why) => why.to_string(),
+            Err(why) => why,
         };
-        let Ok(Value::Object(record)) = serde_json::from_slice(bytes) else { return Err(why) };
-        let what = why.split(", expected").next().unwrap_or_default().replace('`', "\"");
+        let Ok(Value::Object(record)) = serde_json::from_slice(bytes) else {
+            return Err(why.to_string());
+        };
+        let what = newer::what(&why);
         let newer = Some(Newer { what, record });
         Ok(Node { name: name.to_string(), ipv4: Vec::new(), newer, ..Node::localhost() })
     }
@@ -192,6 +210,22 @@ impl Node {
         record.insert("name".into(), self.name.clone().into());
         record.insert("reason".into(), self.newer_reason().into());
         Value::Object(record)
+    }
+
+    /// Takes over what the poller has seen of this node, unless it is registered elsewhere by now.
+    /// What was fixed, or given up, is not seen.
+    pub fn take_observed(&mut self, seen: &Node) {
+        if self.newer.is_some() || self.address() != seen.address() {
+            return;
+        }
+        self.state = seen.state;
+        self.since.clone_from(&seen.since);
+        self.reason.clone_from(&seen.reason);
+        self.last_seen.clone_from(&seen.last_seen);
+        self.silence.clone_from(&seen.silence);
+        if !self.fixed && !seen.fixed {
+            self.resources = seen.resources;
+        }
     }
 
     /// Whether jobs may be placed on it now.

@@ -52,6 +52,14 @@ pub struct Outcome {
     /// The end in a person's words; absent where the program exited with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a loss: processes of it may still run, so it is tried again only with `retry_lost`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
+}
+
+/// For fields that are there only if they are true.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Outcome {
@@ -63,6 +71,7 @@ impl Outcome {
             cause: Cause::Exit,
             code: Some(code),
             reason: (!good).then(|| format!("exit {code}")),
+            unproven: false,
         }
     }
 
@@ -114,9 +123,14 @@ impl Outcome {
         Outcome::error(Cause::Lost, reason.to_string())
     }
 
+    /// Nobody knows what became of it, nor whether all of its processes have ended.
+    pub fn lost_unproven(reason: &str) -> Outcome {
+        Outcome { unproven: true, ..Outcome::lost(reason) }
+    }
+
     /// An end that is not an exit.
     pub fn error(cause: Cause, reason: String) -> Outcome {
-        Outcome { status: Status::Error, cause, code: None, reason: Some(reason) }
+        Outcome { status: Status::Error, cause, code: None, reason: Some(reason), unproven: false }
     }
 
     /// The exit code of a command that waited for this: the program's own, else 1.
@@ -172,6 +186,9 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// See [`Outcome::unproven`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
     /// Shows a head that this is its attempt, see [`super::proof`]. In the feed and in answers
     /// about ids of a head's form, not in `job/ID/status`; nodes of 0.1 give none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +214,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            unproven: false,
             proof: None,
             tasks: None,
         }
@@ -221,6 +239,7 @@ impl RunStatus {
             cause: Some(outcome.cause),
             code: outcome.code,
             reason: outcome.reason.clone(),
+            unproven: outcome.unproven,
             ..RunStatus::queued(clock::now())
         }
     }
@@ -245,6 +264,7 @@ impl RunStatus {
             cause: self.cause.unwrap_or(Cause::Lost),
             code: self.code,
             reason: self.reason.clone(),
+            unproven: self.unproven,
         })
     }
 

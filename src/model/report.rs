@@ -24,12 +24,14 @@ struct FlatEnded {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    #[serde(default)]
+    unproven: bool,
 }
 
 impl From<FlatEnded> for Ended {
     fn from(flat: FlatEnded) -> Ended {
-        let FlatEnded { tasks, status, cause, code, reason } = flat;
-        Ended { tasks, outcome: Outcome { status, cause, code, reason } }
+        let FlatEnded { tasks, status, cause, code, reason, unproven } = flat;
+        Ended { tasks, outcome: Outcome { status, cause, code, reason, unproven } }
     }
 }
 

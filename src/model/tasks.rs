@@ -76,7 +76,8 @@ impl TaskSet {
             if left == 0 {
                 break;
             }
-            let last = u64::from(*last).min(u64::from(*first) + left - 1) as u32;
+            let end = u64::from(*first).saturating_add(left - 1);
+            let last = u64::from(*last).min(end) as u32;
             left -= u64::from(last - first) + 1;
             runs.push((*first, last));
         }

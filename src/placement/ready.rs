@@ -122,6 +122,11 @@ impl Ready {
         self.list(resources, first, true);
     }
 
+    /// Whether this job may be placed.
+    pub fn has(&self, job: u64) -> bool {
+        self.candidates.contains_key(&job)
+    }
+
     /// How many jobs may be placed.
     pub fn len(&self) -> usize {
         self.candidates.len()

@@ -136,17 +136,15 @@ impl Rooms {
         self.set(&node.name, Room { open: node.takes_jobs(), total, ..old });
     }
 
-    /// Forgets nodes that are not registered any more and have no jobs.
+    /// Closes nodes that are not registered any more, and forgets those that have no jobs.
     pub fn retain(&mut self, known: impl Fn(&str) -> bool) {
-        let gone: Vec<Arc<str>> = self
-            .rooms
-            .iter()
-            .filter(|(name, room)| !known(name) && room.used == Resources::NONE)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            self.set(&name, Room::CLOSED);
-            self.rooms.remove(&*name);
+        let gone = self.rooms.iter().filter(|(name, _)| !known(name));
+        let gone: Vec<(Arc<str>, Room)> = gone.map(|(name, room)| (name.clone(), *room)).collect();
+        for (name, room) in gone {
+            self.set(&name, Room { used: room.used, leaving: room.leaving, ..Room::CLOSED });
+            if room.used == Resources::NONE {
+                self.rooms.remove(&*name);
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{Applied, Said};
 use crate::error::Result;
@@ -109,7 +109,8 @@ impl Engine<'_> {
             let known = self.nodes.get(node).filter(|node| node.driver != DriverKind::Local);
             // What was proved once must always be.
             if known.is_some_and(|known| known.proves.is_none_or(|before| !before && *proves)) {
-                self.observe(node, |record| record.proves = Some(*proves))?;
+                let noted = self.observe(node, |record| record.proves = Some(*proves));
+                self.told(noted);
             }
         }
         Ok(())

@@ -3,21 +3,28 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::link::Order;
-use crate::attempts::kills::KillOrder;
+use super::desk::Order;
+use super::index::OnNode;
+use super::link::Link;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
+use crate::board::nodes;
+use crate::board::runs::Runs;
 use crate::driver::{Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::node::{Address, NodeState};
+use crate::model::outcome::RunState;
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
 /// and answers all other questions would be sent it over and over.
 const SENDS_AT_ONCE: u32 = 2;
+
+/// After so many in a row the job's reason says that a node which is there does not take it.
+const SENDS_TOLD: u32 = 4;
 
 /// The first of those pauses; each is twice as long as the one before, up to a minute.
 const SEND_PAUSE: Duration = Duration::from_millis(500);
@@ -33,112 +40,157 @@ enum Word {
 }
 
 impl Engine<'_> {
-    /// Sends attempts that were placed to their nodes.
+    /// Sends attempts that were placed to their nodes. One that cannot be sent is taken back, or
+    /// asked about, and keeps no other.
     pub(super) fn send(&mut self, placed: &[(&Card, &Attempt)]) -> Result<()> {
         if placed.is_empty() {
             return Ok(());
         }
         let common = attempts::Common::read(self.root)?;
         let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+        let mut unsent = Vec::new();
         for (card, attempt) in placed {
+            if !self.reaches(&attempt.node, &attempt.nodejob, &attempt.address()) {
+                continue; // looked for again with all that are nowhere
+            }
+            if !self.takes(&attempt.node, &Order::Prepare) {
+                continue; // asked about, and sent, when the node answers
+            }
             let what = match &attempt.tasks {
                 Some(tasks) => format!("job {}, tasks {}", card.job(), tasks.brief()),
                 None => format!("job {}", card.job()),
             };
-            self.say(&format!("{what}: placed on {} as {}", attempt.node, attempt.nodejob));
-            let run = attempts::run(self.root, &common, card, attempt)?;
-            orders.entry(attempt.node.clone()).or_default().push(run);
-        }
-        for (node, runs) in orders {
-            self.order(&node, Order::Run(runs));
-        }
-        Ok(())
-    }
-
-    pub(super) fn order(&mut self, node: &str, order: Order) {
-        if let Some(link) = self.links.get(node) {
-            self.outstanding += match &order {
-                Order::Run(runs) => runs.len(), // several orders may be sent as one
-                Order::Status(_) | Order::Kill { .. } => 1,
-                Order::Prepare | Order::Acknowledge(_) | Order::Probe | Order::List => 0,
-            };
-            link.order(order);
-        }
-    }
-
-    /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
-    pub(super) fn order_kills(&mut self, job: u64) {
-        let mut orders = Vec::new();
-        for known in self.index.attempts_mut(job) {
-            while let Some(kill) = known.to_kill().cloned() {
-                known.note_killed(&kill);
-                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            let id = &attempt.nodejob;
+            match attempts::run(self.root, &common, card, attempt) {
+                Ok(run) => {
+                    self.say(&format!("{what}: placed on {} as {id}", attempt.node));
+                    orders.entry(attempt.node.clone()).or_default().push(run);
+                }
+                Err(error) => {
+                    let why = format!("it cannot be sent: {}", error.message);
+                    unsent.push((attempt.node.clone(), id.clone(), why));
+                }
             }
         }
-        for (node, id, grace, KillOrder { by, tasks }) in orders {
-            let what = match &tasks {
-                Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
-                None => format!("job {job}"),
-            };
-            self.say(&format!("{what}: to be killed on {node}, asked by {by}"));
-            self.order(&node, Order::Kill { id, grace, by, tasks });
+        let answered_by = Instant::now() + self.patience();
+        for (node, runs) in orders {
+            let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+            let ordered = self.order(&node, Order::Run(runs));
+            for id in ids.iter().filter(|_| ordered) {
+                if let Some(known) = self.known_mut(id) {
+                    known.sends = known.sends.saturating_add(1);
+                    known.send_at = Some(answered_by); // the answer moves it
+                }
+            }
+        }
+        let mut refused = Vec::new();
+        for (node, id, why) in unsent {
+            match self.known_mut(&id) {
+                Some(known) if known.sends == 0 && known.stamped_here => refused.push((id, why)),
+                Some(_) => self.ask_for_good(&node, id, &why),
+                None => {}
+            }
+        }
+        self.refuse(refused)
+    }
+
+    /// Whether what is ordered of this node about this attempt goes where the attempt was placed: to
+    /// its address, or to another one of this very root, which has it.
+    pub(super) fn reaches(&self, node: &str, id: &str, address: &Address) -> bool {
+        let Some(link) = self.links.get(node) else { return false };
+        link.address() == address
+            || self.nodes.get(node).is_some_and(|node| {
+                node.address() == *link.address()
+                    && nodes::is_this_root(self.root, node).is_ok_and(|own| own)
+                    && Runs::new(self.root).is_here(id).is_ok_and(|here| here)
+            })
+    }
+
+    /// Orders something of a node. One that does not answer is not told: when it does, it is asked
+    /// about all that it has, and what is still to be done follows from that. Whether it is ordered.
+    pub(super) fn order(&mut self, node: &str, order: Order) -> bool {
+        let Some(link) = self.links.get(node).filter(|_| self.takes(node, &order)) else {
+            return false;
+        };
+        let answers = match &order {
+            Order::Run(runs) => runs.len(), // several orders may be sent as one
+            Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
+            Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
+        };
+        let ordered = link.order(order);
+        if ordered {
+            self.outstanding += answers;
+        }
+        ordered
+    }
+
+    /// Whether a node is told such an order now.
+    pub(super) fn takes(&self, node: &str, order: &Order) -> bool {
+        match order {
+            // What is placed on it may be sent before it was asked how it is.
+            Order::Prepare | Order::Run(_) => {
+                self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
+            }
+            _ => self.links.get(node).is_some_and(Link::answers),
         }
     }
 
-    fn answered(&mut self, count: usize) {
+    pub(super) fn answered(&mut self, count: usize) {
         self.outstanding = self.outstanding.saturating_sub(count);
     }
 
     /// A node's word on attempts that it was sent.
-    pub(super) fn sent(
-        &mut self,
-        node: &str,
-        ids: Vec<String>,
-        results: Result<Vec<Result<()>>>,
-    ) -> Result<()> {
+    pub(super) fn sent(&mut self, node: &str, ids: Vec<String>, results: Result<Vec<Result<()>>>) {
         self.answered(ids.len());
         let results = match results {
             Ok(results) => results,
             Err(error) => vec![Err(error); ids.len()],
         };
+        let mut silent = None;
+        let mut stuck = Vec::new();
         let mut refused = Vec::new();
         let mut ask = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
+            let Some(known) = self.known_mut(&id) else { continue }; // has ended
             let Err(error) = result else {
-                if let Some(known) = self.known_mut(&id) {
-                    (known.failed_sends, known.send_at) = (0, None);
-                }
+                (known.failed_sends, known.send_at, known.unsure) = (0, None, None);
                 continue;
             };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
-                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => {
-                    // The other two are about this request: the node is there.
+                Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal | Kind::Shortage => {
+                    known.failed_sends += 1;
+                    let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
+                    let pause = SEND_PAUSE * (1 << doublings);
+                    known.send_at =
+                        (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
+                    // The others are about this request: the node is there.
                     if error.kind == Kind::GatewayTimeout {
-                        self.down(node, &error)?;
-                    }
-                    if let Some(known) = self.known_mut(&id) {
-                        known.failed_sends += 1;
-                        let doublings = known.failed_sends.saturating_sub(SENDS_AT_ONCE).min(7);
-                        let pause = SEND_PAUSE * (1 << doublings);
-                        known.send_at =
-                            (known.failed_sends >= SENDS_AT_ONCE).then(|| Instant::now() + pause);
+                        silent.get_or_insert(error);
+                    } else if known.failed_sends > SENDS_TOLD {
+                        stuck.push((id.clone(), error.message));
                     }
                     ask.push(id);
                 }
-                Kind::Gone => {
-                    if let Some(known) = self.known_mut(&id) {
-                        known.disputed = Some(error.message);
-                    }
-                    ask.push(id);
-                }
-                _ => refused.push((id, error.message)),
+                _ if known.was_sent_once() => refused.push((id, error.message)),
+                _ => self.ask_for_good(node, id, &error.message),
             }
+        }
+        if let Some(error) = silent {
+            let noted = self.down(node, &error);
+            self.told(noted);
         }
         if !ask.is_empty() {
             self.order(node, Order::Status(ask));
         }
-        self.refuse(refused)
+        for (id, why) in stuck {
+            self.tell_trouble(
+                &id,
+                &format!("node {node} does not take it ({why}); it is sent again"),
+            );
+        }
+        let refused = self.refuse(refused);
+        self.told(refused);
     }
 
     pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::index::OnNode> {
@@ -156,25 +208,28 @@ impl Engine<'_> {
         self.answered(1);
         let answers = match answers {
             Ok(answers) => {
-                self.heard(node)?; // whatever went wrong before
+                self.heard(node); // whatever went wrong before
                 answers
             }
             Err(error) => {
-                self.down(node, &error)?;
+                let noted = self.down(node, &error);
+                self.told(noted);
                 return Ok(Vec::new());
             }
         };
         let proofs = Proofs::read(self.root)?;
         let must_prove = self.must_prove(node);
-        let mut reports = Vec::new();
-        let mut again = Vec::new();
-        let mut refused = Vec::new();
+        let (mut reports, mut again, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lost, mut unproven) = (Vec::new(), Vec::new());
+        let lost_after = self.root.settings.lost_after;
+        let unknown_after = self.root.settings.unknown_after;
         for (id, answer) in ids.into_iter().zip(answers) {
             let Ok(answer) = answer else { continue }; // asked about again the next time
             let answer = match answer {
                 Answer::Known(status) => {
-                    Word::Of(proofs.judge(node, must_prove, status.of(&id))?)
+                    let worth = proofs.judge(node, must_prove, status.of(&id));
+                    let Some(worth) = self.told(worth) else { continue };
+                    Word::Of(worth)
                 }
                 Answer::Unknown => Word::Unknown,
                 Answer::Cancelled(why) => Word::Cancelled(why),
@@ -182,49 +237,65 @@ impl Engine<'_> {
             if let Word::Of(Worth::Strangers(_)) = answer {
                 self.doubt_stranger(node, Some(&id));
             }
-            let unknown_after = self.root.settings.unknown_after;
             let Some(known) = self.known_mut(&id) else {
-                reports.extend(self.given_up(node, id, answer)?);
+                let settled = self.given_up(node, id, answer);
+                reports.extend(self.told(settled).flatten());
                 continue;
             };
-            let dispute = known.disputed.take();
-            match answer {
-                Word::Of(Worth::Counts(said)) => {
-                    known.unknown_since = None;
-                    // Of a range that waits, tasks may have been killed.
-                    if said.status.state != RunState::Queued || said.status.tasks.is_some() {
+            match (answer, known.state) {
+                (Word::Of(Worth::Counts(said)), _) => {
+                    let job = NodejobId::parse(&id).map(|id| id.job);
+                    let unkilled = known.to_kill().is_some();
+                    if self.is_there(node, &id, &said.status) {
                         reports.push(said);
+                    }
+                    // What it could not be told before it came, or was told without an answer.
+                    job.filter(|_| unkilled).into_iter().for_each(|job| self.order_kills(job));
+                }
+                // Of the attempt it says nothing, and never will.
+                (Word::Of(Worth::Strangers(_)), State::Running) => {
+                    if is_over(&mut known.unknown_since, unknown_after) {
+                        unproven.push(id);
                     }
                 }
                 // The name is taken: the attempt never came there, and never can.
-                Word::Of(Worth::Strangers(_)) if known.state != State::Running => {
+                (Word::Of(Worth::Strangers(_)), _) => {
                     refused.push((id, "another job has its id there".to_string()));
                 }
-                // Of the attempt it says nothing, and never will.
-                Word::Of(Worth::Strangers(_)) => {
+                (Word::Of(Worth::Unproven(status)), _) if status.state == RunState::Stopped => {
                     if is_over(&mut known.unknown_since, unknown_after) {
                         unproven.push(id);
                     }
                 }
-                Word::Of(Worth::Unproven(status)) if status.state == RunState::Stopped => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
-                        unproven.push(id);
-                    }
-                }
-                Word::Of(Worth::Unproven(_) | Worth::NotOurs) => {
+                (Word::Of(Worth::Unproven(_) | Worth::NotOurs), _) => {
                     self.doubt(node, &id, "it does not prove to be about this head's attempt");
                 }
-                Word::Cancelled(why) => refused.push((id, why)),
-                Word::Unknown if known.state == State::Placed => match dispute {
-                    Some(reason) => refused.push((id, reason)),
-                    None if known.send_at.is_none_or(|at| at <= Instant::now()) => again.push(id),
-                    None => {} // when it is asked about the next time
-                },
-                Word::Unknown if known.state == State::Stopping => {
+                (Word::Unknown | Word::Cancelled(_), State::Stopping) => {
                     known.killed = None; // a kill of an unknown job forbids its start
-                    again.push(id);
+                    let refused = known.failed_kills > 0;
+                    if refused && self.unheard.note(&id, lost_after) {
+                        lost.push(id);
+                    } else {
+                        again.push(id);
+                    }
                 }
-                Word::Unknown => {
+                // The only request there was: nothing can arrive any more.
+                (Word::Cancelled(why), _) if known.was_sent_once() => refused.push((id, why)),
+                (Word::Cancelled(why), _) => self.ask_for_good(node, id, &why),
+                (Word::Unknown, State::Placed) => {
+                    let due = known.send_at.is_none_or(|at| at <= Instant::now());
+                    if let Some(unsure) = &known.unsure {
+                        let why = unsure.why.clone();
+                        self.ask_for_good(node, id, &why);
+                    } else if !known.kills.is_empty() {
+                        // Tasks cannot be killed before their range is there, and must not start
+                        // when it comes: it shall not come.
+                        self.ask_for_good(node, id, "tasks of it were killed before it came");
+                    } else if due {
+                        again.push(id);
+                    }
+                }
+                (Word::Unknown, _) => {
                     if is_over(&mut known.unknown_since, unknown_after) {
                         lost.push(id);
                     }
@@ -232,19 +303,22 @@ impl Engine<'_> {
             }
         }
         for id in again.iter().filter_map(|id| NodejobId::parse(id)) {
-            let card = self.cards.find(id.job)?;
-            match (card.state, card.current(&id)) {
-                (State::Stopping, _) => self.order_kills(id.job),
-                (_, Some(attempt)) => self.send(&[(&card, attempt)])?,
-                (_, None) => {}
-            }
+            let sent = self.cards.find(id.job).and_then(|card| match card.current(&id) {
+                Some(_) if card.state == State::Stopping => {
+                    self.order_kills(id.job);
+                    Ok(())
+                }
+                Some(attempt) => self.send(&[(&card, attempt)]),
+                None => Ok(()),
+            });
+            self.told(sent);
         }
-        self.refuse(refused)?;
-        self.lose(node, lost.clone(), &format!("node {node} does not know it any more"))?;
-        for id in lost {
-            self.fence(node, id);
-        }
-        self.lose(node, unproven, &format!("node {node} does not prove that it has had it"))?;
+        let refused = self.refuse(refused);
+        self.told(refused);
+        self.abandon(node, lost, &format!("node {node} does not know it any more"));
+        let why = format!("node {node} does not prove that it has had it");
+        let unproven = self.lose(node, unproven, &why);
+        self.told(unproven);
         Ok(reports)
     }
 
@@ -268,38 +342,6 @@ impl Engine<'_> {
         Ok(None)
     }
 
-    /// Kills an attempt that was given up, or forbids its start.
-    pub(super) fn fence(&mut self, node: &str, id: String) {
-        let by = "the head, which had given it up".to_string();
-        self.order(node, Order::Kill { id, grace: None, by, tasks: None });
-    }
-
-    pub(super) fn killed(
-        &mut self,
-        node: &str,
-        id: &str,
-        status: Result<Box<RunStatus>>,
-    ) -> Result<Option<Said>> {
-        self.answered(1);
-        match status {
-            // Of an attempt that was given up nothing but its end is news: it is being killed.
-            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {
-                Ok(None)
-            }
-            Ok(status) => self.believed_kill(node, status.of(id)),
-            Err(error) => {
-                if let Some(known) = self.known_mut(id) {
-                    known.killed = None;
-                }
-                self.say(&format!(
-                    "{id}: not killed on {node}: {}; will be repeated",
-                    error.message
-                ));
-                Ok(None)
-            }
-        }
-    }
-
     /// Asks every node about every job that it has.
     pub(super) fn resync_all(&mut self) {
         for node in self.links.keys().cloned().collect::<Vec<_>>() {
@@ -308,7 +350,9 @@ impl Engine<'_> {
     }
 
     pub(super) fn resync(&mut self, node: &str) {
-        let mut ids: Vec<String> = self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        let there = |known: &&OnNode| self.reaches(node, &known.id, &known.address);
+        let attempts = self.index.on(node).map(|(_, known)| known).filter(there);
+        let mut ids: Vec<String> = attempts.map(|known| known.id.clone()).collect();
         if let Some(record) = self.nodes.get(node) {
             ids.extend(record.given_up.iter().cloned());
         }
@@ -329,8 +373,6 @@ impl Engine<'_> {
 }
 
 /// Whether something has been so for so long; it is from now on, if it was not before.
-fn is_over(since: &mut Option<SystemTime>, patience: Duration) -> bool {
-    let now = SystemTime::now();
-    let since = *since.get_or_insert(now);
-    now.duration_since(since).unwrap_or_default() >= patience
+fn is_over(since: &mut Option<Instant>, patience: Duration) -> bool {
+    since.get_or_insert_with(Instant::now).elapsed() >= patience
 }

@@ -6,6 +6,7 @@
 //! sent again if its node does not know it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +16,14 @@ use super::gather::Gathered;
 use super::index::Index;
 use super::link::Link;
 use super::notice;
+use super::records::Records;
 use super::silence::Silences;
+use super::silent::Silent;
 use super::step::Step;
 use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
 
@@ -75,11 +78,16 @@ pub struct Engine<'r> {
     pub(super) seen: BTreeMap<String, Instant>,
     /// The nodes that do not answer, as seen by this process.
     pub(super) silences: Silences,
+    /// Attempts of which nobody gives word, by their ids, likewise.
+    pub(super) unheard: Silences,
     /// Those that have not for so long that their jobs are to be given up.
     pub(super) unreachable: BTreeSet<String>,
-    /// Nodes that were asked whether they are back, and have not said.
-    pub(super) probing: BTreeSet<String>,
+    /// Who finds out whether nodes answer that did not.
+    pub(super) silent: Arc<Silent>,
+    pub(super) records: Records,
     pub(super) scans: u32,
+    /// What time it was at the last scan, by the clock and by what goes on steadily.
+    pub(super) clock: (SystemTime, Instant),
     /// When queue and running cards last changed, once they were looked at after that.
     pub(super) settled: Option<(SystemTime, SystemTime)>,
     /// When a waiting card was last changed in place, once all were looked at after that.
@@ -89,6 +97,8 @@ pub struct Engine<'r> {
     /// What went wrong last, and when it was told.
     pub(super) trouble: Option<(Error, Instant)>,
     pub(super) troubled: bool,
+    /// When it was last told that this process lacks something.
+    pub(super) complained: Option<Instant>,
     pub(super) ending: bool,
 }
 
@@ -115,14 +125,18 @@ impl<'r> Engine<'r> {
             outstanding: 0,
             seen: BTreeMap::new(),
             silences: Silences::new(Instant::now()),
+            unheard: Silences::new(Instant::now()),
             unreachable: BTreeSet::new(),
-            probing: BTreeSet::new(),
+            silent: Arc::default(),
+            records: Records::default(),
             scans: 0,
+            clock: (SystemTime::now(), Instant::now()),
             settled: None,
             unchanged_waiting: None,
             no_batches: None,
             trouble: None,
             troubled: false,
+            complained: None,
             ending: false,
         }
     }
@@ -146,6 +160,7 @@ impl<'r> Engine<'r> {
         while !self.ending {
             let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
             self.silences.pass(Instant::now());
+            self.unheard.pass(Instant::now());
             self.hear(wakes);
             let scan = Instant::now() >= next_scan;
             if scan {
@@ -176,6 +191,7 @@ impl<'r> Engine<'r> {
                 break;
             }
         }
+        self.save_all_records();
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
@@ -207,6 +223,15 @@ impl<'r> Engine<'r> {
         None
     }
 
+    /// Tells that this process lacks something, for which nobody else can be blamed; once a minute.
+    pub(super) fn complain(&mut self, error: Error) {
+        let recent = self.complained.is_some_and(|at| at.elapsed() < SAME_TROUBLE_EVERY);
+        if !recent {
+            self.complained = Some(Instant::now());
+            eprintln!("poller: {}", error.message);
+        }
+    }
+
     /// Whether every node has said whether it is up.
     fn all_answered(&self) -> bool {
         self.links.keys().all(|node| self.seen.contains_key(node))
@@ -218,10 +243,12 @@ impl<'r> Engine<'r> {
             .next_time()
             .map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
         let patience = soon.map_or(patience, |soon| soon.min(patience));
-        let due = self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let gathered = self.gathered.due().map(|at| at.saturating_duration_since(Instant::now()));
-        let patience = due.into_iter().chain(gathered).fold(patience, Duration::min);
-        let patience = self.silences.patience().map_or(patience, |short| short.min(patience));
+        let dues = [self.acknowledge_at, self.gathered.due(), self.records.due()];
+        let now = Instant::now();
+        let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));
+        let patience = left.fold(patience, Duration::min);
+        let silent = [&self.silences, &self.unheard];
+        let patience = silent.iter().filter_map(|s| s.patience()).fold(patience, Duration::min);
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -246,9 +273,14 @@ impl<'r> Engine<'r> {
     fn hear(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
+        let mut nodes = false;
         for wake in wakes {
-            let heeded = self.heed(wake, &mut reports, &mut touched);
+            let heeded = self.heed(wake, &mut reports, &mut touched, &mut nodes);
             self.told(heeded);
+        }
+        if nodes {
+            let loaded = self.load_nodes();
+            self.told(loaded);
         }
         let recorded = self.record(reports);
         self.told(recorded);
@@ -269,6 +301,9 @@ impl<'r> Engine<'r> {
         self.told(expired);
         let placed = self.place();
         self.told(placed);
+        if !self.once {
+            self.save_records();
+        }
     }
 
     fn heed(
@@ -276,39 +311,59 @@ impl<'r> Engine<'r> {
         wake: Wake,
         reports: &mut Vec<Said>,
         touched: &mut BTreeSet<u64>,
+        nodes: &mut bool,
     ) -> Result<()> {
+        self.note_silent_word(&wake)?;
         match wake {
             Wake::Card(job) => {
                 touched.insert(job);
             }
             Wake::Batch => {}
-            Wake::Nodes => self.load_nodes()?,
+            Wake::Nodes => *nodes = true, // there may be many
             Wake::Overflow => {
                 self.scans = 0;
                 self.scan();
             }
             Wake::End => self.ending = true,
-            Wake::Up { node, resources } => self.up(&node, resources)?,
+            Wake::Up { node, resources } => self.up(&node, resources),
+            Wake::Info { node, resources } => self.informed(&node, resources),
+            Wake::Saved { failed } => self.saved(failed),
             Wake::Down { node, error } => {
                 self.down(&node, &error)?;
             }
             Wake::Feed { node, events } => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.
                 let said = self.believed(&node, events);
-                self.heard(&node)?;
+                self.heard(&node);
                 let said = said?;
                 self.paces.note(&node, said.iter().map(|said| &*said.status));
                 reports.extend(said);
             }
-            Wake::Sent { node, ids, results } => self.sent(&node, ids, results)?,
+            Wake::Sent { node, ids, results } => self.sent(&node, ids, results),
             Wake::Statuses { node, ids, answers } => {
                 reports.extend(self.statuses(&node, ids, answers)?);
             }
+            Wake::Forbidden { node, id, answer } => self.forbidden(&node, &id, answer),
             Wake::Listed { node, ids } => self.listed(&node, ids)?,
             Wake::Killed { node, id, status } => {
                 reports.extend(self.killed(&node, &id, status)?);
             }
         }
         Ok(())
+    }
+}
+
+impl Engine<'_> {
+    /// Whatever a node did not answer, it is the node that did not.
+    fn note_silent_word(&mut self, wake: &Wake) -> Result<()> {
+        match wake {
+            Wake::Killed { node, status: Err(error), .. }
+            | Wake::Forbidden { node, answer: Err(error), .. }
+                if error.kind == Kind::GatewayTimeout =>
+            {
+                self.down(node, error)
+            }
+            _ => Ok(()),
+        }
     }
 }

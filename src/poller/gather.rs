@@ -87,10 +87,11 @@ mod tests {
     #[test]
     fn progress_waits_and_the_end_takes_it_along() {
         let said = |status| Said { node: "n".into(), proven: true, status: Box::new(status) };
+        let running = RunStatus::running(1, 1, "b").of("c-7.1");
         let progress = |task| {
             let mut report = Report::default();
             report.add(&TaskSet::one(task), &Outcome::exit(0));
-            said(RunStatus { tasks: Some(report), ..RunStatus::running(1, 1, "b") }.of("c-7.1"))
+            said(RunStatus { tasks: Some(report), ..running.clone() })
         };
         let end = said(RunStatus::stopped(&Outcome::exit(0)).of("c-7.1"));
         let (mut gathered, now) = (Gathered::default(), Instant::now());

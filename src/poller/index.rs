@@ -6,8 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::attempts::kills::{self, KillOrder};
 use crate::attempts::ranges;
+use crate::clock::Wait;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
+use crate::model::node::Address;
 use crate::model::resources::Resources;
 use crate::placement::{Candidate, Ready, Rooms};
 
@@ -25,6 +27,12 @@ impl OnNode {
         self.kills.iter().find(|kill| !told(kill))
     }
 
+    /// Whether there was but one request to start it, at most: once that is answered, nothing can
+    /// arrive any more.
+    pub fn was_sent_once(&self) -> bool {
+        self.stamped_here && self.sends <= 1
+    }
+
     /// Notes that its node is being told.
     pub fn note_killed(&mut self, kill: &KillOrder) {
         match (&mut self.killed, &kill.tasks) {
@@ -32,6 +40,19 @@ impl OnNode {
             _ => self.killed = Some(kill.clone()),
         }
     }
+}
+
+/// A placed attempt that its node would not have, or cannot be sent, while an earlier request to
+/// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
+/// or that it never will be. Asked for that it may refuse or be unable to give it.
+#[derive(Debug, Clone)]
+pub struct Unsure {
+    /// What the node said first, or why it cannot be sent.
+    pub why: String,
+    /// How often the node was asked for its word.
+    pub asked: u32,
+    /// It is not asked again before.
+    pub ask_at: Instant,
 }
 
 /// An attempt that a node has: a job, or a range of an array's tasks.
@@ -55,14 +76,25 @@ pub struct OnNode {
     pub kills: Vec<KillOrder>,
     /// What its node has been told to kill, by whoever asked, as far as this poller knows.
     pub killed: Option<KillOrder>,
-    /// Why the node would not have it, where it said 410: a kill may have come before it.
-    pub disputed: Option<String>,
+    /// Where its node was when it was placed.
+    pub address: Address,
+    /// How many requests to start it there this process has made...
+    pub sends: u32,
+    /// ...and whether there can be no others: this process has placed it. See
+    /// [`OnNode::was_sent_once`].
+    pub stamped_here: bool,
+    /// Its node is to say for good that it has not got it.
+    pub unsure: Option<Unsure>,
+    /// What its card tells about that.
+    pub trouble: Option<String>,
+    /// How often in a row a kill was not carried out.
+    pub failed_kills: u32,
     /// How often in a row nobody knows whether sending it arrived.
     pub failed_sends: u32,
     /// Not to be sent again before.
     pub send_at: Option<Instant>,
     /// Since when its node says that it does not know it.
-    pub unknown_since: Option<SystemTime>,
+    pub unknown_since: Option<Instant>,
 }
 
 /// A job that waits, all of it or some of its tasks.
@@ -85,7 +117,7 @@ pub struct Index {
     later: BTreeMap<(SystemTime, u64), Candidate>,
     expiring: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
-    refused: HashMap<u64, BTreeMap<String, SystemTime>>,
+    refused: HashMap<u64, BTreeMap<String, Wait>>,
     /// Arrays for which only nodes have room that would not have them, and until when.
     aside: BTreeMap<u64, (SystemTime, Candidate)>,
     on_node: BTreeMap<(u64, u32), OnNode>,
@@ -130,7 +162,7 @@ impl Index {
         }
         let ranges = ranges::placeable(card, now);
         let next_ranges = card.array.as_ref().and_then(|array| array.next_time(now));
-        let mut not_before = card.not_before.filter(|time| *time > now);
+        let mut not_before = card.not_before.and_then(|wait| wait.goes_on(now));
         if ranges == 0 {
             not_before = not_before.max(next_ranges);
         }
@@ -163,8 +195,7 @@ impl Index {
 
     /// Until when nothing of this job is placed on this node, which would not have it.
     pub fn refused_until(&self, job: u64, node: &str) -> Option<SystemTime> {
-        let until = self.refused.get(&job)?.get(node).copied();
-        until.filter(|until| *until > SystemTime::now())
+        self.refused.get(&job)?.get(node)?.goes_on(SystemTime::now())
     }
 
     /// Puts an array back that was taken out to be placed, since only a node has room that would
@@ -178,6 +209,14 @@ impl Index {
     /// Makes arrays ready again that were set aside: it may be another node now that has room.
     pub fn take_up(&mut self) {
         for (_, candidate) in std::mem::take(&mut self.aside).into_values() {
+            self.ready.insert(candidate);
+        }
+    }
+
+    /// Puts a job back that was taken out to be placed and was not, unless it has gone.
+    pub fn put_back(&mut self, candidate: Candidate) {
+        let waits = self.waiting.get(&candidate.job).is_some_and(|w| w.not_before.is_none());
+        if waits && !self.ready.has(candidate.job) {
             self.ready.insert(candidate);
         }
     }
@@ -205,7 +244,12 @@ impl Index {
             grace: card.spec.grace,
             kills: kills::wanted(card, attempt),
             killed: before.and_then(|known| known.killed.clone()),
-            disputed: before.and_then(|known| known.disputed.clone()),
+            address: attempt.address(),
+            sends: before.map_or(0, |known| known.sends),
+            stamped_here: before.is_some_and(|known| known.stamped_here),
+            unsure: before.filter(|_| state != State::Running).and_then(|b| b.unsure.clone()),
+            failed_kills: before.map_or(0, |known| known.failed_kills),
+            trouble: attempt.trouble.clone(),
             failed_sends: before.map_or(0, |known| known.failed_sends),
             send_at: before.and_then(|known| known.send_at),
             unknown_since: before.and_then(|known| known.unknown_since),
@@ -308,7 +352,12 @@ impl Index {
         self.on_node.range((job, 0)..=(job, u32::MAX)).next().map(|(_, known)| known)
     }
 
-    /// All attempts of this job that nodes have, to note something.
+    /// All attempts of this job that nodes have.
+    pub fn attempts(&self, job: u64) -> impl Iterator<Item = &OnNode> {
+        self.on_node.range((job, 0)..=(job, u32::MAX)).map(|(_, known)| known)
+    }
+
+    /// The same, to note something.
     pub fn attempts_mut(&mut self, job: u64) -> impl Iterator<Item = &mut OnNode> {
         self.on_node.range_mut((job, 0)..=(job, u32::MAX)).map(|(_, known)| known)
     }

@@ -1,28 +1,30 @@
-//! The line to one node: one thread follows its change feed, one carries out orders. A node that
-//! is slow or gone holds up nobody else. What they learn goes to the engine as [`Wake`]s.
+//! The line to one node. While it answers, one thread follows its change feed; while something is
+//! ordered of it, another carries that out. A node that is slow or gone holds up nobody else. What
+//! is learnt goes to the engine as [`Wake`]s.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Wake;
+use super::desk::{Desk, Order};
+use super::silent::{Backoff, Silent};
 use crate::board::root::Root;
-use crate::driver::{self, Driver, Info, Run};
+use crate::driver::{self, Driver, Info};
 use crate::error::{Error, Kind, Result};
-use crate::model::node::Node;
-use crate::model::tasks::TaskSet;
+use crate::model::node::{Address, Node};
 
 /// How long one request for the feed waits at the node. Short enough for every proxy.
 const FEED_WAIT: Duration = Duration::from_secs(25);
 
-/// Between two attempts to reach a node that does not answer; doubled up to [`SLOWEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// A node is asked again what it gives to jobs each so many scans, but at least each minute.
+const SCANS_PER_INFO: u32 = 12;
 
-/// See [`FIRST_RETRY`].
-const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+/// See [`SCANS_PER_INFO`].
+const INFO_EVERY: Duration = Duration::from_secs(60);
 
 /// A page of the feed with more than so many lines comes from a busy node...
 const BUSY: usize = 4;
@@ -31,237 +33,304 @@ const BUSY: usize = 4;
 /// has more to tell. Far shorter than the time for which jobs are sent ahead.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Stack of a link's thread: a thousand nodes are two thousand threads.
+/// Stack of a line's thread: a thousand nodes that answer are a thousand threads.
 const STACK: usize = 256 << 10;
 
-/// Something to ask of a node.
-pub enum Order {
-    /// Nothing yet: jobs are being placed there, and will be sent once that is durable.
-    Prepare,
-    /// Start these.
-    Run(Vec<Run>),
-    /// Say where these are.
-    Status(Vec<String>),
-    /// Say which there are that have not ended.
-    List,
-    /// Kill this one.
-    Kill {
-        /// Its id on the node.
-        id: String,
-        /// Between SIGTERM and SIGKILL.
-        grace: Option<Duration>,
-        /// Who asked.
-        by: String,
-        /// Of a range: only these tasks.
-        tasks: Option<TaskSet>,
-    },
-    /// These results are safe.
-    Acknowledge(Vec<String>),
-    /// Say whether you are there.
-    Probe,
-}
-
-/// The line to a node. Dropped, its threads end after what they are doing.
+/// The engine's end of a line. Dropped, the line's threads end after what they are doing.
 pub struct Link {
-    orders: Option<Sender<Order>>,
-    carrier: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
+    address: Address,
+    line: Arc<Line>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.line.closed.store(true, Ordering::Relaxed);
     }
 }
 
 impl Link {
     /// Opens the line. `once`: ask how the node is, and do not follow its feed.
-    pub fn open(root: &Root, node: &Node, wakes: &Sender<Wake>, once: bool) -> Result<Link> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (orders, inbox) = channel();
-        let name = node.name.clone();
-        let thread = |what: &str| thread::Builder::new().name(what.into()).stack_size(STACK);
-        let failed = |e: std::io::Error| {
-            Error::new(Kind::Unavailable, format!("no thread for node {name}: {e}"))
-        };
-        let carrier = Carrier { line: Line::new(root, node), wakes: wakes.clone() };
-        let follower =
-            Follower { line: Line::new(root, node), wakes: wakes.clone(), stop: stop.clone() };
-        let carrier = thread("orders").spawn(move || carrier.carry_out(&inbox)).map_err(failed)?;
-        thread("feed").spawn(move || follower.follow(once)).map_err(failed)?;
-        Ok(Link { orders: Some(orders), carrier: Some(carrier), stop })
+    pub fn open(
+        root: &Root,
+        node: &Node,
+        wakes: &Sender<Wake>,
+        silent: &Arc<Silent>,
+        once: bool,
+    ) -> Link {
+        let line = Arc::new(Line {
+            root: root.clone(),
+            node: node.clone(),
+            wakes: wakes.clone(),
+            silent: silent.clone(),
+            once,
+            closed: AtomicBool::new(false),
+            answers: AtomicBool::new(false),
+            holder: Mutex::new(Holder::Nobody),
+            backoff: Mutex::default(),
+            desk: Desk::default(),
+        });
+        let link = Link { address: node.address(), line };
+        link.tend();
+        link
     }
 
-    /// Gives an order. The answer comes as a wake-up.
-    pub fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            let _ = orders.send(order); // the thread lives as long as this sender
+    /// Where it leads: nothing goes anywhere else.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether the node answered when it was last asked.
+    pub fn answers(&self) -> bool {
+        self.line.answers.load(Ordering::Relaxed)
+    }
+
+    /// Gives an order, which is carried out after those before it. The answer comes as a wake-up,
+    /// one for each order for which this returns `true`: others travel with those that wait.
+    pub fn order(&self, order: Order) -> bool {
+        self.line.desk.put(order, &self.line)
+    }
+
+    /// Sees to it that somebody listens to the node, and carries out what is ordered: there may
+    /// have been no thread for it.
+    pub fn tend(&self) {
+        self.line.desk.tend(&self.line);
+        let mut holder = self.line.holder();
+        if *holder == Holder::Nobody {
+            *holder = Holder::Silent;
+            drop(holder);
+            self.line.hand_over();
+        }
+    }
+
+    /// The node has not answered an order. What still hangs on its feed says nothing against that:
+    /// the connection may be dead, or older than the server's end.
+    pub fn suspect(&self) {
+        let mut holder = self.line.holder();
+        if matches!(*holder, Holder::Follower(_)) {
+            *holder = Holder::Silent;
+            drop(holder);
+            self.line.hand_over();
         }
     }
 
     /// Waits until all orders are carried out; each of them has its own deadline.
-    pub fn close(mut self) {
-        self.orders = None;
-        if let Some(carrier) = self.carrier.take() {
-            let _ = carrier.join(); // a thread that died has told why on standard error
+    pub fn close(self) {
+        self.line.closed.store(true, Ordering::Relaxed);
+        self.line.desk.close(&self.line);
+    }
+}
+
+/// Who finds out how the node is.
+#[derive(Debug, PartialEq, Eq)]
+enum Holder {
+    /// There was no thread for it.
+    Nobody,
+    /// Those who ask nodes that do not answer.
+    Silent,
+    /// The thread that follows its feed: the one that began at this time.
+    Follower(Instant),
+}
+
+/// What the threads of a line share.
+pub struct Line {
+    root: Root,
+    node: Node,
+    wakes: Sender<Wake>,
+    silent: Arc<Silent>,
+    once: bool,
+    closed: AtomicBool,
+    answers: AtomicBool,
+    holder: Mutex<Holder>,
+    backoff: Mutex<Backoff>,
+    desk: Desk,
+}
+
+impl Line {
+    /// The head's root.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The node, as it was registered when the line was opened.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.node.name
+    }
+
+    /// Whether nobody wants to know any more how the node is.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// How long it is waited before the node is asked again.
+    pub fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is ordered of the node.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn holder(&self) -> MutexGuard<'_, Holder> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the engine; `false` if it is gone.
+    pub fn tell(&self, wake: Wake) -> bool {
+        self.wakes.send(wake).is_ok()
+    }
+
+    /// The node did not answer those who ask silent ones; whether they are to ask again.
+    pub fn failed(&self, error: Error) -> bool {
+        self.answers.store(false, Ordering::Relaxed);
+        let is_shortage = error.kind == Kind::Shortage;
+        let told = self.tell(Wake::Down { node: self.node.name.clone(), error });
+        told && !self.is_closed() && (!self.once || is_shortage)
+    }
+
+    /// The node answers: follows its feed from now on, by a thread.
+    ///
+    /// Errors: there is none to be had.
+    pub fn follow(self: &Arc<Line>) -> Result<()> {
+        let begun = Instant::now();
+        *self.holder() = Holder::Follower(begun);
+        let follower = Follower { line: self.clone(), begun, driver: None, asked: None };
+        self.spawn("feed", move || follower.run()).inspect_err(|_| {
+            *self.holder() = Holder::Silent;
+        })
+    }
+
+    /// Starts a thread for this line.
+    pub fn spawn(&self, what: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = thread::Builder::new().name(what.into()).stack_size(STACK);
+        thread.spawn(work).map(|_| ()).map_err(|error| {
+            let name = self.name();
+            Error::new(Kind::Shortage, format!("no thread for node {name}: {error}"))
+        })
+    }
+
+    /// Gives the node to those who ask silent ones.
+    fn hand_over(self: &Arc<Line>) {
+        self.answers.store(false, Ordering::Relaxed);
+        if let Err(error) = self.silent.add(self.clone()) {
+            *self.holder() = Holder::Nobody;
+            self.tell(Wake::Down { node: self.node.name.clone(), error });
         }
     }
 }
 
 /// A node's driver, opened when it is needed, and anew after an error.
-struct Line {
-    root: Root,
-    node: Node,
-    driver: RefCell<Option<Box<dyn Driver>>>,
-}
+pub type Open = Option<Box<dyn Driver>>;
 
-impl Line {
-    fn new(root: &Root, node: &Node) -> Line {
-        Line { root: root.clone(), node: node.clone(), driver: RefCell::new(None) }
+/// Asks a node something.
+pub fn ask<T>(
+    line: &Line,
+    open: &mut Open,
+    question: impl FnOnce(&dyn Driver) -> Result<T>,
+) -> Result<T> {
+    let driver = match open.take() {
+        Some(driver) => driver,
+        None => driver::open(line.root(), line.node())?,
+    };
+    let answer = question(driver.as_ref());
+    if answer.is_ok() {
+        *open = Some(driver);
     }
-
-    fn name(&self) -> String {
-        self.node.name.clone()
-    }
-
-    fn ask<T>(&self, question: impl FnOnce(&dyn Driver) -> Result<T>) -> Result<T> {
-        let driver = match self.driver.take() {
-            Some(driver) => driver,
-            None => driver::open(&self.root, &self.node)?,
-        };
-        let answer = question(driver.as_ref());
-        if answer.is_ok() {
-            self.driver.replace(Some(driver));
-        }
-        answer
-    }
-}
-
-struct Carrier {
-    line: Line,
-    wakes: Sender<Wake>,
-}
-
-impl Carrier {
-    fn carry_out(&self, inbox: &Receiver<Order>) {
-        let mut waiting: Option<Order> = None;
-        while let Some(order) = waiting.take().or_else(|| inbox.recv().ok()) {
-            let wake = match order {
-                Order::Prepare => {
-                    let prepare = |driver: &dyn Driver| {
-                        driver.prepare();
-                        Ok(())
-                    };
-                    let _ = self.line.ask(prepare); // the jobs' own order tells what is wrong
-                    continue;
-                }
-                Order::Run(mut runs) => {
-                    while let Ok(next) = inbox.try_recv() {
-                        match next {
-                            Order::Run(more) => runs.extend(more),
-                            Order::Prepare => {} // they travel with these
-                            other => {
-                                waiting = Some(other);
-                                break;
-                            }
-                        }
-                    }
-                    let ids = runs.iter().map(|run| run.id.clone()).collect();
-                    let results = self.line.ask(|driver| driver.run(runs));
-                    Wake::Sent { node: self.line.name(), ids, results }
-                }
-                Order::Status(ids) => {
-                    let answers = self.line.ask(|driver| driver.statuses(&ids));
-                    Wake::Statuses { node: self.line.name(), ids, answers }
-                }
-                Order::List => match self.line.ask(|driver| driver.unfinished()) {
-                    Ok(ids) => Wake::Listed { node: self.line.name(), ids },
-                    Err(_) => continue, // asked again with everything else
-                },
-                Order::Kill { id, grace, by, tasks } => {
-                    let tasks = tasks.as_ref();
-                    let status =
-                        self.line.ask(|driver| driver.kill(&id, grace, &by, tasks).map(Box::new));
-                    Wake::Killed { node: self.line.name(), id, status }
-                }
-                Order::Probe => match self.line.ask(|driver| driver.info()) {
-                    Ok(Info { resources }) => Wake::Up { node: self.line.name(), resources },
-                    Err(error) => Wake::Down { node: self.line.name(), error },
-                },
-                Order::Acknowledge(ids) => {
-                    // One that gets lost costs the node some disk for a while, no more.
-                    let _ = self.line.ask(|driver| driver.acknowledge(&ids));
-                    continue;
-                }
-            };
-            if self.wakes.send(wake).is_err() {
-                return;
-            }
-        }
-    }
+    answer
 }
 
 struct Follower {
-    line: Line,
-    wakes: Sender<Wake>,
-    stop: Arc<AtomicBool>,
+    line: Arc<Line>,
+    begun: Instant,
+    driver: Open,
+    /// When the node was last asked what it gives to jobs.
+    asked: Option<Instant>,
 }
 
 impl Follower {
-    fn follow(&self, once: bool) {
+    fn run(mut self) {
         let mut cursor: Option<String> = None;
-        let mut pause = FIRST_RETRY;
-        while !self.stop.load(Ordering::Relaxed) {
-            let wake = match self.step(&mut cursor) {
-                Ok(Wake::Feed { node, events }) if events.len() > BUSY => {
-                    pause = FIRST_RETRY;
-                    if self.wakes.send(Wake::Feed { node, events }).is_err() {
-                        return;
-                    }
-                    thread::sleep(GATHER);
-                    continue;
-                }
-                Ok(wake) => {
-                    pause = FIRST_RETRY;
-                    wake
-                }
-                Err(e) if e.kind == Kind::Gone && cursor.is_some() => {
-                    cursor = None; // another epoch: begin anew, and let the engine ask
-                    continue;
-                }
-                Err(error) => {
-                    if self.wakes.send(self.down(error)).is_err() || once {
-                        return;
-                    }
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(SLOWEST_RETRY);
-                    cursor = None;
-                    continue;
-                }
-            };
-            if self.wakes.send(wake).is_err() || once {
+        loop {
+            let learnt = self.step(&mut cursor);
+            if self.line.is_closed() || *self.line.holder() != Holder::Follower(self.begun) {
                 return;
+            }
+            match learnt {
+                Ok(wakes) => {
+                    let is_busy = |wake: &Wake| matches!(wake, Wake::Feed { events, .. } if events.len() > BUSY);
+                    let busy = wakes.iter().any(is_busy);
+                    let told = wakes.into_iter().all(|wake| self.line.tell(wake));
+                    if !told || self.line.once {
+                        return;
+                    }
+                    if busy {
+                        thread::sleep(GATHER);
+                    }
+                }
+                Err(error) if error.kind == Kind::Gone && cursor.is_some() => {
+                    cursor = None; // another epoch: begin anew, and let the engine ask
+                }
+                Err(error) => return self.lost(error),
             }
         }
     }
 
-    /// One question: without a cursor how the node is, and where its feed stands; then the feed.
-    fn step(&self, cursor: &mut Option<String>) -> Result<Wake> {
-        let node = self.line.name();
+    fn lost(self, error: Error) {
+        {
+            let mut holder = self.line.holder();
+            if *holder != Holder::Follower(self.begun) {
+                return;
+            }
+            *holder = Holder::Silent;
+        }
+        if self.line.failed(error) {
+            self.line.hand_over();
+        }
+    }
+
+    /// One question: without a cursor how the node is, and where its feed stands; then the feed,
+    /// and now and then how the node is.
+    fn step(&mut self, cursor: &mut Option<String>) -> Result<Vec<Wake>> {
+        let node = self.line.node.name.clone();
+        let line = self.line.clone();
         if cursor.is_none() {
             // The cursor first: what happens after it is in the feed, what happened before it
             // the engine learns by asking for every job it has there.
-            let page = self.line.ask(|driver| driver.feed(None, Duration::ZERO))?;
-            let Info { resources } = self.line.ask(|driver| driver.info())?;
+            let page = ask(&line, &mut self.driver, |driver| driver.feed(None, Duration::ZERO))?;
+            let resources = self.info()?;
             *cursor = Some(page.cursor);
-            return Ok(Wake::Up { node, resources });
+            line.backoff().answers();
+            line.answers.store(true, Ordering::Relaxed);
+            return Ok(vec![Wake::Up { node, resources }]);
         }
-        let page = self.line.ask(|driver| driver.feed(cursor.as_deref(), FEED_WAIT))?;
+        let every = (line.root.settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
+        let wait = FEED_WAIT.min(every);
+        let page = ask(&line, &mut self.driver, |driver| driver.feed(cursor.as_deref(), wait))?;
         *cursor = Some(page.cursor);
-        Ok(Wake::Feed { node, events: page.events })
+        let mut wakes = vec![Wake::Feed { node: node.clone(), events: page.events }];
+        if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
+            match self.info() {
+                Ok(resources) => wakes.push(Wake::Info { node, resources }),
+                Err(error) => {
+                    // What the feed told is told in any case: it does not come back to it.
+                    wakes.into_iter().for_each(|wake| {
+                        line.tell(wake);
+                    });
+                    return Err(error);
+                }
+            }
+        }
+        Ok(wakes)
     }
 
-    fn down(&self, error: Error) -> Wake {
-        Wake::Down { node: self.line.name(), error }
+    fn info(&mut self) -> Result<crate::model::resources::Resources> {
+        let Info { resources } = ask(&self.line, &mut self.driver, |driver| driver.info())?;
+        self.asked = Some(Instant::now());
+        Ok(resources)
     }
 }

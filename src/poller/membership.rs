@@ -4,11 +4,11 @@ use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::link::{Link, Order};
+use super::link::Link;
 use super::silence;
-use crate::board::nodes;
+use crate::board::nodes::{self, Change};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::Resources;
 
@@ -17,14 +17,13 @@ const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     pub(super) fn load_nodes(&mut self) -> Result<()> {
-        let fresh: BTreeMap<String, Node> =
-            nodes::list(self.root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
-        self.links.retain(|name, _| {
-            let same = |old: &Node, new: &Node| (old.driver, &old.uri) == (new.driver, &new.uri);
+        let fresh = self.read_records()?;
+        self.links.retain(|name, link| {
             // One that was registered anew, or whose resources were forgotten, is asked again.
             let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
             matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new))
-                if new.newer.is_none() && same(old, new) && (known(new) || !known(old)))
+                if new.newer.is_none() && *link.address() == new.address()
+                    && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
         self.silences.retain(|name| fresh.contains_key(name));
@@ -38,25 +37,19 @@ impl Engine<'_> {
             }
             if !self.links.contains_key(&node.name) {
                 self.seen.remove(&node.name);
-                self.probing.remove(&node.name);
-                match Link::open(self.root, node, &self.waker, self.once) {
-                    Ok(link) => {
-                        self.links.insert(node.name.clone(), link);
-                    }
-                    Err(error) => self.say(&format!("node {}: {}", node.name, error.message)),
-                }
+                let link = Link::open(self.root, node, &self.waker, &self.silent, self.once);
+                self.links.insert(node.name.clone(), link);
             }
         }
         self.nodes = fresh;
         Ok(())
     }
 
-    pub(super) fn up(&mut self, node: &str, resources: Resources) -> Result<()> {
+    pub(super) fn up(&mut self, node: &str, resources: Resources) {
         self.silences.end(node);
         self.unreachable.remove(node);
-        self.probing.remove(node);
         self.seen.insert(node.to_string(), Instant::now());
-        self.observe(node, |node| {
+        self.note(node, |node| {
             if node.state != NodeState::Connected {
                 node.since = Some(clock::now());
             }
@@ -67,64 +60,67 @@ impl Engine<'_> {
             if !node.fixed {
                 node.resources = Some(resources);
             }
-        })?;
+        });
         self.say(&format!("node {node}: connected, {}", resources.human()));
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
             known.killed = None;
         }
+        if self.unacknowledged.contains_key(node) {
+            self.acknowledge_at = Some(Instant::now());
+        }
         self.resync(node);
-        Ok(())
     }
 
+    /// What a node gives to jobs may change at any time.
+    pub(super) fn informed(&mut self, node: &str, resources: Resources) {
+        self.heard(node);
+        let Some(record) = self.nodes.get(node).filter(|record| !record.fixed) else { return };
+        if record.resources != Some(resources) {
+            self.say(&format!("node {node}: gives {} now", resources.human()));
+            self.note(node, |node| node.resources = Some(resources));
+        }
+    }
+
+    /// A node did not answer, or answered what no node should. What this process lacks to ask it
+    /// says nothing of the node.
     pub(super) fn down(&mut self, node: &str, error: &Error) -> Result<()> {
-        let now = Instant::now();
-        self.probing.remove(node);
-        self.seen.insert(node.to_string(), now);
-        self.note_silence(node)?;
-        let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
-        if known == Some((NodeState::Disconnected, Some(error.message.as_str()))) {
+        if error.kind == Kind::Shortage {
+            self.complain(error.clone());
             return Ok(());
         }
-        self.say(&format!("node {node}: disconnected: {}", error.message));
-        self.observe(node, |node| {
-            if node.state != NodeState::Disconnected {
-                node.since = Some(clock::now());
-            }
-            node.state = NodeState::Disconnected;
-            node.reason = Some(error.message.clone());
-        })
+        self.seen.insert(node.to_string(), Instant::now());
+        if let Some(link) = self.links.get(node) {
+            link.suspect();
+        }
+        let noted = self.note_silence(node);
+        let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
+        if known != Some((NodeState::Disconnected, Some(error.message.as_str()))) {
+            self.say(&format!("node {node}: disconnected: {}", error.message));
+            self.note(node, |node| {
+                if node.state != NodeState::Disconnected {
+                    node.since = Some(clock::now());
+                }
+                node.state = NodeState::Disconnected;
+                node.reason = Some(error.message.clone());
+            });
+        }
+        noted
     }
 
     /// A node answered, even if it had nothing to say.
-    pub(super) fn heard(&mut self, node: &str) -> Result<()> {
-        // Whatever its record says: a failure may have got lost on its way there.
+    pub(super) fn heard(&mut self, node: &str) {
         self.silences.end(node);
         self.unreachable.remove(node);
-        let Some(record) = self.nodes.get(node) else { return Ok(()) };
+        let Some(record) = self.nodes.get(node) else { return };
         if record.state != NodeState::Connected {
-            if let Some(resources) = record.resources {
-                return self.up(node, resources);
-            }
-            // What it has was not taken in: ask again.
-            self.links.remove(node);
-            return self.load_nodes();
+            return; // it is being asked how it is
         }
         let now = Instant::now();
         let recent = self.seen.get(node).is_some_and(|seen| now - *seen < LAST_SEEN_EVERY);
-        if recent {
-            return Ok(());
+        if !recent {
+            self.seen.insert(node.to_string(), now);
+            self.note(node, |node| node.last_seen = Some(clock::now()));
         }
-        self.seen.insert(node.to_string(), now);
-        self.observe(node, |node| node.last_seen = Some(clock::now()))
-    }
-
-    pub(super) fn observe(&mut self, node: &str, change: impl FnOnce(&mut Node)) -> Result<()> {
-        nodes::observe(self.root, node, change)?;
-        if let Some(fresh) = nodes::find(self.root, node)? {
-            self.index.rooms.update(&fresh);
-            self.nodes.insert(node.to_string(), fresh);
-        }
-        Ok(())
     }
 
     /// A failure counts by what this process has lived through, so that neither a clock that jumps
@@ -138,7 +134,7 @@ impl Engine<'_> {
         {
             let (silence, for_long) = silence::add_to(record.silence.clone(), lost_after)?;
             is_long = for_long;
-            self.observe(node, |record| record.silence = Some(silence))?;
+            self.note(node, |record| record.silence = Some(silence));
         }
         if is_long {
             self.unreachable.insert(node.to_string());
@@ -149,23 +145,30 @@ impl Engine<'_> {
     /// Gives up the jobs of nodes that did not answer for `lost_after`, and whose last word was
     /// that. One that cannot be given up now is when its node fails the next time.
     pub(super) fn give_up_unreachable(&mut self) {
+        let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for node in std::mem::take(&mut self.unreachable) {
-            let ids = self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
-            let lost = self.lose(&node, ids, "abandoned (node unreachable)");
-            self.told(lost);
-        }
-    }
-
-    /// Asks nodes that do not answer whether they are back: the request for the feed may hang on a
-    /// connection that is dead, longer than the node was away. One such question at a time.
-    pub(super) fn probe_disconnected(&mut self) {
-        let down = self.nodes.values().filter(|n| n.state == NodeState::Disconnected);
-        let names: Vec<String> = down.map(|n| n.name.clone()).collect();
-        for name in names {
-            if self.probing.insert(name.clone()) {
-                self.order(&name, Order::Probe);
+            let ids: Vec<String> =
+                self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
+            if !ids.is_empty() {
+                lost.insert(node, ids);
             }
         }
+        if lost.is_empty() {
+            return;
+        }
+        let changes: Vec<Change> = lost.iter().map(|(node, ids)| give_up(node, ids)).collect();
+        let failed = nodes::observe_all(self.root, &changes);
+        drop(changes);
+        for (node, error) in failed {
+            self.told::<()>(Err(error));
+            lost.remove(&node);
+        }
+        for (node, ids) in &lost {
+            self.nodes.get_mut(node).into_iter().for_each(give_up(node, ids).1);
+        }
+        let ids: Vec<String> = lost.into_values().flatten().collect();
+        let ended = self.end_as_lost(&ids, "abandoned (node unreachable)");
+        self.told(ended);
     }
 
     /// These attempts have ended, or will never start: nothing is left to be asked of their nodes.
@@ -174,8 +177,20 @@ impl Engine<'_> {
         let names: Vec<String> =
             self.nodes.values().filter(has).map(|node| node.name.clone()).collect();
         for node in names {
-            self.observe(&node, |record| record.given_up.retain(|id| !ids.contains(id)))?;
+            let settled =
+                self.observe(&node, |record| record.given_up.retain(|id| !ids.contains(id)));
+            self.told(settled);
         }
         Ok(())
     }
+}
+
+/// Notes that attempts are given up, to be asked about when their node answers.
+fn give_up<'c>(node: &'c str, ids: &'c [String]) -> Change<'c> {
+    let change = move |record: &mut Node| {
+        let fresh: Vec<String> =
+            ids.iter().filter(|id| !record.given_up.contains(id)).cloned().collect();
+        record.given_up.extend(fresh);
+    };
+    (node, Box::new(change))
 }

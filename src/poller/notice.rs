@@ -2,12 +2,13 @@
 
 use std::sync::mpsc::{SendError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
+use super::step::End;
 use crate::board::cards::Cards;
 use crate::board::listing::card_number;
 use crate::board::root::Root;
@@ -20,6 +21,10 @@ const STACK: usize = 128 << 10;
 /// How long a wait for events lasts before it is begun again.
 const ROUND: Duration = Duration::from_secs(30);
 
+/// While events come, the watches are looked at again after so long: the board may have been moved
+/// as a whole, of which no directory of it is told.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Blocks the signals that end the process, so that [`watch_signals`] can wait for them. Before
 /// any thread is started: threads inherit it.
 pub fn block_signals() -> Result<SigSet> {
@@ -30,11 +35,12 @@ pub fn block_signals() -> Result<SigSet> {
     Ok(set)
 }
 
-/// Turns the first of these signals into [`Wake::End`].
-pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>) -> Result<()> {
+/// Turns the first of these signals into [`Wake::End`], and ends a stop for a person to see.
+pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>, stop: End) -> Result<()> {
     let wakes = wakes.clone();
     spawn("signals", move || {
         while let Err(nix::Error::EINTR) = set.wait() {}
+        stop.end();
         let _ = wakes.send(Wake::End); // an engine that is gone has ended
     })
 }
@@ -55,12 +61,16 @@ pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
                 watch = Watch::new();
                 watched = watch_all(&root, &watch);
             }
+            let mut looked = Instant::now();
             while watched {
                 let Ok(events) = watch.events(ROUND) else { break };
                 if pass_on(&events, &wakes).is_err() {
                     return; // nobody is there to be woken
                 }
-                watched = watch_all(&root, &watch);
+                if is_in_doubt(&events) || looked.elapsed() >= LOOK_AGAIN {
+                    watched = watch_all(&root, &watch);
+                    looked = Instant::now();
+                }
             }
             watched = false;
         }
@@ -81,6 +91,15 @@ fn watch_all(root: &Root, watch: &Watch) -> bool {
     watch.add(&cards.column_path(Column::Queue), cards_change | away)
         && watch.add(&cards.column_path(Column::Running), AddWatchFlags::IN_MODIFY | away)
         && watch.add(&cards.nodes_path(), nodes_change | away)
+}
+
+/// Whether a watched directory may have gone, or nothing came for so long that it is worth a look.
+fn is_in_doubt(events: &[InotifyEvent]) -> bool {
+    let gone = AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_IGNORED
+        | AddWatchFlags::IN_UNMOUNT;
+    events.is_empty() || events.iter().any(|event| event.mask.intersects(gone))
 }
 
 fn pass_on(

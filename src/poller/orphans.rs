@@ -1,8 +1,8 @@
 //! Attempts of jobs whose cards cannot be read. Nobody will ask for their results, and nobody could
 //! kill them by the card: they are killed, or kept if the setting says so.
 
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use crate::board::numbers;
 use crate::error::Result;
 use crate::model::ids::NodejobId;

@@ -1,17 +1,19 @@
 //! Placing what fits: stamped and durable before a node hears of it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::Wake;
+use super::desk::Order;
 use super::engine::Engine;
-use super::link::Order;
 use super::transitions::Plan;
 use crate::attempts::{self, ranges};
+use crate::board::nodes::Registered;
 use crate::board::{numbers, vault};
 use crate::error::Result;
-use crate::model::card::{Attempt, Card, Event, State, What};
+use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 use crate::placement::Candidate;
@@ -33,8 +35,10 @@ impl Engine<'_> {
                 self.index.rooms.set_ahead(&node, ahead);
             }
             let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
+            // Set by a plan that finds another registration than the one it was made for.
+            let outdated = Rc::new(Cell::new(false));
             let mut plans: Vec<Plan> = Vec::new();
-            let mut reserved = Vec::new();
+            let mut taken = Vec::new();
             while plans.len() < at_once {
                 let index = &mut self.index;
                 let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
@@ -46,39 +50,59 @@ impl Engine<'_> {
                     index.set_aside(candidate, until);
                     continue;
                 }
-                reserved.push((node.clone(), resources));
+                taken.push((candidate.clone(), node.clone()));
+                let Some(node) = self.nodes.get(&node).cloned() else {
+                    outdated.set(true);
+                    break;
+                };
                 if candidate.more > 0 {
                     index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
                 }
-                let Some(node) = self.nodes.get(&node).cloned() else { continue };
-                let cluster = cluster.clone();
+                let (cluster, outdated) = (cluster.clone(), outdated.clone());
                 let slots = self.slots(&resources);
-                plans.push((job, Box::new(move |card| place_plan(&cluster, card, &node, slots))));
+                let plan = move |card: &Card, registered: &Registered| {
+                    if !is_open(&node, registered)? {
+                        outdated.set(true);
+                        return Ok(Vec::new());
+                    }
+                    Ok(place_plan(&cluster, card, &node, slots))
+                };
+                plans.push((job, Box::new(plan)));
             }
-            let count = plans.len();
-            if count == 0 {
+            if taken.is_empty() {
                 return Ok(());
             }
+            let count = plans.len();
             // Their servers get ready while the disk takes the placements.
-            let nodes: BTreeSet<String> = reserved.iter().map(|(node, _)| node.clone()).collect();
+            let nodes: BTreeSet<String> = taken.iter().map(|(_, node)| node.clone()).collect();
             for node in nodes {
                 self.order(&node, Order::Prepare);
             }
             let placed = self.stamp(plans);
             // A card that was placed has taken its room itself by now.
-            for (node, resources) in reserved {
-                self.index.rooms.give_back(&node, &resources);
+            for (candidate, node) in &taken {
+                self.index.rooms.give_back(node, &candidate.resources);
+            }
+            if placed.is_err() || outdated.get() {
+                for (candidate, _) in taken {
+                    self.index.put_back(candidate);
+                }
             }
             let placed = placed?;
-            let fresh = |card: &&Card| {
-                matches!(card.events.last(), Some(Event { what: What::Placed { .. }, .. }))
-            };
-            let placed: Vec<(&Card, &Attempt)> = placed
-                .iter()
-                .filter(fresh)
-                .filter_map(|card| Some((card, card.attempts.last()?)))
-                .collect();
-            self.send(&placed)?;
+            let placed: Vec<(&Card, &Attempt)> =
+                placed.iter().filter_map(|card| Some((card, card.attempts.last()?))).collect();
+            for (_, attempt) in &placed {
+                if let Some(known) = self.known_mut(&attempt.nodejob) {
+                    known.stamped_here = true;
+                }
+            }
+            let sent = self.send(&placed);
+            if outdated.get() {
+                self.load_nodes()?;
+                sent?;
+                return self.yield_round();
+            }
+            sent?;
             if count < at_once || !self.once {
                 return if count < at_once { Ok(()) } else { self.yield_round() };
             }
@@ -98,6 +122,14 @@ impl Engine<'_> {
     }
 }
 
+/// Whether a node takes jobs where it did when it was chosen. Decided under the board's lock, under
+/// which it is registered, changed and removed.
+fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
+    let now = registered.find(&chosen.name)?;
+    let open = |now: &Node| !now.drain && now.newer.is_none() && now.address() == chosen.address();
+    Ok(now.is_some_and(|now| open(&now)))
+}
+
 fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
     if let Some(array) = &card.array {
         let now = SystemTime::now();
@@ -107,7 +139,7 @@ fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> 
         }
         return vec![attempts::place(cluster, card, node, Some(tasks))];
     }
-    let due = card.not_before.is_none_or(|time| time <= SystemTime::now());
+    let due = card.not_before.and_then(|wait| wait.goes_on(SystemTime::now())).is_none();
     if card.state != State::Queued || !due {
         return Vec::new();
     }

@@ -10,16 +10,16 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use super::engine::{Engine, Until};
-use super::step::Step;
+use super::step::{How, Step};
 use super::{Wake, cleanup, notice};
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::clock;
 use crate::error::{At, Result, exit};
 use crate::model::card::State;
 use crate::processor;
+use crate::{clock, descriptors};
 
 /// How often a poller that stands by looks whether it is needed.
 const STANDBY: Duration = Duration::from_millis(200);
@@ -36,18 +36,19 @@ pub fn main() -> i32 {
             return if error.use_stderr() { exit::USAGE } else { 0 };
         }
     };
-    let step = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
-        Some(Some(pace)) => Step::Pace(pace),
+    let how = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
+        Some(Some(pace)) => How::Pace(pace),
         Some(None) => {
             eprintln!("poller: --pace needs a duration such as 2s");
             return exit::USAGE;
         }
-        None if words.get_flag("step") => Step::Enter,
-        None => Step::Run,
+        None if words.get_flag("step") => How::Enter,
+        None => How::Run,
     };
+    descriptors::raise();
     let ran = match words.get_one::<u64>("job") {
         Some(job) => run_for(*job),
-        None => run(step, words.get_flag("once"), words.get_flag("quiet")),
+        None => run(how, words.get_flag("once"), words.get_flag("quiet")),
     };
     match ran {
         Ok(()) => 0,
@@ -86,7 +87,7 @@ fn options() -> Command {
         .arg(flag("quiet", "Say nothing but errors").short('q'))
 }
 
-fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
+fn run(how: How, once: bool, quiet: bool) -> Result<()> {
     let root = Root::find()?;
     root.for_change()?;
     let signals = notice::block_signals()?;
@@ -95,23 +96,29 @@ fn run(step: Step, once: bool, quiet: bool) -> Result<()> {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        tidy(&root, quiet, &mut BTreeSet::new());
+        let step = Step::begin(how)?;
+        let end = step.end();
         let mut engine = Engine::new(&root, step, quiet);
-        notice::watch_signals(signals, &engine.waker())?;
-        return engine.run(Until::Idle);
+        notice::watch_signals(signals, &engine.waker(), end)?;
+        let ran = engine.run(Until::Idle);
+        tidy(&root, quiet, &mut BTreeSet::new()); // jobs first: there may be much to remove
+        return ran;
     }
+    let step = Step::begin(how)?;
+    let end = step.end();
     let mut engine = Engine::new(&root, step, quiet);
-    notice::watch_signals(signals, &engine.waker())?;
+    notice::watch_signals(signals, &engine.waker(), end)?;
     let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
     let tidier = root.clone();
-    std::thread::spawn(move || {
+    let tidying = move || {
         let mut told = BTreeSet::new();
         loop {
             tidy(&tidier, quiet, &mut told);
             std::thread::sleep(cleanup::EVERY);
         }
-    });
+    };
+    std::thread::Builder::new().name("clean-up".into()).spawn(tidying).at("clean-up")?;
     engine.run(Until::End)?;
     eprintln!("poller: ended");
     Ok(())
@@ -165,7 +172,7 @@ fn run_for(job: u64) -> Result<()> {
     root.for_change()?;
     loop {
         if let Some(_lock) = poller_lock::try_take(&root)? {
-            return Engine::new(&root, Step::Run, true).run(Until::Stopped(job));
+            return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
         }
         let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
         if stopped || getppid() != parent {

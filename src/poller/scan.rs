@@ -1,8 +1,9 @@
 //! Looking at the board: what wake-ups may have missed.
 
 use super::engine::Engine;
+use super::link::Link;
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::board::root::booted_at;
 use crate::board::{batches, poller_lock};
@@ -16,9 +17,13 @@ const GRAIN: Duration = Duration::from_secs(2);
 /// Every so many scans, nodes are asked about every job that they have.
 const SCANS_PER_RESYNC: u32 = 6;
 
+/// A clock that is off by more than this from one scan to the next was set.
+const CLOCK_SET: Duration = Duration::from_secs(30);
+
 impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
     pub(super) fn scan(&mut self) {
+        self.notice_set_clock();
         let restored = self.recover();
         if let Some(restored @ 1..) = self.told(restored) {
             self.say(&format!("recovered {restored} submitted jobs"));
@@ -33,7 +38,21 @@ impl Engine<'_> {
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
             self.resync_all();
         }
-        self.probe_disconnected();
+        self.ask_unsure();
+        self.give_up_nowhere();
+        self.links.values().for_each(Link::tend);
+    }
+
+    /// Waits until some time are worked out anew after the clock was set: a time that was an hour
+    /// ahead may be a year ahead now.
+    fn notice_set_clock(&mut self) {
+        let (then, at) = std::mem::replace(&mut self.clock, (SystemTime::now(), Instant::now()));
+        let expected = then + at.elapsed();
+        let now = SystemTime::now();
+        let off = now.duration_since(expected).unwrap_or_else(|behind| behind.duration());
+        if off > CLOCK_SET {
+            self.scans = 0;
+        }
     }
 
     /// Finishes what submitters that died left. Batches are looked for only where the queue has
@@ -60,7 +79,7 @@ impl Engine<'_> {
         for job in self.cards.done_before_boot(booted_at()?)? {
             let card = self.cards.read_in(Column::Done, job)?;
             if card.is_some_and(|card| card.column() != Column::Done && card.newer.is_none()) {
-                self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
             }
         }
         poller_lock::note_boot(self.root)
@@ -163,7 +182,7 @@ impl Engine<'_> {
                 if card.column() == column || card.newer.is_some() {
                     self.take_in(&card);
                 } else {
-                    self.stamp(vec![(job, Box::new(|_| Vec::new()))])?;
+                    self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
                 }
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! `--step` and `--pace`: shows each transition before it is made, for teaching.
 
 use std::io::{self, BufRead};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -8,33 +9,77 @@ use serde_json::Value;
 
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::model::card::{Card, Column, Event, What};
+
+/// Stops between transitions.
+pub struct Step {
+    how: How,
+    keys: Receiver<Key>,
+    ends: Sender<Key>,
+}
 
 /// How to go from one transition to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum How {
     /// Without a stop and without a word.
     Run,
-    /// After Enter.
+    /// After Enter. At the end of input nobody is there to press it, which is a request to end.
     Enter,
     /// After a pause.
     Pace(Duration),
+}
+
+/// What a person, or who ends the process, says meanwhile.
+enum Key {
+    Enter,
+    End,
+}
+
+/// By which a stop of a [`Step`] is ended, and the process with it.
+#[derive(Clone)]
+pub struct End(Sender<Key>);
+
+impl End {
+    /// The transition that is shown is not made.
+    pub fn end(&self) {
+        let _ = self.0.send(Key::End); // nobody waits any more
+    }
 }
 
 /// Most names of one directory in a shown tree.
 const NAMES: usize = 8;
 
 impl Step {
-    /// Whether transitions are shown.
-    pub fn is_shown(self) -> bool {
-        self != Step::Run
+    /// Begins to listen where a person is to press Enter: not before signals are blocked.
+    ///
+    /// Errors: there is no thread for that.
+    pub fn begin(how: How) -> Result<Step> {
+        let (ends, keys) = channel();
+        if how == How::Enter {
+            let said = ends.clone();
+            let keys = thread::Builder::new().name("keys".into());
+            keys.spawn(move || listen(said)).at("standard input")?;
+        }
+        Ok(Step { how, keys, ends })
     }
 
-    /// Shows the lines that will be appended and the move that will be made, and waits.
-    pub fn before(self, card: &Card, events: &[What]) {
+    /// By which it is ended while it waits.
+    pub fn end(&self) -> End {
+        End(self.ends.clone())
+    }
+
+    /// Whether transitions are shown.
+    pub fn is_shown(&self) -> bool {
+        self.how != How::Run
+    }
+
+    /// Shows the lines that will be appended and the move that will be made, and waits. `false` if
+    /// it is to end, and that not to be made.
+    #[must_use]
+    pub fn before(&self, card: &Card, events: &[What]) -> bool {
         if events.is_empty() || !self.is_shown() {
-            return;
+            return true;
         }
         let mut after = card.clone();
         let mut text = format!("\n--- job {}\n", card.job());
@@ -51,19 +96,21 @@ impl Step {
             text.push_str(&format!("rename:\n    {from} -> {to}\n"));
         }
         eprint!("{text}");
-        match self {
-            Step::Run => {}
-            Step::Pace(pause) => thread::sleep(pause),
-            Step::Enter => {
+        match self.how {
+            How::Run => true,
+            How::Pace(pause) => match self.keys.recv_timeout(pause) {
+                Ok(Key::End) => false,
+                Ok(Key::Enter) | Err(_) => true,
+            },
+            How::Enter => {
                 eprint!("Enter to go on ");
-                // End of input: nobody is there to press Enter; go on.
-                let _ = io::stdin().lock().read_line(&mut String::new());
+                matches!(self.keys.recv(), Ok(Key::Enter))
             }
         }
     }
 
     /// Shows the board as it is now.
-    pub fn after(self, root: &Root) -> Result<()> {
+    pub fn after(&self, root: &Root) -> Result<()> {
         if !self.is_shown() {
             return Ok(());
         }
@@ -85,6 +132,17 @@ impl Step {
         eprint!("{text}");
         Ok(())
     }
+}
+
+fn listen(said: Sender<Key>) {
+    let mut line = String::new();
+    while matches!(io::stdin().lock().read_line(&mut line), Ok(1..)) {
+        line.clear();
+        if said.send(Key::Enter).is_err() {
+            return;
+        }
+    }
+    End(said).end();
 }
 
 fn place(column: Column, job: u64) -> String {

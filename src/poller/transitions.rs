@@ -2,12 +2,14 @@
 //! stamped and moved under the board's lock, and durable before anyone hears of it.
 
 use super::engine::Engine;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::link::Order;
+use super::desk::Order;
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::files::SyncSet;
+use crate::board::nodes::Registered;
 use crate::board::uploads;
 use crate::clock;
 use crate::error::{Kind, Result};
@@ -38,15 +40,21 @@ impl Engine<'_> {
             vec![reports]
         };
         for batch in batches {
-            self.show_reports(&batch);
+            if !self.show_reports(&batch) {
+                return Ok(()); // their node keeps them
+            }
             let mut applied = attempts::record(self.root, batch)?;
+            for error in std::mem::take(&mut applied.errors) {
+                self.told::<()>(Err(error));
+            }
             for card in &applied.cards {
                 self.tell_end(card);
                 // With it may come a kill that was not seen before, and will not be again: the
                 // card is as long as it is known to be.
                 self.take_in(card);
                 if card.state == State::Stopped {
-                    uploads::remove(self.root, card.job())?;
+                    let removed = uploads::remove(self.root, card.job());
+                    self.told(removed); // else clean-up does it
                     self.gathered.forget(card.job());
                 } else if card.array.is_some() {
                     let now = Instant::now();
@@ -66,36 +74,58 @@ impl Engine<'_> {
                     self.fence(&node, id);
                 }
             }
-            self.settle(&applied.ended)?;
-            self.note_proofs(&applied)?;
+            let settled = self.settle(&applied.ended);
+            self.told(settled);
+            let noted = self.note_proofs(&applied);
+            self.told(noted);
             if !applied.cards.is_empty() {
-                self.step.after(self.root)?;
+                let shown = self.step.after(self.root);
+                self.told(shown);
             }
         }
         Ok(())
     }
 
     /// Tells the nodes that results are safe. Nobody waits for it, and each request to a node
-    /// costs as much as a short job: they are gathered.
+    /// costs as much as a short job: they are gathered. Those that do not answer are told when they
+    /// do.
     pub(super) fn acknowledge(&mut self) {
         self.acknowledge_at = None;
         for (node, ids) in std::mem::take(&mut self.unacknowledged) {
-            self.order(&node, Order::Acknowledge(ids));
+            let order = Order::Acknowledge(ids);
+            if self.takes(&node, &order) {
+                self.order(&node, order);
+            } else if let Order::Acknowledge(ids) = order
+                && self.links.contains_key(&node)
+            {
+                self.unacknowledged.insert(node, ids);
+            }
         }
     }
 
-    pub(super) fn show_reports(&self, reports: &[Said]) {
+    /// Shows a transition that is about to be made, and waits. `false` if it is not to be: the
+    /// poller ends.
+    fn shows(&mut self, card: &Card, events: &[What]) -> bool {
+        self.ending |= !self.step.before(card, events);
+        !self.ending
+    }
+
+    fn show_reports(&mut self, reports: &[Said]) -> bool {
         if !self.step.is_shown() {
-            return;
+            return true;
         }
         for report in reports {
             let id = report.status.id.as_deref().and_then(NodejobId::parse);
             if let Some(id) = id
                 && let Ok(card) = self.cards.find(id.job)
             {
-                self.step.before(&card, &attempts::decide(&card, &[(id, report.clone())]));
+                let events = attempts::decide(&card, &[(id, report.clone())]);
+                if !self.shows(&card, &events) {
+                    return false;
+                }
             }
         }
+        true
     }
 
     pub(super) fn tell_end(&self, card: &Card) {
@@ -131,46 +161,58 @@ impl Engine<'_> {
         });
     }
 
-    /// Stamps and moves cards by their plans, all with one sync; durable when this returns. A
-    /// card for which nothing is left to do by then is left alone.
+    /// Stamps and moves cards by their plans, all with one sync; durable when this returns. The
+    /// cards that were stamped; one for which nothing is left to do by then is left alone, and
+    /// looked at as it is. One that cannot be changed keeps no other: it is told, and everything is
+    /// looked at again.
     pub(super) fn stamp(&mut self, plans: Vec<Plan>) -> Result<Vec<Card>> {
-        let mut changed_cards = Vec::new();
+        let mut seen = Vec::new();
         let mut sync = SyncSet::new();
         let at_once = if self.step.is_shown() { 1 } else { CARDS_PER_LOCK };
         for plans in plans.chunks(at_once) {
             if let ([(job, plan)], true) = (plans, self.step.is_shown())
                 && let Ok(card) = self.cards.find(*job)
+                && let Ok(events) = plan(&card, &Registered::new(self.root))
+                && !self.shows(&card, &events)
             {
-                self.step.before(&card, &plan(&card));
+                break;
             }
-            let lock = self.cards.lock()?;
+            let lock = self.cards.lock();
+            let Some(lock) = self.told(lock) else { break };
+            let registered = Registered::new(self.root);
             for (job, plan) in plans {
-                match self.cards.change(&lock, *job, |card| Ok(plan(card))) {
+                let mut stamps = false;
+                let changed = self.cards.change(&lock, *job, |card| {
+                    let events = plan(card, &registered)?;
+                    stamps = !events.is_empty();
+                    Ok(events)
+                });
+                match changed {
                     Ok(changed) => {
                         if !changed.sync.is_empty() {
                             sync.merge(changed.sync);
                         }
-                        changed_cards.push(changed.card);
+                        seen.push((changed.card, stamps));
                     }
                     Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
                         let disowned = self.disown(*job);
                         self.told(disowned);
                     }
                     Err(e) => {
-                        // Looked at again with everything else; the others go on.
                         self.index.remove(*job);
                         self.told::<()>(Err(e));
                     }
                 }
             }
             drop(lock);
-            self.step.after(self.root)?;
+            let shown = self.step.after(self.root);
+            self.told(shown);
         }
         sync.commit_beside()?;
-        for card in &changed_cards {
+        for (card, _) in &seen {
             self.take_in(card);
         }
-        Ok(changed_cards)
+        Ok(seen.into_iter().filter(|(_, stamps)| *stamps).map(|(card, _)| card).collect())
     }
 
     /// Ends jobs whose time is over, and what was left half done of arrays.
@@ -191,6 +233,7 @@ impl Engine<'_> {
                 Column::Running | Column::Done => Vec::new(),
             }
         };
+        let plan = move |card: &Card, _: &Registered| Ok(plan(card));
         let plans = jobs.into_iter().map(|job| (job, Box::new(plan) as PlanFn)).collect();
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -206,9 +249,13 @@ impl Engine<'_> {
             let job = id.job;
             let plan = move |card: &Card| {
                 let Some(attempt) = card.current(&id) else { return Vec::new() };
-                let refusals = card.refusals_in_a_row(&attempt.node);
+                let refusals = card.refusals_in_a_row(attempt);
                 let backoff = Duration::from_secs(1 << refusals.min(6));
                 let not_before = after(backoff.min(LONGEST_BACKOFF));
+                if attempt.started_at.is_some() {
+                    let why = format!("{} had it, and has it no more: {reason}", attempt.node);
+                    return abandoned(card, &id, &why);
+                }
                 if card.array.is_some() {
                     return ranges::refuse(card, id.attempt, &reason, not_before);
                 }
@@ -218,7 +265,7 @@ impl Engine<'_> {
                 }
                 vec![What::Refused { attempt: id.attempt, reason: reason.clone(), not_before }]
             };
-            plans.push((job, Box::new(plan)));
+            plans.push((job, Box::new(move |card, _| Ok(plan(card)))));
         }
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -237,36 +284,62 @@ impl Engine<'_> {
                 ids.iter().filter(|id| !record.given_up.contains(id)).collect();
             record.given_up.extend(fresh.into_iter().cloned());
         })?;
+        self.end_as_lost(&ids, why)
+    }
+
+    pub(super) fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
         for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
-            let why = why.to_string();
-            let job = id.job;
-            plans.push((
-                job,
-                Box::new(move |card: &Card| {
-                    if !card.is_current(&id) {
-                        return Vec::new();
-                    }
-                    if card.array.is_some() {
-                        return ranges::give_up(card, &id, &why);
-                    }
-                    let outcome = match (card.state, &card.stopping_by) {
-                        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, &why),
-                        _ => Outcome::lost(&why),
-                    };
-                    vec![card.after_attempt(id.attempt, outcome, true)]
-                }),
-            ));
+            let (job, why) = (id.job, why.to_string());
+            let plan = move |card: &Card, _: &Registered| {
+                Ok(if card.is_current(&id) { abandoned(card, &id, &why) } else { Vec::new() })
+            };
+            plans.push((job, Box::new(plan)));
         }
         for card in self.stamp(plans)? {
             self.tell_end(&card);
         }
         Ok(())
     }
+
+    /// Gives up attempts whose node is not registered any more where it was, as those of one that
+    /// cannot be reached: nobody is left to be asked.
+    pub(super) fn give_up_nowhere(&mut self) {
+        let lost_after = self.root.settings.lost_after;
+        let mut lost: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (_, known) in self.index.on_nodes() {
+            let why = match self.nodes.get(&known.node) {
+                Some(node) if node.newer.is_some() || node.address() == known.address => continue,
+                Some(_) if self.reaches(&known.node, &known.id, &known.address) => continue,
+                Some(_) => "abandoned (its node is registered at another address now)",
+                None => "abandoned (its node is not registered any more)",
+            };
+            if self.unheard.note(&known.id, lost_after) {
+                lost.entry(why).or_default().push(known.id.clone());
+            }
+        }
+        for (why, ids) in lost {
+            let given_up = self.end_as_lost(&ids, why);
+            self.told(given_up);
+        }
+    }
+}
+
+/// What follows when nobody will ever know what became of an attempt.
+fn abandoned(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
+    if card.array.is_some() {
+        return ranges::give_up(card, id, why);
+    }
+    let outcome = match (card.state, &card.stopping_by) {
+        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, why),
+        _ => Outcome::lost(why),
+    };
+    vec![card.after_attempt(id.attempt, outcome, true)]
 }
 
 /// What is to happen to a card, worked out again from the card as it is under the lock.
-pub(super) type PlanFn = Box<dyn Fn(&Card) -> Vec<What>>;
+/// What is registered may be asked for; an error changes nothing.
+pub(super) type PlanFn = Box<dyn Fn(&Card, &Registered) -> Result<Vec<What>>>;
 pub(super) type Plan = (u64, PlanFn);
 
 fn after(delay: Duration) -> String {

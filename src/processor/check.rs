@@ -12,10 +12,10 @@ use crate::board::audit;
 use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::slots;
 use crate::error::{Kind, Result};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::outcome::{Outcome, RunState, RunStatus};
 
 /// Why a job is ended by a repair.
 const FORGOTTEN: &str = "no supervisor and no queue had it";
@@ -24,9 +24,20 @@ const FORGOTTEN: &str = "no supervisor and no queue had it";
 struct Findings {
     repair: bool,
     lines: Vec<String>,
+    /// What is in order, and worth knowing.
+    notes: Vec<String>,
 }
 
 impl Findings {
+    /// Whether a newer program wrote of this job what this one does not know; then it is noted, and
+    /// looked at no further.
+    fn is_newer(&mut self, runs: &Runs, id: &str) -> Result<bool> {
+        let Some(what) = runs.newer(id)? else { return Ok(false) };
+        let dir = runs.job_dir(id);
+        self.notes.push(format!("{}: {}", dir.display(), written_by_newer(&what)));
+        Ok(true)
+    }
+
     /// Notes a violation; `true` if it is to be mended, which the line says.
     fn mend(&mut self, path: &Path, what: &str) -> bool {
         let mended = if self.repair { "; mended" } else { "" };
@@ -41,10 +52,11 @@ impl Findings {
 }
 
 /// Verifies the node's board: one line for each violation. With `repair`, what has one right
-/// answer is mended, and the line says so; a second check then no longer finds it.
-pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
+/// answer is mended, and the line says so; a second check then no longer finds it. After them what is
+/// in order and worth knowing.
+pub fn check(root: &Root, repair: bool) -> Result<(Vec<String>, Vec<String>)> {
     let runs = Runs::new(root);
-    let mut findings = Findings { repair, lines: audit::tree(root)? };
+    let mut findings = Findings { repair, lines: audit::tree(root)?, notes: Vec::new() };
     if repair {
         sweep::recover(root)?;
     }
@@ -59,7 +71,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Vec<String>> {
     if repair {
         sweep::remove_litter(&runs)?;
     }
-    Ok(findings.lines)
+    Ok((findings.lines, findings.notes))
 }
 
 fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
@@ -108,6 +120,9 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
             findings.note(&dir, "its name is not an id; nothing will read it");
             continue;
         }
+        if findings.is_newer(runs, &name)? {
+            continue;
+        }
         let request = runs.request_path(&name);
         match runs.request(&name) {
             Ok(_) => {}
@@ -129,7 +144,8 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
     }
     if findings.repair {
-        let (_, failed) = sweep::end_unowned(runs, held, &unowned.ids, FORGOTTEN)?;
+        let lost = Outcome::lost_unproven(FORGOTTEN);
+        let (_, failed) = sweep::end_unowned(runs, held, &unowned.ids, &lost)?;
         findings.lines.extend(failed.into_iter().map(|error| error.message));
     }
     Ok(())
@@ -171,6 +187,10 @@ fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
     let seen = slots::all(runs)?;
     for slot in &seen {
         let path = slots::path(runs, slot.number);
+        if slot.record.as_ref().is_some_and(|record| record.newer) {
+            findings.notes.push(format!("{}: {}", path.display(), written_by_newer("a field")));
+            continue;
+        }
         if !slot.live && !slot.jobs().is_empty() {
             findings.note(&path, "names jobs of a supervisor that died; a sweep recovers them");
         }

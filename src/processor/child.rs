@@ -145,16 +145,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Makes a child that waits at a gate of its own.
-    pub fn fork(program: &Program, ends: Ends) -> Result<(Child, Gate)> {
-        let (end, childs_end) = UnixStream::pair().at("socket")?; // close-on-exec, both
-        end.set_nonblocking(true).at("socket")?;
+    /// Makes a child that waits at a gate of its own, in this group of version 2 if there is one.
+    pub fn fork(
+        program: &Program,
+        ends: Ends,
+        group: Option<BorrowedFd>,
+    ) -> std::result::Result<(Child, Gate), NotBorn> {
+        // Close-on-exec, both.
+        let (end, childs_end) = UnixStream::pair().at("socket").map_err(NotBorn::At)?;
+        end.set_nonblocking(true).at("socket").map_err(NotBorn::At)?;
         let gate = Gate { end };
         let parent = getpid();
         let before = ticks_now();
-        // SAFETY: this process has a single thread, so the child may do whatever it likes; it
-        // leaves by exec or _exit alone.
-        match unsafe { fork() }.at("fork")? {
+        match fork_into(group)? {
             ForkResult::Child => gate.child(&childs_end, program, ends, parent),
             ForkResult::Parent { child } => {
                 // The kernel takes its start from the same clock; where a tick went by
@@ -240,6 +243,47 @@ impl Gate {
         }
         chdir(program.dir.as_c_str()).map_err(|errno| (STEP_DIR, errno))?;
         Err(exec(program.exec()))
+    }
+}
+
+/// Why there is no child.
+#[derive(Debug)]
+pub enum NotBorn {
+    /// There can be none now.
+    At(Error),
+    /// There can be none in this group.
+    There(Errno),
+}
+
+/// `fork`, into a group if there is one. The child must do nothing but what may be done between
+/// fork and exec, and leave by exec or `_exit` alone.
+fn fork_into(group: Option<BorrowedFd>) -> std::result::Result<ForkResult, NotBorn> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let Some(group) = group else {
+        // SAFETY: this process has a single thread, so the child may do whatever it likes.
+        return unsafe { fork() }.at("fork").map_err(NotBorn::At);
+    };
+    // The kernel's structure as of 5.7: eleven numbers, of which the first is the flags, the fifth
+    // the signal that tells of the child's end, the last the group.
+    let mut arguments = [0u64; 11];
+    arguments[0] = CLONE_INTO_CGROUP;
+    arguments[4] = libc::SIGCHLD as u64;
+    arguments[10] = group.as_raw_fd() as u64;
+    // SAFETY: the structure is of the size that is given, and asks for a copy of this process on a
+    // copy of its stack, which is what fork is. The C library does not hear of it: the child, of a
+    // process with a single thread, makes bare system calls alone and never asks for its thread.
+    let child = unsafe {
+        libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) as i32
+    };
+    match child {
+        0 => Ok(ForkResult::Child),
+        1.. => Ok(ForkResult::Parent { child: Pid::from_raw(child) }),
+        _ => Err(match Errno::last() {
+            errno @ (Errno::EAGAIN | Errno::ENOMEM) => {
+                NotBorn::At(Error::io(std::path::Path::new("clone3"), &io::Error::from(errno)))
+            }
+            errno => NotBorn::There(errno),
+        }),
     }
 }
 

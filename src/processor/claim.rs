@@ -185,7 +185,9 @@ impl Supervisor<'_> {
             return Ok(Some(None));
         }
         if self.slot.is_none() {
-            self.slot = Some(Slot::take(&self.runs, held)?);
+            let slot = Slot::take(&self.runs, held)?;
+            self.name_group(&slot);
+            self.slot = Some(slot);
         }
         let seen = slots::all(&self.runs)?;
         let own = self.slot.as_ref().map(|slot| slot.number);
@@ -217,7 +219,9 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             resources: self.resources.unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
+            cgroup: self.group.as_ref().and_then(|group| group.path().to_str().map(String::from)),
             kills: Vec::new(),
+            newer: false,
         }
     }
 
@@ -236,6 +240,8 @@ impl Supervisor<'_> {
             {
                 self.slot = Some(slot);
                 self.lingers = true;
+            } else {
+                self.remove_group();
             }
         }
         drop(held);
@@ -251,6 +257,7 @@ impl Supervisor<'_> {
         }
         if let Some(slot) = self.slot.take() {
             slot.write(&self.named(std::iter::empty()))?;
+            self.remove_group();
         }
         drop(held);
         files::sync_dir(&self.runs.queue_dir())?; // the machine may be going down

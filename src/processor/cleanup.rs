@@ -1,6 +1,7 @@
 //! Removing what is old, so that nothing grows for ever.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
@@ -24,12 +25,10 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
 const _: () = assert!(KEEP_AT_LEAST.as_secs() > 10 * LONGEST_REQUEST.as_secs());
 
-/// A job that may be removed.
-struct Ended {
+/// A job with the time of its last line.
+struct Seen {
     at: SystemTime,
     id: String,
-    /// Its head has not said yet that it holds the result.
-    awaited: bool,
 }
 
 /// Removes jobs that ended long ago, or are more than are to be kept, with their links; never one
@@ -43,17 +42,22 @@ pub fn clean(root: &Root, now: SystemTime) -> Tally {
     for path in tally.told(sweep::litter(&runs)).unwrap_or_default() {
         let _ = tally.told(files::remove_tree(&path).or_else(|_| files::remove(&path)));
     }
-    let mut ended = Vec::new();
+    let mut seen = Vec::new();
     for id in tally.names(&runs.jobs_dir()) {
-        ended.extend(tally.told(if_ended(&runs, &id)).flatten());
+        let looked = tally.told(last_told(&runs, &id)).flatten();
+        seen.extend(looked.map(|at| Seen { at, id }));
     }
-    ended.sort_by_key(|job| std::cmp::Reverse(job.at));
-    let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
-    for (index, job) in ended.iter().enumerate() {
-        let age = age(job.at);
+    seen.sort_by_key(|job| std::cmp::Reverse(job.at));
+    let shortest = settings.keep_jobs.min(settings.keep_unacknowledged);
+    for (index, job) in seen.iter().enumerate() {
+        let age = now.duration_since(job.at).unwrap_or_default();
         let surplus = index >= settings.keep_jobs_count;
-        let limit = if job.awaited { settings.keep_unacknowledged } else { settings.keep_jobs };
-        if age > KEEP_AT_LEAST && (age > limit || surplus && !job.awaited) {
+        if age <= KEEP_AT_LEAST || !surplus && age <= shortest {
+            continue; // what is to be kept in any case need not be read
+        }
+        let Some(awaited) = tally.told(has_ended(&runs, &job.id)).flatten() else { continue };
+        let limit = if awaited { settings.keep_unacknowledged } else { settings.keep_jobs };
+        if age > limit || surplus && !awaited {
             remove(&runs, &job.id, &mut tally);
         }
     }
@@ -65,33 +69,47 @@ pub fn clean(root: &Root, now: SystemTime) -> Tally {
     tally
 }
 
-/// A job of `job/` if it has ended, was refused before it came, or was removed by half.
-fn if_ended(runs: &Runs, id: &str) -> Result<Option<Ended>> {
-    let dir = runs.job_dir(id);
-    if check_id(id).is_err() || !dir.is_dir() || runs.is_queued(id)? {
+/// When a job of `job/` was last told of; `None` for what is no job, or has only been accepted.
+fn last_told(runs: &Runs, id: &str) -> Result<Option<SystemTime>> {
+    let path = runs.status_path(id);
+    let meta = match fs::metadata(&path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == ErrorKind::NotADirectory => return Ok(None),
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).at(&path),
+        Err(_) => match runs.request(id) {
+            Ok(_) => return Ok(None), // waits, or claimed and not started
+            Err(e) if e.kind == Kind::Gone => return runs.accepted_at(id).map(Some),
+            // A job comes with its request: whoever removed this one did not come to the end.
+            Err(e) if e.kind == Kind::NotFound => {
+                let dir = runs.job_dir(id);
+                let Some(meta) = files::gone_is_fine(fs::metadata(&dir)).at(&dir)? else {
+                    return Ok(None);
+                };
+                meta
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    meta.modified().at(&path).map(Some)
+}
+
+/// Whether a job has ended, was refused before it came, or was removed by half; and then whether
+/// its head has yet to say that it holds the result.
+fn has_ended(runs: &Runs, id: &str) -> Result<Option<bool>> {
+    if check_id(id).is_err() || runs.is_queued(id)? {
         return Ok(None);
     }
     let path = runs.status_path(id);
     let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
-        let at = match runs.request(id) {
-            Ok(_) => return Ok(None), // claimed and not started
-            Err(e) if e.kind == Kind::Gone => runs.accepted_at(id)?,
-            // A job comes with its request: whoever removed this one did not come to the end.
-            Err(e) if e.kind == Kind::NotFound => match files::gone_is_fine(fs::metadata(&dir)) {
-                Ok(Some(meta)) => meta.modified().at(&dir)?,
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(error).at(&dir),
-            },
-            Err(error) => return Err(error),
-        };
-        return Ok(Some(Ended { at, id: id.to_string(), awaited: false }));
+        let over = runs.request(id).is_err_and(|e| [Kind::Gone, Kind::NotFound].contains(&e.kind));
+        return Ok(over.then_some(false));
     };
-    if runs.last_line(id)?.is_none_or(|line| line.state != RunState::Stopped) {
+    let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+    if !ended || runs.newer(id)?.is_some() {
         return Ok(None);
     }
     let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
-    let awaited = NodejobId::parse(id).is_some() && !closed;
-    Ok(Some(Ended { at: meta.modified().at(&path)?, id: id.to_string(), awaited }))
+    Ok(Some(NodejobId::parse(id).is_some() && !closed))
 }
 
 /// In one step out of `job/`, then piece by piece.

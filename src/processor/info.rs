@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Place;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{files, slots};
@@ -23,6 +24,17 @@ pub struct Info {
     pub running: usize,
     /// Jobs that wait for room.
     pub queued: usize,
+    /// What holds the processes of a job together: [`SCAN`] alone cannot prove that none is left
+    /// when a supervisor dies.
+    #[serde(default = "scan")]
+    pub containment: String,
+}
+
+/// Nothing does: they are looked for in `/proc`.
+pub const SCAN: &str = "scan";
+
+fn scan() -> String {
+    SCAN.to_string()
 }
 
 /// What is given to jobs: as set, else what the machine has.
@@ -60,5 +72,6 @@ pub fn info(root: &Root) -> Result<Info> {
         free: total.minus(&slots::used(&seen, None)),
         running,
         queued: files::names(&runs.queue_dir())?.len(),
+        containment: Place::find().map_or(SCAN, |place| place.version().name()).to_string(),
     })
 }

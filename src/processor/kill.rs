@@ -58,6 +58,7 @@ pub fn kill_tasks(
 ) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
+    runs.for_change(id)?;
     let spec = Spec::for_node(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
         return Err(Error::bad(format!("{id} is one job: it has no tasks")));
@@ -81,6 +82,25 @@ pub fn kill_tasks(
     }
     drop(held);
     wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
+}
+
+/// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
+/// that is here is left alone, and what is known of it is the answer; 410 for one that will never
+/// be started here. Durable when this returns.
+pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
+    check_id(id)?;
+    let runs = Runs::new(root);
+    let held = runs.lock()?;
+    match runs.request(id) {
+        Err(e) if e.kind == Kind::NotFound => {
+            runs.refuse(&held, id, by)?;
+        }
+        // Whoever published it may have died before the sync.
+        Err(e) if e.kind == Kind::Gone => runs.sync_of(id)?.commit()?,
+        Ok(_) | Err(_) => {}
+    }
+    drop(held);
+    status::of(root, id)
 }
 
 /// Adds a line to `job/ID/kill-tasks`; durable when this returns.
@@ -178,9 +198,12 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let before = runs.last_line(id)?;
     let ended = before.filter(|line| line.state == RunState::Stopped);
     match runs.request(id) {
-        Ok(_) => {}
+        Ok(_) => runs.for_change(id)?,
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
-        Err(e) if e.kind == Kind::Gone => return Ok(refused()),
+        Err(e) if e.kind == Kind::Gone => {
+            runs.sync_of(id)?.commit()?; // whoever published it may have died before
+            return Ok(refused());
+        }
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
             return Ok(refused());

@@ -12,15 +12,18 @@ use std::time::Instant;
 use nix::sys::inotify::AddWatchFlags;
 use nix::sys::signal::Signal;
 
-use super::supervise::Supervisor;
-use crate::board::slots::Slot;
+use super::cgroup::Place;
+use super::supervise::{Kept, Supervisor};
 use crate::board::watch::Watch;
 use crate::error::Result;
 
 impl Supervisor<'_> {
-    /// Waits for jobs. Returns its slot once there are some, `None` if it is time to end.
-    pub(super) fn linger(mut self) -> Result<Option<Slot>> {
-        let Some(slot) = self.slot.take().filter(|_| self.lingers) else { return Ok(None) };
+    /// Waits for jobs. Returns where groups may be made, and its slot with its group once there are
+    /// some, `None` if it is time to end.
+    pub(super) fn linger(mut self) -> Result<(Option<Place>, Option<Kept>)> {
+        let Some(slot) = self.slot.take().filter(|_| self.lingers) else {
+            return Ok((None, None));
+        };
         let begun = Instant::now();
         let patience = self.runs.root().settings.linger;
         let queue = self.runs.queue_dir();
@@ -29,7 +32,7 @@ impl Supervisor<'_> {
         loop {
             // Watched before the look, so that nothing falls between look and wait.
             if queue.is_dir() && self.others_wait()? {
-                return Ok(Some(slot));
+                return Ok((self.place, Some(Kept { slot, group: self.group })));
             }
             let left = patience.saturating_sub(begun.elapsed());
             let told = self.told_to_end();
@@ -37,9 +40,12 @@ impl Supervisor<'_> {
             if over || watch.wait_beside(self.signals.as_fd(), left).is_err() {
                 let held = self.runs.lock()?;
                 let waits = !told && self.others_wait()?;
-                let kept = waits.then_some(slot);
+                if !waits {
+                    self.remove_group();
+                }
+                let kept = waits.then_some(Kept { slot, group: self.group });
                 drop(held);
-                return Ok(kept);
+                return Ok((self.place, kept));
             }
         }
     }

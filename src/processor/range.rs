@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::capture::Capture;
 use super::kill;
+use super::remains::{self, Remains};
 use super::supervise::{Claimed, Supervisor};
-use super::sweep;
 use crate::board::files::{self, Story, SyncSet};
 use crate::board::root::boot_id;
 use crate::board::runs::Runs;
@@ -281,24 +281,24 @@ fn gone() -> Error {
 }
 
 /// Ends a range whose supervisor is dead: what is left of the task that ran is killed, and what
-/// nobody can know is lost; the rest was never started. Returns the end of the range, with `why`
-/// for a reason. Nothing is synced.
+/// nobody can know is lost; the rest was never started. Returns the end of the range: `why`, where
+/// the caller knows. Nothing is synced.
 pub(super) fn end_abandoned(
     runs: &Runs,
     id: &str,
     status: Option<&RunStatus>,
-    why: Option<&str>,
+    why: Option<&Outcome>,
+    remains: Remains,
 ) -> Result<RunStatus> {
     let mut story = Story::open_or_create(runs.tasks_path(id))?;
     let found = range::Range::parse(&story.read()?);
     let boot = boot_id()?;
     let rebooted = status.and_then(|line| line.boot.as_deref()) != Some(&*boot);
-    let why = match (why, &found.started) {
-        (Some(why), _) => why.to_string(),
-        (None, Some(started)) => sweep::end_remains(id, Some(started.pid), Some(started.ticks)),
-        (None, None) => sweep::end_remains(id, None, None),
+    let outcome = match (why, &found.started) {
+        (Some(why), _) => why.clone(),
+        (None, Some(at)) => remains::end(runs.root(), id, Some(at.pid), Some(at.ticks), remains),
+        (None, None) => remains::end(runs.root(), id, None, None, remains),
     };
-    let outcome = Outcome::lost(&why);
     let lost = found.lost(rebooted);
     let mut report = found.report;
     if !lost.is_empty() {

@@ -67,9 +67,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/:id/kill",
         need: Need::Run,
-        query: &["grace", "by", "task"],
+        query: &["grace", "by", "task", "forbid"],
         body: false,
-        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9",
+        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9; forbid=1: only that",
         handler: kill_one,
     },
     Route {
@@ -337,6 +337,12 @@ fn kill_one(call: &Call) -> Result<Response> {
     };
     let (id, grace) = (call.value(0), grace.transpose()?);
     let tasks = call.request.tasks()?;
+    if call.request.switch("forbid")? {
+        if tasks.is_some() || grace.is_some() {
+            return Err(Error::bad("forbid ends nothing: it goes with by alone"));
+        }
+        return Response::json(&super::kill::forbid(call.root, id, by)?);
+    }
     Response::json(&report::kill(call.root, id, tasks.as_ref(), grace, by)?)
 }
 

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::{env, path::Path};
 
+use super::tree;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots::Seen;
 use crate::board::{files, slots};
+use crate::descriptors;
 use crate::error::{At, Result};
 use crate::model::resources::Resources;
 
@@ -15,7 +17,16 @@ use crate::model::resources::Resources;
 const PROGRAM: &str = "processor";
 
 /// The word by which this program is a supervisor, and is known as one.
-pub(super) const SUPERVISE: &str = "supervise";
+const SUPERVISE: &str = "supervise";
+
+/// The variable in a supervisor's environment that says whose it is.
+pub(super) const ROOT: &str = "CORKBOARD_ROOT";
+
+/// Whether a process is a supervisor, of whatever root. It is known by what it executes, wherever that
+/// lies: it may not have taken a slot yet.
+pub(super) fn is_supervisor(pid: i32) -> bool {
+    tree::runs(pid, PROGRAM, SUPERVISE)
+}
 
 /// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is
 /// decided by the supervisor, under the lock. Never leaves a zombie, nor a descriptor.
@@ -80,11 +91,12 @@ fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
     command
         .args(words)
         .env_clear()
-        .env("CORKBOARD_ROOT", root.dir())
+        .env(ROOT, root.dir())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    descriptors::as_given(&mut command);
     if let Some(boot) = env::var_os("CORKBOARD_BOOT_ID") {
         command.env("CORKBOARD_BOOT_ID", boot);
     }

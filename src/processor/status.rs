@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{ack, info};
 use crate::board::files;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::watch::Watch;
 use crate::clock;
 use crate::error::{At, Result};
@@ -43,7 +43,7 @@ pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
 /// changed, or it has an older program now.
 pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Option<String> {
     match newer {
-        Some(what) => Some(format!("written by a newer version: {what}")),
+        Some(what) => Some(written_by_newer(&what)),
         None if spec.resources.fits(total) => None,
         None => Some(format!(
             "the job needs {}, this node has {} in all",
@@ -62,7 +62,12 @@ pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
 fn look_in(root: &Root, id: &str, total: &OnceCell<Resources>) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
-    if let Some(mut line) = runs.last_line(id)? {
+    let last = runs.last_line(id)?;
+    // Of one that has ended nothing is to be done any more, and its end says what there is to say.
+    let over = last.as_ref().is_some_and(|line| line.state == RunState::Stopped);
+    let newer = if over { None } else { runs.newer(id)?.map(|what| written_by_newer(&what)) };
+    let told = |status: RunStatus| RunStatus { reason: newer.clone().or(status.reason), ..status };
+    if let Some(mut line) = last.map(told) {
         if line.state == RunState::Running && line.tasks.is_some() {
             line.tasks = Some(runs.range(id)?.report);
         }
@@ -80,6 +85,7 @@ fn look_in(root: &Root, id: &str, total: &OnceCell<Resources>) -> Result<RunStat
             }
         };
         status.reason = unfit(&spec, newer, total);
+        status = told(status);
     }
     if request.get(RANGE_FIELD).is_some() {
         // Tasks may have been killed before the range has begun.

@@ -15,9 +15,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork, setsid};
 
+use super::cgroup::{self, Group, Place};
 use super::child::heed_ignored_signals;
 use super::range::RunningRange;
-use super::{start, sweep};
+use super::{inherited, start, sweep};
 use crate::board::files::SyncSet;
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
@@ -42,6 +43,13 @@ pub(super) struct Claimed {
     pub unfit: Option<String>,
 }
 
+/// A slot that is held, with its group.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub slot: Slot,
+    pub group: Option<Group>,
+}
+
 /// The state of a supervisor.
 #[derive(Debug)]
 pub(super) struct Supervisor<'r> {
@@ -51,6 +59,10 @@ pub(super) struct Supervisor<'r> {
     pub total: Resources,
     /// Held from the first claim on.
     pub slot: Option<Slot>,
+    /// Where it may make groups, if anywhere.
+    pub place: Option<Place>,
+    /// That of its slot.
+    pub group: Option<Group>,
     /// What the slot's jobs are given, once there were any.
     pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
@@ -94,31 +106,43 @@ pub fn run(stay: bool) -> Result<i32> {
     // Whoever started this may have left descriptors open; no job is to have them.
     // SAFETY: nothing has been opened in this process yet, so nobody owns what is closed.
     unsafe { nix::libc::close_range(3, nix::libc::c_uint::MAX, 0) };
+    // A job may have started it, and is not to take it along: who waits for this to return knows
+    // that it has left.
+    if let Err(error) = cgroup::leave_job() {
+        eprintln!("processor: it stays in the cgroup of a job, and ends with that: {error}");
+    }
+    let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
     if !stay {
         // SAFETY: the program was just started and has a single thread.
         if let ForkResult::Parent { .. } = unsafe { fork() }.at("fork")? {
             return Ok(0);
         }
+        let _ = setsid(); // one of its own
     }
-    let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
     let root = Root::find()?;
     root.for_change()?;
     sweep::recover(&root)?;
-    let mut slot = None;
+    if let Some(lacks) = inherited::replace(&root) {
+        eprintln!("processor: left to the poller, which has more than this process: {lacks}");
+        return Ok(0);
+    }
+    let mut place = Place::find();
+    let mut kept = None;
     loop {
         let root = Root::find()?; // its settings may have changed meanwhile
-        let mut supervisor = Supervisor::new(&root, slot.take())?;
+        let mut supervisor = Supervisor::new(&root, place.take(), kept.take())?;
         supervisor.may_linger = !stay && !root.settings.linger.is_zero();
         supervisor.work()?;
-        slot = supervisor.linger()?;
-        if slot.is_none() {
+        (place, kept) = supervisor.linger()?;
+        if kept.is_none() {
             return Ok(0);
         }
     }
 }
 
 impl<'r> Supervisor<'r> {
-    fn new(root: &'r Root, slot: Option<Slot>) -> Result<Supervisor<'r>> {
+    fn new(root: &'r Root, place: Option<Place>, kept: Option<Kept>) -> Result<Supervisor<'r>> {
+        let (slot, group) = kept.map_or((None, None), |kept| (Some(kept.slot), kept.group));
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut mask = SigSet::empty();
         for caught in [Signal::SIGCHLD, Signal::SIGUSR1, Signal::SIGTERM] {
@@ -136,6 +160,8 @@ impl<'r> Supervisor<'r> {
                 .unwrap_or_else(|uid| User { name: uid.to_string(), home: "/".into() }),
             total: super::info::total(root)?,
             slot,
+            place,
+            group,
             resources: None,
             queue: VecDeque::new(),
             passed_over: Vec::new(),

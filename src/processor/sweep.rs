@@ -5,12 +5,12 @@
 //! present records of the other slots; each can be repeated without harm.
 
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::{range, start, tree};
+use super::remains::{self, Remains};
+use super::{range, start};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
@@ -21,9 +21,6 @@ use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 use crate::model::request::RANGE_FIELD;
 
-/// How long a dead supervisor's processes are waited for after SIGKILL.
-const UNTIL_KILLED: Duration = Duration::from_secs(5);
-
 /// What lies in `tmp/` for so long belongs to nobody.
 const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -33,8 +30,6 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
 
 const REBOOTED: &str = "the machine was restarted";
-/// Why a job is lost whose supervisor is gone.
-const DIED: &str = "its supervisor died";
 
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -100,7 +95,7 @@ fn decide(
             continue;
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
-        match runs.last_line(&id) {
+        match runs.for_change(&id).and_then(|()| runs.last_line(&id)) {
             // Its supervisor has given it back.
             Ok(None) if runs.request(&id).is_err_and(|e| e.kind == Kind::Gone) => {}
             Ok(None) => {
@@ -121,8 +116,10 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
     let mut sync = SyncSet::new();
     let mut lines = Vec::new();
     let mut kept = Vec::new();
-    for id in std::mem::take(&mut record.jobs) {
-        match finish_one(runs, &id, &mut sync, swept) {
+    let jobs = std::mem::take(&mut record.jobs);
+    let remains = remains::end_group(runs, slot, &record);
+    for id in jobs {
+        match finish_one(runs, &id, remains, &mut sync, swept) {
             Ok(line) => lines.extend(line),
             Err(error) => {
                 eprintln!("processor: {id} is not recovered: {}", error.message);
@@ -131,6 +128,9 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
         }
     }
     sync.commit()?;
+    if kept.is_empty() && remains == Remains::None {
+        remains::remove_group(runs, slot, &record);
+    }
     let held = runs.lock()?;
     feed::append(runs.root(), &held, &lines)?;
     record.jobs = kept;
@@ -141,9 +141,11 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
 fn finish_one(
     runs: &Runs,
     id: &str,
+    remains: Remains,
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<Option<RunStatus>> {
+    runs.for_change(id)?;
     let Some(line) = runs.last_line(id)? else { return Ok(None) };
     if line.state == RunState::Stopped {
         let path = runs.status_path(id);
@@ -151,36 +153,30 @@ fn finish_one(
         sync.dir(&runs.job_dir(id));
         return Ok(Some(line.of(id)));
     }
-    let line = lose(runs, id, None, sync)?;
+    let line = lose(runs, id, None, remains, sync)?;
     swept.lost += 1;
     Ok(Some(line))
 }
 
-/// Kills what is left of a job whose supervisor died, by what was stamped at the start of its
-/// program. Returns why the job is lost, in words.
-pub(super) fn end_remains(id: &str, pid: Option<i32>, ticks: Option<u64>) -> String {
-    let left = match (pid, ticks) {
-        (Some(pid), Some(ticks)) => kill_remains(id, pid, ticks),
-        _ => None,
-    };
-    left.map_or_else(
-        || DIED.to_string(),
-        |pid| format!("{DIED}; process {pid} could not be killed"),
-    )
-}
-
-/// Stamps the end of a job of which nothing more can be known: for this reason, or since its
-/// supervisor died; then what is left of its processes is killed before.
-fn lose(runs: &Runs, id: &str, why: Option<&str>, sync: &mut SyncSet) -> Result<RunStatus> {
+/// Stamps the end of a job of which nothing more can be known: this one, or that its supervisor
+/// died; then what is left of its processes is killed before.
+fn lose(
+    runs: &Runs,
+    id: &str,
+    why: Option<&Outcome>,
+    remains: Remains,
+    sync: &mut SyncSet,
+) -> Result<RunStatus> {
     let begun = runs.last_line(id)?;
     let line = if runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some()) {
-        let line = range::end_abandoned(runs, id, begun.as_ref(), why)?;
+        let line = range::end_abandoned(runs, id, begun.as_ref(), why, remains)?;
         range::sync_of(runs, id, sync)?;
         line
     } else {
         let (pid, ticks) = begun.as_ref().map_or((None, None), |line| (line.pid, line.ticks));
-        let why = why.map_or_else(|| end_remains(id, pid, ticks), str::to_string);
-        RunStatus::stopped(&Outcome::lost(&why))
+        let end =
+            why.map_or_else(|| remains::end(runs.root(), id, pid, ticks, remains), Outcome::clone);
+        RunStatus::stopped(&end)
     };
     let mut story = runs.story(id)?;
     story.append(std::slice::from_ref(&line))?;
@@ -188,24 +184,6 @@ fn lose(runs: &Runs, id: &str, why: Option<&str>, sync: &mut SyncSet) -> Result<
     sync.file(file, path);
     sync.dir(&runs.job_dir(id));
     Ok(line.of(id))
-}
-
-/// Kills what is left of a job's processes, and waits until they are gone. Returns one that does
-/// not end: a program that has become another user's cannot be signalled, and waiting for it again
-/// in every sweep would keep all other jobs from running.
-fn kill_remains(id: &str, pid: i32, ticks: u64) -> Option<i32> {
-    let deadline = Instant::now() + UNTIL_KILLED;
-    loop {
-        let remains = tree::remains(id, pid, ticks);
-        let first = remains.first()?.pid;
-        if Instant::now() >= deadline {
-            return Some(first);
-        }
-        for process in &remains {
-            tree::signal(process, Signal::SIGKILL);
-        }
-        std::thread::sleep(Duration::from_millis(2)); // nothing to wait on: not our children
-    }
 }
 
 /// Once in every boot, before anything is claimed in it: what was claimed in another boot and has
@@ -219,7 +197,7 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
         return Ok(());
     }
     let unowned = unowned(runs)?;
-    let (ended, failed) = end_unowned(runs, held, &unowned.ids, REBOOTED)?;
+    let (ended, failed) = end_unowned(runs, held, &unowned.ids, &Outcome::lost(REBOOTED))?;
     swept.lost += ended;
     for error in unowned.errors.iter().chain(&failed) {
         eprintln!("processor: not recovered after a restart: {}", error.message);
@@ -236,13 +214,13 @@ pub(super) fn end_unowned(
     runs: &Runs,
     held: &Lock,
     ids: &[String],
-    why: &str,
+    why: &Outcome,
 ) -> Result<(usize, Vec<Error>)> {
     let mut lines = Vec::new();
     let mut failed = Vec::new();
     for id in ids {
         // One sync at the end serves all; their files are not kept open for it.
-        match lose(runs, id, Some(why), &mut SyncSet::new()) {
+        match lose(runs, id, Some(why), Remains::Unknown, &mut SyncSet::new()) {
             Ok(line) => lines.push(line),
             Err(error) => failed.push(error),
         }
@@ -268,7 +246,7 @@ pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
     let boot = boot_id()?;
     let owned: Vec<String> = slots::all(runs)?
         .into_iter()
-        .filter_map(|slot| slot.record.filter(|record| record.boot == boot))
+        .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
         .flat_map(|record| record.jobs)
         .collect();
     let mut found = Unowned::default();
@@ -291,10 +269,10 @@ fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
     }
     match runs.request(id) {
         Err(e) if e.kind == Kind::Unavailable => Err(e),
-        // Refused before it came, or removed by half.
+        // Refused before it came, or removed by half. One whose request is damaged may have run: its
+        // acceptance died before the sync.
         Err(e) => Ok(!matches!(e.kind, Kind::Gone | Kind::NotFound)),
-        // One whose request is damaged may have run, too: its acceptance died before the sync.
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(runs.newer(id)?.is_none()),
     }
 }
 

@@ -10,6 +10,9 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+/// Longest line of processes that is followed: it is read while it may change.
+const LONGEST_LINE: usize = 1000;
+
 /// A process that lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -23,6 +26,13 @@ pub struct Process {
     pub ticks: u64,
 }
 
+impl Process {
+    /// What no other process of this boot has in common with it.
+    pub fn identity(&self) -> (i32, u64) {
+        (self.pid, self.ticks)
+    }
+}
+
 /// The process with this pid; `None` if there is none, or only its exit code is left.
 pub fn look(pid: i32) -> Option<Process> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -33,7 +43,8 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
 }
 
 /// Reads `/proc/PID/stat`: whether it lives, and which it is. The second field is the name, in
-/// parentheses, and may hold anything.
+/// parentheses, and may hold anything. A process whose first thread has exited looks like one of
+/// which only the exit code is left, and lives as long as others of its threads do.
 fn parse_any(pid: i32, stat: &str) -> Option<(bool, Process)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let process = Process {
@@ -42,7 +53,9 @@ fn parse_any(pid: i32, stat: &str) -> Option<(bool, Process)> {
         session: fields.get(3)?.parse().ok()?,
         ticks: fields.get(19)?.parse().ok()?,
     };
-    Some((!matches!(*fields.first()?, "Z" | "X"), process))
+    let ended = matches!(*fields.first()?, "Z" | "X");
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    Some((!ended || threads > 1, process))
 }
 
 /// When the process that has this pid started, even if only its exit code is left.
@@ -60,15 +73,39 @@ pub fn all() -> Vec<Process> {
         .collect()
 }
 
-/// All that descend from a process, without those that are `other` and what descends from them.
+/// The children of a process as the kernel lists them: in time that goes by their number, so that
+/// those that live for an instant are met, too. `None` where it does not, or the process is gone.
+fn listed_children(pid: i32) -> Option<Vec<Process>> {
+    let mut found = Vec::new();
+    let mut is_listed = false;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
+        is_listed = true;
+        found.extend(text.split_whitespace().filter_map(|child| look(child.parse().ok()?)));
+    }
+    is_listed.then_some(found)
+}
+
+/// The children of a process, save those that are born or orphaned meanwhile.
+pub fn children(pid: i32) -> Vec<Process> {
+    listed_children(pid)
+        .unwrap_or_else(|| all().into_iter().filter(|process| process.parent == pid).collect())
+}
+
+/// All that descend from a process, without those that are `other` and what descends from them;
+/// each after its parent. What is born or orphaned meanwhile may be missing.
 pub fn descendants(ancestor: i32, other: impl Fn(i32) -> bool) -> Vec<Process> {
-    let all = all();
+    let all = if listed_children(ancestor).is_none() { Some(all()) } else { None };
+    let of = |parent: i32| match &all {
+        Some(all) => all.iter().filter(|process| process.parent == parent).copied().collect(),
+        None => listed_children(parent).unwrap_or_default(),
+    };
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
-        for process in all.iter().filter(|p| p.parent == parent && !other(p.pid)) {
+        for process in of(parent).into_iter().filter(|process| !other(process.pid)) {
             if !found.iter().any(|known| known.pid == process.pid) {
-                found.push(*process);
+                found.push(process);
                 parents.push(process.pid);
             }
         }
@@ -76,17 +113,13 @@ pub fn descendants(ancestor: i32, other: impl Fn(i32) -> bool) -> Vec<Process> {
     found
 }
 
-/// Whether a process runs this program (or what stood in its place before an update) with
-/// `word` as its first argument.
-pub fn runs_this_program(pid: i32, word: &str) -> bool {
-    let program = |pid: &str| {
-        let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?.into_os_string();
-        let path = path.into_string().ok()?;
-        Some(path.trim_end_matches(" (deleted)").to_string())
-    };
-    let own = program("self");
-    own.is_some()
-        && program(&pid.to_string()) == own
+/// Whether a process runs a program of this file name, wherever that lies (or lay, before an
+/// update), with `word` as its first argument.
+pub fn runs(pid: i32, program: &str, word: &str) -> bool {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let path = path.and_then(|path| path.into_os_string().into_string().ok());
+    let name = path.as_deref().map(|path| path.trim_end_matches(" (deleted)"));
+    name.and_then(|path| path.rsplit('/').next()) == Some(program)
         && fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(word.as_bytes()))
 }
@@ -111,9 +144,29 @@ pub fn remains(id: &str, pid: i32, ticks: u64) -> Vec<Process> {
         .collect()
 }
 
+/// The process and those that it descends from, the nearest first.
+pub fn line(process: &Process) -> impl Iterator<Item = Process> {
+    std::iter::successors(Some(*process), |process| look(process.parent)).take(LONGEST_LINE)
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = bytes.split(|b| *b == 0);
+    variables
+        .find_map(|pair| Some(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec()))
+}
+
 fn has_in_environment(pid: i32, mark: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))
+    let has = |path: &str| {
+        fs::read(path)
+            .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))
+    };
+    // It can be read of a thread that lives; the first one need not.
+    has(&format!("/proc/{pid}/environ")) || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads.filter_map(|thread| thread.path().join("environ").to_str().map(has)).any(|it| it)
+    }
 }
 
 /// Signals exactly this process; `false` if it is gone.
@@ -155,9 +208,12 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         let rest = "S 1 2 3 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99";
+        let zombie = format!("7 (a) {}", rest.replacen('S', "Z", 1));
         let process = parse(7, &format!("7 (a) b) (c) {rest}")).unwrap();
         assert_eq!(process, Process { pid: 7, parent: 1, session: 3, ticks: 4711 });
-        assert_eq!(parse(7, &format!("7 (a) {}", rest.replacen('S', "Z", 1))), None);
+        assert_eq!(parse(7, &zombie), None);
+        // Its first thread has exited, another one runs.
+        assert!(parse(7, &zombie.replace(" 0 1 0 4711", " 0 2 0 4711")).is_some());
     }
 
     #[test]

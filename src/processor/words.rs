@@ -69,9 +69,12 @@ fn check_board(args: &[String]) -> Result<i32> {
     };
     let root = Root::find()?;
     root.for_change()?; // even a look needs the board's lock
-    let found = check::check(&root, words.flag("repair"))?;
+    let (found, notes) = check::check(&root, words.flag("repair"))?;
     for line in &found {
         println!("{line}");
+    }
+    for note in notes {
+        println!("note: {note}");
     }
     Ok(if found.is_empty() { 0 } else { exit::REFUSED })
 }

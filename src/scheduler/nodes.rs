@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
+use crate::board::runs::Runs;
 use crate::board::{nodes, vault};
 use crate::cgi::{Call, Response};
 use crate::driver::http::check_uri;
 use crate::error::{Error, Result};
-use crate::model::card::Column;
+use crate::model::card::{Attempt, Column};
 use crate::model::ids;
 use crate::model::node::{DriverKind, Node, NodeState};
 
@@ -38,11 +39,13 @@ pub fn show(call: &Call) -> Result<Response> {
     Response::json(&nodes::read(call.root, call.value(0))?.shown())
 }
 
-/// `POST nodes/new`: registers a node. The same registration again changes nothing.
+/// `POST nodes/new`: registers a node. The same registration again changes nothing but the token
+/// that is presented there, if one is given.
 pub fn new(call: &Call) -> Result<Response> {
     let mut fields = fields(call)?;
+    take_given_up(&mut fields)?; // a new one owes nothing
     let token = take_token(&mut fields)?;
-    let node = checked(Value::Object(fields))?;
+    let mut node = checked(Value::Object(fields))?;
     if !ids::is_valid(&node.name) {
         return Err(Error::bad(
             "a node needs a name: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit",
@@ -59,8 +62,15 @@ pub fn new(call: &Call) -> Result<Response> {
     let existing = nodes::find(call.root, &node.name)?;
     existing.as_ref().map_or(Ok(()), Node::for_use)?;
     let given = |node: &Node| registered(node) != registered(&Node::localhost());
+    if let Some(old) = existing.as_ref().filter(|old| !given(old)) {
+        check_idle(call.root, old, &old.given_up, Some(&node))?;
+        node.given_up.clone_from(&old.given_up);
+    }
     if let Some(old) = existing.filter(|old| given(old)) {
         if registered(&old) == registered(&node) {
+            if let Some(token) = token {
+                vault::set_node_token(call.root, &old.name, token.as_deref())?;
+            }
             return Response::json(&old);
         }
         return Err(Error::conflict(format!(
@@ -78,6 +88,7 @@ pub fn new(call: &Call) -> Result<Response> {
 /// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
 pub fn update(call: &Call) -> Result<Response> {
     let mut fields = fields(call)?; // before the lock: a body may come slowly
+    let forget = take_given_up(&mut fields)?;
     // Before the record is read: what the poller or another admin writes must not be lost.
     let lock = Cards::new(call.root).lock()?;
     let old = nodes::read(call.root, call.value(0))?;
@@ -95,8 +106,10 @@ pub fn update(call: &Call) -> Result<Response> {
         }
     }
     let mut node = checked(Value::Object(merged))?;
-    node.given_up = old.given_up;
-    if node.driver == old.driver && node.uri == old.uri {
+    let given_up = if forget { &[] } else { &*old.given_up };
+    check_idle(call.root, &old, given_up, Some(&node))?;
+    node.given_up = given_up.to_vec();
+    if node.address() == old.address() {
         // What the poller knows of it still holds.
         let resources = if node.fixed || old.fixed { node.resources } else { old.resources };
         node = Node {
@@ -114,32 +127,72 @@ pub fn update(call: &Call) -> Result<Response> {
     Response::json(&node)
 }
 
-/// `POST nodes/NAME/remove`: not while it has jobs. Reads every running card under the board's
-/// lock, 20 µs or so each: between a look without the lock and the removal a job could be placed
-/// there, and a node is removed seldom.
+/// `POST nodes/NAME/remove`: not while it has jobs.
 pub fn remove(call: &Call) -> Result<Response> {
     let name = call.value(0);
-    let cards = Cards::new(call.root);
-    let lock = cards.lock()?;
+    let lock = Cards::new(call.root).lock()?;
     let node = nodes::read(call.root, name)?;
-    for job in cards.numbers(Column::Running)? {
-        let card = cards.read_in(Column::Running, job)?;
-        if card.is_some_and(|card| card.with_nodes().any(|a| a.node == name)) {
-            return Err(Error::conflict(format!(
-                "node {name} has job {job}: drain it first with nodes/{name}/update and {{\"drain\": true}}"
-            )));
-        }
-    }
+    check_idle(call.root, &node, &node.given_up, None)?;
     nodes::remove(call.root, &lock, name)?;
     vault::set_node_token(call.root, name, None)?;
     Response::json(&node)
+}
+
+/// Refuses with 409 to take a node from its address, to another or to none, while it has jobs, or
+/// attempts that were given up: they are where their cards say, and nobody else may be asked about
+/// them. What this very root has can be asked about wherever its server listens. Reads every running card, 20 µs or so each, under the board's lock, under which jobs are
+/// placed, too: none can come to it in between, and an address is changed seldom.
+fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) -> Result<()> {
+    let (name, address) = (&old.name, old.address());
+    if new.is_some_and(|new| new.address() == address) {
+        return Ok(());
+    }
+    let stays_here = new.map_or(Ok(false), |new| nodes::is_this_root(root, new))?;
+    let runs = Runs::new(root);
+    let hinders = |id: &String| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
+    let cards = Cards::new(root);
+    let mut jobs = Vec::new();
+    for job in cards.numbers(Column::Running)? {
+        let card = cards.read_in(Column::Running, job)?;
+        let is_there =
+            |a: &Attempt| a.node == *name && a.address() == address && hinders(&a.nodejob);
+        if card.is_some_and(|card| card.with_nodes().any(is_there)) {
+            jobs.push(job);
+        }
+    }
+    let refuse = |what: String| Err(Error::conflict(format!("node {name} {what}")));
+    if let Some(first) = jobs.iter().min() {
+        let count = match jobs.len() {
+            1 => format!("job {first}"),
+            more => format!("{more} jobs, the first is job {first}"),
+        };
+        return refuse(format!(
+            "has {count}: drain it with nodes/{name}/update and {{\"drain\": true}}, and wait until they have ended; or register the other address under another name"
+        ));
+    }
+    match given_up.iter().filter(|id| hinders(id)).count() {
+        0 => Ok(()),
+        count => refuse(format!(
+            "may still run {count} attempts that were given up, and is told to kill them when it answers; if that machine is gone for good: nodes/{name}/update with {{\"given_up\": null}}"
+        )),
+    }
+}
+
+/// Whether what was given up there is to be forgotten: nobody asks that machine any more.
+fn take_given_up(fields: &mut Map<String, Value>) -> Result<bool> {
+    match fields.shift_remove("given_up") {
+        None => Ok(false),
+        Some(Value::Null) => Ok(true),
+        Some(_) => Err(Error::bad("given_up can only be taken away, with null")),
+    }
 }
 
 fn fields(call: &Call) -> Result<Map<String, Value>> {
     let Value::Object(fields) = call.request.body.json(call.root.settings.max_body)? else {
         return Err(Error::bad("a node must be a JSON object"));
     };
-    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+    let known = |key: &str| FIELDS.contains(&key) || key == "given_up" && fields[key].is_null();
+    if let Some(unknown) = fields.keys().find(|key| !known(key)) {
         return Err(Error::bad(format!(
             "unknown field {unknown:?} of a node; known are {}",
             FIELDS.join(", ")

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use crate::board::nodes;
 use crate::board::poller_lock;
 use crate::board::root::Root;
+use crate::board::runs::Runs;
 use crate::clock;
 use crate::error::Result;
 use crate::model::array::Array;
@@ -47,7 +48,7 @@ fn queued(root: &Root, card: &Card) -> Result<String> {
             None => no_room_for(root, card, array, now),
         };
     }
-    let why = match card.not_before.filter(|time| *time > now) {
+    let why = match card.not_before.and_then(|wait| wait.goes_on(now)) {
         Some(time) => format!("waiting until {}", clock::rfc3339(time)),
         None => placement::why_waiting(&card.spec.resources, &nodes::list(root)?),
     };
@@ -121,7 +122,16 @@ pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Opt
 
 /// What is wrong with the node of an attempt.
 fn trouble_of(root: &Root, attempt: &Attempt) -> Result<Option<String>> {
-    Ok(match nodes::find(root, &attempt.node)? {
+    let node = match nodes::find(root, &attempt.node) {
+        Ok(node) => node,
+        Err(error) => return Ok(Some(error.message)),
+    };
+    Ok(match node {
+        Some(node) if node.newer.is_none() && node.address() != attempt.address() => {
+            let moved = !(nodes::is_this_root(root, &node)?
+                && Runs::new(root).is_here(&attempt.nodejob)?);
+            moved.then(|| format!("node {} is registered at another address now", node.name))
+        }
         Some(node) => node.trouble(),
         None => Some(format!("node {} is not registered any more", attempt.node)),
     })
@@ -137,9 +147,12 @@ fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
         first.get_or_insert(attempt);
     }
     let Some(attempt) = first else { return Ok(None) };
+    let untold = |a: &&Attempt| a.started_at.is_none() || card.state == State::Stopping;
+    let trouble = card.with_nodes().filter(untold).find_map(|attempt| attempt.trouble.clone());
     let poller = poller_lock::is_held(root)?;
     Ok(match card.state {
         _ if !poller => Some(NO_POLLER.into()),
+        _ if trouble.is_some() => trouble,
         State::Placed => Some(format!("waiting for room on {}", attempt.node)),
         State::Stopping => Some(format!("waiting for {} to report the end", attempt.node)),
         _ => None,

@@ -64,6 +64,11 @@ impl Cluster {
         self.head.cmd("scheduler", &["nodes", "far"]).expect(0).json()
     }
 
+    /// The node's address in its record.
+    pub fn far_uri(&self, record: &str) -> String {
+        serde_json::from_str::<Value>(record).unwrap()["uri"].as_str().unwrap().to_string()
+    }
+
     /// Submits a job that notes its attempt, then does this.
     pub fn submit(&self, then: &str, more: Value) -> u64 {
         let note = format!("echo $CORKBOARD_NODEJOB >> {}", self.path("witness"));

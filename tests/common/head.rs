@@ -165,6 +165,16 @@ impl TestRoot {
         self.poller_by(inside)
     }
 
+    /// Starts a poller that may have no more than so many files open.
+    pub fn poller_with_few_descriptors(&self, most: u32) -> Poller {
+        let plain = self.base("poller");
+        let mut inside = Command::new("sh");
+        let limited = format!("ulimit -Sn 20 && ulimit -Hn {most} && exec \"$0\"");
+        inside.args(["-c", &limited]).arg(plain.get_program());
+        inside.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.poller_by(inside)
+    }
+
     fn poller_by(&self, mut command: Command) -> Poller {
         let log = File::options().create(true).append(true).open(self.path("poller.log")).unwrap();
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap());

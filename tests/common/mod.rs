@@ -19,6 +19,7 @@ pub mod head;
 pub mod node;
 pub mod processes;
 pub mod users;
+pub mod ways;
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -34,6 +35,8 @@ pub struct TestRoot {
     pub env: Vec<(String, String)>,
     /// Whom everything that is run belongs to, if not to who runs the test.
     pub user: Option<u32>,
+    /// Words before everything that is run, such as `prlimit --nofile=20:20`.
+    pub wrap: Vec<String>,
 }
 
 /// What a program answered.
@@ -96,7 +99,7 @@ impl TestRoot {
         }
         fs::write(dir.join("corkboard.conf"), conf).unwrap();
         LIVING.fetch_add(1, Ordering::SeqCst);
-        TestRoot { dir, env: Vec::new(), user: None }
+        TestRoot { dir, env: Vec::new(), user: None, wrap: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -121,10 +124,26 @@ impl TestRoot {
         self.write("state/open", "");
     }
 
+    /// All that is there now becomes the user's.
+    pub fn give_to_user(&self) {
+        let Some(user) = self.user else { return };
+        let owner = format!("{user}:{user}");
+        let done = Command::new("chown").args(["-hR", &owner]).arg(&self.dir).status().unwrap();
+        assert!(done.success(), "chown {owner} {}", self.dir.display());
+    }
+
+    /// A command of any program, as this root's are run.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut words = self.wrap.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        command
+    }
+
     fn base(&self, program: &str) -> Command {
         let dir =
             if ["poller", "worker", "schedctl"].contains(&program) { "bin" } else { "cgi-bin" };
-        let mut command = Command::new(self.dir.join(dir).join(program));
+        let mut command = self.command(&self.dir.join(dir).join(program));
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
@@ -268,6 +287,7 @@ impl Drop for TestRoot {
     fn drop(&mut self) {
         let is_last = LIVING.fetch_sub(1, Ordering::SeqCst) == 1;
         let ended = processes::end_all(&self.dir, is_last);
+        corkboard::processor::cgroup::remove_all(&self.dir);
         if std::thread::panicking() {
             // Its state is kept, to be looked at.
             ended.unwrap_or_else(|left| eprintln!("{left}"));

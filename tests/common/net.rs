@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,13 +51,22 @@ pub struct Server {
     root: PathBuf,
     pub port: u16,
     env: Vec<(String, String)>,
+    /// Words before it, and whom it belongs to, if not to who runs the test.
+    wrap: Vec<String>,
+    user: Option<u32>,
     child: Option<Child>,
 }
 
 impl Server {
     pub fn start(root: &Path) -> Server {
+        Server::start_as(root, &[], None)
+    }
+
+    /// The same with words before it, and as another user.
+    pub fn start_as(root: &Path, wrap: &[String], user: Option<u32>) -> Server {
+        let (port, wrap) = (free_port(), wrap.to_vec());
         let mut server =
-            Server { root: root.into(), port: free_port(), env: Vec::new(), child: None };
+            Server { root: root.into(), port, env: Vec::new(), wrap, user, child: None };
         server.up();
         server
     }
@@ -76,25 +86,37 @@ impl Server {
     pub fn up(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
-                let child = Command::new("busybox")
-                    .args(["httpd", "-f", "-p", &format!("127.0.0.1:{}", self.port), "-h"])
-                    .arg(self.root.join("www"))
-                    .env_clear()
-                    .env("CORKBOARD_ROOT", &self.root)
-                    .envs(self.env.iter().map(|(name, value)| (name, value)))
-                    .stdin(Stdio::null())
-                    .stderr(log(&self.root, "httpd.log"))
-                    .spawn()
-                    .expect("busybox is needed");
-                self.child = Some(child);
-            }
+            self.tend();
             if connect(self.port).is_ok() {
                 return;
             }
             assert!(Instant::now() < deadline, "httpd does not come up on {}", self.port);
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Starts it unless it lives.
+    pub fn tend(&mut self) {
+        if self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none()) {
+            return;
+        }
+        let mut words = self.wrap.iter().map(String::as_str).chain(["busybox"]);
+        let mut command = Command::new(words.next().unwrap());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let child = command
+            .args(words)
+            .args(["httpd", "-f", "-p", &format!("127.0.0.1:{}", self.port), "-h"])
+            .arg(self.root.join("www"))
+            .env_clear()
+            .env("CORKBOARD_ROOT", &self.root)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stderr(log(&self.root, "httpd.log"))
+            .spawn()
+            .expect("busybox is needed");
+        self.child = Some(child);
     }
 
     pub fn down(&mut self) {
@@ -128,9 +150,21 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
 
 /// One request; `None` if there was no whole answer.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    http_with(port, method, path, &[], body)
+}
+
+/// The same with more headers.
+pub fn http_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<(u16, String)> {
     let mut stream = connect(port).ok()?;
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!(
-        "{method} /cgi-bin{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "{method} /cgi-bin{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).ok()?;

@@ -1,11 +1,13 @@
 //! A node by itself: what its tests do with `processor`, without a head.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::TestRoot;
+use super::{TestRoot, program};
 
 pub const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 
@@ -13,6 +15,21 @@ pub const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 pub fn root() -> TestRoot {
     let root = TestRoot::new(CONF);
     root.open();
+    root
+}
+
+/// An account without rights.
+pub const NOBODY: u32 = 65534;
+
+/// A root of a user without rights, with programs of its own.
+pub fn root_of_nobody() -> TestRoot {
+    let mut root = TestRoot::new(CONF);
+    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
+    root.install("cgi-bin/processor", &program("processor"), "755");
+    for name in ["", "cgi-bin", "corkboard.conf"] {
+        chown(root.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    root.user = Some(NOBODY);
     root
 }
 
@@ -40,6 +57,15 @@ pub fn assert_clean(root: &TestRoot) {
 }
 
 impl TestRoot {
+    /// Puts a copy of a program here. Not by this process: what some thread's child still has open
+    /// for writing cannot be started.
+    pub fn install(&self, name: &str, from: &Path, mode: &str) -> PathBuf {
+        let path = self.path(name);
+        let mut install = Command::new("install");
+        assert!(install.args(["-m", mode]).arg(from).arg(&path).status().unwrap().success());
+        path
+    }
+
     /// From now on a supervisor is started by nobody but the test, and by `processor` itself: what
     /// others would start does nothing.
     pub fn starts_no_supervisor(&self) {

@@ -30,6 +30,8 @@ pub enum Act {
     CutReply(usize),
     /// It arrives later.
     Delay(Duration),
+    /// It does not arrive; whoever sent it is refused with this code.
+    Refuse(u16),
 }
 
 #[derive(Debug)]
@@ -47,6 +49,8 @@ struct State {
     live: Vec<TcpStream>,
     held: Vec<Vec<u8>>,
     seen: Vec<Vec<u8>>,
+    /// Those of them that were passed on, whole or in part.
+    passed_on: Vec<Vec<u8>>,
     acts: BTreeMap<String, usize>,
     /// Connections that came while none was let through.
     refused: usize,
@@ -126,6 +130,12 @@ impl Proxy {
         state.seen.iter().rfind(|request| first_line(request).contains(line)).unwrap().clone()
     }
 
+    /// The last of those that were passed on.
+    pub fn last_passed_on(&self, line: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        state.passed_on.iter().rfind(|request| first_line(request).contains(line)).cloned()
+    }
+
     /// Delivers what was held; the replies.
     pub fn deliver_held(&self) -> Vec<String> {
         let held = std::mem::take(&mut self.state.lock().unwrap().held);
@@ -138,6 +148,7 @@ impl Proxy {
     }
 
     fn ask(&self, request: &[u8], client: Option<&TcpStream>) -> Vec<u8> {
+        self.state.lock().unwrap().passed_on.push(request.to_vec());
         let Ok(mut upstream) = TcpStream::connect(("127.0.0.1", self.upstream)) else {
             return Vec::new();
         };
@@ -234,6 +245,11 @@ impl Proxy {
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
                 return self.reset(client);
+            }
+            Some(Act::Refuse(code)) => {
+                let body = r#"{"error":"not today"}"#;
+                let head = format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n");
+                format!("{head}{body}").into_bytes()
             }
             Some(Act::Delay(time)) => {
                 thread::sleep(time);

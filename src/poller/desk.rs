@@ -1,0 +1,202 @@
+//! What a node is to be told and asked, carried out one order after the other by a thread that is
+//! there while there are any.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Wake;
+use super::link::{Line, Open, ask};
+use crate::driver::{Driver, Run};
+use crate::error::Kind;
+use crate::model::tasks::TaskSet;
+
+/// How long the thread stays for the next order.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Who forbids the start of an attempt, as the node records it.
+const FORBIDDEN_BY: &str = "the head, which places it elsewhere";
+
+/// Something to ask of a node.
+pub enum Order {
+    /// Nothing yet: jobs are being placed there, and will be sent once that is durable.
+    Prepare,
+    /// Start these.
+    Run(Vec<Run>),
+    /// Say where these are.
+    Status(Vec<String>),
+    /// Say which there are that have not ended.
+    List,
+    /// Kill this one.
+    Kill {
+        /// Its id on the node.
+        id: String,
+        /// Between SIGTERM and SIGKILL.
+        grace: Option<Duration>,
+        /// Who asked.
+        by: String,
+        /// Of a range: only these tasks.
+        tasks: Option<TaskSet>,
+    },
+    /// Forbid the start of this one, unless it is there.
+    Forbid(String),
+    /// These results are safe.
+    Acknowledge(Vec<String>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Desk {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    orders: VecDeque<Order>,
+    at_work: bool,
+    /// Kept for the next thread: it knows where the node was found.
+    driver: Open,
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an order after the others. `false` if it is answered together with one that waits: a
+    /// node that takes its time is not asked the same again and again.
+    pub fn put(&self, order: Order, line: &Arc<Line>) -> bool {
+        let mut state = self.state();
+        let is_new = match (order, last_question(&mut state.orders)) {
+            (Order::Status(ids), Some(asked)) => {
+                let known: BTreeSet<String> = asked.iter().cloned().collect();
+                asked.extend(ids.into_iter().filter(|id| !known.contains(id)));
+                false
+            }
+            (order, _) => {
+                state.orders.push_back(order);
+                true
+            }
+        };
+        drop(state);
+        self.changed.notify_one();
+        self.tend(line);
+        is_new
+    }
+
+    /// Sees to it that orders are carried out.
+    pub fn tend(&self, line: &Arc<Line>) {
+        let mut state = self.state();
+        if state.at_work || state.orders.is_empty() {
+            return;
+        }
+        state.at_work = true;
+        drop(state);
+        let own = line.clone();
+        if let Err(error) = line.spawn("orders", move || own.desk().work(&own)) {
+            self.state().at_work = false;
+            line.tell(Wake::Down { node: line.name().to_string(), error });
+        }
+    }
+
+    /// Waits until all orders are carried out.
+    pub fn close(&self, line: &Arc<Line>) {
+        self.changed.notify_all();
+        let mut state = self.state();
+        while state.at_work {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !state.orders.is_empty() {
+            state.at_work = true;
+            drop(state);
+            self.work(line); // there was no thread for it
+        }
+    }
+
+    fn work(&self, line: &Line) {
+        let mut driver = self.state().driver.take();
+        while let Some(order) = self.next(line, &mut driver) {
+            if let Some(wake) = carry_out(order, line, &mut driver)
+                && !line.tell(wake)
+            {
+                self.state().orders.clear(); // nobody is there who wants to know
+            }
+        }
+    }
+
+    /// The next order; without one for a while the end of the work.
+    fn next(&self, line: &Line, driver: &mut Open) -> Option<Order> {
+        let mut state = self.state();
+        if state.orders.is_empty() && !line.is_closed() {
+            let none = |state: &mut State| state.orders.is_empty() && !line.is_closed();
+            let waited = self.changed.wait_timeout_while(state, LINGER, none);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let Some(mut order) = state.orders.pop_front() else {
+            (state.at_work, state.driver) = (false, driver.take());
+            self.changed.notify_all();
+            return None;
+        };
+        if let Order::Run(runs) = &mut order {
+            while let Some(Order::Run(_) | Order::Prepare) = state.orders.front() {
+                if let Some(Order::Run(more)) = state.orders.pop_front() {
+                    runs.extend(more);
+                }
+            }
+        }
+        Some(order)
+    }
+}
+
+/// The question about jobs that waits as the last order, to be added to: none that was given after
+/// it is overtaken.
+fn last_question(orders: &mut VecDeque<Order>) -> Option<&mut Vec<String>> {
+    match orders.back_mut() {
+        Some(Order::Status(ids)) => Some(ids),
+        _ => None,
+    }
+}
+
+fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
+    let node = line.name().to_string();
+    Some(match order {
+        Order::Prepare => {
+            let prepare = |driver: &dyn Driver| {
+                driver.prepare();
+                Ok(())
+            };
+            let _ = ask(line, driver, prepare); // the jobs' own order tells what is wrong
+            return None;
+        }
+        Order::Run(runs) => {
+            let ids = runs.iter().map(|run| run.id.clone()).collect();
+            let results = ask(line, driver, |driver| driver.run(runs));
+            Wake::Sent { node, ids, results }
+        }
+        Order::Status(ids) => {
+            let answers = ask(line, driver, |driver| driver.statuses(&ids));
+            Wake::Statuses { node, ids, answers }
+        }
+        Order::List => {
+            // Otherwise asked again with everything else.
+            Wake::Listed { node, ids: ask(line, driver, |driver| driver.unfinished()).ok()? }
+        }
+        Order::Kill { id, grace, by, tasks } => {
+            let tasks = tasks.as_ref();
+            let status =
+                ask(line, driver, |driver| driver.kill(&id, grace, &by, tasks)).map(Box::new);
+            Wake::Killed { node, id, status }
+        }
+        Order::Forbid(id) => {
+            let answer = ask(line, driver, |driver| driver.forbid(&id, FORBIDDEN_BY));
+            Wake::Forbidden { node, id, answer }
+        }
+        Order::Acknowledge(ids) => {
+            // One that gets lost costs the node some disk for a while, no more.
+            let acknowledged = ask(line, driver, |driver| driver.acknowledge(&ids));
+            let silence = acknowledged.err().filter(|e| e.kind == Kind::GatewayTimeout);
+            Wake::Down { node, error: silence? }
+        }
+    })
+}

@@ -1,0 +1,80 @@
+//! Telling nodes what is to be killed, until they have heard it.
+
+use super::desk::Order;
+use super::engine::Engine;
+use crate::attempts::Said;
+use crate::attempts::kills::KillOrder;
+use crate::error::{Kind, Result};
+use crate::model::outcome::{RunState, RunStatus};
+
+/// So often it is looked at once what became of a kill that was not carried out; after that with all
+/// others.
+const KILLS_AT_ONCE: u32 = 3;
+
+impl Engine<'_> {
+    /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
+    pub(super) fn order_kills(&mut self, job: u64) {
+        let mut orders = Vec::new();
+        let unkilled = self.index.attempts(job).filter(|known| known.to_kill().is_some());
+        let reached = unkilled.filter(|known| self.reaches(&known.node, &known.id, &known.address));
+        let reached: Vec<String> = reached.map(|known| known.id.clone()).collect();
+        for known in self.index.attempts_mut(job).filter(|known| reached.contains(&known.id)) {
+            while let Some(kill) = known.to_kill().cloned() {
+                known.note_killed(&kill);
+                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+            }
+        }
+        for (node, id, grace, KillOrder { by, tasks }) in orders {
+            let what = match &tasks {
+                Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
+                None => format!("job {job}"),
+            };
+            self.say(&format!("{what}: to be killed on {node}, asked by {by}"));
+            self.order(&node, Order::Kill { id, grace, by, tasks });
+        }
+    }
+
+    /// Kills an attempt that was given up, or forbids its start.
+    pub(super) fn fence(&mut self, node: &str, id: String) {
+        let by = "the head, which had given it up".to_string();
+        self.order(node, Order::Kill { id, grace: None, by, tasks: None });
+    }
+
+    pub(super) fn killed(
+        &mut self,
+        node: &str,
+        id: &str,
+        status: Result<Box<RunStatus>>,
+    ) -> Result<Option<Said>> {
+        self.answered(1);
+        match status {
+            // Of an attempt that was given up nothing but its end is news: it is being killed.
+            Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {
+                Ok(None)
+            }
+            Ok(status) => {
+                self.known_mut(id).into_iter().for_each(|known| known.failed_kills = 0);
+                self.believed_kill(node, status.of(id))
+            }
+            Err(error) => {
+                let mut at_once = false;
+                if let Some(known) = self.known_mut(id) {
+                    known.killed = None;
+                    known.failed_kills += 1;
+                    at_once = known.failed_kills <= KILLS_AT_ONCE;
+                }
+                if at_once {
+                    self.order(node, Order::Status(vec![id.to_string()])); // then it is repeated
+                }
+                if error.kind != Kind::NotFound {
+                    self.did_not_say(node, id, &error);
+                }
+                self.say(&format!(
+                    "{id}: not killed on {node}: {}; will be repeated",
+                    error.message
+                ));
+                Ok(None)
+            }
+        }
+    }
+}

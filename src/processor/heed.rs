@@ -1,0 +1,184 @@
+//! While a program runs: what comes of it is dealt with, be it output, a signal, or the time that has
+//! come for something.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::capture::Capture;
+use super::ending::AGAIN;
+use super::kill;
+use super::run::{LOOK_EVERY, Running, TOLD_TO_END};
+use super::small;
+use super::supervise::Supervisor;
+use crate::error::Result;
+use crate::model::outcome::Outcome;
+
+/// A shutdown tells all processes to end within about this time, in no order.
+const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);
+
+impl Supervisor<'_> {
+    /// Waits for the next thing to happen, and deals with it.
+    pub(super) fn wait(&mut self, running: &mut Running) {
+        let mut next = running.look_at;
+        let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
+        // What ends may make processes that have to be asked as well, and need not tell this one.
+        at_latest(running.ending.as_ref().map(|ending| ending.kill_at.min(Instant::now() + AGAIN)));
+        if running.ending.is_none() {
+            at_latest(running.deadline.map(|(deadline, _)| deadline));
+        }
+        if !self.failed {
+            at_latest(self.report_due());
+            at_latest(running.line.is_some().then_some(running.report_at));
+            at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
+        }
+        let left = next.saturating_duration_since(Instant::now());
+        let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
+        self.copy_ready(running, timeout);
+        self.heed_signals(running);
+        self.heed_clock(running);
+    }
+
+    /// Copies what the job has written; `false` if there was nothing within so many milliseconds.
+    pub(super) fn copy_ready(&mut self, running: &mut Running, timeout: u16) -> bool {
+        let Running { captures, .. } = running;
+        let ready: Vec<bool> = {
+            let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            if timeout == 0 {
+                fds.clear();
+            }
+            let readers = captures.iter().filter_map(Capture::reader);
+            let signals = fds.len();
+            fds.extend(readers.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            if fds.is_empty() || poll(&mut fds, PollTimeout::from(timeout)).is_err() {
+                return false;
+            }
+            fds[signals..].iter().map(|fd| fd.any().unwrap_or(false)).collect()
+        };
+        let open = captures.iter_mut().filter(|capture| capture.reader().is_some());
+        for (capture, _) in open.zip(&ready).filter(|(_, ready)| **ready) {
+            capture.copy(&mut self.buffer);
+        }
+        ready.contains(&true)
+    }
+
+    fn heed_signals(&mut self, running: &mut Running) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => running.look_at = Instant::now(),
+                Ok(Signal::SIGTERM) => {
+                    self.stopping = true;
+                    if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
+                        self.failed = true;
+                    }
+                    self.reap(running); // one that has ended by now has ended by itself
+                    if running.program.is_some() {
+                        self.end(running, Some(Outcome::lost(TOLD_TO_END)), running.grace);
+                    }
+                }
+                _ => self.reap(running),
+            }
+        }
+    }
+
+    /// Signals that came while no program ran. Those about a kill are for a range alone: any other
+    /// job looks for kills before it starts.
+    pub(super) fn heed_signals_between(&mut self, id: &str) -> Result<()> {
+        let mut look = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => look = true,
+                Ok(Signal::SIGTERM) => self.stopping = true,
+                _ => {}
+            }
+        }
+        if look && self.range.is_some() {
+            self.take_kills(kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?)?;
+        }
+        Ok(())
+    }
+
+    /// A program got SIGTERM of which this process knows nothing: if the machine is shut down, its
+    /// own comes in a moment.
+    pub(super) fn wait_for_own_end(&mut self, id: &str) {
+        let deadline = Instant::now() + SHUTDOWN_TELLS_ALL;
+        loop {
+            if let Err(error) = self.heed_signals_between(id) {
+                eprintln!("processor: {}", error.message);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.stopping || left.is_zero() {
+                return;
+            }
+            let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let timeout = left.as_millis() as u16 + 1;
+            let _ = poll(&mut fds, PollTimeout::from(timeout)); // looked at again in any case
+        }
+    }
+
+    /// Looks whether somebody wants an end of what runs. Woken by a signal, and now and then without:
+    /// a signal is a hint.
+    fn look(&mut self, running: &mut Running) -> Result<()> {
+        let kills =
+            kill::all_asked(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
+        if let Some(outcome) = kills.outcome(running.task) {
+            let grace = kills.grace(running.task, running.grace);
+            self.end(running, Some(outcome), grace);
+        }
+        self.take_kills(kills)
+    }
+
+    fn reap(&mut self, running: &mut Running) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) if status.pid() == running.program => {
+                    running.program = None;
+                    running.ended = Some(status);
+                }
+                Ok(_) => {} // something that the job left to this process
+            }
+        }
+    }
+
+    fn heed_clock(&mut self, running: &mut Running) {
+        let now = Instant::now();
+        if running.look_at <= now {
+            running.look_at = now + LOOK_EVERY;
+            if let Err(error) = self.look(running) {
+                eprintln!("processor: {}", error.message);
+                running.look_at = now + AGAIN;
+            }
+        }
+        if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now)
+            && running.program.is_some()
+            && running.ending.is_none()
+        {
+            self.end(running, Some(Outcome::timeout(timeout)), running.grace);
+        }
+        self.go_on_ending(running);
+        if self.failed {
+            return;
+        }
+        let line_due = running.line.is_some() && running.report_at <= now;
+        if line_due || self.report_due().is_some_and(|at| at <= now) {
+            let line = if line_due { running.line.take() } else { None };
+            let is_long = line.is_some();
+            if let Err(error) = self.report(line) {
+                eprintln!("processor: {}", error.message);
+                self.failed = true;
+            }
+            if is_long {
+                small::give_back_code();
+            }
+        }
+        let others_wait = !self.claimed.is_empty() && running.put_back_at <= now;
+        if let Err(error) = if others_wait { self.put_back(&running.id) } else { Ok(()) } {
+            eprintln!("processor: {}", error.message);
+            self.failed = true;
+        }
+    }
+}

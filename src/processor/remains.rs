@@ -1,0 +1,117 @@
+//! What is left of jobs whose supervisor died: found and killed, so that an end is an end.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::cgroup::Group;
+use super::{start, tree};
+use crate::board::root::{Root, boot_id};
+use crate::board::runs::Runs;
+use crate::board::slots::{Record, Slot};
+use crate::model::outcome::Outcome;
+
+/// How long a dead supervisor's processes are waited for after SIGKILL. A program that has become
+/// another user's cannot be signalled, and waiting for it again in every sweep would keep all other
+/// jobs from running.
+const UNTIL_KILLED: Duration = Duration::from_secs(5);
+
+/// Why a job is lost whose supervisor is gone.
+const DIED: &str = "its supervisor died";
+
+/// What is known of the processes of a dead supervisor's jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remains {
+    /// All were in one group, and that is empty.
+    None,
+    /// Some in the group do not end.
+    Some,
+    /// There was no group: they have to be looked for.
+    Unknown,
+}
+
+/// Kills all that is left in the group of a slot whose lock this process has.
+pub(super) fn end_group(runs: &Runs, slot: &Slot, record: &Record) -> Remains {
+    let Some(group) = group_of(runs, slot, record) else { return Remains::Unknown };
+    if group.end(UNTIL_KILLED) { Remains::None } else { Remains::Some }
+}
+
+/// Removes that group once nothing needs it.
+pub(super) fn remove_group(runs: &Runs, slot: &Slot, record: &Record) {
+    if let Some(mut group) = group_of(runs, slot, record) {
+        group.remove();
+    }
+}
+
+fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
+    // Another boot's is gone, or is another's of the same name.
+    let this_boot = boot_id().is_ok_and(|boot| boot == record.boot);
+    let path = record.cgroup.as_deref().filter(|_| this_boot)?;
+    Group::recorded(runs.root().dir(), slot.number, path)
+}
+
+/// The end of a job whose supervisor died: kills what is left of it, by what was stamped at the
+/// start of its program where there was no group.
+pub(super) fn end(
+    root: &Root,
+    id: &str,
+    pid: Option<i32>,
+    ticks: Option<u64>,
+    remains: Remains,
+) -> Outcome {
+    match remains {
+        Remains::None => return Outcome::lost(DIED),
+        Remains::Some => {
+            return Outcome::lost_unproven(&format!("{DIED}; processes of it could not be killed"));
+        }
+        Remains::Unknown => {}
+    }
+    let left = match (pid, ticks) {
+        (Some(pid), Some(ticks)) => kill_found(root, id, pid, ticks),
+        _ => None,
+    };
+    Outcome::lost_unproven(&left.map_or_else(
+        || format!("{DIED}; without a cgroup, processes of it may be left unseen"),
+        |pid| format!("{DIED}; process {pid} could not be killed"),
+    ))
+}
+
+/// Kills what can be found of a job's processes, and waits until it is gone. Returns one that does
+/// not end.
+fn kill_found(root: &Root, id: &str, pid: i32, ticks: u64) -> Option<i32> {
+    let own = tree::look(std::process::id() as i32);
+    let own: Vec<i32> = own.iter().flat_map(tree::line).map(|process| process.pid).collect();
+    let deadline = Instant::now() + UNTIL_KILLED;
+    let mut empty = 0;
+    // One look may miss what makes children and ends.
+    while empty < 2 {
+        let mut remains = tree::remains(id, pid, ticks);
+        remains.retain(|process| !is_elsewhere(root, process, &own));
+        let Some(first) = remains.first() else {
+            empty += 1;
+            continue;
+        };
+        empty = 0;
+        if Instant::now() >= deadline {
+            return Some(first.pid);
+        }
+        for process in &remains {
+            tree::signal(process, Signal::SIGSTOP);
+        }
+        for process in &remains {
+            tree::signal(process, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(2)); // nothing to wait on: not our children
+    }
+    None
+}
+
+/// Whether a process is of a job of another root, which may have the same id: its nearest supervisor
+/// is that root's, and none that `own` process descends from itself.
+fn is_elsewhere(root: &Root, process: &tree::Process, own: &[i32]) -> bool {
+    let supervisor = tree::line(process).find(|process| start::is_supervisor(process.pid));
+    supervisor.filter(|supervisor| !own.contains(&supervisor.pid)).is_some_and(|supervisor| {
+        let its = tree::variable(supervisor.pid, start::ROOT);
+        its.is_some_and(|its| its != root.dir().as_os_str().as_encoded_bytes())
+    })
+}

@@ -1,0 +1,238 @@
+//! A node's registration changes while it has jobs, or cannot be read: no job is sent elsewhere,
+//! none is forgotten.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+#[path = "common/net.rs"]
+mod net;
+#[path = "common/proxy.rs"]
+mod proxy;
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, NEW, OFTEN, cause};
+use common::head::{node_reaches, register};
+use common::{Answer, TestRoot, until};
+use corkboard::model::card::State;
+use corkboard::model::outcome::Cause;
+use proxy::Act;
+use serde_json::{Value, json};
+
+fn update(cluster: &Cluster, name: &str, change: &Value) -> Answer {
+    cluster.head.cmd_in("scheduler", &["nodes", name, "update"], &change.to_string())
+}
+
+fn remove(cluster: &Cluster) -> Answer {
+    cluster.head.cmd("scheduler", &["nodes", "far", "remove"])
+}
+
+fn record(cluster: &Cluster) -> std::path::PathBuf {
+    cluster.head.path("state/scheduler/nodes/far.json")
+}
+
+/// Another machine that could be taken for the node.
+fn other_machine() -> (TestRoot, common::Httpd) {
+    let other = TestRoot::new("cores = 2\nmemory = 4 GiB\n");
+    other.open();
+    let httpd = other.httpd();
+    (other, httpd)
+}
+
+fn has_had_jobs(root: &TestRoot) -> bool {
+    fs::read_dir(root.path("state/processor/job")).is_ok_and(|mut jobs| jobs.next().is_some())
+}
+
+#[test]
+fn the_address_of_a_node_that_has_jobs_stays() {
+    let cluster = Cluster::new("60s");
+    let (other, httpd) = other_machine();
+    let job = cluster.submit_waiting(json!({}));
+    let refused = update(&cluster, "far", &json!({"uri": httpd.url()})).expect(1);
+    assert!(refused.stderr.contains("node far has job 1: drain it"), "{refused:?}");
+    remove(&cluster).expect(1);
+    update(&cluster, "far", &json!({"hostname": "far.example", "drain": true})).expect(0);
+    cluster.go();
+    cluster.assert_ran_once(job);
+    update(&cluster, "far", &json!({"uri": httpd.url(), "drain": null})).expect(0);
+    let next = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(next);
+    assert!(has_had_jobs(&other));
+    cluster.assert_clean();
+}
+
+#[test]
+fn what_was_given_up_is_not_forgotten_with_the_registration() {
+    let cluster = Cluster::new("1s");
+    let job = cluster.submit_waiting(json!({}));
+    cluster.proxy.cut();
+    assert_eq!(cause(&cluster.ended(job)), Cause::Lost);
+    for refused in
+        [remove(&cluster), update(&cluster, "far", &json!({"uri": "http://127.0.0.1:9"}))]
+    {
+        assert!(refused.stderr.contains("1 attempts that were given up"), "{refused:?}");
+    }
+    assert_eq!(cluster.far()["given_up"].as_array().map(Vec::len), Some(1));
+    update(&cluster, "far", &json!({"given_up": ["x"]})).expect(1);
+    update(&cluster, "far", &json!({"given_up": null})).expect(0);
+    remove(&cluster).expect(0);
+    cluster.go();
+    cluster.until_node_is_idle();
+}
+
+/// A card that was placed before the registration was changed by hand, and was not sent.
+#[test]
+fn an_attempt_is_sent_nowhere_but_to_its_address() {
+    for removed in [false, true] {
+        let mut cluster = Cluster::new("2s");
+        let (other, httpd) = other_machine();
+        cluster.proxy.rule(NEW, Act::Lose, OFTEN);
+        let job = cluster.submit("true", json!({}));
+        cluster.until(job, |card| card.state == State::Placed && cluster.proxy.count(NEW) > 0);
+        cluster.poller(0, "KILL");
+        let text = fs::read_to_string(record(&cluster)).unwrap();
+        fs::remove_file(record(&cluster)).unwrap();
+        if !removed {
+            let old = cluster.far_uri(&text);
+            fs::write(record(&cluster), text.replace(&old, &httpd.url())).unwrap();
+        }
+        cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
+        let card = cluster.ended(job);
+        assert_eq!(cause(&card), Cause::Lost, "{card:?}");
+        let reason = card.outcome.unwrap().reason.unwrap();
+        let why = if removed { "is not registered any more" } else { "at another address now" };
+        assert!(reason.contains(why), "{reason}");
+        assert!(!has_had_jobs(&other));
+        assert_eq!(cluster.ran(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_node_is_removed_and_registered_while_jobs_are_placed() {
+    let cluster = Cluster::new("60s");
+    let node = json!({"name": "far", "uri": cluster.far()["uri"]});
+    let mut jobs = Vec::new();
+    let mut removals = 0;
+    for _ in 0..40 {
+        jobs.push(cluster.submit("true", json!({})));
+        if remove(&cluster).code == 0 {
+            removals += 1;
+            register(&cluster.head, &node);
+        }
+    }
+    jobs.iter().for_each(|job| cluster.assert_ran_once(*job));
+    println!("{removals} removals");
+    cluster.assert_clean();
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_no_removal() {
+    let cluster = Cluster::new("1s");
+    let running = cluster.submit_waiting(json!({}));
+    let aside = cluster.head.path("aside");
+    fs::rename(record(&cluster), &aside).unwrap();
+    fs::create_dir(record(&cluster)).unwrap();
+    let waiting = cluster.submit("true", json!({}));
+    // Nothing but time goes by: longer than a job of a node that is not registered would be kept.
+    let begun = Instant::now();
+    until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
+    assert_eq!(cluster.card(running).state, State::Running);
+    assert_eq!(cluster.card(waiting).state, State::Queued);
+    fs::remove_dir(record(&cluster)).unwrap();
+    fs::rename(&aside, record(&cluster)).unwrap();
+    cluster.go();
+    cluster.assert_ran_once(running);
+    cluster.assert_ran_once(waiting);
+    cluster.assert_clean();
+}
+
+#[test]
+fn an_upload_that_cannot_be_read_keeps_no_other_job() {
+    let mut cluster = Cluster::new("60s");
+    cluster.poller(0, "KILL");
+    let body = "--B\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{\"command\": \"cat in\"}\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"in\"\r\n\r\ndata\r\n--B--\r\n";
+    let form = [("Content-Type", "multipart/form-data; boundary=B")];
+    let answer = cluster.head.cgi("POST", "/scheduler/jobs/new", &form, body.as_bytes());
+    let bad = answer.expect(201).json()["job"].as_u64().unwrap();
+    let upload = cluster.head.path(&format!("state/scheduler/files/{bad}/in"));
+    fs::remove_file(&upload).unwrap();
+    fs::create_dir(&upload).unwrap();
+    let good = cluster.submit("true", json!({}));
+    cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
+    cluster.assert_ran_once(good);
+    cluster.head.reason(bad, "it cannot be sent");
+    fs::remove_dir(&upload).unwrap();
+    fs::write(&upload, "data").unwrap();
+    let card = cluster.ended(bad);
+    assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+    assert_eq!(cluster.head.log(bad), "data");
+    cluster.assert_clean();
+}
+
+#[test]
+fn a_range_is_sent_once() {
+    let cluster = Cluster::new("60s");
+    let body = "--B\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{\"command\": \"true\", \"array\": \"0-299\"}\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"in\"\r\n\r\ndata\r\n--B--\r\n";
+    let form = [("Content-Type", "multipart/form-data; boundary=B")];
+    let mut ranges = 0;
+    for _ in 0..8 {
+        let answer = cluster.head.cgi("POST", "/scheduler/jobs/new", &form, body.as_bytes());
+        let job = answer.expect(201).json()["job"].as_u64().unwrap();
+        let card = cluster.ended(job);
+        assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+        ranges += card.attempts.len();
+        assert_eq!(cluster.proxy.count(NEW), ranges, "{:?}", card.events);
+    }
+    cluster.assert_clean();
+}
+
+/// Who removes a node holds the board's lock, and so does who places on it.
+#[test]
+fn a_node_is_removed_in_the_instant_before_a_job_is_placed_on_it() {
+    let cluster = Cluster::new("60s");
+    let node = json!({"name": "far", "uri": cluster.far()["uri"]});
+    let poller = cluster.pollers[0].as_ref().unwrap().id();
+    let lock = cluster.head.path("state/scheduler/lock");
+    let held = File::options().write(true).open(&lock).unwrap();
+    held.lock().unwrap();
+    let job = cluster.submit("true", json!({}));
+    until("the poller is about to place it", || {
+        let open = fs::read_dir(format!("/proc/{poller}/fd")).unwrap().flatten();
+        open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == lock)
+    });
+    fs::remove_file(record(&cluster)).unwrap();
+    drop(held);
+    let begun = Instant::now();
+    until("it would have been placed", || begun.elapsed() > Duration::from_secs(1));
+    assert_eq!(cluster.card(job).attempts.len(), 0);
+    register(&cluster.head, &node);
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+}
+
+#[test]
+fn this_machine_may_move_its_server_while_it_has_jobs() {
+    let root = common::head::open_root("lost_after = 1s\n");
+    let first = root.httpd();
+    fs::create_dir_all(root.path("run")).unwrap();
+    let at = |httpd: &common::Httpd| json!({"name": "localhost", "uri": httpd.url()});
+    root.write("run/url", &first.url());
+    register(&root, &at(&first));
+    let _poller = root.poller();
+    node_reaches(&root, "localhost", "connected");
+    let until = format!("until [ -e {}/go ]; do sleep 0.02; done", root.path("").display());
+    let job = root.submit(&json!({ "command": until }));
+    root.reaches(job, "running");
+    let second = root.httpd();
+    let change = json!({"uri": second.url()}).to_string();
+    root.cmd_in("scheduler", &["nodes", "localhost", "update"], &change).expect(1);
+    root.write("run/url", &second.url());
+    root.cmd_in("scheduler", &["nodes", "localhost", "update"], &change).expect(0);
+    first.cut();
+    root.write("go", "");
+    let end = root.reaches(job, "stopped");
+    assert_eq!(end["status"], "good", "{end}");
+    root.check();
+}

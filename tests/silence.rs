@@ -1,0 +1,87 @@
+//! Nodes that do not answer, servers that die, heads that lack descriptors: what the head says of
+//! nodes is true.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use common::head::{drain_localhost, host, node_reaches, open_root, register};
+use common::{SOON, until, wait_for};
+use serde_json::json;
+
+#[test]
+fn what_a_node_gives_is_asked_again() {
+    let root = open_root("");
+    root.write("corkboard.conf", "cores = 2\nmemory = 4 GiB\nscan_every = 0.2\n");
+    let (other, httpd, token) = host("");
+    drain_localhost(&root);
+    register(&root, &json!({"name": "other", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    assert_eq!(node_reaches(&root, "other", "connected")["resources"]["cores"], 2);
+    other.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\n");
+    let large = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
+    let cores = || {
+        root.cmd("scheduler", &["nodes", "other"]).expect(0).json()["resources"]["cores"].clone()
+    };
+    until("the record says so", || cores() == 1);
+    let next = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
+    root.reason(next, "2 cores");
+    other.write("corkboard.conf", "cores = 2\nmemory = 4 GiB\n");
+    root.reaches(next, "stopped");
+    root.reaches(large, "stopped");
+    root.check();
+    other.check();
+}
+
+#[test]
+fn a_node_whose_server_died_is_disconnected_with_the_first_request_that_fails() {
+    let root = open_root("");
+    let (other, httpd, token) = host("");
+    // A request for the feed stays longer than the test waits.
+    root.write("corkboard.conf", "cores = 2\nmemory = 4 GiB\nscan_every = 1m\n");
+    drain_localhost(&root);
+    register(&root, &json!({"name": "other", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": ["sleep", "1000"]}));
+    root.reaches(job, "running");
+    let port = httpd.port;
+    drop(httpd); // what answers the request for the feed lives on
+    root.update(job, "kill=1").expect(0);
+    node_reaches(&root, "other", "disconnected");
+    let _httpd = other.httpd_on(port);
+    assert_eq!(root.reaches(job, "stopped")["cause"], "killed");
+    node_reaches(&root, "other", "connected");
+    root.check();
+    other.check();
+}
+
+#[test]
+fn a_head_without_descriptors_says_so_and_calls_no_node_disconnected() {
+    let root = open_root("");
+    let (other, httpd, token) = host("");
+    drain_localhost(&root);
+    for number in 0..40 {
+        let name = format!("n{number}");
+        register(&root, &json!({"name": name, "uri": httpd.url(), "token": token, "drain": true}));
+    }
+    let poller = root.poller_with_few_descriptors(40);
+    wait_for(SOON, || {
+        let log = root.read("poller.log");
+        if log.contains("too many open files") { Ok(()) } else { Err(log) }
+    });
+    until("those that can be asked are", || {
+        root.read("poller.log").matches(": connected, ").count() >= 10
+    });
+    drop(poller);
+    let log = root.read("poller.log");
+    assert!(!log.contains("disconnected"), "{log}");
+    let _poller = root.poller();
+    let last = wait_for(SOON, || {
+        let list = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
+        let nodes = list["nodes"].as_array().unwrap().clone();
+        let connected = nodes.iter().filter(|node| node["state"] == "connected").count();
+        if connected == 41 { Ok(nodes) } else { Err(format!("{connected} are connected")) }
+    });
+    assert_eq!(last.len(), 41);
+    root.check();
+    other.check();
+}
