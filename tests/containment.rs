@@ -212,6 +212,29 @@ fn group(root: &TestRoot) -> Option<PathBuf> {
     slot["cgroup"].as_str().map(PathBuf::from)
 }
 
+/// The kernel goes on killing what is born into a group that was killed once as a whole.
+#[test]
+fn what_was_ended_by_force_ends_no_later_job() {
+    every_way(|_, root| {
+        let more = json!({"timeout": 0.2, "max_termination_time": 0.1});
+        for _ in 0..2 {
+            let id = give(root, "trap '' TERM; while :; do sleep 0.02; done", more.clone());
+            assert_eq!(root.ended(&id)["cause"], "timeout");
+            let next = give(root, "true", json!({}));
+            assert_eq!(root.ended(&next)["code"], 0, "{}", root.node_status(&next));
+        }
+        // Those of a supervisor that was killed as well.
+        let pid = notes(root).join("left");
+        let id = give(root, &format!("echo $$ > {}; sleep 1000", pid.display()), json!({}));
+        pid_in(&pid);
+        kill_supervisor(root);
+        root.cmd("processor", &["sweep"]);
+        assert_eq!(root.ended(&id)["cause"], "lost");
+        let next = give(root, "true", json!({}));
+        assert_eq!(root.ended(&next)["code"], 0, "{}", root.node_status(&next));
+    });
+}
+
 #[test]
 fn a_group_that_is_removed_is_made_anew() {
     let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");

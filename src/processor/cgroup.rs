@@ -12,6 +12,7 @@
 //! itself, and its children are born where it is. Where neither can be written to there are no
 //! groups, and processes are looked for in `/proc`: see `tree`.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,7 +89,7 @@ impl Place {
     pub fn group(&self, root: &Path, slot: u64) -> Option<Group> {
         let dir = self.dir.join(name_of(root)).join(slot.to_string());
         let fits = dir.to_str().is_some_and(|path| path.len() <= LONGEST_GROUP);
-        fits.then_some(Group { dir, version: self.version, open: None })
+        fits.then_some(Group { dir, version: self.version, open: None, spent: Cell::new(false) })
     }
 }
 
@@ -137,6 +138,9 @@ pub struct Group {
     version: Version,
     /// Once it is ready to be used.
     open: Option<OwnedFd>,
+    /// Whether all of it has been killed at once. Kernels since 6.14 go on killing what is born
+    /// into it from outside (`kill_seq` in the kernel's cgroup.c): it has to be made anew.
+    spent: Cell<bool>,
 }
 
 impl Group {
@@ -151,7 +155,7 @@ impl Group {
         let base = parent.parent().filter(|base| base.join("cgroup.procs").exists())?;
         let two = base.join("cgroup.controllers").exists();
         let version = if two { Version::Two } else { Version::One };
-        is_ours.then_some(Group { dir, version, open: None })
+        is_ours.then_some(Group { dir, version, open: None, spent: Cell::new(false) })
     }
 
     /// Its directory.
@@ -159,9 +163,16 @@ impl Group {
         &self.dir
     }
 
-    /// Makes it where it is missing, ends what may be in it, and of version 1 enters it.
+    /// Ends what may be in it, makes it anew, and of version 1 enters it.
     pub fn prepare(&mut self, patience: Duration) -> io::Result<()> {
         self.open = None;
+        if self.version == Version::One && self.has_this_process() {
+            leave_job()?;
+        }
+        if !self.end(patience) {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "what is in it does not end"));
+        }
+        self.remove_dirs(); // whoever was here before may have killed all of it
         let mut made = Ok(());
         for _ in 0..10 {
             made = DirBuilder::new().recursive(true).mode(0o755).create(&self.dir);
@@ -170,12 +181,7 @@ impl Group {
             }
         }
         made?;
-        if self.version == Version::One && self.has_this_process() {
-            leave_job()?;
-        }
-        if !self.end(patience) {
-            return Err(io::Error::new(ErrorKind::ResourceBusy, "what is in it does not end"));
-        }
+        self.spent.set(false);
         if self.version == Version::One {
             fs::write(self.dir.join("cgroup.procs"), "0")?;
         }
@@ -190,7 +196,7 @@ impl Group {
 
     /// Whether it may be used.
     pub fn is_ready(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() && !self.spent.get()
     }
 
     /// Whether it holds what its supervisor starts, and not the supervisor.
@@ -252,6 +258,7 @@ impl Group {
     /// the one that this process is in.
     pub fn kill(&self) {
         if self.version == Version::Two && fs::write(self.dir.join("cgroup.kill"), "1").is_ok() {
+            self.spent.set(true);
             // The kernel passes over a process whose first thread has exited.
             return self.signal_members();
         }
@@ -285,6 +292,12 @@ impl Group {
         true
     }
 
+    fn remove_dirs(&self) {
+        for dir in self.all_dirs().iter().rev() {
+            let _ = fs::remove_dir(dir); // not there, or not empty
+        }
+    }
+
     /// Removes it, if nothing is in it, and the one above if that was the last. What cannot be
     /// removed is used again, or found by a later recovery.
     pub fn remove(&mut self) {
@@ -292,9 +305,7 @@ impl Group {
         if self.version == Version::One && self.has_this_process() {
             let _ = leave_job(); // else it stays, and so does the group
         }
-        for dir in self.all_dirs().iter().rev() {
-            let _ = fs::remove_dir(dir);
-        }
+        self.remove_dirs();
         if let Some(above) = self.dir.parent() {
             let _ = fs::remove_dir(above);
         }
