@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, eaccess};
 use sha2::{Digest, Sha256};
 
-use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies, hierarchies_of};
+use self::hierarchy::{HASH, PREFIX, hierarchies};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -67,14 +67,14 @@ fn may_write(dir: &Path) -> bool {
 impl Place {
     /// The place of this process; `None` where no hierarchy can be written to.
     pub fn find() -> Option<Place> {
-        let all = hierarchies();
         let find = |version: Version| {
-            let is_it = |hierarchy: &&Hierarchy| match (version, &hierarchy.controllers) {
-                (Version::Two, None) => true,
-                (Version::One, Some(names)) => names.split(',').any(|name| name == "freezer"),
-                _ => false,
+            let is_it = |controllers: Option<&str>| match version {
+                Version::Two => controllers.is_none(),
+                Version::One => {
+                    controllers.is_some_and(|names| names.split(',').any(|name| name == "freezer"))
+                }
             };
-            let dir = all.iter().find(is_it)?.base();
+            let dir = hierarchies("self", is_it).first()?.base();
             may_write(&dir).then_some(Place { dir, version })
         };
         find(Version::Two).or_else(|| find(Version::One))
@@ -96,11 +96,11 @@ impl Place {
 /// Takes this process out of the group of a job that it was started from, in every hierarchy, to
 /// where the groups of that job's root are: it is not to end with that job.
 pub fn leave_job() -> io::Result<()> {
-    let memberships = fs::read_to_string("/proc/self/cgroup")?;
+    let memberships = tree::text("/proc/self/cgroup")?;
     if !memberships.contains(PREFIX) {
         return Ok(());
     }
-    for hierarchy in hierarchies().iter().filter(|hierarchy| hierarchy.is_in_job()) {
+    for hierarchy in hierarchies("self", |_| true).iter().filter(|found| found.is_in_job()) {
         fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
     }
     Ok(())
@@ -109,12 +109,12 @@ pub fn leave_job() -> io::Result<()> {
 /// Takes this process to the groups of another one, in every hierarchy in which they are not the same,
 /// or if those are a job's, to where that job's root has its groups.
 pub fn join(other: i32) -> io::Result<()> {
-    let of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let of = |pid: &str| tree::text(&format!("/proc/{pid}/cgroup"));
     if of("self")? == of(&other.to_string())? {
         return Ok(());
     }
-    let own = hierarchies();
-    for (hierarchy, now) in hierarchies_of(&other.to_string()).iter().zip(&own) {
+    let (its, own) = (hierarchies(&other.to_string(), |_| true), hierarchies("self", |_| true));
+    for (hierarchy, now) in its.iter().zip(&own) {
         if hierarchy.base() != now.base() {
             fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
         }
