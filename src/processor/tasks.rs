@@ -44,7 +44,7 @@ fn settle(root: &Root, id: &str, found: &Map<String, Value>) -> Result<()> {
     Runs::new(root).sync_of_end(id)?.commit()
 }
 
-/// [`status`] for whoever does not tell the end.
+/// [`status()`] for whoever does not tell the end.
 pub(super) fn look(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
     let (tasks, _) = tasks_of(root, id)?;
     if !tasks.contains(task) {
