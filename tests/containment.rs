@@ -151,6 +151,33 @@ fn a_loss_is_proven_where_there_is_a_group() {
     });
 }
 
+/// Root's jobs may put themselves elsewhere, as those do that are started by way of another service.
+#[test]
+fn what_a_job_has_moved_out_of_its_group_is_found_after_a_crash() {
+    every_way(|way, root| {
+        if way == Way::Scan {
+            return;
+        }
+        let (to, pid) = (notes(root).join("to"), root.path("notes/pid"));
+        let script = format!(
+            "until [ -e {to} ]; do sleep 0.01; done; echo $$ > $(cat {to})/cgroup.procs || exit; \
+             setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & sleep 1000",
+            to = to.display(),
+            pid = pid.display()
+        );
+        let id = give(root, &script, json!({}));
+        until("it runs", || root.node_status(&id)["state"] == "running");
+        let outside = group(root).unwrap().ancestors().nth(2).unwrap().display().to_string();
+        root.write("notes/new", &outside);
+        fs::rename(root.path("notes/new"), &to).unwrap();
+        let left = pid_in(&pid);
+        kill_supervisor(root);
+        root.cmd("processor", &["sweep"]).expect(0);
+        assert_eq!(root.ended(&id)["cause"], "lost");
+        assert!(!lives(left), "it would run beside the next attempt");
+    });
+}
+
 #[test]
 fn the_head_tries_again_what_is_proven_to_be_lost_and_nothing_else() {
     every_way(|way, root| {
