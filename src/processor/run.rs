@@ -245,8 +245,9 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
-            if outcome == terminated() {
+            if outcome == terminated() && running.ending.is_none() {
                 self.wait_for_own_end(&job.id);
+                running.look_at = Instant::now(); // it may have taken a signal about a kill
             }
             if self.stopping && running.ending.is_none() {
                 outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
