@@ -29,6 +29,7 @@ pub mod local;
 mod names;
 
 pub use knock::Knock;
+pub use names::check_uri;
 
 /// An attempt to run on a node.
 #[derive(Debug)]

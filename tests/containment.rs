@@ -151,6 +151,33 @@ fn a_loss_is_proven_where_there_is_a_group() {
     });
 }
 
+/// Root's jobs may put themselves elsewhere, as those do that are started by way of another service.
+#[test]
+fn what_a_job_has_moved_out_of_its_group_is_found_after_a_crash() {
+    every_way(|way, root| {
+        if way == Way::Scan {
+            return;
+        }
+        let (to, pid) = (notes(root).join("to"), root.path("notes/pid"));
+        let script = format!(
+            "until [ -e {to} ]; do sleep 0.01; done; echo $$ > $(cat {to})/cgroup.procs || exit; \
+             setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & sleep 1000",
+            to = to.display(),
+            pid = pid.display()
+        );
+        let id = give(root, &script, json!({}));
+        until("it runs", || root.node_status(&id)["state"] == "running");
+        let outside = group(root).unwrap().ancestors().nth(2).unwrap().display().to_string();
+        root.write("notes/new", &outside);
+        fs::rename(root.path("notes/new"), &to).unwrap();
+        let left = pid_in(&pid);
+        kill_supervisor(root);
+        root.cmd("processor", &["sweep"]).expect(0);
+        assert_eq!(root.ended(&id)["cause"], "lost");
+        assert!(!lives(left), "it would run beside the next attempt");
+    });
+}
+
 #[test]
 fn the_head_tries_again_what_is_proven_to_be_lost_and_nothing_else() {
     every_way(|way, root| {
@@ -210,6 +237,29 @@ fn info_says_what_holds_jobs() {
 fn group(root: &TestRoot) -> Option<PathBuf> {
     let slot: Value = serde_json::from_str(&root.read("state/processor/slot/1")).ok()?;
     slot["cgroup"].as_str().map(PathBuf::from)
+}
+
+/// The kernel goes on killing what is born into a group that was killed once as a whole.
+#[test]
+fn what_was_ended_by_force_ends_no_later_job() {
+    every_way(|_, root| {
+        let more = json!({"timeout": 0.2, "max_termination_time": 0.1});
+        for _ in 0..2 {
+            let id = give(root, "trap '' TERM; while :; do sleep 0.02; done", more.clone());
+            assert_eq!(root.ended(&id)["cause"], "timeout");
+            let next = give(root, "true", json!({}));
+            assert_eq!(root.ended(&next)["code"], 0, "{}", root.node_status(&next));
+        }
+        // Those of a supervisor that was killed as well.
+        let pid = notes(root).join("left");
+        let id = give(root, &format!("echo $$ > {}; sleep 1000", pid.display()), json!({}));
+        pid_in(&pid);
+        kill_supervisor(root);
+        root.cmd("processor", &["sweep"]);
+        assert_eq!(root.ended(&id)["cause"], "lost");
+        let next = give(root, "true", json!({}));
+        assert_eq!(root.ended(&next)["code"], 0, "{}", root.node_status(&next));
+    });
 }
 
 #[test]

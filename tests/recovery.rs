@@ -328,3 +328,34 @@ fn an_end_is_durable_before_it_is_told() {
     // A head has it: that it may tell has been made durable long ago.
     assert!(!told(&["jobs", "j", "status"]) && !told(&["jobs", "status", "ids=j,r"]));
 }
+
+/// After a restart of the machine one job that cannot be read keeps no other from being recovered, nor
+/// from running, and is recovered once it can be.
+#[test]
+fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
+    let mut root = root();
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
+    }
+    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
+    let story = root.path("state/processor/job/a/status");
+    fs::rename(&story, root.path("kept")).unwrap();
+    fs::create_dir(&story).unwrap();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
+    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    assert_eq!(root.ended("c")["status"], "good");
+    assert_eq!(root.node_status("b")["reason"], "the machine was restarted");
+    let info = root.cmd("processor", &["info"]).expect(0).json();
+    assert_eq!(info["queued"], 0, "{info}");
+    assert_eq!(root.cmd("processor", &["check"]).code, 1);
+    fs::remove_dir(&story).unwrap();
+    fs::rename(root.path("kept"), &story).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["reason"], "the machine was restarted");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}

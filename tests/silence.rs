@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::fs;
+use std::net::TcpListener;
+
 use common::head::{drain_localhost, host, node_reaches, open_root, register};
 use common::{SOON, until, wait_for};
 use serde_json::json;
@@ -84,4 +87,34 @@ fn a_head_without_descriptors_says_so_and_calls_no_node_disconnected() {
     assert_eq!(last.len(), 41);
     root.check();
     other.check();
+}
+
+#[test]
+fn many_silent_nodes_take_few_threads_and_hold_up_no_job() {
+    const SILENT: usize = 300;
+    let root = open_root("connect_timeout = 1s\nrequest_timeout = 1s\n");
+    let first = root.poller(); // makes the record of localhost
+    node_reaches(&root, "localhost", "connected");
+    drop(first);
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap(); // a few wait to be accepted, others are not
+    let uri = format!("http://{}", deaf.local_addr().unwrap());
+    for number in 0..SILENT {
+        let node =
+            json!({"driver": "http", "uri": uri, "resources": {"cores": 64, "memory": 1 << 30}});
+        root.write(&format!("state/scheduler/nodes/n{number}.json"), &node.to_string());
+    }
+    let poller = root.poller();
+    let threads = || fs::read_dir(format!("/proc/{}/task", poller.pid())).unwrap().count();
+    let mut most = 0;
+    wait_for(SOON, || {
+        most = most.max(threads());
+        let job = root.submit(&json!({"command": ["true"]}));
+        assert_eq!(root.reaches(job, "stopped")["node"], "localhost");
+        let list = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
+        let nodes = list["nodes"].as_array().unwrap();
+        let down = nodes.iter().filter(|node| node["state"] == "disconnected").count();
+        if down == SILENT { Ok(()) } else { Err(format!("{down} are disconnected")) }
+    });
+    assert!(most < 30, "{most} threads");
+    root.check();
 }

@@ -26,30 +26,8 @@ impl Lock {
     /// Takes the lock, waiting at most [`PATIENCE`]; 503 if it stays taken.
     pub fn take(path: &Path) -> Result<Lock> {
         let file = open(path)?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_micros(50);
-        loop {
-            match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return Ok(Lock { file }),
-                Err(e) if is_taken(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e).at(path),
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(
-                    Kind::Unavailable,
-                    format!(
-                        "{}: held by another process for {} s; try again later",
-                        path.display(),
-                        PATIENCE.as_secs()
-                    ),
-                ));
-            }
-            // A blocking flock cannot have a deadline without a signal; holders let go within
-            // milliseconds, so short pauses cost less than that.
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(2));
-        }
+        wait_for(&file, path)?;
+        Ok(Lock { file })
     }
 
     /// Takes the lock if nobody has it.
@@ -67,6 +45,29 @@ impl Lock {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// Locks an open file exclusively, waiting at most [`PATIENCE`]; 503 if it stays taken.
+pub fn wait_for(file: &File, path: &Path) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(50);
+    while !try_lock(file).at(path)? {
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "{}: held by another process for {} s; try again later",
+                    path.display(),
+                    PATIENCE.as_secs()
+                ),
+            ));
+        }
+        // A blocking flock cannot have a deadline without a signal; holders let go within
+        // milliseconds, so short pauses cost less than that.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Locks an open file exclusively if nobody has it locked.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::batches::batches;
 use super::client::{Question, Reply, Server};
 use super::knock::Knock;
+use super::names::check_uri;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
@@ -350,22 +351,6 @@ impl Driver for Http {
     fn info(&self) -> Result<Info> {
         self.json(self.get("info", self.patience)?)
     }
-}
-
-/// Refuses a node's URI that could not be one.
-pub fn check_uri(uri: &str) -> Result<()> {
-    let rest = match uri.strip_prefix("http://") {
-        Some(rest) => rest,
-        None if uri.starts_with("https://") => {
-            return Err(Error::bad("uri: https is not supported; use http, or a tunnel"));
-        }
-        None => return Err(Error::bad("uri must be like http://node01.example:8080")),
-    };
-    let sane = !rest.is_empty()
-        && !rest.starts_with('/')
-        && uri.len() <= 500
-        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b));
-    if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
 }
 
 /// What a node says of one job. One that makes no sense is no answer about that job alone.

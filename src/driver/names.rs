@@ -9,10 +9,26 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::error::is_shortage;
+use crate::error::{Error, Result, is_shortage};
 
 /// Most bytes of addresses that are read.
 const LARGEST_ANSWER: usize = 4096;
+
+/// Refuses a node's URI that could not be one.
+pub fn check_uri(uri: &str) -> Result<()> {
+    let rest = match uri.strip_prefix("http://") {
+        Some(rest) => rest,
+        None if uri.starts_with("https://") => {
+            return Err(Error::bad("uri: https is not supported; use http, or a tunnel"));
+        }
+        None => return Err(Error::bad("uri must be like http://node01.example:8080")),
+    };
+    let sane = !rest.is_empty()
+        && !rest.starts_with('/')
+        && uri.len() <= 500
+        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b));
+    if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
+}
 
 /// The addresses of `host[:port]`, in the order in which they should be tried; at least one.
 ///

@@ -68,17 +68,7 @@ impl Desk {
     /// node that takes its time is not asked the same again and again.
     pub fn put(&self, order: Order, line: &Arc<Line>) -> bool {
         let mut state = self.state();
-        let is_new = match (order, last_question(&mut state.orders)) {
-            (Order::Status(ids), Some(asked)) => {
-                let known: BTreeSet<String> = asked.iter().cloned().collect();
-                asked.extend(ids.into_iter().filter(|id| !known.contains(id)));
-                false
-            }
-            (order, _) => {
-                state.orders.push_back(order);
-                true
-            }
-        };
+        let is_new = enqueue(&mut state.orders, order);
         drop(state);
         self.changed.notify_one();
         self.tend(line);
@@ -149,12 +139,19 @@ impl Desk {
     }
 }
 
-/// The question about jobs that waits as the last order, to be added to: none that was given after
-/// it is overtaken.
-fn last_question(orders: &mut VecDeque<Order>) -> Option<&mut Vec<String>> {
-    match orders.back_mut() {
-        Some(Order::Status(ids)) => Some(ids),
-        _ => None,
+/// Puts an order after the others, or a question about jobs together with one that waits as the last
+/// order; `false` then. None that was given after that one is overtaken.
+fn enqueue(orders: &mut VecDeque<Order>, order: Order) -> bool {
+    match (order, orders.back_mut()) {
+        (Order::Status(ids), Some(Order::Status(asked))) => {
+            let known: BTreeSet<String> = asked.iter().cloned().collect();
+            asked.extend(ids.into_iter().filter(|id| !known.contains(id)));
+            false
+        }
+        (order, _) => {
+            orders.push_back(order);
+            true
+        }
     }
 }
 
@@ -199,4 +196,22 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
             Wake::Down { node, error: silence? }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_that_wait_are_one() {
+        let ask = |ids: &[&str]| Order::Status(ids.iter().map(ToString::to_string).collect());
+        let mut orders = VecDeque::new();
+        assert!(enqueue(&mut orders, ask(&["a", "b"])));
+        assert!(!enqueue(&mut orders, ask(&["b", "c"])));
+        assert!(enqueue(&mut orders, Order::Forbid("a".into())));
+        assert!(enqueue(&mut orders, ask(&["a"])), "what was ordered before comes before");
+        let Some(Order::Status(asked)) = orders.front() else { panic!("not a question") };
+        assert_eq!(asked, &["a", "b", "c"]);
+        assert_eq!(orders.len(), 3);
+    }
 }

@@ -262,6 +262,8 @@ impl Follower {
             }
             match learnt {
                 Ok(wakes) => {
+                    self.line.backoff().answers();
+                    self.line.answers.store(true, Ordering::Relaxed);
                     let is_busy = |wake: &Wake| matches!(wake, Wake::Feed { events, .. } if events.len() > BUSY);
                     let busy = wakes.iter().any(is_busy);
                     let told = wakes.into_iter().all(|wake| self.line.tell(wake));
@@ -304,8 +306,6 @@ impl Follower {
             let page = ask(&line, &mut self.driver, |driver| driver.feed(None, Duration::ZERO))?;
             let resources = self.info()?;
             *cursor = Some(page.cursor);
-            line.backoff().answers();
-            line.answers.store(true, Ordering::Relaxed);
             return Ok(vec![Wake::Up { node, resources }]);
         }
         let every = (line.root.settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);

@@ -12,6 +12,7 @@
 //! itself, and its children are born where it is. Where neither can be written to there are no
 //! groups, and processes are looked for in `/proc`: see `tree`.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, eaccess};
 use sha2::{Digest, Sha256};
 
-use self::hierarchy::{HASH, Hierarchy, PREFIX, hierarchies, hierarchies_of};
+use self::hierarchy::{HASH, PREFIX, hierarchies};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -66,14 +67,14 @@ fn may_write(dir: &Path) -> bool {
 impl Place {
     /// The place of this process; `None` where no hierarchy can be written to.
     pub fn find() -> Option<Place> {
-        let all = hierarchies();
         let find = |version: Version| {
-            let is_it = |hierarchy: &&Hierarchy| match (version, &hierarchy.controllers) {
-                (Version::Two, None) => true,
-                (Version::One, Some(names)) => names.split(',').any(|name| name == "freezer"),
-                _ => false,
+            let is_it = |controllers: Option<&str>| match version {
+                Version::Two => controllers.is_none(),
+                Version::One => {
+                    controllers.is_some_and(|names| names.split(',').any(|name| name == "freezer"))
+                }
             };
-            let dir = all.iter().find(is_it)?.base();
+            let dir = hierarchies("self", is_it).first()?.base();
             may_write(&dir).then_some(Place { dir, version })
         };
         find(Version::Two).or_else(|| find(Version::One))
@@ -88,18 +89,18 @@ impl Place {
     pub fn group(&self, root: &Path, slot: u64) -> Option<Group> {
         let dir = self.dir.join(name_of(root)).join(slot.to_string());
         let fits = dir.to_str().is_some_and(|path| path.len() <= LONGEST_GROUP);
-        fits.then_some(Group { dir, version: self.version, open: None })
+        fits.then_some(Group { dir, version: self.version, open: None, spent: Cell::new(false) })
     }
 }
 
 /// Takes this process out of the group of a job that it was started from, in every hierarchy, to
 /// where the groups of that job's root are: it is not to end with that job.
 pub fn leave_job() -> io::Result<()> {
-    let memberships = fs::read_to_string("/proc/self/cgroup")?;
+    let memberships = tree::text("/proc/self/cgroup")?;
     if !memberships.contains(PREFIX) {
         return Ok(());
     }
-    for hierarchy in hierarchies().iter().filter(|hierarchy| hierarchy.is_in_job()) {
+    for hierarchy in hierarchies("self", |_| true).iter().filter(|found| found.is_in_job()) {
         fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
     }
     Ok(())
@@ -108,12 +109,12 @@ pub fn leave_job() -> io::Result<()> {
 /// Takes this process to the groups of another one, in every hierarchy in which they are not the same,
 /// or if those are a job's, to where that job's root has its groups.
 pub fn join(other: i32) -> io::Result<()> {
-    let of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let of = |pid: &str| tree::text(&format!("/proc/{pid}/cgroup"));
     if of("self")? == of(&other.to_string())? {
         return Ok(());
     }
-    let own = hierarchies();
-    for (hierarchy, now) in hierarchies_of(&other.to_string()).iter().zip(&own) {
+    let (its, own) = (hierarchies(&other.to_string(), |_| true), hierarchies("self", |_| true));
+    for (hierarchy, now) in its.iter().zip(&own) {
         if hierarchy.base() != now.base() {
             fs::write(hierarchy.base().join("cgroup.procs"), "0")?;
         }
@@ -137,6 +138,9 @@ pub struct Group {
     version: Version,
     /// Once it is ready to be used.
     open: Option<OwnedFd>,
+    /// Whether all of it has been killed at once. Kernels since 6.14 go on killing what is born
+    /// into it from outside (`kill_seq` in the kernel's cgroup.c): it has to be made anew.
+    spent: Cell<bool>,
 }
 
 impl Group {
@@ -151,7 +155,7 @@ impl Group {
         let base = parent.parent().filter(|base| base.join("cgroup.procs").exists())?;
         let two = base.join("cgroup.controllers").exists();
         let version = if two { Version::Two } else { Version::One };
-        is_ours.then_some(Group { dir, version, open: None })
+        is_ours.then_some(Group { dir, version, open: None, spent: Cell::new(false) })
     }
 
     /// Its directory.
@@ -159,9 +163,16 @@ impl Group {
         &self.dir
     }
 
-    /// Makes it where it is missing, ends what may be in it, and of version 1 enters it.
+    /// Ends what may be in it, makes it anew, and of version 1 enters it.
     pub fn prepare(&mut self, patience: Duration) -> io::Result<()> {
         self.open = None;
+        if self.version == Version::One && self.has_this_process() {
+            leave_job()?;
+        }
+        if !self.end(patience) {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "what is in it does not end"));
+        }
+        self.remove_dirs(); // whoever was here before may have killed all of it
         let mut made = Ok(());
         for _ in 0..10 {
             made = DirBuilder::new().recursive(true).mode(0o755).create(&self.dir);
@@ -170,12 +181,7 @@ impl Group {
             }
         }
         made?;
-        if self.version == Version::One && self.has_this_process() {
-            leave_job()?;
-        }
-        if !self.end(patience) {
-            return Err(io::Error::new(ErrorKind::ResourceBusy, "what is in it does not end"));
-        }
+        self.spent.set(false);
         if self.version == Version::One {
             fs::write(self.dir.join("cgroup.procs"), "0")?;
         }
@@ -190,7 +196,7 @@ impl Group {
 
     /// Whether it may be used.
     pub fn is_ready(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() && !self.spent.get()
     }
 
     /// Whether it holds what its supervisor starts, and not the supervisor.
@@ -252,6 +258,7 @@ impl Group {
     /// the one that this process is in.
     pub fn kill(&self) {
         if self.version == Version::Two && fs::write(self.dir.join("cgroup.kill"), "1").is_ok() {
+            self.spent.set(true);
             // The kernel passes over a process whose first thread has exited.
             return self.signal_members();
         }
@@ -285,6 +292,12 @@ impl Group {
         true
     }
 
+    fn remove_dirs(&self) {
+        for dir in self.all_dirs().iter().rev() {
+            let _ = fs::remove_dir(dir); // not there, or not empty
+        }
+    }
+
     /// Removes it, if nothing is in it, and the one above if that was the last. What cannot be
     /// removed is used again, or found by a later recovery.
     pub fn remove(&mut self) {
@@ -292,9 +305,7 @@ impl Group {
         if self.version == Version::One && self.has_this_process() {
             let _ = leave_job(); // else it stays, and so does the group
         }
-        for dir in self.all_dirs().iter().rev() {
-            let _ = fs::remove_dir(dir);
-        }
+        self.remove_dirs();
         if let Some(above) = self.dir.parent() {
             let _ = fs::remove_dir(above);
         }

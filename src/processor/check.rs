@@ -139,11 +139,14 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         story(runs, &name, findings)?;
     }
     let unowned = sweep::unowned(runs)?;
-    for id in &unowned {
+    findings.lines.extend(unowned.errors.iter().map(|error| error.message.clone()));
+    for id in &unowned.ids {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
     }
     if findings.repair {
-        sweep::end_unowned(runs, held, &Outcome::lost_unproven(FORGOTTEN))?;
+        let lost = Outcome::lost_unproven(FORGOTTEN);
+        let (_, failed) = sweep::end_unowned(runs, held, &unowned.ids, &lost)?;
+        findings.lines.extend(failed.into_iter().map(|error| error.message));
     }
     Ok(())
 }

@@ -41,7 +41,10 @@ impl Supervisor<'_> {
             let picked = self.pick(&mut unreadable)?;
             let held = self.runs.lock()?;
             for id in unreadable {
-                self.set_aside(&held, &id)?;
+                if let Err(error) = self.set_aside(&held, &id) {
+                    eprintln!("processor: {id} is not put aside: {}", error.message);
+                    self.passed_over.push(id);
+                }
             }
             if picked.is_empty() {
                 // Exact under the lock: what is accepted later finds this slot free.
@@ -271,6 +274,7 @@ impl Supervisor<'_> {
         if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());
         }
+        let ended = self.ended.len();
         let mut lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
         for line in &mut lines {
             let Some(id) = &line.id else { continue };
@@ -279,8 +283,13 @@ impl Supervisor<'_> {
                 _ => self.proofs.get(id).cloned(),
             };
         }
-        let held = self.runs.lock()?;
-        feed::append(self.runs.root(), &held, &lines)
+        let told = self.runs.lock();
+        let told = told.and_then(|held| feed::append(self.runs.root(), &held, &lines));
+        if told.is_err() {
+            lines.truncate(ended);
+            self.ended = lines; // the slot goes on naming them
+        }
+        told
     }
 
     /// Lets others have what is claimed and not started, because the present job takes long.

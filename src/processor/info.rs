@@ -62,7 +62,8 @@ pub fn info(root: &Root) -> Result<Info> {
     let seen = slots::all(&runs)?;
     let mut running = 0;
     for id in seen.iter().filter(|slot| slot.live).flat_map(|slot| slot.jobs()) {
-        let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+        // One whose story cannot be read has its room all the same.
+        let ended = matches!(runs.last_line(id), Ok(Some(line)) if line.state == RunState::Stopped);
         running += usize::from(!ended);
     }
     let total = total(root)?;

@@ -11,7 +11,7 @@ use std::fs;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::cgroup;
+use super::{cgroup, tree};
 use crate::board::poller_lock;
 use crate::board::root::Root;
 
@@ -86,7 +86,7 @@ fn own() -> i32 {
 }
 
 fn proc_file(pid: i32, name: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/{name}")).ok()
+    tree::text(&format!("/proc/{pid}/{name}")).ok()
 }
 
 /// The soft and the hard value of a limit.

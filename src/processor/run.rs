@@ -17,9 +17,10 @@ use super::remains::{self, Remains};
 use super::supervise::{Claimed, Supervisor};
 use super::{range, surroundings};
 use crate::board::files::{self, Story};
+use crate::board::lock;
 use crate::board::runs::{Stream, known_answer};
 use crate::clock;
-use crate::error::{At, Result};
+use crate::error::Result;
 use crate::model::outcome::{Outcome, RunStatus};
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
@@ -68,7 +69,7 @@ impl Supervisor<'_> {
             return self.give_back(&job, why);
         }
         // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
-        fs2::FileExt::lock_exclusive(&job.request).at("request.json")?;
+        lock::wait_for(&job.request, &self.runs.request_path(&job.id))?;
         let mut story = self.runs.story(&job.id)?;
         let before = known_answer(&job.id, &story.read()?)?;
         let mut captures = Vec::new();
@@ -244,8 +245,9 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
-            if outcome == terminated() {
+            if outcome == terminated() && running.ending.is_none() {
                 self.wait_for_own_end(&job.id);
+                running.look_at = Instant::now(); // it may have taken a signal about a kill
             }
             if self.stopping && running.ending.is_none() {
                 outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());

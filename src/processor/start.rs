@@ -32,7 +32,9 @@ pub(super) fn is_supervisor(pid: i32) -> bool {
 /// decided by the supervisor, under the lock. Never leaves a zombie, nor a descriptor.
 pub fn poke(root: &Root) -> Result<bool> {
     let runs = Runs::new(root);
-    if files::names(&runs.queue_dir())?.is_empty() || free(root)?.cores == 0 {
+    // A node that gives no cores at all gives back what waits.
+    let has_room = || Ok(free(root)?.cores > 0 || super::info::total(root)?.cores == 0);
+    if files::names(&runs.queue_dir())?.is_empty() || !has_room()? {
         return Ok(false);
     }
     detached(root)?;

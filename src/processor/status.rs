@@ -3,6 +3,7 @@
 //! An end is told only once it is durable: its supervisor appends it, and syncs it with others a
 //! little later. Whoever reads it in between makes the sync themselves.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -32,7 +33,8 @@ pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
 
 /// [`of`] for several jobs, in order, with one sync.
 pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
-    let found: Vec<Result<RunStatus>> = ids.iter().map(|id| look(root, id)).collect();
+    let total = OnceCell::new();
+    let found: Vec<Result<RunStatus>> = ids.iter().map(|id| look_in(root, id, &total)).collect();
     settle(root, found.iter().filter_map(|one| one.as_ref().ok()))?;
     Ok(found)
 }
@@ -53,6 +55,11 @@ pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Op
 
 /// [`of`] for whoever does not tell the end: it may not be durable yet.
 pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
+    look_in(root, id, &OnceCell::new())
+}
+
+/// The same of a node with so much in all, which is found out where it is needed.
+fn look_in(root: &Root, id: &str, total: &OnceCell<Resources>) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
     let last = runs.last_line(id)?;
@@ -70,7 +77,14 @@ pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
     let mut status = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
     if let Some(map) = request.as_object() {
         let (spec, newer) = Spec::of_run(map);
-        status.reason = unfit(&spec, newer, &info::total(root)?);
+        let total = match total.get() {
+            Some(total) => total,
+            None => {
+                let found = info::total(root)?;
+                total.get_or_init(|| found)
+            }
+        };
+        status.reason = unfit(&spec, newer, total);
         status = told(status);
     }
     if request.get(RANGE_FIELD).is_some() {

@@ -15,7 +15,7 @@ use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::root::{Root, boot_id};
-use crate::board::runs::Runs;
+use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Record, Slot};
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
@@ -196,49 +196,84 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     if bytes[..length].trim_ascii() == boot.as_bytes() {
         return Ok(());
     }
-    swept.lost += end_unowned(runs, held, &Outcome::lost(REBOOTED))?.len();
-    held.file().write_at(format!("{boot:<126}\n").as_bytes(), 0).at("lock")?;
+    let unowned = unowned(runs)?;
+    let (ended, failed) = end_unowned(runs, held, &unowned.ids, &Outcome::lost(REBOOTED))?;
+    swept.lost += ended;
+    for error in unowned.errors.iter().chain(&failed) {
+        eprintln!("processor: not recovered after a restart: {}", error.message);
+    }
+    // One that cannot be read keeps no other from running, and is looked at again.
+    if unowned.errors.is_empty() && failed.is_empty() {
+        held.file().write_at(format!("{boot:<126}\n").as_bytes(), 0).at("lock")?;
+    }
     Ok(())
 }
 
-/// Ends as lost every job that neither waits, nor has ended, nor is named by a slot of this boot.
-/// Returns their ids.
-pub(super) fn end_unowned(runs: &Runs, held: &Lock, why: &Outcome) -> Result<Vec<String>> {
-    let ids = unowned(runs)?;
+/// Ends these jobs as lost. Returns how many, and why others could not be.
+pub(super) fn end_unowned(
+    runs: &Runs,
+    held: &Lock,
+    ids: &[String],
+    why: &Outcome,
+) -> Result<(usize, Vec<Error>)> {
     let mut lines = Vec::new();
-    for id in &ids {
+    let mut failed = Vec::new();
+    for id in ids {
         // One sync at the end serves all; their files are not kept open for it.
-        lines.push(lose(runs, id, Some(why), Remains::Unknown, &mut SyncSet::new())?);
+        match lose(runs, id, Some(why), Remains::Unknown, &mut SyncSet::new()) {
+            Ok(line) => lines.push(line),
+            Err(error) => failed.push(error),
+        }
     }
-    if !ids.is_empty() {
+    if !lines.is_empty() {
         runs.sync_all()?;
         feed::append(runs.root(), held, &lines)?;
     }
-    Ok(ids)
+    Ok((lines.len(), failed))
+}
+
+/// Jobs that neither wait, nor have ended, nor are named by a slot of this boot.
+#[derive(Debug, Default)]
+pub(super) struct Unowned {
+    /// Their ids.
+    pub ids: Vec<String>,
+    /// Why it is not known of others.
+    pub errors: Vec<Error>,
 }
 
 /// Jobs that no one is responsible for. Exact under the board's lock.
-pub(super) fn unowned(runs: &Runs) -> Result<Vec<String>> {
+pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
     let boot = boot_id()?;
     let owned: Vec<String> = slots::all(runs)?
         .into_iter()
         .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
         .flat_map(|record| record.jobs)
         .collect();
-    let mut found = Vec::new();
+    let mut found = Unowned::default();
     for id in files::names(&runs.jobs_dir())? {
-        let ended = runs.last_line(&id)?.is_some_and(|line| line.state == RunState::Stopped);
-        // One that cannot be read may have run, too: its acceptance died before the sync.
-        let refused = match runs.request(&id) {
-            Err(e) if e.kind == Kind::Unavailable => return Err(e),
-            read => read.is_err_and(|e| e.kind == Kind::Gone),
-        };
-        let left = !ended && !owned.contains(&id) && !runs.is_queued(&id)? && !refused;
-        if left && runs.newer(&id)?.is_none() {
-            found.push(id);
+        match is_unowned(runs, &id, &owned) {
+            Ok(true) => found.ids.push(id),
+            Ok(false) => {}
+            Err(error) => found.errors.push(error),
         }
     }
     Ok(found)
+}
+
+fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
+    if check_id(id).is_err() || owned.contains(id) || runs.is_queued(id)? {
+        return Ok(false);
+    }
+    if runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped) {
+        return Ok(false);
+    }
+    match runs.request(id) {
+        Err(e) if e.kind == Kind::Unavailable => Err(e),
+        // Refused before it came, or removed by half. One whose request is damaged may have run: its
+        // acceptance died before the sync.
+        Err(e) => Ok(!matches!(e.kind, Kind::Gone | Kind::NotFound)),
+        Ok(_) => Ok(runs.newer(id)?.is_none()),
+    }
 }
 
 /// Removes what nobody prepares any more in `tmp/`.

@@ -3,7 +3,8 @@
 //! A pid may be used again between looking and signalling, so nothing is ever signalled by bare
 //! pid: the process is opened (`pidfd_open`), looked at again, and signalled through that.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::libc;
@@ -33,9 +34,16 @@ impl Process {
     }
 }
 
+/// A file of `/proc`, read by few calls: it does not say how long it is.
+pub fn text(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(8192);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The process with this pid; `None` if there is none, or only its exit code is left.
 pub fn look(pid: i32) -> Option<Process> {
-    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse(pid, &text(&format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse(pid: i32, stat: &str) -> Option<Process> {

@@ -8,7 +8,7 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{nodes, vault};
 use crate::cgi::{Call, Response};
-use crate::driver::http::check_uri;
+use crate::driver::check_uri;
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Column};
 use crate::model::ids;

@@ -1,7 +1,8 @@
 //! The hierarchies of control groups: where they are mounted, and where in them this process is.
 
-use std::fs;
 use std::path::PathBuf;
+
+use crate::processor::tree;
 
 /// What names of roots' groups begin with.
 pub(super) const PREFIX: &str = "corkboard-";
@@ -11,8 +12,6 @@ pub(super) const HASH: usize = 12;
 
 /// A hierarchy that this process is in.
 pub(super) struct Hierarchy {
-    /// `None`: the unified one.
-    pub controllers: Option<String>,
     mount: PathBuf,
     /// This process's group, as a path below the mount.
     own: String,
@@ -43,39 +42,40 @@ fn outside(path: &str) -> &str {
     first.map_or(path, |(at, _)| &path[..at - 1])
 }
 
-/// The hierarchies that this process is in and can see.
-pub(super) fn hierarchies() -> Vec<Hierarchy> {
-    hierarchies_of("self")
-}
-
-/// The same of another process, as seen from here.
-pub(super) fn hierarchies_of(pid: &str) -> Vec<Hierarchy> {
-    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+/// The hierarchies of these controllers (`None`: the unified one) that a process is in, as far as this
+/// one sees them.
+pub(super) fn hierarchies(pid: &str, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<Hierarchy> {
+    let memberships = tree::text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mut mounts = None;
     let of_line = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         let controllers = parts.next()?;
         let path = parts.next()?;
-        let controllers = (!controllers.is_empty()).then(|| controllers.to_string());
-        let (mount, own) = mounts.lines().find_map(|l| mounted(l, controllers.as_deref(), path))?;
-        Some(Hierarchy { controllers, mount, own })
+        let controllers = Some(controllers).filter(|names| !names.is_empty());
+        if !is_wanted(controllers) {
+            return None;
+        }
+        let mounts =
+            mounts.get_or_insert_with(|| tree::text("/proc/self/mountinfo").unwrap_or_default());
+        let (mount, own) = mounts.lines().find_map(|line| mounted(line, controllers, path))?;
+        Some(Hierarchy { mount, own })
     };
     memberships.lines().filter_map(of_line).collect()
 }
 
 /// Where a line of `mountinfo` mounts this hierarchy, and the group's path below that.
 fn mounted(line: &str, controllers: Option<&str>, path: &str) -> Option<(PathBuf, String)> {
+    let kind = if controllers.is_none() { " - cgroup2 " } else { " - cgroup " };
+    if !line.contains(kind) {
+        return None;
+    }
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
     let (root, point) = (before.next()?, before.next()?);
     let mut after = after.split(' ');
-    let (kind, options) = (after.next()?, after.nth(1)?);
-    let is_it = match controllers {
-        None => kind == "cgroup2",
-        Some(names) => {
-            kind == "cgroup" && names.split(',').all(|name| options.split(',').any(|o| o == name))
-        }
-    };
+    let options = after.nth(2)?;
+    let has = |name: &str| options.split(',').any(|option| option == name);
+    let is_it = controllers.is_none_or(|names| names.split(',').all(has));
     let below = if root == "/" { path } else { path.strip_prefix(root)? };
     // One outside of what is mounted, or with escapes in its name, is of no use.
     let inside = below.is_empty() || below.starts_with('/');
