@@ -90,6 +90,8 @@ fn each_task_has_its_own_killer() {
     }
     let kill = ranges::kill(&card, None, "ada");
     stamp(&mut card, kill);
+    // Too late for any of them.
+    assert_eq!(ranges::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
     // Nobody has seen the second range end, and the first one is given back as it was.
     let id = NodejobId::parse("c-7.2").unwrap();
     let lost = ranges::give_up(&card, &id, "silent");

@@ -223,6 +223,7 @@ pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
             draft.add(What::Stopping { by: by.to_string(), tasks: None });
         }
         None => draft.card.stopping_by = Some(by.to_string()), // nobody has to be told
+        Some(_) if card.stopping_by.is_some() => {}            // whoever killed the whole was first
         Some(tasks) => {
             let tasks = tasks.within(&out).without(&array.unwanted);
             if !tasks.is_empty() {

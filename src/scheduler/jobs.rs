@@ -67,12 +67,11 @@ pub fn list(call: &Call) -> Result<Response> {
             Ok(card) if state.is_none_or(|state| state == card.state) => {
                 found.push((job, summary(call.root, &card)?));
             }
-            Err(_) if state.is_none_or(|state| state == State::Stopped) => {
-                if let Some(why) = cards.unreadable(job)? {
-                    found.push((job, unreadable(job, &why)));
-                }
+            Ok(_) => {}
+            Err(error) => {
+                let map = not_read(&cards, job, state, &error);
+                found.extend(map.map(|map| (job, map)));
             }
-            _ => {} // in another state, or cleaned up meanwhile
         }
     }
     if format == Some("json") {
@@ -80,6 +79,28 @@ pub fn list(call: &Call) -> Result<Response> {
         return Response::json(&records);
     }
     Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
+}
+
+/// What a list of jobs in this state, or in any, says of one whose card was not read; `None` for one
+/// that was cleaned up meanwhile. One that may be read the next time has no state, and keeps no other
+/// from being listed.
+fn not_read(
+    cards: &Cards,
+    job: u64,
+    state: Option<State>,
+    error: &Error,
+) -> Option<Map<String, Value>> {
+    let is_listed = state.is_none_or(|state| state == State::Stopped);
+    match cards.unreadable(job) {
+        Ok(None) => None,
+        Ok(Some(why)) if error.kind == Kind::Gone => is_listed.then(|| unreadable(job, &why)),
+        _ => state.is_none().then(|| {
+            let mut map = Map::new();
+            map.insert("job".into(), job.into());
+            map.insert("reason".into(), error.message.clone().into());
+            map
+        }),
+    }
 }
 
 /// What can be said of a job whose card cannot be read: nobody will place it, or take in a result.
