@@ -95,22 +95,53 @@ fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
     assert_clean(&root);
 }
 
+/// One whose start fails for a reason of its own, by whoever tries it.
+#[test]
+fn one_that_cannot_be_started_keeps_no_other_waiting() {
+    let root = root();
+    let all = json!({"cores": 2});
+    submit(
+        &root,
+        json!({"command": ["sleep", "1000"], "request_id": "hold", "requested_resources": all}),
+    );
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["true"], "request_id": id, "requested_resources": all}));
+    }
+    let asked = root.path("state/processor/job/a/kill");
+    fs::create_dir(&asked).unwrap();
+    root.cmd("processor", &["jobs", "hold", "kill"]).expect(0);
+    assert_eq!(root.ended("b")["status"], "good");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+    fs::remove_dir(asked).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["status"], "good");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
 #[test]
 fn claimed_only_waits_again() {
     let root = root();
     let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
     submit(&root, hold);
     until("it runs", || root.node_status("hold")["state"] == "running");
-    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    for id in ["b", "c"] {
+        submit(&root, json!({"command": ["true"], "request_id": id}));
+        fs::remove_file(root.path(&format!("state/processor/queue/{id}"))).unwrap();
+    }
+    // Somebody has removed this one by half.
+    fs::remove_file(root.path("state/processor/job/b/request.json")).unwrap();
     let boot = root.node_status("hold")["boot"].clone();
     let record =
-        json!({"pid": 1, "boot": boot, "resources": {"cores": 1, "memory": 0}, "jobs": ["c"]});
+        json!({"pid": 1, "boot": boot, "resources": {"cores": 1, "memory": 0}, "jobs": ["b", "c"]});
     root.write("state/processor/slot/7", &format!("{record}\n"));
-    fs::remove_file(root.path("state/processor/queue/c")).unwrap();
     let found = root.cmd("processor", &["check"]).expect(1).body;
     assert!(found.contains("slot/7: names jobs of a supervisor that died"), "{found}");
     assert_eq!(root.cmd("processor", &["sweep"]).expect(0).json()["requeued"], 1);
     assert!(root.exists("state/processor/queue/c"));
+    fs::remove_dir(root.path("state/processor/job/b")).unwrap();
     root.cmd("processor", &["jobs", "hold", "kill"]).expect(0);
     assert_eq!(root.ended("c")["status"], "good");
     assert_clean(&root);

@@ -264,8 +264,15 @@ impl Supervisor<'_> {
         Ok(false)
     }
 
-    /// Makes what ended durable, then says so in the feed, with one more line if given.
+    /// Makes what ended durable, then says so in the feed, with one more line if given. After an error
+    /// nobody can tell what is durable, and this process must record no more.
     pub(super) fn report(&mut self, line: Option<RunStatus>) -> Result<()> {
+        let reported = self.sync_and_tell(line);
+        self.failed |= reported.is_err();
+        reported
+    }
+
+    fn sync_and_tell(&mut self, line: Option<RunStatus>) -> Result<()> {
         let mut sync = std::mem::take(&mut self.ended_sync);
         let tasks = self.range.as_mut().map(|range| range.tell(&mut sync)).transpose()?.flatten();
         sync.commit()?;
@@ -290,6 +297,17 @@ impl Supervisor<'_> {
             self.ended = lines; // the slot goes on naming them
         }
         told
+    }
+
+    /// Lets a claimed job wait again that was not started.
+    pub(super) fn let_wait(&mut self, id: &str) -> Result<()> {
+        let held = self.runs.lock()?;
+        self.runs.put_back(&held, id)?;
+        self.proofs.remove(id);
+        if let Some(slot) = &self.slot {
+            slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
+        }
+        Ok(())
     }
 
     /// Lets others have what is claimed and not started, because the present job takes long.

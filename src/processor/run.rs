@@ -77,9 +77,9 @@ impl Supervisor<'_> {
         let (outcome, begun) = match before {
             Some(known) if known.outcome().is_some() => {
                 // Killed while it waited, by somebody who may have died before the sync.
-                let (file, path) = story.into_file();
-                self.ended_sync.file(file, path);
+                self.ended_sync.merge(self.runs.sync_of_end(&job.id)?);
                 self.ended.push(known.of(&job.id));
+                self.ended_since.get_or_insert_with(Instant::now);
                 return Ok(());
             }
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
