@@ -68,6 +68,9 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         if listed.as_ref().is_none_or(|known| known.contains(&child)) {
             continue;
         }
+        if cards.find(parent).is_err_and(|e| is_gone(&e)) {
+            continue; // its list was cleaned up with it
+        }
         if repair {
             told(audit::mend_child(root, parent, child), &mut wrong);
         } else {
@@ -117,8 +120,7 @@ fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
         let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
             continue;
         };
-        let gone = |e: &Error| matches!(e.kind, Kind::NotFound | Kind::Gone);
-        if cards.find(parsed.job).is_err_and(|e| gone(&e)) {
+        if cards.find(parsed.job).is_err_and(|e| is_gone(&e)) {
             wrong.push(format!(
                 "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
                 parsed.job
@@ -126,6 +128,10 @@ fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
         }
     }
     Ok(wrong)
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.kind, Kind::NotFound | Kind::Gone)
 }
 
 /// Whether a card lies in two columns, with the board held still.
