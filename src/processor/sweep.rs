@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::remains::{self, Remains};
-use super::{range, start};
+use super::{range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
@@ -52,6 +52,7 @@ pub fn sweep(root: &Root) -> Result<Swept> {
 
 /// [`sweep`] without starting anyone.
 pub fn recover(root: &Root) -> Result<Swept> {
+    tree::is_of_this_namespace()?;
     let runs = Runs::new(root);
     let mut swept = Swept::default();
     let held = runs.lock()?;
