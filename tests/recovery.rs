@@ -88,6 +88,11 @@ fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
     submit(&root, json!({"command": ["true"], "request_id": "c"}));
     assert_eq!(root.ended("c")["status"], "good");
     assert_eq!(root.node_status("b")["cause"], "lost");
+    let listed = root.cmd("processor", &["jobs", "format=json"]).expect(0).json();
+    assert_eq!((&listed[0]["id"], &listed[1]["id"]), (&json!("c"), &json!("b")));
+    let why = listed[2]["error"].as_str().unwrap();
+    assert!(why.contains("job/a/status: is a directory"), "{listed}");
+    assert_eq!(root.cmd("processor", &["jobs", "state=running"]).expect(0).body, "a\n");
     fs::remove_dir(&story).unwrap();
     fs::rename(root.path("kept"), &story).unwrap();
     root.cmd("processor", &["sweep"]).expect(0);
