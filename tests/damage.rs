@@ -322,6 +322,10 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
     assert!(reason.ends_with("is a directory") && listed[0].get("state").is_none(), "{listed}");
     let held = root.cmd("scheduler", &["jobs", "state=held"]).expect(0).body;
     assert_eq!(held.lines().count(), 2, "{held}");
+    fs::create_dir(root.path("state/scheduler/running/77.job")).unwrap();
+    let run = root.cmd("nodemgr", &["jobs", "run", "json_data={\"command\": \"true\"}"]);
+    assert!(run.stderr.contains("no node has room"), "{run:?}"); // none was asked yet
+    fs::remove_dir(root.path("state/scheduler/running/77.job")).unwrap();
     for words in [&["check"][..], &["check", "--repair"]] {
         let found = root.cmd("scheduler", words).expect(1).body;
         for path in &paths {

@@ -279,6 +279,7 @@ impl Card {
             What::Stopping { by, tasks: None } => {
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Stopping { .. } if self.stopping_by.is_some() => {} // they had a killer
             What::Stopped { outcome, .. } => {
                 self.outcome = Some(outcome.clone());
                 self.stopped_at = Some(event.at.clone());

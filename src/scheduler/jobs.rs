@@ -1,6 +1,6 @@
 //! Looking at jobs: lists, records, status.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
@@ -193,9 +193,13 @@ pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let task = call.request.task()?;
     let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
+    let mut rounds = None;
     let found = match call.request.wait()? {
         None => Cards::new(call.root).find(job),
-        Some(wait) => wait_with_rounds(call, job, wait, over),
+        Some(wait) => {
+            rounds = Rounds::for_request(call.root, call.request, job)?;
+            wait_until(call.root, job, Instant::now() + wait, over)
+        }
     };
     let card = match or_unreadable(call.root, job, found)? {
         Read::Card(card) => card,
@@ -204,26 +208,15 @@ pub fn status(call: &Call) -> Result<Response> {
             return Response::json(&map);
         }
     };
-    match task {
-        Some(task) => Response::json(&tasks::status_fields(call.root, &card, task)?),
-        None => Response::json(&status_fields(call.root, &card)?),
-    }
-}
-
-/// The card once it is as wanted, or as it is after this time; with rounds for it as
-/// [`Rounds::for_request`] makes them.
-fn wait_with_rounds(
-    call: &Call,
-    job: u64,
-    wait: Duration,
-    over: impl Fn(&Card) -> bool,
-) -> Result<Card> {
-    let rounds = Rounds::for_request(call.root, call.request, job)?;
-    let card = wait_until(call.root, job, Instant::now() + wait, over)?;
+    // While they are made: without them the job would wait for nothing but a poller.
+    let fields = match task {
+        Some(task) => tasks::status_fields(call.root, &card, task)?,
+        None => status_fields(call.root, &card)?,
+    };
     if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
         rounds.finish();
     }
-    Ok(card)
+    Response::json(&fields)
 }
 
 /// The card once it stopped, or as it is at the deadline.
