@@ -126,6 +126,37 @@ fn one_that_cannot_be_started_keeps_no_other_waiting() {
     assert_clean(&root);
 }
 
+/// What cannot be said in the feed keeps nothing from running, and is said as soon as it can be.
+#[test]
+fn what_cannot_be_told_now_is_told_later() {
+    let root = root();
+    run(&root, json!({"command": ["true"]}));
+    until("all is reported", || root.supervisors().is_empty());
+    let (events, kept) = (root.path("state/processor/events"), root.path("kept"));
+    fs::rename(&events, &kept).unwrap();
+    fs::create_dir(&events).unwrap();
+    for (id, command) in [("short", "true"), ("long", "sleep 1000")] {
+        submit(
+            &root,
+            json!({"command": command, "request_id": id, "requested_resources": {"cores": 2}}),
+        );
+    }
+    until("the second one runs", || root.node_status("long")["state"] == "running");
+    fs::remove_dir(&events).unwrap();
+    fs::rename(&kept, &events).unwrap();
+    let told = |id: &str, state: &str| {
+        let line = format!("\"id\":\"{id}\",\"state\":\"{state}\"");
+        until("it is told", || root.read("state/processor/events").contains(&line));
+    };
+    told("long", "running");
+    root.cmd("processor", &["sweep"]).expect(0); // its supervisor may have ended
+    told("short", "stopped");
+    root.cmd("processor", &["jobs", "long", "kill"]).expect(0);
+    told("long", "stopped");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
 #[test]
 fn claimed_only_waits_again() {
     let root = root();

@@ -271,7 +271,7 @@ impl Supervisor<'_> {
     ) -> Result<(Child, Gate)> {
         let (child, mut gate) = self.fork(program, stdin, running)?;
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
-        let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
+        let durable = if self.claim_is_durable { Ok(()) } else { self.make_durable() };
         let stamped = durable.and_then(|()| match (running.task, &mut self.range) {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
             _ => story.append(std::slice::from_ref(&line)),
