@@ -227,7 +227,8 @@ fn best(root: &Root, spec: &Spec) -> Result<Node> {
     }
     let cards = Cards::new(root);
     for job in cards.numbers(Column::Running)? {
-        if let Some(card) = cards.read_in(Column::Running, job)? {
+        // One that cannot be read is the poller's to tell; the node knows what it has.
+        if let Ok(Some(card)) = cards.read_in(Column::Running, job) {
             let nodes = card.with_nodes().map(|attempt| &attempt.node);
             nodes.for_each(|node| rooms.take(node, &card.spec.resources));
         }

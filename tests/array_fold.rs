@@ -96,13 +96,14 @@ impl Model {
                     self.ranges[at].started = true;
                 }
             }
-            What::Stopping { by, tasks: Some(tasks) } => {
+            What::Stopping { by, tasks: Some(tasks) } if self.killed_by.is_none() => {
                 for task in tasks.iter() {
                     if matches!(self.tasks.get(&task), Some(Task::Out { .. })) {
                         self.killers.entry(task).or_insert_with(|| by.clone());
                     }
                 }
             }
+            What::Stopping { tasks: Some(_), .. } => {}
             What::Stopping { by, tasks: None } => {
                 self.killed_by.get_or_insert_with(|| by.clone());
             }

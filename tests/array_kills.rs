@@ -90,6 +90,8 @@ fn each_task_has_its_own_killer() {
     }
     let kill = ranges::kill(&card, None, "ada");
     stamp(&mut card, kill);
+    // Too late for any of them.
+    assert_eq!(ranges::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
     // Nobody has seen the second range end, and the first one is given back as it was.
     let id = NodejobId::parse("c-7.2").unwrap();
     let lost = ranges::give_up(&card, &id, "silent");
@@ -103,6 +105,28 @@ fn each_task_has_its_own_killer() {
     assert_eq!(reasons(7), "killed by bob; silent");
     assert_eq!(reasons(8), "killed by ada; silent");
     assert_eq!(card.outcome.unwrap().cause, Cause::Killed);
+}
+
+/// Both kills came before the node was told: it is told of the whole alone.
+#[test]
+fn who_kills_the_whole_has_not_killed_what_another_killed_before() {
+    let mut card = card(&["0-3"]);
+    for (tasks, by) in [(Some("1"), "bob"), (None, "ada")] {
+        let tasks = tasks.map(|tasks| tasks.parse().unwrap());
+        let kill = ranges::kill(&card, tasks.as_ref(), by);
+        stamp(&mut card, kill);
+    }
+    let mut report = Report::default();
+    report.add(&"0-2".parse().unwrap(), &Outcome::killed("ada"));
+    report.add(&"3".parse().unwrap(), &Outcome::exit(0));
+    let status = RunStatus { tasks: Some(report), ..RunStatus::stopped(&Outcome::killed("ada")) };
+    let id = NodejobId::parse("c-7.1").unwrap();
+    let status = Box::new(status.of(&id.to_string()));
+    let whats = decide(&card, &[(id, Said { node: "n".into(), proven: true, status })]);
+    stamp(&mut card, whats);
+    let outcome = |task| card.array.as_ref().unwrap().outcome_of(task).unwrap();
+    let killed = |by| Outcome::killed(by);
+    assert_eq!([0, 1, 2].map(outcome), [killed("ada"), killed("bob"), killed("ada")]);
 }
 
 /// What a node says of a range, and not of its tasks, may have been so of each of them.

@@ -238,6 +238,25 @@ fn one_recent_card_keeps_no_old_ones() {
     root.check();
 }
 
+#[test]
+fn a_child_of_a_job_that_was_cleaned_up_is_in_order() {
+    let root = open_root("keep_done = 1d\n");
+    let parent = root.submit(&json!({"command": ["true"]}));
+    let child = root.submit(&json!({"command": ["true"], "state": "held", "parent": parent}));
+    let poller = root.poller();
+    root.reaches(parent, "stopped");
+    drop(poller);
+    for name in [format!("done/0/{parent}.job"), "done/0".into()] {
+        age(&root, &format!("state/scheduler/{name}"), 2 * DAY);
+    }
+    once(&root);
+    assert!(!root.exists(&format!("state/scheduler/children/{parent}")), "{}", root.tree());
+    root.check();
+    root.cmd("scheduler", &["check", "--repair"]).expect(0);
+    assert!(!root.exists(&format!("state/scheduler/children/{parent}")), "{}", root.tree());
+    assert_eq!(root.status(child)["state"], "held");
+}
+
 /// A copy of a root's state, made as `cp` makes it with these options.
 fn copied(root: &TestRoot, options: &str) -> TestRoot {
     let copy = TestRoot::new(&root.read("corkboard.conf"));

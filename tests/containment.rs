@@ -8,11 +8,12 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::node::{assert_clean, root, submit};
 use common::processes::Process;
 use common::ways::{Way, every_way, hide_version_two, kill_supervisor, notes};
-use common::{TestRoot, lives, pid_in, signal, until, wait_for};
+use common::{TestRoot, lives, pid_in, program, signal, until, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -148,6 +149,33 @@ fn a_loss_is_proven_where_there_is_a_group() {
             assert_eq!(end["reason"], "its supervisor died");
             assert!(!lives(left));
         }
+    });
+}
+
+/// Root's jobs may put themselves elsewhere, as those do that are started by way of another service.
+#[test]
+fn what_a_job_has_moved_out_of_its_group_is_found_after_a_crash() {
+    every_way(|way, root| {
+        if way == Way::Scan {
+            return;
+        }
+        let (to, pid) = (notes(root).join("to"), root.path("notes/pid"));
+        let script = format!(
+            "until [ -e {to} ]; do sleep 0.01; done; echo $$ > $(cat {to})/cgroup.procs || exit; \
+             setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & sleep 1000",
+            to = to.display(),
+            pid = pid.display()
+        );
+        let id = give(root, &script, json!({}));
+        until("it runs", || root.node_status(&id)["state"] == "running");
+        let outside = group(root).unwrap().ancestors().nth(2).unwrap().display().to_string();
+        root.write("notes/new", &outside);
+        fs::rename(root.path("notes/new"), &to).unwrap();
+        let left = pid_in(&pid);
+        kill_supervisor(root);
+        root.cmd("processor", &["sweep"]).expect(0);
+        assert_eq!(root.ended(&id)["cause"], "lost");
+        assert!(!lives(left), "it would run beside the next attempt");
     });
 }
 
@@ -309,4 +337,26 @@ fn groups_that_a_job_has_made_end_with_it() {
     assert!(!lives(left));
     assert!(!dir.exists());
     assert_clean(&root);
+}
+
+/// There the number of a process of ours is that of somebody else's.
+#[test]
+fn nothing_is_run_nor_ended_by_numbers_of_another_pid_namespace() {
+    let root = root();
+    let run = |flags: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(flags).arg("sh").env("CORKBOARD_ROOT", root.path(""));
+        let script = "\"$1\" sweep; \"$1\" jobs new -q -r \"$2\" -- true; sleep 0.1";
+        let name = flags.len().to_string();
+        command.args(["-c", script, "sh"]).arg(program("processor")).arg(&name);
+        let output = command.output().unwrap();
+        (name, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (id, said) = run(&["--pid", "--fork"]);
+    assert!(said.contains("/proc is of another pid namespace"), "{said}");
+    assert!(root.exists(&format!("state/processor/queue/{id}")), "{said}");
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended(&id)["status"], "good");
+    let (_, said) = run(&["--pid", "--fork", "--mount-proc"]);
+    assert_eq!(said, "");
 }

@@ -104,6 +104,11 @@ fn supervising_many_jobs() {
     supervising("supervising twelve jobs", 12, 7);
 }
 
+/// It takes a moment to end, so that whoever kills it always goes the same way: it is seen to run.
+fn lingers(line: &str) -> String {
+    format!("trap 'sleep 0.3' TERM; {line}; sleep 1000 & wait")
+}
+
 /// Kill of a running job, through the head and on the node alone.
 #[test]
 fn killing_a_running_job() {
@@ -115,7 +120,7 @@ fn killing_a_running_job() {
     at_every_point(
         &mut journal,
         |journal, _| {
-            let line = format!("{}; exec sleep 1000", journal.line());
+            let line = lingers(&journal.line());
             let request = json!({"command": line, "dir": "/"});
             let job = journal.answered(&Act::submit(journal.root, &request).run())[0];
             let started = format!("-{job}.1\n");
@@ -142,7 +147,7 @@ fn killing_a_running_job() {
         |journal, _| {
             count += 1;
             let id = format!("k-{count}");
-            let line = format!("{}; exec sleep 1000", journal.line());
+            let line = lingers(&journal.line());
             let request = json!({"command": line, "dir": "/", "request_id": id});
             journal.counts.submitted += 1;
             journal.root.cmd_in("processor", &["jobs", "new"], &request.to_string()).expect(0);

@@ -296,6 +296,46 @@ fn strange_files_are_named_and_harm_nobody() {
     root.check();
 }
 
+/// Directories stand for what cannot be read, whoever looks.
+#[test]
+fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
+    let root = open_root("");
+    let parent = root.submit(&json!({"command": ["true"], "state": "held"}));
+    root.submit(&json!({"command": ["true"], "state": "held", "parent": parent}));
+    let blocked = root.submit(&json!({"command": ["true"], "state": "held"}));
+    let paths = [
+        format!("state/scheduler/queue/{blocked}.job"),
+        format!("state/scheduler/children/{parent}"),
+        "state/scheduler/nodes/far.json".to_string(),
+        "state/scheduler/seq".to_string(),
+    ];
+    for path in &paths {
+        let path = root.path(path);
+        if path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        fs::create_dir(path).unwrap();
+    }
+    let listed = root.cmd("scheduler", &["jobs", "format=json"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 3, "{listed}");
+    let reason = listed[0]["reason"].as_str().unwrap();
+    assert!(reason.ends_with("is a directory") && listed[0].get("state").is_none(), "{listed}");
+    let held = root.cmd("scheduler", &["jobs", "state=held"]).expect(0).body;
+    assert_eq!(held.lines().count(), 2, "{held}");
+    fs::create_dir(root.path("state/scheduler/running/77.job")).unwrap();
+    let run = root.cmd("nodemgr", &["jobs", "run", "json_data={\"command\": \"true\"}"]);
+    assert!(run.stderr.contains("no node has room"), "{run:?}"); // none was asked yet
+    fs::remove_dir(root.path("state/scheduler/running/77.job")).unwrap();
+    for words in [&["check"][..], &["check", "--repair"]] {
+        let found = root.cmd("scheduler", words).expect(1).body;
+        for path in &paths {
+            let path = root.path(path);
+            let lines = found.lines().filter(|line| line.contains(path.to_str().unwrap()));
+            assert_eq!(lines.count(), 1, "{}: {found}", path.display());
+        }
+    }
+}
+
 /// Between its stamp and its move a card is where it does not belong, for an instant, under the lock.
 #[test]
 fn a_card_on_the_move_is_no_damage() {

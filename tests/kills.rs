@@ -6,12 +6,12 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::array::{root_with, tasks_reach};
 use common::node::{assert_clean, submit};
-use common::{SOON, TestRoot, until, wait_for};
+use common::{SOON, TestRoot, signal, until, wait_for};
 use serde_json::{Value, json};
 
 /// A root whose state lies on a file system of this size; unmounted at the end.
@@ -161,6 +161,27 @@ fn a_second_kill_may_be_less_patient() {
     assert_eq!(reason(&root, "r", 0), "killed by ada");
     assert_eq!(reason(&root, "r", 1), "killed by bo");
     root.ended("r");
+    assert_clean(&root);
+}
+
+/// A program that ends by somebody's SIGTERM may be the first sign of a shutdown, for which its
+/// supervisor waits a little. What it leaves behind can be killed meanwhile.
+#[test]
+fn a_kill_is_heeded_while_a_shutdown_may_be_coming() {
+    let root = root_with(1);
+    let script = "(trap '' TERM; touch $UP; while :; do sleep 0.05; done) & \
+                  until [ -e $UP ]; do sleep 0.01; done; touch $UP.go; while :; do sleep 0.05; done";
+    submit(
+        &root,
+        json!({"command": script, "request_id": "j", "max_termination_time": 1000,
+            "environment": {"UP": root.path("up")}}),
+    );
+    until("it runs", || root.exists("up.go"));
+    let program = root.node_status("j")["pid"].as_i64().unwrap() as i32;
+    signal(program, "TERM");
+    until("its end is seen", || !Path::new(&format!("/proc/{program}")).exists());
+    kill(&root, "j", &["by=ada", "grace=0"]);
+    assert_eq!(root.ended("j")["cause"], "signal");
     assert_clean(&root);
 }
 

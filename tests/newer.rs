@@ -62,6 +62,7 @@ fn a_waiting_card_of_a_newer_program_is_neither_placed_nor_put_aside() {
     let instead = publish(&root, |card| {
         card["request"] = json!({"pipeline": [["true"]]});
     });
+    let value = publish(&root, |card| card["by"] = json!({"user": "ada"}));
     let event = publish(&root, |_| {});
     let name = format!("state/scheduler/queue/{event}.job");
     append(&root, &name, &json!({"at": "t", "event": "deferred", "by": "ada"}));
@@ -73,6 +74,7 @@ fn a_waiting_card_of_a_newer_program_is_neither_placed_nor_put_aside() {
     root.reaches(known, "stopped");
     let is = |job, what| assert_untouchable(&root, job, "queue", what);
     is(field, r#"field "queue" in line 1"#);
+    is(value, r#"value of "by" in line 1"#);
     is(request, r#"field "after" of the request in line 1"#);
     is(instead, r#"field "pipeline" of the request in line 1"#);
     is(event, r#"event "deferred" in line 3"#);

@@ -177,6 +177,25 @@ fn room_is_kept_to() {
 }
 
 #[test]
+fn narrow_jobs_do_not_overtake_a_wide_one() {
+    let root = root();
+    let jobs: Vec<Value> = (0..60)
+        .map(|n| {
+            let cores = if n == 5 { 2 } else { 1 };
+            json!({"command": format!("echo {n} >> order; sleep 0.02"), "dir": root.path(""),
+                "requested_resources": {"cores": cores}})
+        })
+        .collect();
+    root.cmd_in("processor", &["jobs", "new"], &json!(jobs).to_string()).expect(0);
+    until("all have run", || root.exists("order") && root.read("order").lines().count() == 60);
+    let place = root.read("order").lines().position(|line| line == "5").unwrap();
+    // Those before it, and who was claimed together with one of them.
+    assert!(place < 30, "{}", root.read("order"));
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+#[test]
 fn a_long_job_keeps_no_other_waiting() {
     let root = root();
     let mut jobs = vec![json!({"command": ["true"]}); 60];

@@ -131,3 +131,16 @@ fn a_command_that_waits_says_what_for() {
     says("log", &["no node has 64 cores", &held]);
     root.check();
 }
+
+/// It makes the rounds itself, so that no poller is running is not why.
+#[test]
+fn a_command_that_waited_in_vain_says_why_the_job_waits() {
+    let root = root_with(2);
+    root.submit(&json!({"command": "true", "requested_resources": {"cores": 64}}));
+    wait_for(common::SOON, || {
+        let status = root.cmd("scheduler", &["jobs", "1", "status", "wait=1"]).expect(0).json();
+        let why = status["reason"].as_str().unwrap_or_default();
+        if why == "no node has 64 cores" { Ok(()) } else { Err(status.to_string()) }
+    });
+    root.check();
+}

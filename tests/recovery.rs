@@ -88,10 +88,72 @@ fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
     submit(&root, json!({"command": ["true"], "request_id": "c"}));
     assert_eq!(root.ended("c")["status"], "good");
     assert_eq!(root.node_status("b")["cause"], "lost");
+    let listed = root.cmd("processor", &["jobs", "format=json"]).expect(0).json();
+    assert_eq!((&listed[0]["id"], &listed[1]["id"]), (&json!("c"), &json!("b")));
+    let why = listed[2]["error"].as_str().unwrap();
+    assert!(why.contains("job/a/status: is a directory"), "{listed}");
+    assert_eq!(root.cmd("processor", &["jobs", "state=running"]).expect(0).body, "a\n");
     fs::remove_dir(&story).unwrap();
     fs::rename(root.path("kept"), &story).unwrap();
     root.cmd("processor", &["sweep"]).expect(0);
     assert_eq!(root.ended("a")["cause"], "lost");
+    assert_clean(&root);
+}
+
+/// One whose start fails for a reason of its own, by whoever tries it.
+#[test]
+fn one_that_cannot_be_started_keeps_no_other_waiting() {
+    let root = root();
+    let all = json!({"cores": 2});
+    submit(
+        &root,
+        json!({"command": ["sleep", "1000"], "request_id": "hold", "requested_resources": all}),
+    );
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    for id in ["a", "b"] {
+        submit(&root, json!({"command": ["true"], "request_id": id, "requested_resources": all}));
+    }
+    let asked = root.path("state/processor/job/a/kill");
+    fs::create_dir(&asked).unwrap();
+    root.cmd("processor", &["jobs", "hold", "kill"]).expect(0);
+    assert_eq!(root.ended("b")["status"], "good");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+    fs::remove_dir(asked).unwrap();
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert_eq!(root.ended("a")["status"], "good");
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+/// What cannot be said in the feed keeps nothing from running, and is said as soon as it can be.
+#[test]
+fn what_cannot_be_told_now_is_told_later() {
+    let root = root();
+    run(&root, json!({"command": ["true"]}));
+    until("all is reported", || root.supervisors().is_empty());
+    let (events, kept) = (root.path("state/processor/events"), root.path("kept"));
+    fs::rename(&events, &kept).unwrap();
+    fs::create_dir(&events).unwrap();
+    for (id, command) in [("short", "true"), ("long", "sleep 1000")] {
+        submit(
+            &root,
+            json!({"command": command, "request_id": id, "requested_resources": {"cores": 2}}),
+        );
+    }
+    until("the second one runs", || root.node_status("long")["state"] == "running");
+    fs::remove_dir(&events).unwrap();
+    fs::rename(&kept, &events).unwrap();
+    let told = |id: &str, state: &str| {
+        let line = format!("\"id\":\"{id}\",\"state\":\"{state}\"");
+        until("it is told", || root.read("state/processor/events").contains(&line));
+    };
+    told("long", "running");
+    root.cmd("processor", &["sweep"]).expect(0); // its supervisor may have ended
+    told("short", "stopped");
+    root.cmd("processor", &["jobs", "long", "kill"]).expect(0);
+    told("long", "stopped");
+    until("all is reported", || root.supervisors().is_empty());
     assert_clean(&root);
 }
 
@@ -101,16 +163,21 @@ fn claimed_only_waits_again() {
     let hold = json!({"command": ["sleep", "1000"], "requested_resources": {"cores": 2}, "request_id": "hold"});
     submit(&root, hold);
     until("it runs", || root.node_status("hold")["state"] == "running");
-    submit(&root, json!({"command": ["true"], "request_id": "c"}));
+    for id in ["b", "c"] {
+        submit(&root, json!({"command": ["true"], "request_id": id}));
+        fs::remove_file(root.path(&format!("state/processor/queue/{id}"))).unwrap();
+    }
+    // Somebody has removed this one by half.
+    fs::remove_file(root.path("state/processor/job/b/request.json")).unwrap();
     let boot = root.node_status("hold")["boot"].clone();
     let record =
-        json!({"pid": 1, "boot": boot, "resources": {"cores": 1, "memory": 0}, "jobs": ["c"]});
+        json!({"pid": 1, "boot": boot, "resources": {"cores": 1, "memory": 0}, "jobs": ["b", "c"]});
     root.write("state/processor/slot/7", &format!("{record}\n"));
-    fs::remove_file(root.path("state/processor/queue/c")).unwrap();
     let found = root.cmd("processor", &["check"]).expect(1).body;
     assert!(found.contains("slot/7: names jobs of a supervisor that died"), "{found}");
     assert_eq!(root.cmd("processor", &["sweep"]).expect(0).json()["requeued"], 1);
     assert!(root.exists("state/processor/queue/c"));
+    fs::remove_dir(root.path("state/processor/job/b")).unwrap();
     root.cmd("processor", &["jobs", "hold", "kill"]).expect(0);
     assert_eq!(root.ended("c")["status"], "good");
     assert_clean(&root);

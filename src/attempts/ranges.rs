@@ -8,7 +8,7 @@ use crate::model::array::pace;
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{Cause, Outcome, RunState, RunStatus, Status};
-use crate::model::report::Report;
+use crate::model::report::{Ended, Report};
 use crate::model::tasks::TaskSet;
 use crate::placement::ranges;
 
@@ -109,7 +109,8 @@ impl Draft {
             });
         }
         let said = status.tasks.as_ref();
-        let mut report = said.map_or_else(Report::default, |said| said.within(&left));
+        let report = said.map_or_else(Report::default, |said| said.within(&left));
+        let mut report = self.by_first_killers(report);
         let ended = status.outcome();
         if let Some(outcome) = &ended {
             let rest = left.without(&report.tasks());
@@ -126,6 +127,23 @@ impl Draft {
             }
         }
         self.end_tasks(number, report, ended, false);
+    }
+
+    /// A node that is told to end all of a range names whoever wants that, of tasks too that somebody
+    /// had killed before: the card knows.
+    fn by_first_killers(&self, report: Report) -> Report {
+        let (Some(array), Some(by)) = (&self.card.array, &self.card.stopping_by) else {
+            return report;
+        };
+        let mut found = Report { good: report.good, failed: Vec::new() };
+        for Ended { mut tasks, outcome } in report.failed {
+            for (first, theirs) in array.killers.iter().filter(|_| outcome.is_killed_by(by)) {
+                found.add(&tasks.within(theirs), &Outcome::killed(first));
+                tasks = tasks.without(theirs);
+            }
+            found.add(&tasks, &outcome);
+        }
+        found
     }
 
     /// Adds those of these tasks that somebody killed: each by its own killer, or else by whoever
@@ -223,6 +241,7 @@ pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
             draft.add(What::Stopping { by: by.to_string(), tasks: None });
         }
         None => draft.card.stopping_by = Some(by.to_string()), // nobody has to be told
+        Some(_) if card.stopping_by.is_some() => {}            // whoever killed the whole was first
         Some(tasks) => {
             let tasks = tasks.within(&out).without(&array.unwanted);
             if !tasks.is_empty() {

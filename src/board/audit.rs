@@ -92,7 +92,7 @@ fn owners(root: &Root) -> Vec<String> {
 }
 
 /// Everything in `queue/`, `running/` and `done/`. Files that vanish meanwhile are not there.
-pub fn cards(root: &Root) -> Result<Vec<Entry>> {
+pub fn cards(root: &Root) -> Vec<Entry> {
     let board = Cards::new(root);
     let mut entries = Vec::new();
     for column in [Column::Queue, Column::Running, Column::Done] {
@@ -113,11 +113,11 @@ pub fn cards(root: &Root) -> Result<Vec<Entry>> {
             }
         }
     }
-    Ok(entries)
+    entries
 }
 
 /// Parent and child, of these jobs that have a parent.
-pub fn parents(root: &Root, jobs: impl Iterator<Item = u64>) -> Result<Vec<(u64, u64)>> {
+pub fn parents(root: &Root, jobs: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
     let cards = Cards::new(root);
     let mut pairs = Vec::new();
     for job in jobs {
@@ -127,7 +127,7 @@ pub fn parents(root: &Root, jobs: impl Iterator<Item = u64>) -> Result<Vec<(u64,
             pairs.push((parent, job));
         }
     }
-    Ok(pairs)
+    pairs
 }
 
 /// Adds a child that its parent's list lacks.
@@ -158,9 +158,11 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
     for name in files::names(&dir)? {
         let path = dir.join(&name);
         let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
-        let read = files::read(&path)?;
-        if !valid || read.is_some_and(|bytes| Node::parse(&name, &bytes).is_err()) {
-            wrong.push(format!("{}: not a node's record", path.display()));
+        let unread = |bytes: Vec<u8>| Node::parse(&name, &bytes).is_err();
+        match files::read(&path).map(|read| !valid || read.is_some_and(unread)) {
+            Ok(true) => wrong.push(format!("{}: not a node's record", path.display())),
+            Ok(false) => {}
+            Err(error) => wrong.push(error.message),
         }
     }
     for id in files::names(&root.state("tokens"))? {
@@ -201,9 +203,17 @@ pub fn claims(root: &Root, places: &HashMap<u64, Column>, repair: bool) -> Resul
             _ => true, // moved meanwhile
         };
         if !same(&path, &board.card_path(*column, card.job())) {
-            if repair && rejoin(&board, &path, card.job())? {
-                eprintln!("repaired: {} is the card of job {} again", path.display(), card.job());
-                continue;
+            match repair.then(|| rejoin(&board, &path, card.job())) {
+                Some(Ok(true)) => {
+                    eprintln!(
+                        "repaired: {} is the card of job {} again",
+                        path.display(),
+                        card.job()
+                    );
+                    continue;
+                }
+                Some(Err(error)) => wrong.push(error.message),
+                Some(Ok(false)) | None => {}
             }
             wrong.push(format!("{}: is not the card of job {}", path.display(), card.job()));
         }

@@ -279,6 +279,9 @@ impl Story {
     /// All of it.
     pub fn read(&mut self) -> Result<Vec<u8>> {
         let size = self.file.metadata().at(&self.path)?.size();
+        if size == 0 {
+            return Ok(Vec::new()); // that of most jobs when it is opened
+        }
         let mut bytes = Vec::with_capacity(size as usize + 1);
         io::Seek::rewind(&mut self.file).at(&self.path)?;
         self.file.read_to_end(&mut bytes).at(&self.path)?;

@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{Mode, umask};
@@ -232,11 +233,18 @@ fn stranger_to(meta: &fs::Metadata) -> Option<Uid> {
 /// The boot of this machine: pids and locks of another boot mean nothing any more.
 /// `CORKBOARD_BOOT_ID` in the environment replaces it, so that a reboot can be tried out.
 pub fn boot_id() -> Result<String> {
-    if let Ok(id) = env::var("CORKBOARD_BOOT_ID") {
-        return Ok(id);
+    static KNOWN: OnceLock<String> = OnceLock::new(); // it outlives every process
+    if let Some(id) = KNOWN.get() {
+        return Ok(id.clone());
     }
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(fs::read_to_string(path).at(path)?.trim().to_string())
+    let id = match env::var("CORKBOARD_BOOT_ID") {
+        Ok(id) => id,
+        Err(_) => {
+            let path = Path::new("/proc/sys/kernel/random/boot_id");
+            fs::read_to_string(path).at(path)?.trim().to_string()
+        }
+    };
+    Ok(KNOWN.get_or_init(|| id).clone())
 }
 
 /// When this machine was started, as far as its clock was right.

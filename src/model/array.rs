@@ -261,10 +261,10 @@ impl Array {
 }
 
 impl Card {
-    /// Adds one event to the card of an array, and all that follows from it.
+    /// Adds one event to the card of an array, and all that follows from it but for its state.
     pub(super) fn apply_to_array(&mut self, event: &Event) {
         let Some(array) = &mut self.array else { return };
-        if self.state == State::Stopped {
+        if self.outcome.is_some() {
             return;
         }
         match &event.what {
@@ -279,19 +279,20 @@ impl Card {
             What::Stopping { by, tasks: None } => {
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Stopping { .. } if self.stopping_by.is_some() => {} // they had a killer
             What::Stopped { outcome, .. } => {
                 self.outcome = Some(outcome.clone());
                 self.stopped_at = Some(event.at.clone());
             }
             _ => array.apply(event, &mut self.attempts),
         }
-        self.state = self.state_of_array();
     }
 
     /// An array is in the state of the furthest of its ranges that nodes have.
-    fn state_of_array(&self) -> State {
+    pub(super) fn see_state_of_array(&mut self) {
+        let Some(array) = &self.array else { return };
         let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
-        match () {
+        self.state = match () {
             () if self.outcome.is_some() => State::Stopped,
             () if live.peek().is_some() && self.stopping_by.is_some() => State::Stopping,
             () if live.peek().is_some() => {
@@ -301,9 +302,9 @@ impl Card {
                     State::Placed
                 }
             }
-            () if self.array.as_ref().is_some_and(|array| array.held) => State::Held,
+            () if array.held => State::Held,
             () => State::Queued,
-        }
+        };
     }
 }
 

@@ -86,13 +86,15 @@ impl Card {
         };
         for (index, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
             match Line::read(line) {
-                Line::Event(event) => card.apply(event),
+                Line::Event(event) => card.add(event),
                 Line::Newer(what) => {
                     card.newer.get_or_insert_with(|| format!("{what} in line {}", index + 2));
                 }
                 Line::Damaged => {}
             }
         }
+        // Once: to see which ranges nodes have takes a look at each, and there may be thousands.
+        card.see_state_of_array();
         Ok(card)
     }
 
@@ -135,6 +137,12 @@ impl Card {
     /// Adds one event and all that follows from it. Events that make no sense in the present
     /// state are kept in `events` and change nothing: after the end, nothing does.
     pub fn apply(&mut self, event: Event) {
+        self.add(event);
+        self.see_state_of_array();
+    }
+
+    /// The same; the state of an array is to be seen after that.
+    fn add(&mut self, event: Event) {
         if self.array.is_some() {
             self.apply_to_array(&event);
         } else {

@@ -36,27 +36,42 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Reads the line. A whole one in which a newer program wrote more than this one knows is read
-    /// without that, which is named. Any other that cannot be read is an error: it is damaged.
+    /// Reads the line. A whole one in which a newer program wrote more than this one knows, or
+    /// something else, is read without that, which is named. Any other that cannot be read is an
+    /// error: it is damaged.
     pub fn read(line: &[u8]) -> Result<(Accepted, Option<String>), String> {
         let wrong = match serde_json::from_slice(line) {
             Ok(accepted) => return Ok((accepted, None)),
             Err(wrong) => wrong,
         };
-        let fields = ["job", "request_id", "at", "by", "parent", "batch", "files", "request"];
-        let mut newer = None;
         let Ok(Value::Object(mut map)) = serde_json::from_slice(line) else {
             return Err(wrong.to_string());
         };
-        map.retain(|name, _| {
-            let known = fields.contains(&name.as_str());
-            if !known {
-                newer.get_or_insert_with(|| format!("field {name:?}"));
+        let mut newer = None;
+        map.retain(|name, value| match Accepted::unknown_in(name, value) {
+            None => true,
+            Some((what, instead)) => {
+                newer.get_or_insert(what);
+                instead.map(|instead| *value = instead).is_some()
             }
-            known
         });
         let accepted = serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?;
         Ok((accepted, newer))
+    }
+
+    /// What of a field is not known here, in words, and what is read instead, if anything. Whose card
+    /// it is must be known.
+    fn unknown_in(name: &str, value: &Value) -> Option<(String, Option<Value>)> {
+        let (known, instead) = match name {
+            "job" => return None,
+            "request_id" | "at" | "by" => (value.is_string(), Some(Value::from(""))),
+            "request" => (value.is_object(), Some(Map::new().into())),
+            "parent" => (Option::<u64>::deserialize(value).is_ok(), None),
+            "batch" => (Option::<(u64, u64)>::deserialize(value).is_ok(), None),
+            "files" => (Option::<String>::deserialize(value).is_ok(), None),
+            _ => return Some((format!("field {name:?}"), None)),
+        };
+        (!known).then(|| (format!("value of {name:?}"), instead))
     }
 }
 

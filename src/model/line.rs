@@ -305,7 +305,25 @@ mod tests {
         let first = r#"{"job":1,"request_id":"r","at":"t","by":"a","queue":"q","request":{}}"#;
         let (accepted, what) = Accepted::read(first.as_bytes()).unwrap();
         assert_eq!((accepted.job, what.as_deref()), (1, Some(r#"field "queue""#)));
+        for (name, value) in [
+            ("by", json!({"user": "ada"})),
+            ("at", json!(7)),
+            ("request", json!(["true"])),
+            ("parent", json!([1, 2])),
+            ("batch", json!([1, 2, 3])),
+            ("files", json!({"a": "b"})),
+        ] {
+            let mut line =
+                json!({"job": 1, "request_id": "r", "at": "t", "by": "a", "request": {}});
+            line[name] = value;
+            let (accepted, what) = Accepted::read(line.to_string().as_bytes()).unwrap();
+            assert_eq!((accepted.job, what), (1, Some(format!("value of {name:?}"))));
+        }
         assert!(Accepted::read(&first.as_bytes()[..40]).is_err());
+        assert!(
+            Accepted::read(br#"{"job":"1","request_id":"r","at":"t","by":"a","request":{}}"#)
+                .is_err()
+        );
         assert!(Accepted::read(br#"{"request":{}}"#).is_err());
     }
 }

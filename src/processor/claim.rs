@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
+use super::ending::AGAIN;
 use super::supervise::{Claimed, Supervisor};
 use super::{start, status};
 use crate::board::feed;
@@ -33,10 +34,10 @@ impl Supervisor<'_> {
     /// Claims the next jobs. `false` if there are none for this supervisor: its slot is free then
     /// and everything is reported.
     pub(super) fn claim(&mut self) -> Result<bool> {
-        if self.stopping {
-            return self.leave();
-        }
         loop {
+            if self.stopping {
+                return self.leave();
+            }
             let mut unreadable = Vec::new();
             let picked = self.pick(&mut unreadable)?;
             let held = self.runs.lock()?;
@@ -52,12 +53,23 @@ impl Supervisor<'_> {
                 if !self.queue.is_empty() {
                     continue;
                 }
-                return self.end_under(held, self.may_linger);
+                if self.ended.is_empty() {
+                    return self.end_under(held, self.may_linger);
+                }
+                drop(held);
+                self.tell_all()?; // something may have come meanwhile
+                continue;
             }
             let unfit = picked[0].unfit.is_some();
             let resources = if unfit { Resources::NONE } else { picked[0].spec.resources };
             let Some(room_left) = self.room(&held, resources)? else {
-                return self.end_under(held, false);
+                self.queue.clear(); // nobody overtakes the one that has waited longest
+                if self.ended.is_empty() {
+                    return self.end_under(held, false);
+                }
+                drop(held);
+                self.tell_all()?;
+                continue;
             };
             let mut jobs = Vec::new();
             for job in picked {
@@ -225,13 +237,19 @@ impl Supervisor<'_> {
         }
     }
 
-    /// There is nothing to claim: reports what has ended, then lets the slot go or lingers.
-    fn end_under(&mut self, held: Lock, may_linger: bool) -> Result<bool> {
+    /// Tells what has ended. Where that cannot be said now, this process stays until it can: its slot
+    /// names them.
+    fn tell_all(&mut self) -> Result<()> {
+        self.make_durable()?;
         if !self.ended.is_empty() {
-            drop(held);
-            self.report(None)?;
-            return self.claim(); // something may have come meanwhile
+            std::thread::sleep(AGAIN);
+            self.heed_signals_between("")?; // no job is at it
         }
+        Ok(())
+    }
+
+    /// There is nothing to claim, and all is told: lets the slot go, or lingers.
+    fn end_under(&mut self, held: Lock, may_linger: bool) -> Result<bool> {
         if let Some(slot) = self.slot.take() {
             slot.write(&self.named(std::iter::empty()))?;
             // One is enough: it starts others.
@@ -266,20 +284,43 @@ impl Supervisor<'_> {
 
     /// Makes what ended durable, then says so in the feed, with one more line if given.
     pub(super) fn report(&mut self, line: Option<RunStatus>) -> Result<()> {
+        let tasks = self.sync()?;
+        self.tell(line, tasks)
+    }
+
+    /// [`report`](Self::report) for whoever needs only that the claim, or that of tasks, is durable:
+    /// what cannot be told is told later.
+    pub(super) fn make_durable(&mut self) -> Result<()> {
+        let tasks = self.sync()?;
+        if let Err(error) = self.tell(None, tasks) {
+            eprintln!("processor: {}", error.message);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what has ended and what was claimed; returns what is to be told of a range. After
+    /// an error this process must record no more.
+    fn sync(&mut self) -> Result<Option<RunStatus>> {
         let mut sync = std::mem::take(&mut self.ended_sync);
-        let tasks = self.range.as_mut().map(|range| range.tell(&mut sync)).transpose()?.flatten();
-        sync.commit()?;
-        self.claim_is_durable = true;
+        let tasks = self.range.as_mut().map_or(Ok(None), |range| range.tell(&mut sync));
+        let synced = tasks.and_then(|tasks| sync.commit().map(|()| tasks));
+        self.failed |= synced.is_err();
+        self.claim_is_durable |= synced.is_ok();
+        synced
+    }
+
+    /// Says in the feed what is durable. What could not be said is said the next time.
+    fn tell(&mut self, line: Option<RunStatus>, tasks: Option<RunStatus>) -> Result<()> {
         self.ended_since = None;
         if self.ended.is_empty() && line.is_none() && tasks.is_none() {
             return Ok(());
         }
-        let ended = self.ended.len();
+        let (ended, of_range) = (self.ended.len(), tasks.clone());
         let mut lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
         for line in &mut lines {
             let Some(id) = &line.id else { continue };
             line.proof = match line.state {
-                RunState::Stopped => self.proofs.remove(id),
+                RunState::Stopped => self.proofs.remove(id).or(line.proof.take()),
                 _ => self.proofs.get(id).cloned(),
             };
         }
@@ -288,19 +329,34 @@ impl Supervisor<'_> {
         if told.is_err() {
             lines.truncate(ended);
             self.ended = lines; // the slot goes on naming them
+            self.ended_since = (ended > 0).then(|| Instant::now() + AGAIN);
+            if let (Some(range), Some(line)) = (&mut self.range, of_range) {
+                range.tell_again(line);
+            }
         }
         told
+    }
+
+    /// Lets a claimed job wait again that was not started.
+    pub(super) fn let_wait(&mut self, id: &str) -> Result<()> {
+        let held = self.runs.lock()?;
+        self.runs.put_back(&held, id)?;
+        self.proofs.remove(id);
+        if let Some(slot) = &self.slot {
+            slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
+        }
+        Ok(())
     }
 
     /// Lets others have what is claimed and not started, because the present job takes long.
     /// Links first: a crash before the record is rewritten leaves jobs that are named and wait.
     pub(super) fn put_back(&mut self, running: &str) -> Result<()> {
         let held = self.runs.lock()?;
-        for job in &self.claimed {
+        while let Some(job) = self.claimed.front() {
             self.runs.put_back(&held, &job.id)?;
             self.proofs.remove(&job.id);
+            self.claimed.pop_front(); // from now on others may have it, whatever fails below
         }
-        self.claimed.clear();
         if let Some(slot) = &self.slot {
             slot.write(&self.named(std::iter::once(running.to_string())))?;
         }

@@ -33,8 +33,8 @@ impl Supervisor<'_> {
         if !self.failed {
             at_latest(self.report_due());
             at_latest(running.line.is_some().then_some(running.report_at));
-            at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
         }
+        at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
         let left = next.saturating_duration_since(Instant::now());
         let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
         self.copy_ready(running, timeout);
@@ -71,9 +71,7 @@ impl Supervisor<'_> {
                 Ok(Signal::SIGUSR1) => running.look_at = Instant::now(),
                 Ok(Signal::SIGTERM) => {
                     self.stopping = true;
-                    if !self.claimed.is_empty() && self.put_back(&running.id).is_err() {
-                        self.failed = true;
-                    }
+                    running.put_back_at = Instant::now();
                     self.reap(running); // one that has ended by now has ended by itself
                     if running.program.is_some() {
                         self.end(running, Some(Outcome::lost(TOLD_TO_END)), running.grace);
@@ -160,25 +158,25 @@ impl Supervisor<'_> {
             self.end(running, Some(Outcome::timeout(timeout)), running.grace);
         }
         self.go_on_ending(running);
-        if self.failed {
-            return;
-        }
         let line_due = running.line.is_some() && running.report_at <= now;
-        if line_due || self.report_due().is_some_and(|at| at <= now) {
+        if !self.failed && (line_due || self.report_due().is_some_and(|at| at <= now)) {
             let line = if line_due { running.line.take() } else { None };
             let is_long = line.is_some();
-            if let Err(error) = self.report(line) {
+            if let Err(error) = self.report(line.clone()) {
                 eprintln!("processor: {}", error.message);
-                self.failed = true;
+                running.line = running.line.take().or(line);
+                running.report_at = now + AGAIN;
             }
             if is_long {
                 small::give_back_code();
             }
         }
-        let others_wait = !self.claimed.is_empty() && running.put_back_at <= now;
-        if let Err(error) = if others_wait { self.put_back(&running.id) } else { Ok(()) } {
+        if !self.claimed.is_empty()
+            && running.put_back_at <= now
+            && let Err(error) = self.put_back(&running.id)
+        {
             eprintln!("processor: {}", error.message);
-            self.failed = true;
+            running.put_back_at = now + AGAIN;
         }
     }
 }

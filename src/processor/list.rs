@@ -24,8 +24,9 @@ pub struct Filter {
     pub limit: Option<usize>,
 }
 
-/// Jobs, the newest first; refused ids are none.
-pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
+/// Jobs, the newest first, each with its id; refused ids are none. One that cannot be read may be in any
+/// state, and keeps no other from being listed.
+pub fn list(root: &Root, filter: &Filter) -> Result<Vec<(String, Result<RunStatus>)>> {
     let runs = Runs::new(root);
     let limit = filter.limit.unwrap_or(usize::MAX);
     let mut found = Vec::new();
@@ -34,15 +35,12 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<RunStatus>> {
             break;
         }
         match status::look(root, &id) {
-            Ok(status) if filter.state.is_none_or(|state| state == status.state) => {
-                found.push(status);
-            }
-            Ok(_) => {}
+            Ok(status) if filter.state.is_some_and(|state| state != status.state) => {}
             Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {}
-            Err(e) => return Err(e),
+            looked => found.push((id, looked)),
         }
     }
-    status::settle(root, &found)?;
+    status::settle(root, found.iter().filter_map(|(_, looked)| looked.as_ref().ok()))?;
     Ok(found)
 }
 
@@ -56,7 +54,7 @@ pub fn unfinished(root: &Root) -> Result<Vec<String>> {
     let mut ids = Vec::new();
     for state in [RunState::Queued, RunState::Running] {
         let filter = Filter { state: Some(state), ..Filter::default() };
-        ids.extend(list(root, &filter)?.into_iter().filter_map(|status| status.id));
+        ids.extend(list(root, &filter)?.into_iter().map(|(id, _)| id));
     }
     Ok(ids)
 }

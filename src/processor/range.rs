@@ -142,6 +142,12 @@ impl RunningRange {
         let line = RunStatus { tasks: Some(report), ..begun.clone() };
         Ok(Some(line.begun(Some(begun)).of(&self.id)))
     }
+
+    /// This line could not be told.
+    pub fn tell_again(&mut self, line: RunStatus) {
+        self.fresh = line.tasks.unwrap_or_default();
+        self.since = Some(Instant::now() + super::ending::AGAIN);
+    }
 }
 
 impl Supervisor<'_> {
@@ -272,7 +278,7 @@ impl Supervisor<'_> {
         if !std::mem::replace(&mut range.is_listed, true) {
             self.ended_sync.dir(&self.runs.job_dir(&range.id));
         }
-        self.report(None)
+        self.make_durable()
     }
 }
 

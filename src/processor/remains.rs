@@ -51,7 +51,8 @@ fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
 }
 
 /// The end of a job whose supervisor died: kills what is left of it, by what was stamped at the
-/// start of its program where there was no group.
+/// start of its program. Where there was a group, that finds what has been moved out of it: a job that
+/// may do so can have put itself, or a part of it, under somebody else's (`systemd-run`, `cgexec`).
 pub(super) fn end(
     root: &Root,
     id: &str,
@@ -59,21 +60,19 @@ pub(super) fn end(
     ticks: Option<u64>,
     remains: Remains,
 ) -> Outcome {
-    match remains {
-        Remains::None => return Outcome::lost(DIED),
-        Remains::Some => {
-            return Outcome::lost_unproven(&format!("{DIED}; processes of it could not be killed"));
-        }
-        Remains::Unknown => {}
-    }
     let left = match (pid, ticks) {
         (Some(pid), Some(ticks)) => kill_found(root, id, pid, ticks),
         _ => None,
     };
-    Outcome::lost_unproven(&left.map_or_else(
-        || format!("{DIED}; without a cgroup, processes of it may be left unseen"),
-        |pid| format!("{DIED}; process {pid} could not be killed"),
-    ))
+    let why = match (left, remains) {
+        (Some(pid), _) => format!("process {pid} could not be killed"),
+        (None, Remains::None) => return Outcome::lost(DIED),
+        (None, Remains::Some) => "processes of it could not be killed".to_string(),
+        (None, Remains::Unknown) => {
+            "without a cgroup, processes of it may be left unseen".to_string()
+        }
+    };
+    Outcome::lost_unproven(&format!("{DIED}; {why}"))
 }
 
 /// Kills what can be found of a job's processes, and waits until it is gone. Returns one that does

@@ -238,10 +238,10 @@ fn all(call: &Call) -> Result<Response> {
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
-        Some("json") => Response::json(&found),
+        Some("json") => Response::json(&found.into_iter().map(answer).collect::<Vec<_>>()),
         None | Some("text") => {
-            let ids = found.into_iter().filter_map(|status| status.id);
-            Ok(Response::text(ids.map(|id| id + "\n").collect::<String>()))
+            let ids = found.into_iter().map(|(id, _)| id + "\n");
+            Ok(Response::text(ids.collect::<String>()))
         }
         Some(_) => Err(Error::bad("format must be json or text")),
     }
@@ -251,10 +251,12 @@ fn statuses(call: &Call) -> Result<Response> {
     let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
     let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
     let found = report::statuses(call.root, &ids)?;
-    let answer = |(id, one): (&String, Result<RunStatus>)| {
-        one.map_or_else(|error| no_answer(&json!(id), &error), |status| json!(status))
-    };
-    Response::json(&ids.iter().zip(found).map(answer).collect::<Vec<_>>())
+    Response::json(&ids.into_iter().zip(found).map(answer).collect::<Vec<_>>())
+}
+
+/// A job in an array: its status, or why there is none.
+fn answer((id, one): (String, Result<RunStatus>)) -> Value {
+    one.map_or_else(|error| no_answer(&json!(id), &error), |status| json!(status))
 }
 
 fn record(call: &Call) -> Result<Response> {

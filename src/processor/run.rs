@@ -77,9 +77,9 @@ impl Supervisor<'_> {
         let (outcome, begun) = match before {
             Some(known) if known.outcome().is_some() => {
                 // Killed while it waited, by somebody who may have died before the sync.
-                let (file, path) = story.into_file();
-                self.ended_sync.file(file, path);
+                self.ended_sync.merge(self.runs.sync_of_end(&job.id)?);
                 self.ended.push(known.of(&job.id));
+                self.ended_since.get_or_insert_with(Instant::now);
                 return Ok(());
             }
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
@@ -245,8 +245,9 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
-            if outcome == terminated() {
+            if outcome == terminated() && running.ending.is_none() {
                 self.wait_for_own_end(&job.id);
+                running.look_at = Instant::now(); // it may have taken a signal about a kill
             }
             if self.stopping && running.ending.is_none() {
                 outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
@@ -270,7 +271,7 @@ impl Supervisor<'_> {
     ) -> Result<(Child, Gate)> {
         let (child, mut gate) = self.fork(program, stdin, running)?;
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
-        let durable = if self.claim_is_durable { Ok(()) } else { self.report(None) };
+        let durable = if self.claim_is_durable { Ok(()) } else { self.make_durable() };
         let stamped = durable.and_then(|()| match (running.task, &mut self.range) {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
             _ => story.append(std::slice::from_ref(&line)),

@@ -23,7 +23,7 @@ use crate::board::files::SyncSet;
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::model::outcome::RunStatus;
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
@@ -31,6 +31,10 @@ use crate::user::{self, User};
 
 /// A result waits at most so long for others to share its sync with.
 pub(super) const SHARE_SYNC: Duration = Duration::from_millis(20);
+
+/// One job that cannot be started is its own affair, and others go on. If it is so many in a row, nothing
+/// can be started here at present.
+const MOST_FAILURES: usize = 8;
 
 /// A job that is claimed.
 #[derive(Debug)]
@@ -185,11 +189,19 @@ impl<'r> Supervisor<'r> {
     }
 
     fn work(&mut self) -> Result<()> {
+        let mut in_a_row = 0;
         while self.claim()? {
             let begun = Instant::now();
             let mut count = 0u32;
             while let Some(job) = self.next_claimed()? {
-                self.run_job(job)?;
+                let id = job.id.clone();
+                match self.run_job(job) {
+                    Ok(()) => in_a_row = 0,
+                    Err(error) => {
+                        in_a_row += 1;
+                        self.leave_to_others(&id, error, in_a_row)?;
+                    }
+                }
                 count += 1;
                 if self.failed {
                     return Ok(()); // the slot still names what recovery has to finish
@@ -200,6 +212,18 @@ impl<'r> Supervisor<'r> {
                 if quick { (self.batch * 2).min(crate::board::slots::MOST_CLAIMS) } else { 1 };
         }
         Ok(())
+    }
+
+    /// Lets a job wait again of which nothing was started, for another supervisor to try. An error ends
+    /// this one: recovery finishes what its slot names.
+    fn leave_to_others(&mut self, id: &str, error: Error, in_a_row: usize) -> Result<()> {
+        let never_ran = matches!(self.runs.last_line(id), Ok(None));
+        if self.failed || !never_ran || in_a_row >= MOST_FAILURES {
+            return Err(error);
+        }
+        eprintln!("processor: {id} is not started: {}", error.message);
+        self.passed_over.push(id.to_string());
+        self.let_wait(id)
     }
 
     /// The next job to run, unless this process was told to end.

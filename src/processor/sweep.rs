@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::remains::{self, Remains};
-use super::{range, start};
+use super::{range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
@@ -52,6 +52,7 @@ pub fn sweep(root: &Root) -> Result<Swept> {
 
 /// [`sweep`] without starting anyone.
 pub fn recover(root: &Root) -> Result<Swept> {
+    tree::is_of_this_namespace()?;
     let runs = Runs::new(root);
     let mut swept = Swept::default();
     let held = runs.lock()?;
@@ -96,18 +97,26 @@ fn decide(
         }
         // One whose story cannot be read may have run: it is not put back, and tried again later.
         match runs.for_change(&id).and_then(|()| runs.last_line(&id)) {
-            // Its supervisor has given it back.
-            Ok(None) if runs.request(&id).is_err_and(|e| e.kind == Kind::Gone) => {}
-            Ok(None) => {
-                runs.put_back(held, &id)?;
-                swept.requeued += 1;
-            }
+            // Its supervisor has given it back, or somebody has removed it by half.
+            Ok(None) if is_over(runs, &id) => {}
+            Ok(None) => match runs.put_back(held, &id) {
+                Ok(()) => swept.requeued += 1,
+                Err(error) => {
+                    eprintln!("processor: {id} does not wait again: {}", error.message);
+                    kept.push(id);
+                }
+            },
             Ok(Some(_)) | Err(_) => kept.push(id),
         }
     }
     record.jobs = kept;
     slot.write(&record)?;
     Ok(record)
+}
+
+/// Whether a job was refused, or removed by half: no one will ever start it.
+fn is_over(runs: &Runs, id: &str) -> bool {
+    runs.request(id).is_err_and(|e| matches!(e.kind, Kind::Gone | Kind::NotFound))
 }
 
 /// Ends what ran and has no end, and reports all. What is left of its processes is killed first,
@@ -120,7 +129,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
     let remains = remains::end_group(runs, slot, &record);
     for id in jobs {
         match finish_one(runs, &id, remains, &mut sync, swept) {
-            Ok(line) => lines.extend(line),
+            Ok(line) => lines.push(line),
             Err(error) => {
                 eprintln!("processor: {id} is not recovered: {}", error.message);
                 kept.push(id);
@@ -144,18 +153,17 @@ fn finish_one(
     remains: Remains,
     sync: &mut SyncSet,
     swept: &mut Swept,
-) -> Result<Option<RunStatus>> {
+) -> Result<RunStatus> {
     runs.for_change(id)?;
-    let Some(line) = runs.last_line(id)? else { return Ok(None) };
+    let line =
+        runs.last_line(id)?.ok_or_else(|| Error::conflict(format!("{id} is to wait again")))?;
     if line.state == RunState::Stopped {
-        let path = runs.status_path(id);
-        sync.file(std::fs::File::open(&path).at(&path)?, path);
-        sync.dir(&runs.job_dir(id));
-        return Ok(Some(line.of(id)));
+        sync.merge(runs.sync_of_end(id)?);
+        return Ok(line.of(id));
     }
     let line = lose(runs, id, None, remains, sync)?;
     swept.lost += 1;
-    Ok(Some(line))
+    Ok(line)
 }
 
 /// Stamps the end of a job of which nothing more can be known: this one, or that its supervisor

@@ -6,10 +6,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+
+use crate::error::{At, Error, Kind, Result};
 
 /// Longest line of processes that is followed: it is read while it may change.
 const LONGEST_LINE: usize = 1000;
@@ -39,6 +42,18 @@ pub fn text(path: &str) -> io::Result<String> {
     let mut text = String::with_capacity(8192);
     File::open(path)?.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// An error where `/proc` shows the processes of another pid namespace: what has a number there is
+/// somebody else here, and would be signalled.
+pub fn is_of_this_namespace() -> Result<()> {
+    let path = Path::new("/proc/self");
+    let own = fs::read_link(path).at(path)?;
+    if own.to_str() == Some(&std::process::id().to_string()) {
+        return Ok(());
+    }
+    let why = "/proc is of another pid namespace, so jobs could not be ended: mount the right one (unshare --mount-proc)";
+    Err(Error::new(Kind::Internal, why))
 }
 
 /// The process with this pid; `None` if there is none, or only its exit code is left.

@@ -1,7 +1,6 @@
 //! `scheduler check`: every invariant of the head's board, one line for each violation; `--repair`
 //! mends what has one right answer.
 
-use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -29,16 +28,18 @@ pub struct Found {
 /// What cannot be looked at is wrong, too, and the rest is checked all the same. Cards may come
 /// and move meanwhile: what looks wrong is looked at again under the lock.
 pub fn check(root: &Root, repair: bool) -> Result<Found> {
-    let mut wrong = audit::tree(root)?;
+    let mut wrong = Vec::new();
+    let tree = told(audit::tree(root), &mut wrong);
+    wrong.extend(tree.into_iter().flatten());
     let mut notes = Vec::new();
     let cards = Cards::new(root);
     let mut places: HashMap<u64, Column> = HashMap::new();
     let mut with_nodes = false;
-    for entry in audit::cards(root)? {
+    for entry in audit::cards(root) {
         match entry {
             Entry::Card { column, job, path } => {
                 if let Some(other) = places.insert(job, column)
-                    && lies_twice(&cards, job)?
+                    && told(lies_twice(&cards, job), &mut wrong) == Some(true)
                 {
                     wrong.push(format!("job {job} lies in two columns: {column:?} and {other:?}"));
                 }
@@ -54,38 +55,49 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         }
     }
     // Read after the walk: numbers are given out before their cards are published.
-    let limit = numbers::limit(root)?;
-    let unknown = places.keys().filter(|job| limit.is_none_or(|next| **job >= next));
-    wrong.extend(unknown.map(|job| format!("job {job}: its number was never given out (seq)")));
-    let mut children: HashMap<u64, HashSet<u64>> = HashMap::new();
-    for (parent, child) in audit::parents(root, places.keys().copied())? {
-        if let Slot::Vacant(unread) = children.entry(parent) {
-            unread.insert(cards.children(parent)?.into_iter().collect());
-        }
-        if children.get(&parent).is_some_and(|known| known.contains(&child)) {
+    if let Some(limit) = told(numbers::limit(root), &mut wrong) {
+        let unknown = places.keys().filter(|job| limit.is_none_or(|next| **job >= next));
+        wrong.extend(unknown.map(|job| format!("job {job}: its number was never given out (seq)")));
+    }
+    let mut children: HashMap<u64, Option<HashSet<u64>>> = HashMap::new();
+    for (parent, child) in audit::parents(root, places.keys().copied()) {
+        let listed = children.entry(parent).or_insert_with(|| {
+            let read = told(cards.children(parent), &mut wrong)?;
+            Some(read.into_iter().collect())
+        });
+        if listed.as_ref().is_none_or(|known| known.contains(&child)) {
             continue;
         }
+        if cards.find(parent).is_err_and(|e| is_gone(&e)) {
+            continue; // its list was cleaned up with it
+        }
         if repair {
-            audit::mend_child(root, parent, child)?;
+            told(audit::mend_child(root, parent, child), &mut wrong);
         } else {
             wrong.push(format!(
                 "job {child}: its parent {parent} does not list it (children/{parent})"
             ));
         }
     }
-    wrong.extend(audit::records(root)?);
-    wrong.extend(audit::claims(root, &places, repair)?);
-    for node in nodes::list(root)? {
+    for found in
+        [audit::records(root), audit::claims(root, &places, repair), audit::put_aside(root)]
+    {
+        let found = told(found, &mut wrong);
+        wrong.extend(found.into_iter().flatten());
+    }
+    for node in told(nodes::list(root), &mut wrong).into_iter().flatten() {
         if let Some(why) = node.newer_reason() {
             notes.push(format!("node {}: its record was {why}", node.name));
         } else if node.uri.is_none() && node.driver == DriverKind::Http {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
-    wrong.extend(audit::put_aside(root)?);
     match numbers::known_cluster(root) {
         Err(e) if with_nodes => wrong.push(e.message),
-        Ok(Some(cluster)) => wrong.extend(orphans(root, &cluster)?),
+        Ok(Some(cluster)) => {
+            let found = told(orphans(root, &cluster), &mut wrong);
+            wrong.extend(found.into_iter().flatten());
+        }
         _ => {}
     }
     match vault::known_attempt_secret(root) {
@@ -93,6 +105,11 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         _ => {}
     }
     Ok(Found { wrong, notes })
+}
+
+/// The value; what cannot be looked at is wrong.
+fn told<T>(result: Result<T>, wrong: &mut Vec<String>) -> Option<T> {
+    result.map_err(|error| wrong.push(error.message)).ok()
 }
 
 /// Attempts of this cluster that this machine has, and whose jobs have no card that can be read.
@@ -103,8 +120,7 @@ fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
         let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
             continue;
         };
-        let gone = |e: &Error| matches!(e.kind, Kind::NotFound | Kind::Gone);
-        if cards.find(parsed.job).is_err_and(|e| gone(&e)) {
+        if cards.find(parsed.job).is_err_and(|e| is_gone(&e)) {
             wrong.push(format!(
                 "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
                 parsed.job
@@ -112,6 +128,10 @@ fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
         }
     }
     Ok(wrong)
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.kind, Kind::NotFound | Kind::Gone)
 }
 
 /// Whether a card lies in two columns, with the board held still.

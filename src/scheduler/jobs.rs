@@ -1,6 +1,6 @@
 //! Looking at jobs: lists, records, status.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
@@ -67,12 +67,11 @@ pub fn list(call: &Call) -> Result<Response> {
             Ok(card) if state.is_none_or(|state| state == card.state) => {
                 found.push((job, summary(call.root, &card)?));
             }
-            Err(_) if state.is_none_or(|state| state == State::Stopped) => {
-                if let Some(why) = cards.unreadable(job)? {
-                    found.push((job, unreadable(job, &why)));
-                }
+            Ok(_) => {}
+            Err(error) => {
+                let map = not_read(&cards, job, state, &error);
+                found.extend(map.map(|map| (job, map)));
             }
-            _ => {} // in another state, or cleaned up meanwhile
         }
     }
     if format == Some("json") {
@@ -80,6 +79,28 @@ pub fn list(call: &Call) -> Result<Response> {
         return Response::json(&records);
     }
     Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
+}
+
+/// What a list of jobs in this state, or in any, says of one whose card was not read; `None` for one
+/// that was cleaned up meanwhile. One that may be read the next time has no state, and keeps no other
+/// from being listed.
+fn not_read(
+    cards: &Cards,
+    job: u64,
+    state: Option<State>,
+    error: &Error,
+) -> Option<Map<String, Value>> {
+    let is_listed = state.is_none_or(|state| state == State::Stopped);
+    match cards.unreadable(job) {
+        Ok(None) => None,
+        Ok(Some(why)) if error.kind == Kind::Gone => is_listed.then(|| unreadable(job, &why)),
+        _ => state.is_none().then(|| {
+            let mut map = Map::new();
+            map.insert("job".into(), job.into());
+            map.insert("reason".into(), error.message.clone().into());
+            map
+        }),
+    }
 }
 
 /// What can be said of a job whose card cannot be read: nobody will place it, or take in a result.
@@ -172,9 +193,13 @@ pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let task = call.request.task()?;
     let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
+    let mut rounds = None;
     let found = match call.request.wait()? {
         None => Cards::new(call.root).find(job),
-        Some(wait) => wait_with_rounds(call, job, wait, over),
+        Some(wait) => {
+            rounds = Rounds::for_request(call.root, call.request, job)?;
+            wait_until(call.root, job, Instant::now() + wait, over)
+        }
     };
     let card = match or_unreadable(call.root, job, found)? {
         Read::Card(card) => card,
@@ -183,26 +208,15 @@ pub fn status(call: &Call) -> Result<Response> {
             return Response::json(&map);
         }
     };
-    match task {
-        Some(task) => Response::json(&tasks::status_fields(call.root, &card, task)?),
-        None => Response::json(&status_fields(call.root, &card)?),
-    }
-}
-
-/// The card once it is as wanted, or as it is after this time; with rounds for it as
-/// [`Rounds::for_request`] makes them.
-fn wait_with_rounds(
-    call: &Call,
-    job: u64,
-    wait: Duration,
-    over: impl Fn(&Card) -> bool,
-) -> Result<Card> {
-    let rounds = Rounds::for_request(call.root, call.request, job)?;
-    let card = wait_until(call.root, job, Instant::now() + wait, over)?;
+    // While they are made: without them the job would wait for nothing but a poller.
+    let fields = match task {
+        Some(task) => tasks::status_fields(call.root, &card, task)?,
+        None => status_fields(call.root, &card)?,
+    };
     if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
         rounds.finish();
     }
-    Ok(card)
+    Response::json(&fields)
 }
 
 /// The card once it stopped, or as it is at the deadline.
