@@ -4,6 +4,7 @@
 //! Never by a proxy: `HTTP_PROXY` in a CGI environment is set by the client ("httpoxy").
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -38,15 +39,48 @@ pub(super) struct Server {
     ahead: RefCell<Option<(TcpStream, Instant)>>,
 }
 
+/// What is sent with a request.
+pub(super) enum Body<'q> {
+    /// Nothing: the request has no body.
+    None,
+    /// These bytes.
+    Bytes(&'q [u8]),
+    /// What is read here while it is sent: exactly so many bytes. If there are fewer, or they cannot
+    /// be read, the request breaks off, which no server takes for a whole one: see [`Unread`].
+    Reader(&'q mut dyn Read, u64),
+}
+
+impl Body<'_> {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Body::None => None,
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Reader(_, length) => Some(*length),
+        }
+    }
+}
+
+/// What was to be sent could not be read: no fault of the server, which was asked nothing whole.
+#[derive(Debug)]
+pub(super) struct Unread(pub io::Error);
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what is sent cannot be read: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unread {}
+
 /// A request.
-pub(super) struct Question<'q> {
+pub(super) struct Question<'q, 'b> {
     pub method: &'q str,
     /// Path and query, as they are sent.
     pub path: &'q str,
     /// Values of `Authorization` and `Content-Type`, where they are sent.
     pub authorization: Option<&'q str>,
     pub content_type: Option<&'q str>,
-    pub body: &'q [u8],
+    pub body: Body<'b>,
 }
 
 /// What a server answered.
@@ -78,26 +112,33 @@ impl Server {
     /// Sends a request, and reads the answer. Ends at the deadline at the latest.
     ///
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
-    /// is not HTTP or too large. What the server did is unknown then.
-    pub(super) fn ask(&self, question: &Question, deadline: Instant) -> io::Result<Reply> {
-        let request = self.request(question)?;
+    /// is not HTTP or too large. What the server did is unknown then. Or [`Unread`].
+    pub(super) fn ask(&self, question: Question, deadline: Instant) -> io::Result<Reply> {
+        let head = self.head(&question)?;
         let ahead = self.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
         let stream = ahead.map_or_else(|| self.connect(deadline), |(stream, _)| Ok(stream))?;
         let mut line = Line { stream, deadline, overtime: OVERTIME };
-        line.write_all(&request)?;
+        match question.body {
+            Body::None => line.write_all(&head)?,
+            Body::Bytes(bytes) => line.write_all(&[&head, bytes].concat())?,
+            Body::Reader(reader, length) => {
+                line.write_all(&head)?;
+                line.copy(reader, length)?;
+            }
+        }
         line.reply()
     }
 
-    /// Begins to ask a question of which only the beginning of the answer counts. The name of the
-    /// server may have to be looked up for it, within the time for a connection.
+    /// Begins to ask a question without a body, of which only the beginning of the answer counts. The
+    /// name of the server may have to be looked up for it, within the time for a connection.
     pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
         let addresses = names::addresses(&self.host, 80, Instant::now() + self.connect_timeout)?;
-        Knock::begin(addresses, self.request(question)?, self.connect_timeout, patience)
+        Knock::begin(addresses, self.head(question)?, self.connect_timeout, patience)
     }
 
-    fn request(&self, question: &Question) -> io::Result<Vec<u8>> {
+    fn head(&self, question: &Question) -> io::Result<Vec<u8>> {
         let mut head = format!("{} {} HTTP/1.0\r\n", question.method, plain(question.path, false)?);
-        let length = question.content_type.map(|_| question.body.len().to_string());
+        let length = question.body.length().map(|length| length.to_string());
         for (name, value) in [
             ("Host", Some(self.host.as_str())),
             ("Connection", Some("close")),
@@ -110,7 +151,7 @@ impl Server {
             }
         }
         head.push_str("\r\n");
-        Ok([head.as_bytes(), question.body].concat())
+        Ok(head.into_bytes())
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
@@ -171,6 +212,26 @@ impl Line {
             self.overtime = self.overtime.checked_sub(1).ok_or(late)?;
             Ok(MOMENT)
         })
+    }
+
+    /// Sends so many bytes from a reader.
+    fn copy(&mut self, reader: &mut dyn Read, length: u64) -> io::Result<()> {
+        let unread = |error| io::Error::other(Unread(error));
+        let mut buffer = vec![0; 64 << 10];
+        let mut left = length;
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match reader.read(&mut buffer[..most]) {
+                Ok(0) => return Err(unread(ErrorKind::UnexpectedEof.into())),
+                Ok(read) => {
+                    self.write_all(&buffer[..read])?;
+                    left -= read as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(unread(error)),
+            }
+        }
+        Ok(())
     }
 
     fn reply(&mut self) -> io::Result<Reply> {
