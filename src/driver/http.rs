@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::batches::batches;
-use super::client::{Body, Question, Reply, Server, Unread};
 use super::knock::Knock;
 use super::names::check_uri;
+use super::server::{Body, Question, Reply, Server, Unread};
+use super::tls::Distrust;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::board::vault;
+use crate::board::{nodes, vault};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
@@ -39,18 +40,20 @@ pub struct Http {
 }
 
 impl Http {
-    /// A node at a URI: `http://host:port`, or the URL under which its programs lie.
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
     pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
         let uri = uri.trim_end_matches('/');
-        let place = uri.strip_prefix("http://").unwrap_or(uri);
-        let (host, base) = match place.find('/') {
-            Some(at) => place.split_at(at),
-            None => (place, "/cgi-bin"),
+        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
+        let (server, base) = match uri[host..].find('/') {
+            Some(path) => uri.split_at(host + path),
+            None => (uri, "/cgi-bin"),
         };
+        let server = Server::new(server, root.settings.connect_timeout)
+            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
         Ok(Http {
             node: node.to_string(),
-            server: Server::new(host, root.settings.connect_timeout),
+            server,
             base: base.to_string(),
             root: root.clone(),
             patience: root.settings.request_timeout,
@@ -71,12 +74,20 @@ impl Http {
         let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
-        Ok(self.server.ask(question, Instant::now() + patience))
+        Ok(self.server()?.ask(question, Instant::now() + patience))
+    }
+
+    /// The server, to be believed by what is registered now, as with the token.
+    fn server(&self) -> Result<&Server> {
+        if self.server.is_secure() {
+            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
+            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+        }
+        Ok(&self.server)
     }
 
     fn authorization(&self) -> Result<Option<String>> {
-        let token = vault::node_token(&self.root, &self.node)
-            .map_err(|e| Error { kind: Kind::Shortage, ..e })?; // nothing that the node has done
+        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
         Ok(token.map(|token| format!("Bearer {token}")))
     }
 
@@ -92,7 +103,7 @@ impl Http {
             content_type: None,
             body: Body::None,
         };
-        self.server.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
+        self.server()?.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
@@ -123,6 +134,13 @@ impl Http {
         let status = reply.status;
         if (200..300).contains(&status) {
             return Ok(reply);
+        }
+        if let (300..400, Some(to)) = (status, &reply.location) {
+            let said = format!(
+                "node {} says {status}: ask {to}, which is not done: register the uri that it means",
+                self.node
+            );
+            return Err(Error::new(Kind::BadGateway, said));
         }
         let said = self
             .json::<Value>(reply)
@@ -209,7 +227,12 @@ impl Http {
     }
 }
 
-/// Why a node did not answer; or that it was not asked, which is not its doing.
+/// What this root cannot read of its own: nothing that the node has done.
+fn not_asked(error: Error) -> Error {
+    Error { kind: Kind::Shortage, ..error }
+}
+
+/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked, which is not its doing.
 pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
     if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
         let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
@@ -219,7 +242,11 @@ pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
         let why = reason(error);
         return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    Error::new(Kind::GatewayTimeout, format!("node {node} does not answer: {error}"))
+    let said = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+        true => format!("node {node} is not trusted: {error}"),
+        false => format!("node {node} does not answer: {error}"),
+    };
+    Error::new(Kind::GatewayTimeout, said)
 }
 
 impl Questions for Http {
@@ -279,7 +306,9 @@ impl Questions for Http {
 
 impl Driver for Http {
     fn prepare(&self) {
-        self.server.prepare();
+        if let Ok(server) = self.server() {
+            server.prepare();
+        }
     }
 
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
