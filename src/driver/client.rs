@@ -47,7 +47,7 @@ pub(super) enum Body<'q> {
     Bytes(&'q [u8]),
     /// What is read here while it is sent: exactly so many bytes. If there are fewer, or they cannot
     /// be read, the request breaks off, which no server takes for a whole one: see [`Unread`].
-    Reader(&'q mut dyn Read, u64),
+    Reader(&'q mut (dyn Read + 'static), u64),
 }
 
 impl Body<'_> {

@@ -1,6 +1,6 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::batches::batches;
 use super::client::{Body, Question, Reply, Server, Unread};
+use super::form::Form;
 use super::knock::Knock;
 use super::names::check_uri;
 use super::{Answer, Driver, Info, Questions, Run};
@@ -187,24 +188,9 @@ impl Http {
 
     /// One job with its files, as a form.
     fn run_with_files(&self, run: &Run) -> Result<()> {
-        let boundary = crate::board::files::random_hex::<16>()?;
-        let mut body = Vec::new();
-        let mut part = |disposition: String, content: &[u8]| {
-            body.extend(
-                format!("--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n")
-                    .bytes(),
-            );
-            body.extend_from_slice(content);
-            body.extend(b"\r\n");
-        };
-        part("name=\"job\"".into(), run.request.to_string().as_bytes());
-        for upload in &run.uploads {
-            let name = upload.name.replace('\\', "\\\\").replace('"', "\\\"");
-            part(format!("name=\"file\"; filename=\"{name}\""), &upload.content);
-        }
-        body.extend(format!("--{boundary}--\r\n").bytes());
-        let content_type = format!("multipart/form-data; boundary={boundary}");
-        let form = Body::Reader(&mut &body[..], body.len() as u64);
+        let mut form = Form::new(&run.request, &run.uploads)?;
+        let (content_type, length) = (form.content_type().to_string(), form.length());
+        let form = Body::Reader(&mut form, length);
         self.post("jobs/new", &content_type, form).map(|_| ())
     }
 }
@@ -264,7 +250,7 @@ impl Questions for Http {
         Ok(answer.files)
     }
 
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
+    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)> {
         let name: String = name.bytes().fold(String::new(), |mut path, byte| {
             if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
                 path.push(byte as char);
@@ -273,7 +259,9 @@ impl Questions for Http {
             }
             path
         });
-        Ok(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body)
+        let body = self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body;
+        let length = body.len() as u64;
+        Ok((Box::new(io::Cursor::new(body)), length))
     }
 }
 
