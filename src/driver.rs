@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::uploads::Upload;
+use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
@@ -44,11 +45,16 @@ pub struct Run {
 }
 
 /// Slowest that files are sent, in bytes a second, before a node counts as one that does not answer.
-const SLOWEST: u64 = 1 << 20;
+const SLOWEST: u64 = 256 << 10;
 
 /// How much longer than any other request one with these files may take.
 pub fn longest_sending(uploads: &[Upload]) -> Duration {
-    Duration::from_secs(uploads.iter().map(|upload| upload.size).sum::<u64>() / SLOWEST)
+    longest_passing(uploads.iter().map(|upload| upload.size).sum())
+}
+
+/// The same by their length.
+fn longest_passing(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST).min(LONGEST_ARRIVAL)
 }
 
 /// What a node says of one job.
