@@ -20,8 +20,6 @@ use common::{Answer, SOON, TestRoot, signal, until, wait_for};
 use net::Server;
 use serde_json::{Value, json};
 
-const STREAMED: bool = false;
-
 const NEW: &str = "/scheduler/jobs/new";
 
 const FORM: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=b");
@@ -214,12 +212,10 @@ fn a_large_file_passes_in_pieces_through_two_servers() {
     node_reaches(&two.head, "far", "connected");
     let job = two.submit(&reading(), &large);
     assert_eq!(read_by(&two.head, job), sum);
-    if STREAMED {
-        let back = two.head.path("back");
-        let path = format!("/scheduler/jobs/{job}/files/copy");
-        two.curl(&["-o", back.to_str().unwrap()], &path);
-        assert_eq!(sha256(&back), sum);
-    }
+    let back = two.head.path("back");
+    let path = format!("/scheduler/jobs/{job}/files/copy");
+    two.curl(&["-o", back.to_str().unwrap()], &path);
+    assert_eq!(sha256(&back), sum);
     assert!(peak(poller.pid()) < MOST, "{}", peak(poller.pid()));
     // By hand on a node that has a name.
     let file = format!("file=@{}", large.display());

@@ -1,20 +1,21 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
 use std::io::{self, ErrorKind, Read};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::batches::batches;
-use super::client::{Body, Question, Reply, Server, Unread};
 use super::form::Form;
 use super::knock::Knock;
 use super::names::check_uri;
-use super::{Answer, Driver, Info, Questions, Run};
+use super::server::{Body, Fetched, Patience, Question, Reply, Server, Unread};
+use super::tls::Distrust;
+use super::{Answer, Driver, Info, Questions, Run, longest_passing};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::board::vault;
+use crate::board::{nodes, vault};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
@@ -25,9 +26,6 @@ const IDS_PER_REQUEST: usize = 80;
 
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
-
-/// Bytes in a second at which what is read while it is sent has to arrive at least.
-const SLOWEST: u64 = 256 << 10;
 
 /// See the module.
 pub struct Http {
@@ -40,18 +38,20 @@ pub struct Http {
 }
 
 impl Http {
-    /// A node at a URI: `http://host:port`, or the URL under which its programs lie.
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
     pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
         let uri = uri.trim_end_matches('/');
-        let place = uri.strip_prefix("http://").unwrap_or(uri);
-        let (host, base) = match place.find('/') {
-            Some(at) => place.split_at(at),
-            None => (place, "/cgi-bin"),
+        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
+        let (server, base) = match uri[host..].find('/') {
+            Some(path) => uri.split_at(host + path),
+            None => (uri, "/cgi-bin"),
         };
+        let server = Server::new(server, root.settings.connect_timeout)
+            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
         Ok(Http {
             node: node.to_string(),
-            server: Server::new(host, root.settings.connect_timeout),
+            server,
             base: base.to_string(),
             root: root.clone(),
             patience: root.settings.request_timeout,
@@ -66,18 +66,54 @@ impl Http {
         path: &str,
         content_type: Option<&str>,
         body: Body,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<io::Result<Reply>> {
         let path = format!("{}/processor/{path}", self.base);
         let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
-        Ok(self.server.ask(question, Instant::now() + patience))
+        Ok(self.server()?.ask(question, patience))
+    }
+
+    /// Asks the node for what may be long.
+    fn fetch(&self, path: &str) -> Result<(Box<dyn Read>, u64)> {
+        let path = format!("{}/processor/{path}", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question = Question {
+            method: "GET",
+            path: &path,
+            authorization,
+            content_type: None,
+            body: Body::None,
+        };
+        let patience = self.patience_for(u64::MAX);
+        match self.server()?.fetch(&question, patience) {
+            Ok(Fetched::Content(content, length)) => Ok((content, length)),
+            Ok(Fetched::Other(reply)) => {
+                self.checked(Ok(reply))?;
+                Err(self.nonsense("a file without its length"))
+            }
+            Err(error) => Err(unanswered(&self.node, &error)),
+        }
+    }
+
+    /// How long a request may take with which so many bytes are sent, or fetched.
+    fn patience_for(&self, bytes: u64) -> Patience {
+        Patience { pause: self.patience, whole: self.patience + longest_passing(bytes) }
+    }
+
+    /// The server, to be believed by what is registered now, as with the token.
+    fn server(&self) -> Result<&Server> {
+        if self.server.is_secure() {
+            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
+            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+        }
+        Ok(&self.server)
     }
 
     fn authorization(&self) -> Result<Option<String>> {
-        let token = vault::node_token(&self.root, &self.node)
-            .map_err(|e| Error { kind: Kind::Shortage, ..e })?; // nothing that the node has done
+        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
         Ok(token.map(|token| format!("Bearer {token}")))
     }
 
@@ -93,18 +129,18 @@ impl Http {
             content_type: None,
             body: Body::None,
         };
-        self.server.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
+        self.server()?.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
-        self.checked(self.ask("GET", path, None, Body::None, patience)?)
+        self.checked(self.ask("GET", path, None, Body::None, Patience::of(patience))?)
     }
 
-    /// What is read while it is sent may take longer, by the time that it takes at [`SLOWEST`].
+    /// What is read while it is sent may take longer, as long as it goes on.
     fn post(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
         let patience = match body {
-            Body::Reader(_, length) => self.patience + Duration::from_secs(length / SLOWEST),
-            _ => self.patience,
+            Body::Reader(_, length) => self.patience_for(length),
+            _ => Patience::of(self.patience),
         };
         let sent = self.ask("POST", path, Some(content_type), body, patience)?;
         if let Err(error) = &sent
@@ -124,6 +160,13 @@ impl Http {
         let status = reply.status;
         if (200..300).contains(&status) {
             return Ok(reply);
+        }
+        if let (300..400, Some(to)) = (status, &reply.location) {
+            let said = format!(
+                "node {} says {status}: ask {to}, which is not done: register the uri that it means",
+                self.node
+            );
+            return Err(Error::new(Kind::BadGateway, said));
         }
         let said = self
             .json::<Value>(reply)
@@ -195,7 +238,12 @@ impl Http {
     }
 }
 
-/// Why a node did not answer; or that it was not asked, which is not its doing.
+/// What this root cannot read of its own: nothing that the node has done.
+fn not_asked(error: Error) -> Error {
+    Error { kind: Kind::Shortage, ..error }
+}
+
+/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked, which is not its doing.
 pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
     if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
         let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
@@ -205,7 +253,11 @@ pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
         let why = reason(error);
         return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    Error::new(Kind::GatewayTimeout, format!("node {node} does not answer: {error}"))
+    let said = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+        true => format!("node {node} is not trusted: {error}"),
+        false => format!("node {node} does not answer: {error}"),
+    };
+    Error::new(Kind::GatewayTimeout, said)
 }
 
 impl Questions for Http {
@@ -259,15 +311,15 @@ impl Questions for Http {
             }
             path
         });
-        let body = self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body;
-        let length = body.len() as u64;
-        Ok((Box::new(io::Cursor::new(body)), length))
+        self.fetch(&format!("jobs/{id}/files/{name}"))
     }
 }
 
 impl Driver for Http {
     fn prepare(&self) {
-        self.server.prepare();
+        if let Ok(server) = self.server() {
+            server.prepare();
+        }
     }
 
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
