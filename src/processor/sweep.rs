@@ -4,7 +4,9 @@
 //! while they do its room stays in use. Decisions are made under the board's lock, against the
 //! present records of the other slots; each can be repeated without harm.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -28,6 +30,9 @@ const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
 const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
+
+/// Most errors that are remembered, so as to be told once.
+const MOST_TOLD: usize = 100;
 
 const REBOOTED: &str = "the machine was restarted";
 
@@ -63,7 +68,11 @@ pub fn recover(root: &Root) -> Result<Swept> {
     let passed_over = |slot: &Slot, error: Error| {
         eprintln!("processor: slot {} is not recovered: {}", slot.number, error.message);
     };
-    for (slot, record) in Slot::take_dead(&runs, &held)? {
+    let (found, unreadable) = Slot::take_dead(&runs, &held)?;
+    for error in unreadable {
+        tell_once("passed over", &error);
+    }
+    for (slot, record) in found {
         match decide(&runs, &held, &slot, record, &mut swept) {
             Ok(record) => dead.push((slot, record)),
             Err(error) => passed_over(&slot, error),
@@ -76,6 +85,15 @@ pub fn recover(root: &Root) -> Result<Swept> {
         }
     }
     Ok(swept)
+}
+
+/// Says what every sweep finds anew as long as nobody mends it: once, and not each few seconds.
+fn tell_once(what: &str, error: &Error) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MOST_TOLD && told.insert(error.message.clone()) {
+        eprintln!("processor: {what}: {}", error.message);
+    }
 }
 
 /// Puts back what never ran and drops what is no longer this slot's; what stays in the record
@@ -208,7 +226,7 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     let (ended, failed) = end_unowned(runs, held, &unowned.ids, &Outcome::lost(REBOOTED))?;
     swept.lost += ended;
     for error in unowned.errors.iter().chain(&failed) {
-        eprintln!("processor: not recovered after a restart: {}", error.message);
+        tell_once("not recovered after a restart", error);
     }
     // One that cannot be read keeps no other from running, and is looked at again.
     if unowned.errors.is_empty() && failed.is_empty() {
@@ -252,20 +270,37 @@ pub(super) struct Unowned {
 /// Jobs that no one is responsible for. Exact under the board's lock.
 pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
     let boot = boot_id()?;
-    let owned: Vec<String> = slots::all(runs)?
+    let seen = slots::all(runs)?;
+    let unreadable = seen.iter().find_map(|slot| slot.unreadable.clone());
+    let owned: Vec<String> = seen
         .into_iter()
         .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
         .flat_map(|record| record.jobs)
         .collect();
     let mut found = Unowned::default();
     for id in files::names(&runs.jobs_dir())? {
-        match is_unowned(runs, &id, &owned) {
+        let unowned = is_unowned(runs, &id, &owned).and_then(|unowned| match &unreadable {
+            Some(error) if unowned => is_of_another_boot(runs, &id, &boot, error),
+            _ => Ok(unowned),
+        });
+        match unowned {
             Ok(true) => found.ids.push(id),
             Ok(false) => {}
             Err(error) => found.errors.push(error),
         }
     }
     Ok(found)
+}
+
+/// Whether a job that no readable slot names was started in another boot. If not, a slot that cannot
+/// be read may name it: an error.
+fn is_of_another_boot(runs: &Runs, id: &str, boot: &str, unreadable: &Error) -> Result<bool> {
+    let begun = runs.last_line(id)?.and_then(|line| line.boot);
+    if begun.is_some_and(|begun| begun != boot) {
+        return Ok(true);
+    }
+    let why = format!("{id}: whether a supervisor has it is not known: {}", unreadable.message);
+    Err(Error::new(unreadable.kind, why))
 }
 
 fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
