@@ -151,6 +151,8 @@ impl<'r> Engine<'r> {
     /// after everything that could be done.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
+        let recorded = self.take_up_unheard();
+        self.told(recorded);
         if !self.once {
             notice::watch_board(self.root, &self.waker)?;
         }
@@ -192,6 +194,8 @@ impl<'r> Engine<'r> {
             }
         }
         self.save_all_records();
+        let recorded = self.record_unheard();
+        self.told(recorded);
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
