@@ -144,6 +144,11 @@ pub fn known_attempt_secret(root: &Root) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Whether that secret has been made; it may be unreadable.
+pub fn has_attempt_secret(root: &Root) -> bool {
+    !matches!(root.state("secrets/attempts").try_exists(), Ok(false))
+}
+
 /// The token that this root presents to a node; `None` where it has none.
 pub fn node_token(root: &Root, node: &str) -> Result<Option<String>> {
     if !ids::is_valid(node) {

@@ -198,7 +198,7 @@ pub fn status(call: &Call) -> Result<Response> {
         None => Cards::new(call.root).find(job),
         Some(wait) => {
             rounds = Rounds::for_request(call.root, call.request, job)?;
-            wait_until(call.root, job, Instant::now() + wait, over)
+            wait_until(call.root, job, Instant::now() + wait, rounds.as_mut(), over)
         }
     };
     let card = match or_unreadable(call.root, job, found)? {
@@ -221,14 +221,16 @@ pub fn status(call: &Call) -> Result<Response> {
 
 /// The card once it stopped, or as it is at the deadline.
 pub fn wait_for_end(root: &Root, job: u64, deadline: Instant) -> Result<Card> {
-    wait_until(root, job, deadline, |card| card.state == State::Stopped)
+    wait_until(root, job, deadline, None, |card| card.state == State::Stopped)
 }
 
-/// The card once it is as wanted, or as it is at the deadline.
+/// The card once it is as wanted, or as it is at the deadline. Looks after the rounds that are made
+/// meanwhile.
 fn wait_until(
     root: &Root,
     job: u64,
     deadline: Instant,
+    mut rounds: Option<&mut Rounds>,
     over: impl Fn(&Card) -> bool,
 ) -> Result<Card> {
     let cards = Cards::new(root);
@@ -238,6 +240,7 @@ fn wait_until(
         if over(&card) || !watch.wait_until(deadline) {
             return Ok(card);
         }
+        rounds.as_mut().map_or(Ok(()), |rounds| rounds.look())?;
     }
 }
 
@@ -266,9 +269,14 @@ pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
-    add("reason", reason(root, card)?.map(Value::from));
+    add("reason", told_reason(reason(root, card)).map(Value::from));
     add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
     Ok(map)
+}
+
+/// The reason, or why it cannot be told: that says nothing against what else is known.
+pub fn told_reason(reason: Result<Option<String>>) -> Option<String> {
+    reason.unwrap_or_else(|error| Some(error.message))
 }
 
 fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {
