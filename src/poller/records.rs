@@ -24,6 +24,10 @@ const STACK: usize = 128 << 10;
 pub struct Records {
     /// Which versions of them were read.
     versions: BTreeMap<String, Version>,
+    /// Nodes whose records could not be read when they were looked at last.
+    unreadable: BTreeSet<String>,
+    /// Whether it could not be known then which there are.
+    unlisted: bool,
     /// Nodes of which more is known than their records say.
     unsaved: BTreeSet<String>,
     /// Those of them that are being written.
@@ -46,7 +50,11 @@ impl Engine<'_> {
     /// nothing new until it can be read.
     pub(super) fn read_records(&mut self) -> Result<BTreeMap<String, Node>> {
         let mut fresh = BTreeMap::new();
-        for name in nodes::names(self.root)? {
+        self.records.unlisted = true;
+        let names = nodes::names(self.root)?;
+        self.records.unlisted = false;
+        self.records.unreadable.clear();
+        for name in names {
             let version = nodes::version(self.root, &name);
             let known = self.nodes.get(&name);
             if let (Ok(Some(version)), Some(known)) = (&version, known)
@@ -68,6 +76,7 @@ impl Engine<'_> {
                 }
                 Ok(None) => continue, // has just been removed
                 Err(error) => {
+                    self.records.unreadable.insert(name.clone());
                     let known = known.map(|known| Node { drain: true, ..known.clone() });
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
@@ -147,6 +156,11 @@ impl Engine<'_> {
 }
 
 impl Records {
+    /// Whether a node of this name is not registered. One whose record cannot be read is.
+    pub fn is_absent(&self, node: &str) -> bool {
+        !self.unlisted && !self.unreadable.contains(node)
+    }
+
     fn is_unsaved(&self, node: &str) -> bool {
         self.unsaved.contains(node) || self.saving.contains(node)
     }

@@ -312,6 +312,7 @@ impl Engine<'_> {
                 Some(node) if node.newer.is_some() || node.address() == known.address => continue,
                 Some(_) if self.reaches(&known.node, &known.id, &known.address) => continue,
                 Some(_) => "abandoned (its node is registered at another address now)",
+                None if !self.records.is_absent(&known.node) => continue,
                 None => "abandoned (its node is not registered any more)",
             };
             if self.unheard.note(&known.id, lost_after) {
