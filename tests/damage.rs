@@ -5,10 +5,11 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::{Command, Stdio};
 
-use common::head::open_root;
+use common::head::{CONF, open_root};
+use common::users::plain_root;
 use common::{SOON, TestRoot, until, wait_for};
 use serde_json::json;
 
@@ -339,6 +340,42 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
             assert_eq!(lines.count(), 1, "{}: {found}", path.display());
         }
     }
+}
+
+#[test]
+fn a_round_from_cron_tells_all_that_went_wrong() {
+    let root = open_root("");
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    let paths = [7, 8, 9].map(|job| root.path(&format!("state/scheduler/queue/{job}.job")));
+    paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let said = root.cmd("poller", &["--once"]).expect(1).stderr;
+    for path in &paths {
+        assert_eq!(said.matches(path.to_str().unwrap()).count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_directory_of_finished_cards_that_cannot_be_read_hides_no_others() {
+    let root = plain_root(CONF);
+    let job = root.submit(&json!({"command": ["true"], "dir": "/"}));
+    until("it has ended", || {
+        root.cmd("poller", &["--once"]).expect(0);
+        root.status(job)["state"] == "stopped"
+    });
+    let closed = root.path("state/scheduler/done/7");
+    let mode = |mode| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    fs::create_dir(&closed).unwrap();
+    mode(0o000);
+    if let Some(owner) = root.user {
+        std::os::unix::fs::chown(&closed, Some(owner), Some(owner)).unwrap();
+    }
+    let listed = root.cmd("scheduler", &["jobs"]).expect(0);
+    assert_eq!(listed.body, format!("{job}\n"));
+    assert!(listed.stderr.contains("done/7: permission denied"), "{listed:?}");
+    let found = root.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(found.contains("done/7: permission denied"), "{found}");
+    fs::remove_dir(&closed).unwrap();
+    root.check();
 }
 
 /// Between its stamp and its move a card is where it does not belong, for an instant, under the lock.

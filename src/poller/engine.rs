@@ -219,10 +219,12 @@ impl<'r> Engine<'r> {
             last.message != error.message || at.elapsed() > SAME_TROUBLE_EVERY
         });
         if news {
-            if !self.once {
+            let before = self.trouble.replace((error, Instant::now()));
+            // The last one of a round from cron is what the program ends with.
+            let told = if self.once { before.as_ref() } else { self.trouble.as_ref() };
+            if let Some((error, _)) = told {
                 eprintln!("poller: {}", error.message);
             }
-            self.trouble = Some((error, Instant::now()));
         }
         None
     }

@@ -79,8 +79,12 @@ impl Engine<'_> {
         if !poller_lock::is_first_of_boot(self.root)? {
             return Ok(());
         }
-        let mut all_looked_at = true;
-        for job in self.cards.done_before_boot(booted_at()?)? {
+        let (jobs, failed) = self.cards.done_before_boot(booted_at()?)?;
+        let mut all_looked_at = failed.is_empty();
+        for error in failed {
+            self.told::<()>(Err(error));
+        }
+        for job in jobs {
             let looked = self.move_out_of_done(job);
             all_looked_at &= self.told(looked) == Some(true);
         }
