@@ -168,6 +168,8 @@ fn the_group_may_look_and_others_may_not() {
     let before = snapshot(&root);
     let status = as_other(NOBODY, &["jobs", &job, "status"]);
     assert!(status.status.success(), "{status:?}");
+    let check = as_other(NOBODY, &["check"]);
+    assert!(check.status.success(), "{check:?}");
     // Never on the board: said as it is to the owner.
     let unknown = as_other(NOBODY, &["jobs", "900", "status"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no job 900"), "{unknown:?}");

@@ -123,6 +123,7 @@ pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
         if let Some(secret) = known_attempt_secret(root)? {
             return Ok(secret);
         }
+        root.for_change()?;
         let secret = format!("{}\n", files::random_hex::<32>()?);
         files::publish(&tmp(root), &path, secret.as_bytes(), true)?;
     }

@@ -194,7 +194,12 @@ fn lose(
     sync: &mut SyncSet,
 ) -> Result<RunStatus> {
     let begun = runs.last_line(id)?;
-    let line = if runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some()) {
+    let is_range = match runs.request(id) {
+        Ok(request) => request.get(RANGE_FIELD).is_some(),
+        Err(error) if error.kind == Kind::Unavailable => return Err(error), // read it another time
+        Err(_) => false,
+    };
+    let line = if is_range {
         let line = range::end_abandoned(runs, id, begun.as_ref(), why, remains)?;
         range::sync_of(runs, id, sync)?;
         line

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::rounds::Rounds;
-use super::{outputs, submit};
+use super::{jobs, outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -166,7 +166,9 @@ fn wait(root: &Root, job: u64) -> Result<i32> {
     let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
     let out = &mut io::stdout().lock();
-    outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), out)?;
+    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), out)? {
+        jobs::wait_beside(root, job, &mut rounds)?; // nobody reads its log; its code may be asked for
+    }
     rounds.finish();
     let card = Cards::new(root).find(job)?;
     let Some(outcome) = card.outcome else { return Ok(exit::REFUSED) };

@@ -1,6 +1,6 @@
 //! Looking at jobs: lists, records, status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -19,6 +19,9 @@ use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
+
+/// So long a command waits at a time for a job, then again.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// The number in a path.
 pub fn number(call: &Call) -> Result<u64> {
@@ -222,6 +225,17 @@ pub fn status(call: &Call) -> Result<Response> {
 /// The card once it stopped, or as it is at the deadline.
 pub fn wait_for_end(root: &Root, job: u64, deadline: Instant) -> Result<Card> {
     wait_until(root, job, deadline, None, |card| card.state == State::Stopped)
+}
+
+/// Waits until the job has stopped, however long, and looks after its rounds.
+pub fn wait_beside(root: &Root, job: u64, rounds: &mut Rounds) -> Result<()> {
+    let stopped = |card: &Card| card.state == State::Stopped;
+    loop {
+        let deadline = Instant::now() + LONGEST_LOOK;
+        if stopped(&wait_until(root, job, deadline, Some(&mut *rounds), stopped)?) {
+            return Ok(());
+        }
+    }
 }
 
 /// The card once it is as wanted, or as it is at the deadline. Looks after the rounds that are made
