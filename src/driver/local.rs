@@ -33,7 +33,8 @@ impl Questions for Local {
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
-        Ok(processor::report::statuses(&self.root, ids)?.into_iter().map(answer).collect())
+        let found = processor::report::statuses(&self.root, ids).map_err(own)?;
+        Ok(found.into_iter().map(answer).collect())
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
@@ -64,7 +65,7 @@ impl Driver for Local {
                 processor::accept::NewRun { id: run.id, request: run.request, uploads: run.uploads }
             })
             .collect();
-        let accepted = processor::accept::accept(&self.root, runs)?;
+        let accepted = processor::accept::accept(&self.root, runs).map_err(own)?;
         Ok(accepted.into_iter().map(|one| one.map(|_| ())).collect())
     }
 
@@ -75,14 +76,14 @@ impl Driver for Local {
         by: &str,
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus> {
-        processor::report::kill(&self.root, id, tasks, grace, by)
+        processor::report::kill(&self.root, id, tasks, grace, by).map_err(own)
     }
 
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
         match processor::kill::forbid(&self.root, id, by) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
-            Err(e) => Err(e),
+            Err(e) => Err(own(e)),
         }
     }
 
@@ -91,7 +92,7 @@ impl Driver for Local {
     }
 
     fn unfinished(&self) -> Result<Vec<String>> {
-        processor::list::unfinished(&self.root)
+        processor::list::unfinished(&self.root).map_err(own)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
@@ -99,7 +100,7 @@ impl Driver for Local {
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {
-        processor::ack::acknowledge(&self.root, ids).map(|_| ())
+        processor::ack::acknowledge(&self.root, ids).map(|_| ()).map_err(own)
     }
 
     fn info(&self) -> Result<Info> {

@@ -24,7 +24,7 @@ const STACK: usize = 128 << 10;
 pub struct Records {
     /// Which versions of them were read.
     versions: BTreeMap<String, Version>,
-    /// Nodes whose records could not be read when they were looked at last.
+    /// Which could not be read the last time.
     unreadable: BTreeSet<String>,
     /// Whether it could not be known then which there are.
     unlisted: bool,
@@ -76,8 +76,8 @@ impl Engine<'_> {
                 }
                 Ok(None) => continue, // has just been removed
                 Err(error) => {
-                    self.records.unreadable.insert(name.clone());
                     let known = known.map(|known| Node { drain: true, ..known.clone() });
+                    self.records.unreadable.insert(name.clone());
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
                     }
@@ -90,6 +90,12 @@ impl Engine<'_> {
         self.records.versions.retain(|name, _| fresh.contains_key(name));
         self.records.unsaved.retain(|name| fresh.contains_key(name));
         Ok(fresh)
+    }
+
+    /// Whether a node is not known because its record cannot be read: it is registered, and where is
+    /// not known.
+    pub(super) fn is_unreadable(&self, node: &str) -> bool {
+        self.records.unlisted || self.records.unreadable.contains(node)
     }
 
     /// Something was seen of a node.
@@ -156,11 +162,6 @@ impl Engine<'_> {
 }
 
 impl Records {
-    /// Whether a node of this name is not registered. One whose record cannot be read is.
-    pub fn is_absent(&self, node: &str) -> bool {
-        !self.unlisted && !self.unreadable.contains(node)
-    }
-
     fn is_unsaved(&self, node: &str) -> bool {
         self.unsaved.contains(node) || self.saving.contains(node)
     }

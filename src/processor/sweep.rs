@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::remains::{self, Remains};
-use super::{range, start, tree};
+use super::{kill, range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
@@ -146,7 +146,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
     let jobs = std::mem::take(&mut record.jobs);
     let remains = remains::end_group(runs, slot, &record);
     for id in jobs {
-        match finish_one(runs, &id, remains, &mut sync, swept) {
+        match finish_one(runs, slot, &id, remains, &mut sync, swept) {
             Ok(line) => lines.push(line),
             Err(error) => {
                 eprintln!("processor: {id} is not recovered: {}", error.message);
@@ -167,6 +167,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
 /// The end of one of those jobs, as the feed is to have it.
 fn finish_one(
     runs: &Runs,
+    slot: &Slot,
     id: &str,
     remains: Remains,
     sync: &mut SyncSet,
@@ -179,35 +180,48 @@ fn finish_one(
         sync.merge(runs.sync_of_end(id)?);
         return Ok(line.of(id));
     }
-    let line = lose(runs, id, None, remains, sync)?;
+    let lost = end_remains(runs, id, remains)?;
+    let line = lose(runs, id, Some(slot), &lost, sync)?;
     swept.lost += 1;
     Ok(line)
 }
 
-/// Stamps the end of a job of which nothing more can be known: this one, or that its supervisor
-/// died; then what is left of its processes is killed before.
+fn is_range(runs: &Runs, id: &str) -> Result<bool> {
+    match runs.request(id) {
+        Ok(request) => Ok(request.get(RANGE_FIELD).is_some()),
+        Err(error) if error.kind == Kind::Unavailable => Err(error), // it is read another time
+        Err(_) => Ok(false),
+    }
+}
+
+/// Kills what is left of a job whose supervisor died; how it ends if nobody had killed it.
+pub(super) fn end_remains(runs: &Runs, id: &str, remains: Remains) -> Result<Outcome> {
+    let started = if is_range(runs, id)? {
+        range::started(runs, id)?
+    } else {
+        runs.last_line(id)?.and_then(|line| line.pid.zip(line.ticks))
+    };
+    Ok(remains::end(runs.root(), id, started, remains))
+}
+
+/// Stamps the end of a job of which nothing more can be known: it is `lost`, unless somebody had
+/// killed it, who is named then.
 fn lose(
     runs: &Runs,
     id: &str,
-    why: Option<&Outcome>,
-    remains: Remains,
+    slot: Option<&Slot>,
+    lost: &Outcome,
     sync: &mut SyncSet,
 ) -> Result<RunStatus> {
     let begun = runs.last_line(id)?;
-    let is_range = match runs.request(id) {
-        Ok(request) => request.get(RANGE_FIELD).is_some(),
-        Err(error) if error.kind == Kind::Unavailable => return Err(error), // read it another time
-        Err(_) => false,
-    };
+    let is_range = is_range(runs, id)?;
+    let kills = kill::all_asked(runs, id, slot, is_range)?;
     let line = if is_range {
-        let line = range::end_abandoned(runs, id, begun.as_ref(), why, remains)?;
+        let line = range::end_abandoned(runs, id, begun.as_ref(), lost, &kills)?;
         range::sync_of(runs, id, sync)?;
         line
     } else {
-        let (pid, ticks) = begun.as_ref().map_or((None, None), |line| (line.pid, line.ticks));
-        let end =
-            why.map_or_else(|| remains::end(runs.root(), id, pid, ticks, remains), Outcome::clone);
-        RunStatus::stopped(&end)
+        RunStatus::stopped(&kills.unseen(None, lost))
     };
     let mut story = runs.story(id)?;
     story.append(std::slice::from_ref(&line))?;
@@ -251,7 +265,7 @@ pub(super) fn end_unowned(
     let mut failed = Vec::new();
     for id in ids {
         // One sync at the end serves all; their files are not kept open for it.
-        match lose(runs, id, Some(why), Remains::Unknown, &mut SyncSet::new()) {
+        match lose(runs, id, None, why, &mut SyncSet::new()) {
             Ok(line) => lines.push(line),
             Err(error) => failed.push(error),
         }
@@ -261,6 +275,21 @@ pub(super) fn end_unowned(
         feed::append(runs.root(), held, &lines)?;
     }
     Ok((lines.len(), failed))
+}
+
+/// Ends a job that somebody killed and no one is responsible for, with what is left of it.
+pub(super) fn end_if_unowned(runs: &Runs, id: &str) -> Result<()> {
+    let is_alone = |_held: &Lock| is_unowned(runs, &id.to_string(), &Owned::read(runs)?);
+    if !is_alone(&runs.lock()?)? {
+        return Ok(());
+    }
+    let lost = end_remains(runs, id, Remains::Unknown)?; // takes a while, without the lock
+    let held = runs.lock()?;
+    if is_alone(&held)? {
+        let (_, failed) = end_unowned(runs, &held, &[id.to_string()], &lost)?;
+        return failed.into_iter().next().map_or(Ok(()), Err);
+    }
+    Ok(())
 }
 
 /// Jobs that neither wait, nor have ended, nor are named by a slot of this boot.
@@ -274,21 +303,10 @@ pub(super) struct Unowned {
 
 /// Jobs that no one is responsible for. Exact under the board's lock.
 pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
-    let boot = boot_id()?;
-    let seen = slots::all(runs)?;
-    let unreadable = seen.iter().find_map(|slot| slot.unreadable.clone());
-    let owned: Vec<String> = seen
-        .into_iter()
-        .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
-        .flat_map(|record| record.jobs)
-        .collect();
+    let owned = Owned::read(runs)?;
     let mut found = Unowned::default();
     for id in files::names(&runs.jobs_dir())? {
-        let unowned = is_unowned(runs, &id, &owned).and_then(|unowned| match &unreadable {
-            Some(error) if unowned => is_of_another_boot(runs, &id, &boot, error),
-            _ => Ok(unowned),
-        });
-        match unowned {
+        match is_unowned(runs, &id, &owned) {
             Ok(true) => found.ids.push(id),
             Ok(false) => {}
             Err(error) => found.errors.push(error),
@@ -297,19 +315,39 @@ pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
     Ok(found)
 }
 
-/// Whether a job that no readable slot names was started in another boot. If not, a slot that cannot
-/// be read may name it: an error.
-fn is_of_another_boot(runs: &Runs, id: &str, boot: &str, unreadable: &Error) -> Result<bool> {
-    let begun = runs.last_line(id)?.and_then(|line| line.boot);
-    if begun.is_some_and(|begun| begun != boot) {
-        return Ok(true);
-    }
-    let why = format!("{id}: whether a supervisor has it is not known: {}", unreadable.message);
-    Err(Error::new(unreadable.kind, why))
+/// The jobs that slots of this boot name.
+struct Owned {
+    jobs: Vec<String>,
+    boot: String,
+    /// What is wrong with a slot that may name others.
+    unreadable: Option<Error>,
 }
 
-fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
-    if check_id(id).is_err() || owned.contains(id) || runs.is_queued(id)? {
+impl Owned {
+    fn read(runs: &Runs) -> Result<Owned> {
+        let boot = boot_id()?;
+        let seen = slots::all(runs)?;
+        let unreadable = seen.iter().find_map(|slot| slot.unreadable.clone());
+        let records = seen.into_iter().filter_map(|slot| slot.record);
+        let records = records.filter(|record| record.boot == boot || record.newer);
+        Ok(Owned { jobs: records.flat_map(|record| record.jobs).collect(), boot, unreadable })
+    }
+
+    /// Whether no slot has this job. An error where one that cannot be read may: unless the job was
+    /// started in another boot.
+    fn lack(&self, runs: &Runs, id: &str) -> Result<bool> {
+        let Some(error) = &self.unreadable else { return Ok(true) };
+        let begun = runs.last_line(id)?.and_then(|line| line.boot);
+        if begun.is_some_and(|begun| begun != self.boot) {
+            return Ok(true);
+        }
+        let why = format!("{id}: whether a supervisor has it is not known: {}", error.message);
+        Err(Error::new(error.kind, why))
+    }
+}
+
+fn is_unowned(runs: &Runs, id: &String, owned: &Owned) -> Result<bool> {
+    if check_id(id).is_err() || owned.jobs.contains(id) || runs.is_queued(id)? {
         return Ok(false);
     }
     if runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped) {
@@ -319,8 +357,9 @@ fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
         Err(e) if e.kind == Kind::Unavailable => Err(e),
         // Refused before it came, or removed by half. One whose request is damaged may have run: its
         // acceptance died before the sync.
-        Err(e) => Ok(!matches!(e.kind, Kind::Gone | Kind::NotFound)),
-        Ok(_) => Ok(runs.newer(id)?.is_none()),
+        Err(e) if matches!(e.kind, Kind::Gone | Kind::NotFound) => Ok(false),
+        Err(_) => owned.lack(runs, id),
+        Ok(_) => Ok(runs.newer(id)?.is_none() && owned.lack(runs, id)?),
     }
 }
 
