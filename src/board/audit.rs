@@ -45,6 +45,7 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
     for (name, mode) in TREE {
         let path = root.state(name);
         match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !root.is_own() => {} // as it must
             Err(e) => wrong.push(format!("{}: {}", path.display(), crate::error::reason(&e))),
             Ok(meta) if !meta.is_dir() => {
                 wrong.push(format!("{}: not a directory", path.display()))
