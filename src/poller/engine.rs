@@ -19,6 +19,7 @@ use super::records::Records;
 use super::silence::Silences;
 use super::silent::Silent;
 use super::step::Step;
+use super::sweeping::Sweeper;
 use super::{News, Wake};
 use crate::attempts::Said;
 use crate::board::cards::Cards;
@@ -89,6 +90,7 @@ pub struct Engine<'r> {
     /// What threads are to do that could not be started yet.
     to_start: Vec<Box<dyn FnMut() -> Result<()> + 'r>>,
     pub(super) scans: u32,
+    pub(super) sweeper: Sweeper,
     /// What time it was at the last scan, by the clock and by what goes on steadily.
     pub(super) clock: (SystemTime, Instant),
     /// When queue and running cards last changed, once they were looked at after that.
@@ -134,6 +136,7 @@ impl<'r> Engine<'r> {
             records: Records::default(),
             to_start: Vec::new(),
             scans: 0,
+            sweeper: Sweeper::default(),
             clock: (SystemTime::now(), Instant::now()),
             settled: None,
             unchanged_waiting: None,
@@ -178,6 +181,7 @@ impl<'r> Engine<'r> {
         if !self.once {
             let (root, waker) = (self.root, self.waker.clone());
             self.beside(move || notice::watch_board(root, &waker));
+            self.sweep_beside();
             self.start_beside(); // before the first scan: nothing is between them
         }
         let begin = Instant::now();
@@ -360,6 +364,7 @@ impl<'r> Engine<'r> {
             }
             Wake::End => self.ending = true,
             Wake::Saved { failed } => self.saved(failed),
+            Wake::Swept(error) => return Err(error),
             // One that is closed may have led to another machine.
             Wake::Node { node, line, news } => {
                 if self.links.get(&node).is_some_and(|link| link.is(line)) {

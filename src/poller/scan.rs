@@ -9,7 +9,6 @@ use crate::board::root::booted_at;
 use crate::board::{batches, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
-use crate::processor;
 
 /// A directory's time is trusted to tell changes apart once it is so old.
 const GRAIN: Duration = Duration::from_secs(2);
@@ -33,7 +32,7 @@ impl Engine<'_> {
         self.told(loaded);
         let looked = self.look_at_all();
         self.told(looked);
-        let swept = processor::sweep::sweep(self.root);
+        let swept = self.sweep();
         self.told(swept);
         self.scans += 1;
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
