@@ -49,7 +49,7 @@ impl Engine<'_> {
     pub(super) fn read_records(&mut self) -> Result<BTreeMap<String, Node>> {
         let mut fresh = BTreeMap::new();
         let names = nodes::names(self.root)?;
-        self.records.unreadable.clear();
+        let before = std::mem::take(&mut self.records.unreadable);
         for name in names {
             let version = nodes::version(self.root, &name);
             let known = self.nodes.get(&name);
@@ -76,6 +76,8 @@ impl Engine<'_> {
                     self.records.unreadable.insert(name.clone());
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
+                    } else if !before.contains(&name) {
+                        eprintln!("poller: {}; it gets no new jobs", error.message);
                     }
                     let Some(known) = known else { continue };
                     known
