@@ -5,6 +5,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -275,4 +276,26 @@ fn what_a_dead_supervisor_left_holds_up_no_other_node() {
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     root.check();
     other.check();
+}
+
+#[test]
+fn a_round_from_cron_that_waits_for_a_node_does_no_work_meanwhile() {
+    let root = open_root("connect_timeout = 3s\nrequest_timeout = 3s\n");
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", deaf.local_addr().unwrap());
+    register(&root, &json!({"name": "deaf", "uri": uri}));
+    let mut round = Command::new("bash");
+    round.args(["-c", "\"$0\" --once -q; times"]).arg(root.path("bin/poller"));
+    let begun = Instant::now();
+    let output = round.env("CORKBOARD_ROOT", &root.dir).output().unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(2), "it did not wait: {output:?}");
+    // What the shell's children took: minutes, and seconds with a fraction.
+    let said = String::from_utf8(output.stdout).unwrap();
+    let taken = said.lines().last().unwrap().split(' ');
+    let seconds = |time: &str| -> f64 {
+        let (minutes, seconds) = time.strip_suffix('s').unwrap().split_once('m').unwrap();
+        minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+    };
+    let taken: f64 = taken.map(seconds).sum();
+    assert!(taken < 0.15, "{taken} s of a processor");
 }

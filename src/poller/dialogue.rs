@@ -258,8 +258,13 @@ impl Engine<'_> {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
-                    // Asked about again the next time.
-                    unseen.extend(self.is_unseen(&id).then_some((id, error.message)));
+                    // Asked about again the next time. That the node was silent is told as its own.
+                    if error.kind != Kind::GatewayTimeout
+                        && error.kind != Kind::Shortage
+                        && self.is_unseen(&id)
+                    {
+                        unseen.push((id, error.message));
+                    }
                     continue;
                 }
             };

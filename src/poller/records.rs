@@ -53,7 +53,7 @@ impl Engine<'_> {
         self.records.unlisted = true;
         let names = nodes::names(self.root)?;
         self.records.unlisted = false;
-        self.records.unreadable.clear();
+        let before = std::mem::take(&mut self.records.unreadable);
         for name in names {
             let version = nodes::version(self.root, &name);
             let known = self.nodes.get(&name);
@@ -80,6 +80,8 @@ impl Engine<'_> {
                     self.records.unreadable.insert(name.clone());
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
+                    } else if !before.contains(&name) {
+                        eprintln!("poller: {}; it gets no new jobs", error.message);
                     }
                     let Some(known) = known else { continue };
                     known
