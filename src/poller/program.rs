@@ -17,7 +17,7 @@ use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::edge;
-use crate::error::{At, Result, exit};
+use crate::error::{At, Kind, Result, exit};
 use crate::model::card::State;
 use crate::processor;
 use crate::{clock, descriptors};
@@ -180,7 +180,11 @@ fn run_for(job: u64) -> anyhow::Result<()> {
             let ran = Engine::new(&root, step, true).run(Until::Stopped(job));
             return ran.with_context(|| format!("making rounds for job {job}"));
         }
-        let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
+        let stopped = match Cards::new(&root).find(job) {
+            Ok(card) => card.state == State::Stopped,
+            // What cannot be read now is not over.
+            Err(error) => matches!(error.kind, Kind::NotFound | Kind::Gone),
+        };
         if stopped || getppid() != parent {
             return Ok(());
         }
