@@ -3,20 +3,25 @@
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
 //! - `form`: a form with files, taken apart.
-//! - [`options`]: the options of commands that have some.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
 //! - [`program`]: runs a program: either interface in, exit code out.
+//! - [`words`]: what the words of a command ask for.
+//! - `help`: the options of a place in these words, and its `--help`.
+//! - [`usage`]: what is wrong with words.
 
 pub mod body;
 mod form;
-pub mod options;
+mod help;
 pub mod program;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod usage;
+pub mod words;
 
-pub use program::{Program, run};
+pub use program::{Program, Special, run};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use route::{Call, Need, Route};
+pub use route::{Call, Key, Need, Route};
+pub use words::Given;
