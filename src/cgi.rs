@@ -6,13 +6,11 @@
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
 //! - [`program`]: runs a program: either interface in, exit code out.
-//! - [`words`]: what the words of a command ask for.
-//! - `help`: the options of a place in these words, and its `--help`.
+//! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
 //! - [`usage`]: what is wrong with words.
 
 pub mod body;
 mod form;
-mod help;
 pub mod program;
 pub mod request;
 pub mod response;

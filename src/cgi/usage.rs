@@ -62,8 +62,13 @@ pub(super) fn answer(command: &Command, error: &clap::Error, meant: Option<&str>
         ErrorKind::DisplayVersion => format!("{} {VERSION}\n", command.get_name()),
         _ => return refuse(command, &told(error), meant),
     };
-    let _ = io::stdout().write_all(text.as_bytes()); // a reader that left is fine
+    print(&text);
     0
+}
+
+/// Prints what was asked for.
+pub(super) fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes()); // a reader that left is fine
 }
 
 /// Says on standard error what is wrong with the words, and perhaps which was meant; returns the

@@ -2,16 +2,13 @@
 //!
 //! A command of clap's is made of that place alone, so that what the others take costs nothing.
 
-use std::cell::LazyCell;
 use std::env;
-use std::io::{self, Write};
-use std::ops::Deref;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::body::{self, Body};
-use super::help::{DATA, METHOD, Place, QUERY, QUIET, segments};
 use super::program::{self, Program, Special};
 use super::request::{Method, Request};
 use super::route;
@@ -19,6 +16,13 @@ use super::usage;
 use crate::auth;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result, exit};
+
+mod help;
+mod place;
+mod split;
+
+use place::{DATA, METHOD, Place, QUERY, QUIET, segments};
+use split::{Split, joined};
 
 /// The id of [`command`].
 pub const COMMAND: &str = "command";
@@ -81,8 +85,7 @@ pub(super) fn run(program: &'static Program) -> i32 {
     };
     if args.is_empty() {
         let place = Place { program, segments: Vec::new() };
-        let help = place.command().render_help().to_string();
-        let _ = io::stdout().write_all(help.as_bytes()); // a reader that left is fine
+        usage::print(&place.help());
         return exit::USAGE;
     }
     again(program, &args).unwrap_or_else(|error| program::complain(program.name, &error))
@@ -151,13 +154,16 @@ fn not_read(
     error: &clap::Error,
     meant: Option<&str>,
 ) -> Result<i32> {
-    use clap::error::{ContextKind, ErrorKind};
     let about = |kind| usage::about(error, kind);
     let of_the_query = about(ContextKind::InvalidArg).is_some_and(|arg| arg.contains(QUERY));
     if error.kind() == ErrorKind::InvalidValue && of_the_query {
         let key = about(ContextKind::InvalidValue).unwrap_or_default();
         let known: Vec<&str> = place.keys().iter().map(|key| key.name).collect();
         return Err(route::unknown_key(key, about(ContextKind::SuggestedValue), &known));
+    }
+    if error.kind() == ErrorKind::DisplayHelp {
+        usage::print(&place.help());
+        return Ok(0);
     }
     Ok(usage::answer(command, error, meant))
 }
@@ -188,94 +194,6 @@ fn ask(
     auth::allow(&who, route.need)?;
     program::may_change(&root, route)?;
     program::print(program, (route.handler)(&call)?, matches.get_flag(QUIET))
-}
-
-/// Arguments, taken apart.
-struct Split {
-    /// Words, at each `/` too.
-    path: Vec<String>,
-    /// Options with their values, KEY=VALUE, and all behind `--`.
-    rest: Vec<String>,
-}
-
-impl Split {
-    fn of(program: &Program, args: &[String]) -> Split {
-        let mut split = Split { path: Vec::new(), rest: Vec::new() };
-        let own = LazyCell::new(|| {
-            program.specials.iter().flat_map(|special| (special.options)()).collect()
-        });
-        let mut args = args.iter();
-        while let Some(arg) = args.next() {
-            if arg.starts_with('-') && arg != "-" {
-                split.rest.push(arg.clone());
-                match takes_value(&own, arg) {
-                    Some(false) => {}
-                    // A value is no word of the path.
-                    Some(true) => {
-                        let value = args.as_slice().first().filter(|next| !next.starts_with("--"));
-                        split.rest.extend(value.and_then(|_| args.next()).cloned());
-                    }
-                    // Whether a value follows an unknown option is not known: it is what is wrong.
-                    None => split.rest.extend(args.by_ref().cloned()),
-                }
-            } else if arg.contains('=') {
-                split.rest.push(arg.clone());
-            } else {
-                let words = arg.split('/').filter(|word| !word.is_empty());
-                split.path.extend(words.map(String::from));
-            }
-        }
-        split
-    }
-}
-
-/// Whether an option, one of all routes or of these, takes a value that is the next word; `None`: it is none
-/// of them, and neither is `--`.
-fn takes_value(own: &impl Deref<Target = Vec<Arg>>, option: &str) -> Option<bool> {
-    match option {
-        "-q" | "--quiet" | "-h" | "--help" | "-V" | "--version" => return Some(false),
-        "-d" | "-X" => return Some(true),
-        _ => {}
-    }
-    let name = option.split('=').next().unwrap_or_default();
-    let known = own.iter().find(|arg| is(arg, name))?;
-    Some(known.get_action().takes_values() && name == option)
-}
-
-/// Whether an option is written so.
-fn is(option: &Arg, word: &str) -> bool {
-    let mut buffer = [0; 4];
-    let short = option.get_short().map(|short| &*short.encode_utf8(&mut buffer));
-    match word.strip_prefix("--") {
-        Some(long) => option.get_long() == Some(long),
-        None => short.is_some() && word.strip_prefix('-') == short,
-    }
-}
-
-/// Options with the values that are theirs although they begin with a hyphen, such as `-4`; clap
-/// would take these for options.
-fn joined(command: &Command, rest: &[String]) -> Vec<String> {
-    let takes = |word: &str| {
-        command.get_arguments().any(|arg| is(arg, word) && arg.get_action().takes_values())
-    };
-    let mut joined: Vec<String> = Vec::new();
-    let mut words = rest.iter();
-    while let Some(word) = words.next() {
-        if word == "--" {
-            joined.push(word.clone());
-            joined.extend(words.cloned());
-            break;
-        }
-        let value = words.as_slice().first();
-        match value.filter(|v| v.starts_with('-') && !v.starts_with("--") && takes(word)) {
-            Some(value) => {
-                joined.push(format!("{word}={value}"));
-                words.next();
-            }
-            None => joined.push(word.clone()),
-        }
-    }
-    joined
 }
 
 /// Where words lead.

@@ -65,17 +65,17 @@ fn options() -> Command {
         .after_help(
             "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.\nExit codes: 0 done, 1 refused or failed, 2 usage, 75 try again later.",
         )
-        .arg(flag("once", "make one round and end, unless a poller is at work; for cron"))
+        .arg(flag("once", "one round, unless a poller is at work; for cron"))
         .arg(
-            flag("step", "show each transition and wait for Enter before it is made")
+            flag("step", "show each transition and wait for Enter before it")
                 .conflicts_with("pace"),
         )
         .arg(
-            with("pace", "DURATION", "show each transition and wait so long before it is made")
+            with("pace", "DURATION", "show each transition and wait so long before it")
                 .value_parser(pace),
         )
         .arg(
-            with("job", "N", "end when job N has stopped, or who started this has ended")
+            with("job", "N", "end when job N has stopped, or its parent has ended")
                 .value_parser(job)
                 .conflicts_with_all(["once", "step", "pace"]),
         )

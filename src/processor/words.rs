@@ -42,7 +42,7 @@ pub const SPECIALS: &[Special] = &[
         options: || vec![flag("repair", "mend what has one right answer")],
         ..Special::plain(
             "check",
-            "check every invariant of the node's board; exit code 1 if one is violated",
+            "check every invariant of the board; exit code 1 if one is violated",
             check_board,
         )
     },
