@@ -145,12 +145,20 @@ daemon_stop() {
 
 # --- missing programs ------------------------------------------------------------------------
 
-# need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing, if that
-# is possible here; else says what to install and ends.
+# is_there PROGRAM|/PATTERN: whether there is such a program, or file.
+is_there() {
+    case $1 in
+        /*) compgen -G "$1" > /dev/null ;;
+        *) command -v "$1" > /dev/null ;;
+    esac
+}
+
+# need PROGRAM=PACKAGE...: installs the Debian packages of the programs (or files, /PATTERN) that are
+# missing, if that is possible here; else says what to install and ends.
 need() {
     local pair packages=() missing=()
     for pair in "$@"; do
-        command -v "${pair%%=*}" > /dev/null || packages+=("${pair#*=}")
+        is_there "${pair%%=*}" || packages+=("${pair#*=}")
     done
     [ ${#packages[@]} -gt 0 ] || return 0
     local sudo=()
@@ -164,7 +172,7 @@ need() {
     fi
     hash -r
     for pair in "$@"; do
-        command -v "${pair%%=*}" > /dev/null || missing+=("${pair#*=}")
+        is_there "${pair%%=*}" || missing+=("${pair#*=}")
     done
     [ ${#missing[@]} -eq 0 ] || die "please install: ${missing[*]} (on Debian: apt-get install ${missing[*]})"
 }

@@ -2,8 +2,8 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP (`client`), found by its name (`names`), and
-//!   whether it is there at all (`knock`).
+//! - [`http`]: the processor of a root, by HTTP: one request (`server`), the connection for it
+//!   (`line`), where that leads (`names`), who is there (`tls`), and whether anybody is (`knock`).
 
 use std::io;
 use std::time::Duration;
@@ -22,11 +22,13 @@ use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
 mod batches;
-mod client;
 pub mod http;
 mod knock;
+mod line;
 pub mod local;
 mod names;
+mod server;
+mod tls;
 
 pub use knock::Knock;
 pub use names::check_uri;

@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::batches::batches;
-use super::client::{Question, Reply, Server};
 use super::knock::Knock;
 use super::names::check_uri;
+use super::server::{Body, Question, Reply, Server, Unread};
+use super::tls::Distrust;
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::board::vault;
+use crate::board::{nodes, vault};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
@@ -24,6 +25,9 @@ const IDS_PER_REQUEST: usize = 80;
 
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
+
+/// Bytes in a second at which what is read while it is sent has to arrive at least.
+const SLOWEST: u64 = 256 << 10;
 
 /// See the module.
 pub struct Http {
@@ -36,18 +40,20 @@ pub struct Http {
 }
 
 impl Http {
-    /// A node at a URI: `http://host:port`, or the URL under which its programs lie.
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
     pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
         let uri = uri.trim_end_matches('/');
-        let place = uri.strip_prefix("http://").unwrap_or(uri);
-        let (host, base) = match place.find('/') {
-            Some(at) => place.split_at(at),
-            None => (place, "/cgi-bin"),
+        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
+        let (server, base) = match uri[host..].find('/') {
+            Some(path) => uri.split_at(host + path),
+            None => (uri, "/cgi-bin"),
         };
+        let server = Server::new(server, root.settings.connect_timeout)
+            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
         Ok(Http {
             node: node.to_string(),
-            server: Server::new(host, root.settings.connect_timeout),
+            server,
             base: base.to_string(),
             root: root.clone(),
             patience: root.settings.request_timeout,
@@ -61,19 +67,27 @@ impl Http {
         method: &str,
         path: &str,
         content_type: Option<&str>,
-        body: &[u8],
+        body: Body,
         patience: Duration,
     ) -> Result<io::Result<Reply>> {
         let path = format!("{}/processor/{path}", self.base);
         let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
-        Ok(self.server.ask(&question, Instant::now() + patience))
+        Ok(self.server()?.ask(question, Instant::now() + patience))
+    }
+
+    /// The server, to be believed by what is registered now, as with the token.
+    fn server(&self) -> Result<&Server> {
+        if self.server.is_secure() {
+            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
+            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+        }
+        Ok(&self.server)
     }
 
     fn authorization(&self) -> Result<Option<String>> {
-        let token = vault::node_token(&self.root, &self.node)
-            .map_err(|e| Error { kind: Kind::Shortage, ..e })?; // nothing that the node has done
+        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
         Ok(token.map(|token| format!("Bearer {token}")))
     }
 
@@ -82,17 +96,27 @@ impl Http {
         let path = format!("{}/processor/info", self.base);
         let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
-        let question =
-            Question { method: "GET", path: &path, authorization, content_type: None, body: b"" };
-        self.server.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
+        let question = Question {
+            method: "GET",
+            path: &path,
+            authorization,
+            content_type: None,
+            body: Body::None,
+        };
+        self.server()?.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
-        self.checked(self.ask("GET", path, None, b"", patience)?)
+        self.checked(self.ask("GET", path, None, Body::None, patience)?)
     }
 
-    fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Reply> {
-        let sent = self.ask("POST", path, Some(content_type), body, self.patience)?;
+    /// What is read while it is sent may take longer, by the time that it takes at [`SLOWEST`].
+    fn post(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
+        let patience = match body {
+            Body::Reader(_, length) => self.patience + Duration::from_secs(length / SLOWEST),
+            _ => self.patience,
+        };
+        let sent = self.ask("POST", path, Some(content_type), body, patience)?;
         if let Err(error) = &sent
             && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
             && self.info().is_ok()
@@ -110,6 +134,13 @@ impl Http {
         let status = reply.status;
         if (200..300).contains(&status) {
             return Ok(reply);
+        }
+        if let (300..400, Some(to)) = (status, &reply.location) {
+            let said = format!(
+                "node {} says {status}: ask {to}, which is not done: register the uri that it means",
+                self.node
+            );
+            return Err(Error::new(Kind::BadGateway, said));
         }
         let said = self
             .json::<Value>(reply)
@@ -150,7 +181,7 @@ impl Http {
         let count = requests.len();
         let body = Value::Array(requests).to_string();
         let answer: Value =
-            self.json(self.post("jobs/new", "application/json", body.as_bytes())?)?;
+            self.json(self.post("jobs/new", "application/json", Body::Bytes(body.as_bytes()))?)?;
         let results: Vec<Result<()>> = answer
             .get("nodejobs")
             .and_then(Value::as_array)
@@ -191,17 +222,31 @@ impl Http {
         }
         body.extend(format!("--{boundary}--\r\n").bytes());
         let content_type = format!("multipart/form-data; boundary={boundary}");
-        self.post("jobs/new", &content_type, &body).map(|_| ())
+        let form = Body::Reader(&mut &body[..], body.len() as u64);
+        self.post("jobs/new", &content_type, form).map(|_| ())
     }
 }
 
-/// Why a node did not answer; or that it was not asked, which is not its doing.
+/// What this root cannot read of its own: nothing that the node has done.
+fn not_asked(error: Error) -> Error {
+    Error { kind: Kind::Shortage, ..error }
+}
+
+/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked, which is not its doing.
 pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
+    if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
+        let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
+        return Error::new(kind, format!("node {node} is not asked: {unread}"));
+    }
     if is_shortage(error) {
         let why = reason(error);
         return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    Error::new(Kind::GatewayTimeout, format!("node {node} does not answer: {error}"))
+    let said = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+        true => format!("node {node} is not trusted: {error}"),
+        false => format!("node {node} does not answer: {error}"),
+    };
+    Error::new(Kind::GatewayTimeout, said)
 }
 
 impl Questions for Http {
@@ -261,7 +306,9 @@ impl Questions for Http {
 
 impl Driver for Http {
     fn prepare(&self) {
-        self.server.prepare();
+        if let Ok(server) = self.server() {
+            server.prepare();
+        }
     }
 
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
@@ -301,12 +348,12 @@ impl Driver for Http {
             grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
         let path = format!("jobs/{id}/kill?by={by}{grace}");
         let Some(tasks) = tasks else {
-            return self.json(self.post(&path, "application/json", b"")?);
+            return self.json(self.post(&path, "application/json", Body::Bytes(b""))?);
         };
         let mut status = None;
         for piece in tasks.pieces(RUNS_PER_REQUEST) {
             let path = format!("{path}&task={piece}");
-            status = Some(self.json(self.post(&path, "application/json", b"")?)?);
+            status = Some(self.json(self.post(&path, "application/json", Body::Bytes(b""))?)?);
         }
         status.ok_or_else(|| Error::bad("no task is named"))
     }
@@ -314,7 +361,7 @@ impl Driver for Http {
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
         let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
         let path = format!("jobs/{id}/kill?by={by}&forbid=1");
-        match self.post(&path, "application/json", b"") {
+        match self.post(&path, "application/json", Body::Bytes(b"")) {
             Ok(reply) => Ok(Answer::Known(self.json(reply)?)),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
@@ -345,7 +392,7 @@ impl Driver for Http {
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {
         let body = json!({ "nodejobs": ids }).to_string();
-        self.post("jobs/ack", "application/json", body.as_bytes()).map(|_| ())
+        self.post("jobs/ack", "application/json", Body::Bytes(body.as_bytes())).map(|_| ())
     }
 
     fn info(&self) -> Result<Info> {

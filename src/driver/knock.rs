@@ -1,5 +1,6 @@
 //! Whether a server is there, found out without waiting for it: a connection that is opened, a
-//! question, the first byte of an answer. Many of them can be under way in one thread.
+//! question, the first byte of an answer. Many of them can be under way in one thread, which no
+//! library for single requests does.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,14 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
+use rustls::ClientConnection;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::tls::{self, Identity};
 
 /// A question that is under way. Dropped, it is not asked any more.
 #[derive(Debug)]
 pub struct Knock {
     stream: TcpStream,
     request: Vec<u8>,
-    sent: usize,
+    /// Who the server has to prove to be, if it has to.
+    identity: Option<Identity>,
+    /// The conversation on this connection.
+    talk: Talk,
     is_open: bool,
     /// Addresses that are tried if this one fails, the next one last.
     others: Vec<SocketAddr>,
@@ -25,6 +32,23 @@ pub struct Knock {
     by: Instant,
 }
 
+#[derive(Debug)]
+enum Talk {
+    /// So many bytes of the request are sent.
+    Plain(usize),
+    /// Over TLS, which has taken in the request and sends it when it may.
+    Secure(Box<ClientConnection>),
+}
+
+impl Talk {
+    fn begin(request: &[u8], identity: Option<&Identity>) -> io::Result<Talk> {
+        let Some(identity) = identity else { return Ok(Talk::Plain(0)) };
+        let mut talk = identity.conversation()?;
+        talk.writer().write_all(request)?;
+        Ok(Talk::Secure(Box::new(talk)))
+    }
+}
+
 impl Knock {
     /// Begins to open a connection to the first of these addresses.
     ///
@@ -32,20 +56,27 @@ impl Knock {
     pub(super) fn begin(
         mut addresses: Vec<SocketAddr>,
         request: Vec<u8>,
+        identity: Option<Identity>,
         connect_timeout: Duration,
         patience: Duration,
     ) -> io::Result<Knock> {
+        let talk = Talk::begin(&request, identity.as_ref())?;
         addresses.reverse();
         let now = Instant::now();
         let (open_by, by) = (now + connect_timeout, now + patience);
         let stream = connect(&mut addresses)?;
         let others = addresses;
-        Ok(Knock { stream, request, sent: 0, is_open: false, others, connect_timeout, open_by, by })
+        let is_open = false;
+        Ok(Knock { stream, request, identity, talk, is_open, others, connect_timeout, open_by, by })
     }
 
     /// What has to happen on the connection before the next [`Knock::step`] has something to do.
     pub fn waits_for(&self) -> PollFlags {
-        if self.sent < self.request.len() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+        let writes = match &self.talk {
+            Talk::Plain(sent) => *sent < self.request.len(),
+            Talk::Secure(talk) => talk.wants_write(),
+        };
+        if writes { PollFlags::POLLOUT } else { PollFlags::POLLIN }
     }
 
     /// When the next [`Knock::step`] has something to do at the latest.
@@ -82,21 +113,32 @@ impl Knock {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        while self.sent < self.request.len() {
-            match self.stream.write(&self.request[self.sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => {
+        let read = match &mut self.talk {
+            Talk::Plain(sent) => {
+                while *sent < self.request.len() {
+                    *sent += written(self.stream.write(&self.request[*sent..]))?;
                     self.is_open = true;
-                    self.sent += written;
                 }
-                // Not connected yet.
-                Err(error) if error.kind() == ErrorKind::NotConnected => {
-                    return Err(ErrorKind::WouldBlock.into());
-                }
-                Err(error) => return Err(error),
+                self.stream.read(&mut [0; 1])?
             }
-        }
-        match self.stream.read(&mut [0; 1])? {
+            Talk::Secure(talk) => loop {
+                while talk.wants_write() {
+                    written(talk.write_tls(&mut self.stream))?;
+                    self.is_open = true;
+                }
+                match talk.reader().read(&mut [0; 1]) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    read => break read.map_err(tls::told)?,
+                }
+                if talk.read_tls(&mut self.stream)? > 0
+                    && let Err(error) = talk.process_new_packets()
+                {
+                    let _ = talk.write_tls(&mut self.stream); // tells the server, if it can be told
+                    return Err(tls::why(&error));
+                }
+            },
+        };
+        match read {
             0 => Err(io::Error::new(
                 ErrorKind::UnexpectedEof,
                 "the connection ended without an answer",
@@ -107,7 +149,8 @@ impl Knock {
 
     fn try_another(&mut self) -> io::Result<()> {
         self.stream = connect(&mut self.others)?;
-        (self.sent, self.open_by) = (0, Instant::now() + self.connect_timeout);
+        self.talk = Talk::begin(&self.request, self.identity.as_ref())?;
+        self.open_by = Instant::now() + self.connect_timeout;
         Ok(())
     }
 }
@@ -115,6 +158,15 @@ impl Knock {
 impl AsFd for Knock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+/// What a write has done; a connection that is not open yet takes more time.
+fn written(write: io::Result<usize>) -> io::Result<usize> {
+    match write {
+        Ok(0) => Err(ErrorKind::WriteZero.into()),
+        Err(error) if error.kind() == ErrorKind::NotConnected => Err(ErrorKind::WouldBlock.into()),
+        written => written,
     }
 }
 
@@ -147,7 +199,7 @@ mod tests {
 
     fn ends(addresses: Vec<SocketAddr>, patience: Duration) -> io::Result<()> {
         let request = b"GET / HTTP/1.0\r\n\r\n".to_vec();
-        let mut knock = Knock::begin(addresses, request, patience, patience)?;
+        let mut knock = Knock::begin(addresses, request, None, patience, patience)?;
         loop {
             if let Some(end) = knock.step() {
                 return end;

@@ -16,18 +16,16 @@ const LARGEST_ANSWER: usize = 4096;
 
 /// Refuses a node's URI that could not be one.
 pub fn check_uri(uri: &str) -> Result<()> {
-    let rest = match uri.strip_prefix("http://") {
-        Some(rest) => rest,
-        None if uri.starts_with("https://") => {
-            return Err(Error::bad("uri: https is not supported; use http, or a tunnel"));
-        }
-        None => return Err(Error::bad("uri must be like http://node01.example:8080")),
-    };
-    let sane = !rest.is_empty()
-        && !rest.starts_with('/')
-        && uri.len() <= 500
-        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b));
-    if sane { Ok(()) } else { Err(Error::bad("uri must be like http://node01.example:8080")) }
+    let rest = uri.strip_prefix("http://").or_else(|| uri.strip_prefix("https://"));
+    let sane = uri.len() <= 500
+        && rest.is_some_and(|rest| {
+            !rest.is_empty()
+                && !rest.starts_with('/')
+                && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b))
+        })
+        && uri.parse::<ureq::http::Uri>().is_ok();
+    let like = "uri must be like http://node01.example:8080 or https://node01.example";
+    if sane { Ok(()) } else { Err(Error::bad(like)) }
 }
 
 /// The addresses of `host[:port]`, in the order in which they should be tried; at least one.

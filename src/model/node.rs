@@ -65,6 +65,10 @@ pub struct Node {
     /// Where its programs are; needed by the `http` driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
+    /// The file of certificates to one of which the certificate of an `https` node has to lead;
+    /// without one: those that this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// For people and for scripts; nothing here depends on it.
     #[serde(default)]
     pub ipv4: Vec<String>,
@@ -133,6 +137,7 @@ impl Node {
             name: "localhost".into(),
             driver: DriverKind::Local,
             uri: None,
+            ca: None,
             ipv4: vec!["127.0.0.1".into()],
             hostname: "localhost".into(),
             resources: None,

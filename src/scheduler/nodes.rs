@@ -16,7 +16,7 @@ use crate::model::node::{DriverKind, Node, NodeState};
 
 /// Fields that a registration may have; the others of a record are the poller's.
 const FIELDS: &[&str] =
-    &["name", "driver", "uri", "ipv4", "hostname", "resources", "drain", "token"];
+    &["name", "driver", "uri", "ca", "ipv4", "hostname", "resources", "drain", "token"];
 
 /// Words that paths have where the name of a node may stand.
 const RESERVED: &[&str] = &["list", "jobs", "job", "new"];
@@ -225,6 +225,14 @@ fn checked(value: Value) -> Result<Node> {
         }
         (DriverKind::Local, Some(_)) => return Err(Error::bad("a local node has no uri")),
         (DriverKind::Local, None) => {}
+    }
+    if let Some(ca) = &node.ca {
+        if !node.uri.as_deref().is_some_and(|uri| uri.starts_with("https://")) {
+            return Err(Error::bad("ca is for nodes whose uri begins with https://"));
+        }
+        if !ca.starts_with('/') {
+            return Err(Error::bad("ca must be the absolute path of a file of certificates here"));
+        }
     }
     node.fixed = node.resources.is_some();
     Ok(node)

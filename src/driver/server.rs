@@ -1,0 +1,219 @@
+//! One HTTP request to a server, and its answer, by `ureq`, over a connection of its own (`line`).
+//!
+//! Whatever a server answers is an answer: what its status means is the caller's to say, and an
+//! answer that leads elsewhere is not followed. Never by a proxy: `HTTP_PROXY` in a CGI environment
+//! is set by the client ("httpoxy").
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use ureq::http::{HeaderValue, Request, Response, Uri, request};
+use ureq::{Agent, AsSendBody, SendBody};
+
+use super::knock::Knock;
+use super::line::{self, Place};
+
+/// Largest answer that is read.
+const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// Most bytes of what stands before it.
+const LARGEST_HEAD: usize = 64 << 10;
+
+/// A server, and where it was found when it last answered.
+pub(super) struct Server {
+    uri: Uri,
+    place: Arc<Place>,
+    agent: OnceCell<Agent>,
+}
+
+/// What is sent with a request.
+pub(super) enum Body<'q> {
+    /// Nothing: the request has no body.
+    None,
+    /// These bytes.
+    Bytes(&'q [u8]),
+    /// What is read here while it is sent: exactly so many bytes. If there are fewer, or they cannot
+    /// be read, the request breaks off, which no server takes for a whole one: see [`Unread`].
+    Reader(&'q mut dyn Read, u64),
+}
+
+/// What was to be sent could not be read: no fault of the server, which was asked nothing whole.
+#[derive(Debug)]
+pub(super) struct Unread(pub io::Error);
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what is sent cannot be read: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unread {}
+
+/// A request.
+pub(super) struct Question<'q, 'b> {
+    pub method: &'q str,
+    /// Path and query, as they are sent.
+    pub path: &'q str,
+    /// Values of `Authorization` and `Content-Type`, where they are sent.
+    pub authorization: Option<&'q str>,
+    pub content_type: Option<&'q str>,
+    pub body: Body<'b>,
+}
+
+/// What a server answered.
+pub(super) struct Reply {
+    pub status: u16,
+    /// The header `X-Corkboard-Offset`, if it is a number.
+    pub offset: Option<u64>,
+    /// Where it sends who asks.
+    pub location: Option<String>,
+    pub body: Vec<u8>,
+}
+
+impl Server {
+    /// The server at a URI without a path. Asks nobody.
+    ///
+    /// Errors: it is no such URI.
+    pub(super) fn new(uri: &str, connect_timeout: Duration) -> io::Result<Server> {
+        let uri = Uri::try_from(uri).map_err(not_sendable)?;
+        let place = Arc::new(Place::new(&uri, connect_timeout)?);
+        Ok(Server { uri, place, agent: OnceCell::new() })
+    }
+
+    /// Whether it is asked over TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.place.is_secure()
+    }
+
+    /// Over TLS it has to prove itself by a certificate that leads to one of this file; without a
+    /// file to one that this machine trusts.
+    pub(super) fn trust(&self, ca: Option<PathBuf>) {
+        self.place.trust(ca);
+    }
+
+    /// Opens the connection of a question that is about to be asked: the server's process for it is
+    /// there then. Whatever goes wrong is told when that question is asked.
+    pub(super) fn prepare(&self) {
+        self.place.prepare();
+    }
+
+    /// Sends a request, and reads the answer. Ends at the deadline at the latest.
+    ///
+    /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
+    /// is not HTTP or too large. What the server did is unknown then. Or [`Unread`].
+    pub(super) fn ask(&self, question: Question, deadline: Instant) -> io::Result<Reply> {
+        self.place.begin(deadline);
+        let request = self.request(&question)?;
+        match question.body {
+            Body::None => self.run(request, ()),
+            Body::Bytes(bytes) => self.run(request, bytes),
+            Body::Reader(source, length) => {
+                let request = request.header(CONTENT_LENGTH, length);
+                self.run(request, SendBody::from_reader(&mut Exactly { source, left: length }))
+            }
+        }
+    }
+
+    /// Begins to ask a question without a body, of which only the beginning of the answer counts. The
+    /// name of the server may have to be looked up for it, within the time for a connection.
+    pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
+        let request = self.request(question)?.body(()).map_err(not_sendable)?;
+        let mut text = format!(
+            "{} {} HTTP/1.0\r\n",
+            request.method(),
+            request.uri().path_and_query().map_or("/", |path| path.as_str())
+        )
+        .into_bytes();
+        let host = HeaderValue::try_from(self.place.host()).map_err(not_sendable)?;
+        let mut headers = request.headers().clone();
+        headers.insert(ureq::http::header::HOST, host);
+        for (name, value) in &headers {
+            text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        text.extend(b"\r\n");
+        self.place.knock(text, patience)
+    }
+
+    /// A request without its body.
+    fn request(&self, question: &Question) -> io::Result<request::Builder> {
+        let mut uri = self.uri.clone().into_parts();
+        uri.path_and_query = Some(question.path.parse().map_err(not_sendable)?);
+        let uri = Uri::from_parts(uri).map_err(not_sendable)?;
+        let mut request = Request::builder().method(question.method).uri(uri);
+        request = request.header(CONNECTION, HeaderValue::from_static("close"));
+        if let Some(authorization) = question.authorization {
+            let mut value = HeaderValue::try_from(authorization).map_err(not_sendable)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(content_type) = question.content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        Ok(request)
+    }
+
+    fn run(&self, request: request::Builder, body: impl AsSendBody) -> io::Result<Reply> {
+        let request = request.body(body).map_err(not_sendable)?;
+        let agent = self.agent.get_or_init(|| agent(&self.place));
+        reply(agent.run(request).map_err(line::io_error)?).map_err(line::io_error)
+    }
+}
+
+/// An agent that asks only there. Deadlines are the connection's: see `line`.
+fn agent(place: &Arc<Place>) -> Agent {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_idle_connections(0)
+        .max_response_header_size(LARGEST_HEAD)
+        // Nobody asked for them.
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .build();
+    Agent::with_parts(config, line::Opener(place.clone()), line::Finder(place.clone()))
+}
+
+fn reply(mut response: Response<ureq::Body>) -> Result<Reply, ureq::Error> {
+    let header = |name: &str| response.headers().get(name)?.to_str().ok();
+    let offset = header("x-corkboard-offset").and_then(|text| text.parse().ok());
+    let location = header("location").map(str::to_string);
+    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec()?;
+    Ok(Reply { status, offset, location, body })
+}
+
+/// Without the text itself: it may be a token.
+fn not_sendable(_: impl Into<ureq::http::Error>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "characters that cannot be sent")
+}
+
+/// So many bytes of a source, or [`Unread`].
+struct Exactly<'q> {
+    source: &'q mut dyn Read,
+    left: u64,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let unread = |error| io::Error::other(Unread(error));
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        loop {
+            match self.source.read(&mut buffer[..most]) {
+                Ok(0) if most > 0 => return Err(unread(ErrorKind::UnexpectedEof.into())),
+                Ok(read) => {
+                    self.left -= read as u64;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(unread(error)),
+            }
+        }
+    }
+}

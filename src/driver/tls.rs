@@ -1,0 +1,214 @@
+//! Who a server proves to be, over TLS. Nothing of it is touched unless a server is asked so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::clock;
+use crate::error::{is_shortage, reason};
+
+/// The certificates that this machine trusts are read again after so long.
+const REREAD: Duration = Duration::from_secs(3600);
+
+/// Who a server has to prove to be.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    name: ServerName<'static>,
+    /// The file of certificates to one of which its own has to lead; without one: those that this
+    /// machine trusts.
+    ca: Option<PathBuf>,
+}
+
+impl Identity {
+    /// A server of this name or address, as in a URI, by what this machine trusts.
+    pub(super) fn new(host: &str) -> io::Result<Identity> {
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(name.to_string()).map_err(|_| {
+            io::Error::new(ErrorKind::InvalidInput, "not a name that a certificate can be for")
+        })?;
+        Ok(Identity { name, ca: None })
+    }
+
+    /// By this file from now on.
+    pub(super) fn trust(&mut self, ca: Option<PathBuf>) {
+        self.ca = ca;
+    }
+
+    /// The beginning of a conversation.
+    pub(super) fn conversation(&self) -> io::Result<ClientConnection> {
+        let config = config(self.ca.as_deref())?;
+        ClientConnection::new(config, self.name.clone()).map_err(|error| why(&error))
+    }
+}
+
+/// Why a server is not believed to be the one that is meant, in words.
+#[derive(Debug)]
+pub(super) struct Distrust(String);
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Distrust {}
+
+fn distrust(why: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, Distrust(why.into()))
+}
+
+/// Lets a server prove who it is, on a connection that was just made.
+pub(super) fn open<S: Read + Write>(
+    conversation: ClientConnection,
+    stream: S,
+) -> io::Result<StreamOwned<ClientConnection, S>> {
+    let mut stream = StreamOwned::new(conversation, stream);
+    stream.conn.complete_io(&mut stream.sock).map_err(told)?;
+    if stream.conn.is_handshaking() {
+        return Err(told(ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(stream)
+}
+
+/// An error of a conversation over TLS, told as what it is.
+pub(super) fn told(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => why(error),
+        None if error.kind() == ErrorKind::UnexpectedEof => {
+            io::Error::new(ErrorKind::UnexpectedEof, "the connection was cut")
+        }
+        None => error,
+    }
+}
+
+/// What went wrong, by what it means for an operator.
+pub(super) fn why(error: &rustls::Error) -> io::Error {
+    match error {
+        rustls::Error::InvalidCertificate(error) => distrust(flaw(error)),
+        rustls::Error::InvalidMessage(_) => io::Error::new(
+            ErrorKind::InvalidData,
+            "it does not speak TLS there: where it speaks plain HTTP its uri begins with http://",
+        ),
+        rustls::Error::AlertReceived(alert) => {
+            io::Error::new(ErrorKind::InvalidData, format!("it ends the TLS handshake: {alert:?}"))
+        }
+        other => io::Error::new(ErrorKind::InvalidData, format!("TLS: {other}")),
+    }
+}
+
+/// What is wrong with a certificate.
+fn flaw(error: &CertificateError) -> String {
+    use CertificateError as Flaw;
+    let at = |time: &UnixTime| clock::rfc3339(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+    match error {
+        Flaw::Expired => "its certificate has expired".into(),
+        Flaw::ExpiredContext { not_after, .. } => {
+            format!("its certificate expired at {}", at(not_after))
+        }
+        Flaw::NotValidYet => "its certificate is not valid yet".into(),
+        Flaw::NotValidYetContext { not_before, .. } => format!(
+            "its certificate is not valid before {}, and here it is {}",
+            at(not_before),
+            clock::now()
+        ),
+        Flaw::UnknownIssuer => "the issuer of its certificate is unknown here: name the issuer's certificate in the node's ca".into(),
+        Flaw::NotValidForName => "its certificate is for another name".into(),
+        Flaw::NotValidForNameContext { expected, presented } => format!(
+            "its certificate is not for {} but for {}",
+            expected.to_str(),
+            if presented.is_empty() { "no name".into() } else { presented.join(", ") }
+        ),
+        Flaw::BadSignature => "the signature of its certificate is wrong".into(),
+        Flaw::Other(other) if is_authority(other) => "its certificate is an authority's, which is not a server's: make one with basicConstraints CA:FALSE".into(),
+        other => format!("its certificate is refused: {other}"),
+    }
+}
+
+/// Whether a server showed a certificate that may sign others: what `openssl req -x509` makes.
+fn is_authority(error: &rustls::OtherError) -> bool {
+    let inner = error.0.downcast_ref::<webpki::Error>();
+    matches!(inner, Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// What is known of a set of certificates.
+struct Known {
+    config: Arc<ClientConfig>,
+    read: Instant,
+    file: Option<Version>,
+}
+
+/// One version of a file: device, inode, time and length.
+type Version = (u64, u64, i64, i64, u64);
+
+/// By their file; those that this machine trusts by none. For all threads: a set takes milliseconds
+/// to read, and with it go the sessions that need no proof again.
+static KNOWN: Mutex<BTreeMap<Option<PathBuf>, Known>> = Mutex::new(BTreeMap::new());
+
+fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
+    let file = ca.map(|path| version(path).map_err(|e| unreadable(path, e))).transpose()?;
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = ca.map(Path::to_path_buf);
+    if let Some(known) = known.get(&key)
+        && known.file == file
+        && (file.is_some() || known.read.elapsed() < REREAD)
+    {
+        return Ok(known.config.clone());
+    }
+    let roots = match ca {
+        Some(path) => file_roots(path)?,
+        None => machine_roots()?,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| why(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    known.insert(key, Known { config: config.clone(), read: Instant::now(), file });
+    Ok(config)
+}
+
+fn version(path: &Path) -> io::Result<Version> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
+}
+
+fn unreadable(path: &Path, error: io::Error) -> io::Error {
+    if is_shortage(&error) {
+        return error;
+    }
+    distrust(format!("the node's ca, {}: {}", path.display(), reason(&error)))
+}
+
+fn file_roots(path: &Path) -> io::Result<RootCertStore> {
+    let bytes = fs::read(path).map_err(|error| unreadable(path, error))?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok);
+    let mut roots = RootCertStore::empty();
+    let (good, _) = roots.add_parsable_certificates(certificates);
+    match good {
+        0 => Err(distrust(format!("the node's ca, {}: no certificate in it", path.display()))),
+        _ => Ok(roots),
+    }
+}
+
+fn machine_roots() -> io::Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (good, _) = roots.add_parsable_certificates(found.certs);
+    match good {
+        0 => Err(distrust(
+            "this machine trusts no issuer of certificates: install ca-certificates, or name the issuer's certificate in the node's ca",
+        )),
+        _ => Ok(roots),
+    }
+}

@@ -1,0 +1,453 @@
+//! Nodes that are asked over TLS, by a real server and with certificates that openssl makes: whom a
+//! head believes, and what it says of those that it does not.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use common::head::{drain_localhost, host, node_reaches, open_root, register};
+use common::{Answer, SOON, TestRoot, signal, until, wait_for};
+use serde_json::{Value, json};
+
+/// Makes certificates, in a directory of its own.
+struct Authority {
+    dir: PathBuf,
+}
+
+const CONFIG: &str = "
+[ca]
+default_ca = own
+[own]
+database = index
+new_certs_dir = .
+rand_serial = yes
+unique_subject = no
+default_md = sha256
+policy = any
+x509_extensions = server
+[any]
+commonName = supplied
+[req]
+distinguished_name = none
+prompt = no
+[none]
+commonName = x
+[server]
+basicConstraints = critical,CA:FALSE
+subjectAltName = ${ENV::NAMES}
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign
+[both]
+basicConstraints = critical,CA:TRUE
+subjectAltName = ${ENV::NAMES}
+";
+
+/// Of this machine, as nodes are reached here.
+const HERE: &str = "IP:127.0.0.1,DNS:localhost";
+
+impl Authority {
+    fn new(root: &TestRoot) -> Authority {
+        let authority = Authority { dir: root.path("authority") };
+        fs::create_dir_all(&authority.dir).unwrap();
+        fs::write(authority.dir.join("config"), CONFIG).unwrap();
+        fs::write(authority.dir.join("index"), "").unwrap();
+        authority.self_signed("ca", "authority", HERE);
+        authority
+    }
+
+    fn openssl(&self, words: &str, names: &str) {
+        let mut command = Command::new("openssl");
+        command.args(words.split(' ')).env("NAMES", names).current_dir(&self.dir);
+        let output = command.stdin(Stdio::null()).output().expect("openssl is needed");
+        assert!(output.status.success(), "openssl {words}: {output:?}");
+    }
+
+    /// A key and a certificate that is signed with it.
+    fn self_signed(&self, name: &str, kind: &str, names: &str) {
+        let words = format!(
+            "req -x509 -config config -extensions {kind} -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.pem -subj /CN={name} -days 30"
+        );
+        self.openssl(&words, names);
+    }
+
+    /// A key and a certificate that this authority signs, for this time.
+    fn signs(&self, name: &str, names: &str, time: &str) {
+        let request = format!(
+            "req -new -config config -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        );
+        self.openssl(&request, names);
+        let sign = format!(
+            "ca -batch -config config -cert ca.pem -keyfile ca.key -in {name}.csr -out {name}.pem -notext {time}"
+        );
+        self.openssl(&sign, names);
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().unwrap().to_string()
+    }
+}
+
+/// lighttpd with TLS before a root's programs, on a port for each certificate; ended when dropped.
+struct Lighttpd {
+    child: Child,
+    conf: PathBuf,
+    ports: Vec<u16>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Lighttpd {
+    fn start(root: &TestRoot, authority: &Authority, certificates: &[&str]) -> Lighttpd {
+        for _ in 0..20 {
+            let ports: Vec<u16> = certificates.iter().map(|_| free_port()).collect();
+            let secure = |name: &str| {
+                let (cert, key) = (
+                    authority.path(&format!("{name}.pem")),
+                    authority.path(&format!("{name}.key")),
+                );
+                format!(
+                    "ssl.engine = \"enable\"\nssl.pemfile = \"{cert}\"\nssl.privkey = \"{key}\"\n"
+                )
+            };
+            let mut text = format!(
+                "server.modules = (\"mod_cgi\", \"mod_setenv\", \"mod_openssl\")\nserver.document-root = \"{}\"\nserver.errorlog = \"{}\"\nserver.bind = \"127.0.0.1\"\nserver.port = {}\n{}setenv.add-environment = (\"CORKBOARD_ROOT\" => \"{}\")\n$HTTP[\"url\"] =~ \"^/cgi-bin/\" {{ cgi.assign = (\"\" => \"\") }}\n",
+                root.path("www").display(),
+                root.path("lighttpd.log").display(),
+                ports[0],
+                secure(certificates[0]),
+                root.dir.display(),
+            );
+            for (name, port) in certificates.iter().zip(&ports).skip(1) {
+                let socket = format!("$SERVER[\"socket\"] == \"127.0.0.1:{port}\"");
+                text.push_str(&format!("{socket} {{\n{}}}\n", secure(name)));
+            }
+            let conf = root.path("lighttpd.conf");
+            fs::write(&conf, text).unwrap();
+            if let Some(child) = run(&conf, &ports) {
+                return Lighttpd { child, conf, ports };
+            }
+        }
+        panic!("lighttpd does not start: {}", root.read("lighttpd.log"));
+    }
+
+    fn uri(&self, certificate: usize) -> String {
+        format!("https://127.0.0.1:{}", self.ports[certificate])
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn start_again(&mut self) {
+        self.child =
+            wait_for(SOON, || run(&self.conf, &self.ports).ok_or_else(|| "in use".to_string()));
+    }
+}
+
+fn run(conf: &Path, ports: &[u16]) -> Option<Child> {
+    let mut command = Command::new("lighttpd");
+    command.arg("-D").arg("-f").arg(conf).stdin(Stdio::null());
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/bin");
+    let mut child = command.spawn().expect("lighttpd with mod_openssl is needed");
+    wait_for(SOON, || {
+        if child.try_wait().unwrap().is_some() {
+            return Ok(None);
+        }
+        let listens = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        if ports.iter().all(listens) { Ok(Some(())) } else { Err("does not listen".into()) }
+    })?;
+    Some(child)
+}
+
+impl Drop for Lighttpd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What a node says of itself, asked once, by this head.
+fn ask(root: &TestRoot, node: &str) -> Answer {
+    root.cmd("nodemgr", &[node])
+}
+
+fn update(root: &TestRoot, node: &str, change: &Value) {
+    root.cmd("scheduler", &["nodes", node, "update", "-d", &change.to_string()]).expect(0);
+}
+
+/// Waits until the record of a node says this of it.
+fn said_of(root: &TestRoot, node: &str, part: &str) {
+    wait_for(SOON, || {
+        let seen = root.cmd("scheduler", &["nodes", node]).expect(0).json();
+        let reason = seen["reason"].as_str().unwrap_or_default();
+        if reason.contains(part) { Ok(()) } else { Err(format!("{part:?} is not in {seen}")) }
+    });
+}
+
+#[test]
+fn jobs_go_to_a_node_over_tls() {
+    let mut root = open_root("");
+    // What a client of the head might want to slip in, and nobody listens to.
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        root.env.push((name.into(), "http://127.0.0.1:9".into()));
+    }
+    let (other, httpd, token) = host("");
+    drop(httpd);
+    let authority = Authority::new(&root);
+    authority.signs("good", HERE, "-days 30");
+    let mut server = Lighttpd::start(&other, &authority, &["good"]);
+    drain_localhost(&root);
+    let node = json!({"name": "other", "uri": server.uri(0), "ca": authority.path("ca.pem"), "token": token});
+    register(&root, &node);
+    let poller = root.poller();
+    let seen = node_reaches(&root, "other", "connected");
+    assert_eq!(seen["resources"], json!({"cores": 2, "memory": 4u64 << 30}));
+    assert_eq!(seen["ca"], json!(authority.path("ca.pem")));
+
+    let job = root.submit(&json!({"command": "echo hello; seq 100000"}));
+    assert_eq!(root.reaches(job, "stopped")["node"], "other");
+    let log = root.log(job);
+    assert!(log.starts_with("hello\n1\n") && log.ends_with("\n100000\n"), "{} bytes", log.len());
+    root.write("input.dat", &"x".repeat(3 << 20));
+    root.write("job.json", r#"{"command": "wc -c < input.dat"}"#);
+    let httpd = root.httpd();
+    let input = format!("file=@{}", root.path("input.dat").display());
+    let request = format!("job=@{}", root.path("job.json").display());
+    let sent = httpd.curl(&["-F", &request, "-F", &input], "/scheduler/jobs/new").expect(201);
+    let job = sent.json()["job"].as_u64().unwrap();
+    root.reaches(job, "stopped");
+    assert_eq!(root.log(job).trim(), (3 << 20).to_string());
+
+    let long = root.submit(&json!({"command": ["sleep", "1000"]}));
+    root.reaches(long, "running");
+    server.stop();
+    node_reaches(&root, "other", "disconnected");
+    assert_eq!(root.status(long)["state"], "running");
+    server.start_again();
+    node_reaches(&root, "other", "connected");
+    root.update(long, "kill=1").expect(0);
+    assert_eq!(root.reaches(long, "stopped")["cause"], "killed");
+
+    // By cron.
+    drop(poller);
+    let job = root.submit(&json!({"command": ["true"]}));
+    wait_for(SOON, || {
+        root.cmd("poller", &["--once"]).expect(0);
+        let status = root.status(job);
+        if status["state"] == "stopped" { Ok(()) } else { Err(status.to_string()) }
+    });
+    root.check();
+    other.check();
+}
+
+#[test]
+fn whom_a_head_does_not_believe_it_says_and_why() {
+    let root = open_root("");
+    let (other, httpd, token) = host("");
+    let authority = Authority::new(&root);
+    authority.signs("good", HERE, "-days 30");
+    authority.signs("foreign", "DNS:two.example,IP:192.0.2.1", "-days 30");
+    authority.signs("old", HERE, "-startdate 200101000000Z -enddate 210101000000Z");
+    authority.signs("early", HERE, "-startdate 380101000000Z -enddate 390101000000Z");
+    authority.self_signed("both", "both", HERE);
+    authority.self_signed("own", "server", HERE);
+    let kinds = ["good", "foreign", "old", "early", "both", "own"];
+    let server = Lighttpd::start(&other, &authority, &kinds);
+    let uri = |name: &str| server.uri(kinds.iter().position(|kind| *kind == name).unwrap());
+    let ca = |name: &str| json!(authority.path(name));
+    root.write("empty.pem", "not a certificate\n");
+    let plain = format!("https://127.0.0.1:{}", httpd.port);
+    let cases = [
+        ("unknown", uri("good"), Value::Null, "the issuer of its certificate is unknown here"),
+        ("stranger", uri("own"), ca("ca.pem"), "the issuer of its certificate is unknown here"),
+        ("foreign", uri("foreign"), ca("ca.pem"), "certificate is not for 127.0.0.1 but for "),
+        ("old", uri("old"), ca("ca.pem"), "its certificate expired at 2021-01-01T00:00:00.000Z"),
+        ("early", uri("early"), ca("ca.pem"), "not valid before 2038-01-01T00:00:00.000Z"),
+        ("both", uri("both"), ca("both.pem"), "make one with basicConstraints CA:FALSE"),
+        ("none", uri("good"), ca("nowhere.pem"), "nowhere.pem: no such file or directory"),
+        ("empty", uri("good"), json!(root.path("empty.pem")), "empty.pem: no certificate in it"),
+        ("plain", plain, ca("ca.pem"), "it does not speak TLS there"),
+    ];
+    for (name, uri, ca, _) in &cases {
+        let mut node = json!({"name": name, "uri": uri, "token": token});
+        if !ca.is_null() {
+            node["ca"] = ca.clone();
+        }
+        register(&root, &node);
+    }
+    register(
+        &root,
+        &json!({"name": "own", "uri": uri("own"), "ca": ca("own.pem"), "token": token}),
+    );
+    let _poller = root.poller();
+    for (name, _, _, part) in &cases {
+        said_of(&root, name, part);
+        let said = ask(&root, name).expect(75).stderr;
+        let how = if *name == "plain" { "does not answer: " } else { "is not trusted: " };
+        assert!(said.contains(part) && said.contains(how), "{name}: {said}");
+    }
+    ask(&root, "own").expect(0);
+    node_reaches(&root, "own", "connected");
+
+    // What is registered later holds from then on, and so does another file of the same name.
+    update(&root, "unknown", &json!({"ca": ca("ca.pem")}));
+    node_reaches(&root, "unknown", "connected");
+    fs::copy(authority.path("ca.pem"), root.path("empty.pem")).unwrap();
+    node_reaches(&root, "empty", "connected");
+    root.check();
+}
+
+#[test]
+fn what_is_registered_for_tls() {
+    let root = open_root("");
+    let refused = |node: Value, part: &str| {
+        let answer = root.cmd_in("scheduler", &["nodes", "new"], &node.to_string()).expect(1);
+        assert!(answer.stderr.contains(part), "{answer:?}");
+    };
+    refused(
+        json!({"name": "n", "uri": "http://x", "ca": "/ca.pem"}),
+        "whose uri begins with https",
+    );
+    refused(
+        json!({"name": "n", "driver": "local", "ca": "/ca.pem"}),
+        "whose uri begins with https",
+    );
+    refused(json!({"name": "n", "uri": "https://x", "ca": "ca.pem"}), "absolute path");
+    refused(json!({"name": "n", "uri": "https://"}), "uri must be like");
+    refused(json!({"name": "n", "uri": "https://u@x"}), "uri must be like");
+    register(&root, &json!({"name": "n", "uri": "https://[::1]:1/base/", "ca": "/ca.pem"}));
+    assert!(ask(&root, "n").expect(75).stderr.contains("/ca.pem: no such file"));
+    update(&root, "n", &json!({"ca": null}));
+    let seen = root.cmd("scheduler", &["nodes", "n"]).expect(0).json();
+    assert_eq!((&seen["ca"], &seen["uri"]), (&Value::Null, &json!("https://[::1]:1/base/")));
+    let said = ask(&root, "n").expect(75).stderr;
+    assert!(said.contains("refused") || said.contains("assign"), "{said}"); // without IPv6
+    root.check();
+}
+
+/// A server that does this with each request, until its listener is dropped with the process.
+fn stand_in(answer: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), answer.clone());
+            thread::spawn(move || {
+                let mut request = Vec::new();
+                let mut buffer = [0; 1024];
+                while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                    match stream.read(&mut buffer) {
+                        Ok(read @ 1..) => request.extend_from_slice(&buffer[..read]),
+                        _ => return,
+                    }
+                }
+                answer(stream);
+            });
+        }
+    });
+    port
+}
+
+fn node_at(root: &TestRoot, name: &str, port: u16) {
+    register(root, &json!({"name": name, "uri": format!("http://127.0.0.1:{port}")}));
+}
+
+#[test]
+fn answers_that_lead_elsewhere_never_end_or_end_too_soon() {
+    let root = open_root("request_timeout = 3s\n");
+    let say = |text: &'static [u8]| {
+        move |mut stream: TcpStream| {
+            let _ = stream.write_all(text);
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read(&mut [0; 1]);
+        }
+    };
+    let asked = stand_in(|mut stream| {
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"resources\":{\"cores\":1,\"memory\":1}}");
+    });
+    let elsewhere = move |mut stream: TcpStream| {
+        let text = format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{asked}/\r\nContent-Length: 0\r\n\r\n"
+        );
+        let _ = stream.write_all(text.as_bytes());
+    };
+    let endless = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[b' '; 64 << 10]).is_ok() {}
+    };
+    let endless_head = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: ");
+        while stream.write_all(&[b'x'; 1024]).is_ok() {}
+    };
+    let drip = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(b" ").is_ok() {
+            thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    for (name, port, part) in [
+        ("elsewhere", stand_in(elsewhere), "says 302: ask http://127.0.0.1:"),
+        ("endless", stand_in(endless), "the answer is too large"),
+        ("head", stand_in(endless_head), "too large"),
+        ("drip", stand_in(drip), "timeout"),
+        ("short", stand_in(say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")), "ended before"),
+        (
+            "cut",
+            stand_in(say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")),
+            "ended before",
+        ),
+        ("nothing", stand_in(say(b"")), "ended before"),
+        ("other", stand_in(say(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")), "does not speak HTTP"),
+        (
+            "sorry",
+            stand_in(say(b"HTTP/1.1 500 Oh\r\nContent-Length: 18\r\n\r\n{\"error\": \"sorry\"}")),
+            "says 500: sorry",
+        ),
+    ] {
+        node_at(&root, name, port);
+        let answer = ask(&root, name);
+        assert!(answer.code != 0 && answer.stderr.contains(part), "{name}: {answer:?}");
+    }
+    let pieces = stand_in(say(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"resourc\r\n1b\r\nes\":{\"cores\":1,\"memory\":1}}\r\n0\r\n\r\n",
+    ));
+    node_at(&root, "pieces", pieces);
+    assert_eq!(ask(&root, "pieces").expect(0).json()["resources"]["cores"], 1);
+}
+
+#[test]
+fn a_question_that_was_stopped_past_its_deadline_takes_in_what_has_come() {
+    let root = open_root("request_timeout = 2s\n");
+    let gate = root.path("go");
+    let waits = gate.clone();
+    let port = stand_in(move |mut stream| {
+        fs::write(waits.with_extension("asked"), "").unwrap();
+        until("the asker is stopped", || waits.exists());
+        let body = "{\"resources\":{\"cores\":7,\"memory\":1}}";
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(body.as_bytes());
+        fs::write(waits.with_extension("answered"), "").unwrap();
+    });
+    node_at(&root, "n", port);
+    let mut child = root.start_into("said", "nodemgr", &["n"]);
+    let pid = child.id() as i32;
+    until("it has asked", || gate.with_extension("asked").exists());
+    signal(pid, "STOP");
+    fs::write(&gate, "").unwrap();
+    until("it is answered", || gate.with_extension("answered").exists());
+    thread::sleep(std::time::Duration::from_secs(3)); // longer than `request_timeout`
+    signal(pid, "CONT");
+    let code = wait_for(SOON, || child.try_wait().unwrap().ok_or_else(|| "runs".to_string()));
+    assert!(code.success() && root.read("said").contains("\"cores\":7"), "{}", root.read("said"));
+}
