@@ -58,7 +58,7 @@ fn commands(page: &str) -> Vec<Vec<String>> {
         let words: Vec<&str> = piece.split_whitespace().collect();
         let is_program = |word: &&str| {
             let name = word.rsplit('/').next().unwrap();
-            ["scheduler", "processor", "nodemgr", "node", "poller"].contains(&name)
+            ["scheduler", "processor", "nodemgr", "poller"].contains(&name)
                 && !word.starts_with(['.', '/'])
         };
         let Some(first) = words.iter().position(is_program) else { continue };
@@ -144,10 +144,7 @@ fn the_commands_of_all_pages_are_known() {
     let mut count = 0;
     for page in PAGES.iter().filter(|page| **page != "CHANGELOG.md") {
         for command in commands(page) {
-            let program = match command[0].rsplit('/').next().unwrap() {
-                "node" => "nodemgr",
-                name => name,
-            };
+            let program = command[0].rsplit('/').next().unwrap();
             let is_value = |word: &String| word == "--" || word == "-d"; // what follows may be anything
             let end = command.iter().position(is_value).unwrap_or(command.len());
             let mut words: Vec<&str> = command[1..end].iter().map(String::as_str).collect();
