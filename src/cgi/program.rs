@@ -5,17 +5,15 @@ use std::io::{self, Write};
 
 use clap::Arg;
 
+use super::alarm;
 use super::request::{Method, Request};
-use super::response::{Content, Response};
+use super::response::{Content, Response, copy};
 use super::route::{self, Key, Need, Route};
 use super::words::{self, COMMAND, Given};
 use crate::auth;
 use crate::board::root::Root;
 use crate::board::watch;
 use crate::error::{Error, Kind, Result, exit};
-
-/// Seconds after which a CGI request is ended by SIGALRM, whatever it hangs on.
-const CGI_ALARM: u32 = 60;
 
 /// A command of a program that is more than a route in words, such as `jobs new -- CMD`.
 pub struct Special {
@@ -91,8 +89,7 @@ pub fn complain(name: &str, error: &Error) -> i32 {
 
 /// Answers one CGI request. Always answers something: no output would be an empty reply.
 fn cgi(program: &Program) {
-    // SAFETY: alarm(2) only arms a timer whose signal ends this process.
-    unsafe { nix::libc::alarm(CGI_ALARM) };
+    alarm::arm();
     let mut head = false;
     let response = answer(program, &mut head).unwrap_or_else(|e| Response::error(&e));
     if let Err(error) = response.write_cgi(&mut io::stdout().lock(), head) {
@@ -178,6 +175,12 @@ pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> 
         (_, Content::Bytes(bytes)) => {
             let written = out.write_all(&bytes).and_then(|()| out.flush());
             return Ok(told(program.name, written, code));
+        }
+        (_, Content::Reader(mut reader, length)) => {
+            return Ok(match copy(&mut reader, length, &mut out) {
+                Ok(written) => told(program.name, written, code),
+                Err(error) => complain(program.name, &error),
+            });
         }
         (_, Content::Stream(stream)) => {
             if let Err(error) = stream(&mut out) {

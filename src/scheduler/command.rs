@@ -1,7 +1,9 @@
 //! Commands that are more than a route in words: `jobs new [OPTION...] -- CMD ARGS`.
 
 use std::env;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
@@ -10,12 +12,16 @@ use super::rounds::Rounds;
 use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
+use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
 use crate::cgi::words::{self, COMMAND, command, flag, with};
 use crate::cgi::{Given, Special, program};
-use crate::error::{Error, Result, exit};
+use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::tokens;
+
+/// What is held of a file that is taken in.
+const PIECE: usize = 64 << 10;
 
 /// The commands.
 pub const SPECIALS: &[Special] = &[
@@ -45,7 +51,9 @@ fn options() -> Vec<Arg> {
         with("name", "NAME", "a name, for people"),
         with("env", "NAME=VALUE", "set in the job's environment; may be repeated")
             .action(ArgAction::Append),
-        with("dir", "DIR", "where it starts; here if absent"),
+        with("dir", "DIR", "where it starts; here, or with --file in its own"),
+        with("file", "PATH", "a file for its own directory; may be repeated")
+            .action(ArgAction::Append),
         with("cores", "N", "cores that it is given; 1 if absent"),
         with("memory", "SIZE", "memory that it is given, e.g. \"1 GiB\""),
         with("timeout", "DURATION", "longest run of one attempt, e.g. 30s, 2h"),
@@ -69,7 +77,8 @@ fn new(words: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     let who = auth::from_command(&root)?;
-    let (accepted, _) = submit::submit(&root, &who, request, &[])?;
+    let files = files(&root, &words.values("file"))?;
+    let (accepted, _) = submit::submit(&root, &who, request, files)?;
     let job = accepted.job;
     if words.flag("wait") {
         if words.quiet() {
@@ -82,6 +91,31 @@ fn new(words: &Given) -> Result<i32> {
         false => submit::answer(accepted).to_string(),
     };
     Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
+}
+
+/// Files that are read once, whatever they are, and are on the board's disk when this returns.
+fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let mut incoming = Incoming::new(root, Place::Head)?;
+    let mut piece = vec![0; PIECE];
+    for path in paths {
+        let name = Path::new(path).file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::bad(format!("--file: {path:?} names no file")))?;
+        let mut source = File::open(path).at(path)?;
+        let mut file = incoming.begin(name)?;
+        loop {
+            match source.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => file.write(&piece[..read])?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).at(path),
+            }
+        }
+        file.end();
+    }
+    Ok(Some(incoming))
 }
 
 fn request(words: &Given) -> Result<Value> {
@@ -97,14 +131,20 @@ fn request(words: &Given) -> Result<Value> {
             .transpose()
     };
     map.insert("command".into(), json!(words.values(COMMAND)));
-    let dir = match text("dir") {
-        Some(dir) => dir,
-        None => env::current_dir()
+    let here = || {
+        env::current_dir()
             .ok()
             .and_then(|dir| dir.into_os_string().into_string().ok())
-            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))?,
+            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))
     };
-    map.insert("dir".into(), dir.into());
+    let dir = match text("dir") {
+        None if !words.values("file").is_empty() => None,
+        None => Some(here()?),
+        given => given,
+    };
+    if let Some(dir) = dir {
+        map.insert("dir".into(), dir.into());
+    }
     for (option, field) in [
         ("name", "name"),
         ("timeout", "timeout"),
