@@ -19,7 +19,7 @@ use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::cgi::usage;
 use crate::cgi::words::{flag, with};
-use crate::error::{At, Result};
+use crate::error::{At, Kind, Result};
 use crate::model::card::State;
 use crate::model::ids;
 use crate::processor;
@@ -172,7 +172,11 @@ fn run_for(job: u64) -> Result<()> {
         if let Some(_lock) = poller_lock::try_take(&root)? {
             return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
         }
-        let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
+        let stopped = match Cards::new(&root).find(job) {
+            Ok(card) => card.state == State::Stopped,
+            // What cannot be read now is not over.
+            Err(error) => matches!(error.kind, Kind::NotFound | Kind::Gone),
+        };
         if stopped || getppid() != parent {
             return Ok(());
         }
