@@ -5,7 +5,7 @@
 use corkboard::cgi::{self, Call, Method, Need, Program, Response, Route};
 use corkboard::error::Result;
 
-const PROGRAM: Program = Program {
+static PROGRAM: Program = Program {
     name: "panics",
     about: "ends by a defect",
     routes: &[Route {
@@ -17,9 +17,8 @@ const PROGRAM: Program = Program {
         help: "run into it",
         handler: answer,
     }],
-    words: |_| None,
-    own_help: &[],
-    words_help: "",
+    specials: &[],
+    sections: &[],
 };
 
 fn answer(call: &Call) -> Result<Response> {
