@@ -1,12 +1,13 @@
 //! Locks: `flock(2)` on files that are never renamed or removed. The kernel frees a lock when its
 //! owner dies, however it dies; nothing has to be cleaned up.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fs2::FileExt;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
@@ -71,22 +72,22 @@ pub fn wait_for(file: &File, path: &Path) -> Result<()> {
 
 /// Locks an open file exclusively if nobody has it locked.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    is_had(|| file.try_lock())
+    is_had(|| FileExt::try_lock_exclusive(file))
 }
 
 /// Whether nobody has an open file locked exclusively. The probe is shared and let go with the
 /// file, so that probes do not see each other.
 pub fn is_free(file: &File) -> io::Result<bool> {
-    is_had(|| file.try_lock_shared())
+    is_had(|| FileExt::try_lock_shared(file))
 }
 
-fn is_had(attempt: impl Fn() -> std::result::Result<(), TryLockError>) -> io::Result<bool> {
+fn is_had(attempt: impl Fn() -> io::Result<()>) -> io::Result<bool> {
     loop {
         match attempt() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(e)) => return Err(e),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }
@@ -119,8 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Programs of other versions, `scripts/` and `/proc/locks` know these locks as flock(2), which
-    /// the standard library promises only for the present.
+    /// Programs of other versions, `scripts/` and `/proc/locks` know these locks as flock(2).
     #[test]
     fn a_lock_is_one_of_flock() {
         let path = std::env::temp_dir().join(format!("corkboard-lock-{}", std::process::id()));
