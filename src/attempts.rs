@@ -84,7 +84,7 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     Ok(Run {
         id: attempt.nodejob.clone(),
         request: Value::Object(request),
-        uploads: uploads::read_all(root, card.job())?,
+        uploads: uploads::list(root, card.job())?,
     })
 }
 

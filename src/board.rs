@@ -16,7 +16,8 @@
 //! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
-//! - [`uploads`]: files that came with a job, until it stopped.
+//! - [`incoming`]: files that come with a request, as they arrive.
+//! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
 //! - [`watch`]: waiting for a change.
 
@@ -28,6 +29,7 @@ pub mod cards;
 mod claims;
 pub mod feed;
 pub mod files;
+pub mod incoming;
 pub mod listing;
 pub mod lock;
 pub mod nodes;

@@ -2,15 +2,18 @@
 //!
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
-//! - `form`: a form with files, taken apart.
+//! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
+//! - [`alarm`]: what ends a request that hangs.
 //! - [`options`]: the options of commands that have some.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
 //! - [`program`]: runs a program: either interface in, exit code out.
 
+pub mod alarm;
 pub mod body;
 mod form;
 pub mod options;
+mod parameter;
 pub mod program;
 pub mod request;
 pub mod response;

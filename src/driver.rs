@@ -5,7 +5,7 @@
 //! - [`http`]: the processor of a root, by HTTP: one request (`server`), the connection for it
 //!   (`line`), where that leads (`names`), who is there (`tls`), and whether anybody is (`knock`).
 
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::cgi::body::Upload;
+use crate::board::uploads::Upload;
+use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
@@ -22,6 +23,7 @@ use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
 mod batches;
+mod form;
 pub mod http;
 mod knock;
 mod line;
@@ -40,8 +42,21 @@ pub struct Run {
     pub id: String,
     /// The node's request, with `request_id` = `id`.
     pub request: Value,
-    /// Files that go with it.
+    /// Files that go with it, which are read when it is sent.
     pub uploads: Vec<Upload>,
+}
+
+/// Slowest that files are sent, in bytes a second, before a node counts as one that does not answer.
+const SLOWEST: u64 = 256 << 10;
+
+/// How much longer than any other request one with these files may take.
+pub fn longest_sending(uploads: &[Upload]) -> Duration {
+    longest_passing(uploads.iter().map(|upload| upload.size).sum())
+}
+
+/// The same by their length.
+fn longest_passing(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST).min(LONGEST_ARRIVAL)
 }
 
 /// What a node says of one job.
@@ -84,8 +99,8 @@ pub trait Questions {
     /// Names of the files in a job's work directory.
     fn files(&self, id: &str) -> Result<Vec<String>>;
 
-    /// One file of a job's work directory.
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>>;
+    /// One file of a job's work directory, and its length, to be read once.
+    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)>;
 }
 
 /// All that a node is asked, and told to do; calls end and fail as those of [`Questions`].

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::board::cards::Cards;
-use crate::board::{files, nodes, numbers, root::Root};
+use crate::board::incoming::{Incoming, Place};
+use crate::board::{files, nodes, numbers, root::Root, uploads};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::Need::{Control, Read};
-use crate::cgi::{Call, Program, Response, Route};
+use crate::cgi::{Call, Program, Response, Route, alarm};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
@@ -188,7 +189,7 @@ fn kill(call: &Call) -> Result<Response> {
 
 fn new(call: &Call) -> Result<Response> {
     let node = nodes::read(call.root, call.value(0))?;
-    let parts = call.request.body.parts(call.root.settings.max_body)?;
+    let parts = call.request.body.parts(call.root, Place::Node)?;
     start(call.root, &node, parts.json, parts.uploads, None)
 }
 
@@ -202,10 +203,10 @@ fn run(call: &Call) -> Result<Response> {
         Some(text) => (
             serde_json::from_str(text)
                 .map_err(|e| Error::bad(format!("json_data is not JSON: {e}")))?,
-            Vec::new(),
+            None,
         ),
         None => {
-            let parts = call.request.body.parts(call.root.settings.max_body)?;
+            let parts = call.request.body.parts(call.root, Place::Node)?;
             (parts.json, parts.uploads)
         }
     };
@@ -245,7 +246,7 @@ fn start(
     root: &Root,
     node: &Node,
     mut request: Value,
-    uploads: Vec<crate::cgi::body::Upload>,
+    incoming: Option<Incoming>,
     number: Option<&str>,
 ) -> Result<Response> {
     let spec = Spec::for_node(&request)?;
@@ -259,6 +260,8 @@ fn start(
     if let Some(map) = request.as_object_mut() {
         map.insert("request_id".into(), id.clone().into());
     }
+    let uploads = incoming.as_ref().map(uploads::of_arrived).unwrap_or_default();
+    alarm::put_off_for(driver::longest_sending(&uploads).as_secs());
     let run = Run { id: id.clone(), request, uploads };
     let result = driver::open(root, node)?.run(vec![run])?.into_iter().next();
     result.unwrap_or_else(|| {

@@ -15,8 +15,10 @@ use crate::error::{At, Error, Kind, Result};
 /// Every setting, with its value for this root.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Largest body of a request in bytes, uploads included.
+    /// Largest JSON of a request in bytes.
     pub max_body: u64,
+    /// Most bytes of the files that come with a job, in all.
+    pub max_upload: u64,
     /// Largest array of jobs in one request.
     pub max_jobs_per_request: usize,
     /// `Host` headers admitted beside loopback ones; `*` admits any.
@@ -73,6 +75,7 @@ impl Default for Settings {
         const DAY: u64 = 86_400;
         Settings {
             max_body: 16 << 20,
+            max_upload: 2000 << 20,
             max_jobs_per_request: 20_000,
             allowed_hosts: Vec::new(),
             group_readable: true,
@@ -158,6 +161,7 @@ impl Settings {
         let auto = value == "auto";
         match name {
             "max_body" => self.max_body = size()?,
+            "max_upload" => self.max_upload = size()?,
             "max_jobs_per_request" => self.max_jobs_per_request = count()?,
             "allowed_hosts" => {
                 self.allowed_hosts = value

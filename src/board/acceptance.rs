@@ -10,6 +10,7 @@ use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
 use super::files::{self, SyncSet};
+use super::incoming::Incoming;
 use super::lock::Lock;
 use super::runs::Runs;
 use crate::clock;
@@ -23,8 +24,8 @@ pub(super) const REFUSED: &str = "refused";
 pub struct Prepared {
     dir: PathBuf,
     request: File,
-    /// Open, so that nothing but the sync can fail once the job has its names.
-    uploads: Vec<(File, String)>,
+    /// Open files, so that nothing but the sync can fail once the job has its names.
+    uploads: Option<SyncSet>,
 }
 
 /// What became of an acceptance.
@@ -38,11 +39,12 @@ pub enum Entered {
 
 impl Runs<'_> {
     /// Makes a job's directory in `tmp/`: its request (readable by the owner alone, for it holds
-    /// the attempt's key) and its uploads. `at` orders the queue. Nothing is left on an error.
+    /// the attempt's key) and the files that have arrived for it. `at` orders the queue. Nothing is
+    /// left on an error.
     pub fn prepare(
         &self,
         request: &Value,
-        uploads: &[(&str, &[u8])],
+        uploads: Option<Incoming>,
         at: SystemTime,
     ) -> Result<Prepared> {
         self.root().for_change()?;
@@ -64,24 +66,17 @@ impl Runs<'_> {
         &self,
         dir: &Path,
         request: &Value,
-        uploads: &[(&str, &[u8])],
+        uploads: Option<Incoming>,
         at: SystemTime,
-    ) -> Result<(File, Vec<(File, String)>)> {
+    ) -> Result<(File, Option<SyncSet>)> {
         make_dir(dir)?;
         let path = dir.join("request.json");
         let file = files::create_secret(&path, &files::json_line(request)?)?;
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = TimeSpec::from_duration(since);
         futimens(&file, &time, &time).at(&path)?;
-        let mut made = Vec::new();
-        if !uploads.is_empty() {
-            let work = dir.join("work");
-            make_dir(&work)?;
-            for (name, content) in uploads {
-                made.push((files::create(&work.join(name), content)?, name.to_string()));
-            }
-        }
-        Ok((file, made))
+        let uploads = uploads.map(|incoming| incoming.become_dir(&dir.join("work")));
+        Ok((file, uploads.transpose()?))
     }
 
     /// Gives a prepared job its names. The lock is the caller's proof that no one else is between
@@ -113,12 +108,9 @@ impl Runs<'_> {
             return Ok(Entered::Taken);
         }
         let mut sync = SyncSet::new();
-        let work = job.join("work");
-        if !prepared.uploads.is_empty() {
-            sync.dir(&work);
-        }
-        for (file, name) in prepared.uploads {
-            sync.file(file, work.join(name));
+        if let Some(uploads) = prepared.uploads {
+            sync.merge(uploads);
+            sync.dir(&job.join("work"));
         }
         sync.file(prepared.request, self.request_path(id));
         sync.dir(&job);
@@ -153,7 +145,7 @@ impl Runs<'_> {
     /// taken. Durable when this returns; `false` if the job is there.
     pub fn refuse(&self, held: &Lock, id: &str, by: &str) -> Result<bool> {
         let record = json!({REFUSED: {"at": clock::now(), "by": by}});
-        let prepared = self.prepare(&record, &[], SystemTime::now())?;
+        let prepared = self.prepare(&record, None, SystemTime::now())?;
         let _ = held; // the name is decided under the lock, like an acceptance
         let job = self.job_dir(id);
         let named = files::rename_new(&prepared.dir, &job);
@@ -178,7 +170,7 @@ impl Runs<'_> {
     /// two in `tmp/`.
     pub fn refuse_claimed(&self, _held: &Lock, id: &str, why: &str) -> Result<()> {
         let record = json!({REFUSED: {"at": clock::now(), "by": "this node", "reason": why}});
-        let prepared = self.prepare(&record, &[], SystemTime::now())?;
+        let prepared = self.prepare(&record, None, SystemTime::now())?;
         let job = self.job_dir(id);
         let mut sync = SyncSet::new();
         let placed = files::exchange(&prepared.dir, &job);

@@ -10,6 +10,7 @@ use super::batches;
 use super::cards::{Cards, DONE_SHARD};
 use super::claims::{self, Released};
 use super::files;
+use super::incoming;
 use super::listing;
 use super::root::Root;
 use crate::error::{At, Error, Result};
@@ -19,7 +20,7 @@ use crate::model::ids;
 /// Age at which files in `tmp/` are litter: their writers ended long ago.
 const LITTER: Duration = Duration::from_secs(24 * 3600);
 
-// A CGI request is ended by its alarm after 60 s; a batch of the largest size takes seconds.
+// A CGI request ends within the hour at the latest; a batch of the largest size takes seconds.
 const _: () = assert!(LITTER.as_secs() > 60 * 60);
 
 /// Age at which uploads whose job has no card are litter.
@@ -215,15 +216,28 @@ pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime, tally: &mut 
     }
 }
 
-/// Removes what writers that died left in `tmp/`. A prepared card with a claim is no litter: the
-/// poller publishes it, unless it is of a batch that was abandoned.
+/// Removes what writers that died left in `tmp/`: files that were arriving as soon as nobody holds
+/// them, the rest when it is old. A prepared card with a claim is no litter: the poller publishes it,
+/// unless it is of a batch that was abandoned.
 pub fn remove_litter(root: &Root, now: SystemTime, tally: &mut Tally) {
     let cards = Cards::new(root);
     let dir = cards.path("tmp");
     for name in tally.names(&dir) {
         let path = dir.join(name);
-        tally.note(remove_if_litter(&cards, &path, now));
+        tally.note(match incoming::is_one(&path) {
+            true => remove_if_abandoned(&path, now),
+            false => remove_if_litter(&cards, &path, now),
+        });
     }
+}
+
+/// Removes where files arrived, if nobody writes there any more.
+pub fn remove_if_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
+    let abandoned = incoming::is_abandoned(path, now)?;
+    if abandoned {
+        files::remove_tree(path)?;
+    }
+    Ok(abandoned)
 }
 
 fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool> {

@@ -22,7 +22,7 @@ const SYNC_EACH_UP_TO: usize = 4;
 const SYNC_STACK: usize = 64 << 10;
 
 /// Mode of files that the group may read, before the umask.
-const MODE: u32 = 0o640;
+pub(super) const MODE: u32 = 0o640;
 
 /// Mode of files for their owner alone.
 const SECRET_MODE: u32 = 0o600;

@@ -5,16 +5,34 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use serde_json::Value;
 
-use super::form;
+use super::alarm;
+use super::form::{Form, Source};
 use super::request::{Method, var};
+use crate::board::incoming::{Incoming, MOST_FILES, Place};
+use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};
 
 const OVERRIDE_HINT: &str =
     "a body needs POST: send it by POST with the header X-HTTP-Method-Override";
+
+/// Longest that a form with files may take to arrive. Whoever forgets what became of a job must
+/// remember it for longer than a request for it can be under way.
+pub const LONGEST_ARRIVAL: Duration = Duration::from_secs(20 * 60);
+
+/// Longest that no byte of it may come: then it is refused, before the alarm ends everything.
+const LONGEST_PAUSE: Duration = Duration::from_secs(50);
+
+/// What stands around the files of a form, at most.
+const AROUND_FILES: u64 = MOST_FILES as u64 * 512;
 
 /// Where a body comes from.
 #[derive(Debug)]
@@ -36,22 +54,13 @@ pub enum Body {
     Bytes(Vec<u8>),
 }
 
-/// A file that came with a request, in memory until it is stored.
-#[derive(Debug)]
-pub struct Upload {
-    /// The file's name, safe to use as one.
-    pub name: String,
-    /// Its content.
-    pub content: Vec<u8>,
-}
-
 /// A request's JSON, and the files that came with it.
 #[derive(Debug)]
 pub struct Parts {
     /// The JSON.
     pub json: Value,
-    /// Files, their names unique.
-    pub uploads: Vec<Upload>,
+    /// Files; `None` where there are none.
+    pub uploads: Option<Incoming>,
 }
 
 impl Body {
@@ -80,30 +89,39 @@ impl Body {
     }
 
     /// The body as JSON. A form type is accepted, since `curl -d` sends it.
-    pub fn json(&self, limit: u64) -> Result<Value> {
-        let parts = self.parts(limit)?;
-        if !parts.uploads.is_empty() {
-            return Err(Error::new(Kind::UnsupportedMedia, "this request takes no files"));
+    pub fn json(&self, root: &Root) -> Result<Value> {
+        if let Body::Cgi { length, content_type } = self
+            && self.is_form()
+        {
+            return Ok(form_parts(root, None, content_type, *length)?.json);
         }
-        Ok(parts.json)
+        self.check_type()?;
+        let bytes = self.bytes(root.settings.max_body)?;
+        serde_json::from_slice(&bytes).map_err(|e| Error::bad(format!("the body is not JSON: {e}")))
     }
 
     /// The body as JSON, possibly with files: multipart/form-data with one part `job` (JSON) and
-    /// any number of parts `file`.
-    pub fn parts(&self, limit: u64) -> Result<Parts> {
-        let content_type = match self {
-            Body::Cgi { content_type, .. } => content_type.as_str(),
-            _ => "",
-        };
-        let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        match essence.as_str() {
-            "multipart/form-data" => multipart(content_type, &self.bytes(limit)?),
-            "" | "application/json" | "application/x-www-form-urlencoded" => {
-                let bytes = self.bytes(limit)?;
-                let json = serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::bad(format!("the body is not JSON: {e}")))?;
-                Ok(Parts { json, uploads: Vec::new() })
+    /// any number of parts `file`, which are in this place on the disk when this returns. What a
+    /// form that is refused has brought is removed.
+    pub fn parts(&self, root: &Root, place: Place) -> Result<Parts> {
+        match self {
+            Body::Cgi { length, content_type } if self.is_form() => {
+                form_parts(root, Some(place), content_type, *length)
             }
+            _ => Ok(Parts { json: self.json(root)?, uploads: None }),
+        }
+    }
+
+    fn is_form(&self) -> bool {
+        let Body::Cgi { content_type, .. } = self else { return false };
+        essence(content_type) == "multipart/form-data"
+    }
+
+    /// Refuses with 415 a type that this request does not take.
+    fn check_type(&self) -> Result<()> {
+        let Body::Cgi { content_type, .. } = self else { return Ok(()) };
+        match essence(content_type).as_str() {
+            "" | "application/json" | "application/x-www-form-urlencoded" => Ok(()),
             _ => Err(Error::new(
                 Kind::UnsupportedMedia,
                 "the body must be application/json, or multipart/form-data with a part named job",
@@ -129,13 +147,7 @@ impl Body {
                     .read_to_end(&mut bytes)
                     .at("the request's body")?;
                 if bytes.len() as u64 != *length {
-                    return Err(Error::new(
-                        Kind::LengthRequired,
-                        format!(
-                            "the body ended after {} of {length} bytes; {OVERRIDE_HINT}",
-                            bytes.len()
-                        ),
-                    ));
+                    return Err(too_short(bytes.len() as u64, *length));
                 }
                 Ok(bytes)
             }
@@ -150,8 +162,20 @@ impl Body {
     }
 }
 
+/// The type of a Content-Type, without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
 fn too_large(limit: u64) -> Error {
     Error::new(Kind::TooLarge, format!("the body is larger than {limit} bytes (setting max_body)"))
+}
+
+fn too_short(read: u64, length: u64) -> Error {
+    Error::new(
+        Kind::LengthRequired,
+        format!("the body ended after {read} of {length} bytes; {OVERRIDE_HINT}"),
+    )
 }
 
 fn read_limited(from: impl Read, limit: u64, name: &str) -> Result<Vec<u8>> {
@@ -160,22 +184,34 @@ fn read_limited(from: impl Read, limit: u64, name: &str) -> Result<Vec<u8>> {
     if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
 }
 
-fn multipart(content_type: &str, bytes: &[u8]) -> Result<Parts> {
+/// `place` is none for a request that takes no files.
+fn form_parts(root: &Root, place: Option<Place>, content_type: &str, length: u64) -> Result<Parts> {
+    let settings = &root.settings;
+    // As much as a form can have that is within the limits of what is in it.
+    let most = settings.max_body.saturating_add(settings.max_upload).saturating_add(AROUND_FILES);
+    if length > most {
+        let why = format!("the form is larger than {most} bytes (settings max_upload, max_body)");
+        return Err(Error::new(Kind::TooLarge, why));
+    }
+    let mut form = Form::new(content_type, Arrival::new(length))?;
     let mut json = None;
-    let mut uploads: Vec<Upload> = Vec::new();
-    for part in form::parts(content_type, bytes)? {
+    let mut uploads: Option<Incoming> = None;
+    while let Some(part) = form.next()? {
         match part.name.as_str() {
-            "job" if json.is_none() => {
-                json = Some(serde_json::from_slice(part.content).map_err(|e| {
-                    Error::bad(format!("the form's part \"job\" is not JSON: {e}"))
-                })?);
-            }
+            "job" if json.is_none() => json = Some(form_json(&mut form, settings.max_body)?),
             "file" => {
-                let name = upload_name(&part.file_name)?;
-                if uploads.iter().any(|other| other.name == name) {
-                    return Err(Error::bad(format!("two files are named {name:?}")));
+                let place = place.ok_or_else(|| {
+                    Error::new(Kind::UnsupportedMedia, "this request takes no files")
+                })?;
+                let incoming = match &mut uploads {
+                    Some(incoming) => incoming,
+                    none => none.insert(Incoming::new(root, place)?),
+                };
+                let mut file = incoming.begin(&part.file_name)?;
+                while let Some(piece) = form.chunk()? {
+                    file.write(piece)?;
                 }
-                uploads.push(Upload { name, content: part.content.to_vec() });
+                file.end();
             }
             _ => {
                 return Err(Error::bad(
@@ -188,19 +224,17 @@ fn multipart(content_type: &str, bytes: &[u8]) -> Result<Parts> {
     Ok(Parts { json, uploads })
 }
 
-/// The name under which an upload is stored: the client's, if it is a plain file name.
-fn upload_name(name: &str) -> Result<String> {
-    let plain = !name.is_empty()
-        && name.len() <= 255
-        && !name.starts_with(['.', '-'])
-        && !name.chars().any(|c| c == '/' || c.is_control());
-    if plain {
-        return Ok(name.to_string());
+fn form_json<S: Source>(form: &mut Form<S>, limit: u64) -> Result<Value> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = form.chunk()? {
+        if (bytes.len() + piece.len()) as u64 > limit {
+            let why = format!("the form's part \"job\" has over {limit} bytes (setting max_body)");
+            return Err(Error::new(Kind::TooLarge, why));
+        }
+        bytes.extend_from_slice(piece);
     }
-    let shown: String = name.chars().take(80).collect();
-    Err(Error::bad(format!(
-        "{shown:?} cannot be a file's name here: no slash, no control character, no leading dot or dash"
-    )))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::bad(format!("the form's part \"job\" is not JSON: {e}")))
 }
 
 /// The body that `-d` names: JSON itself, or `@FILE`, or `@-` for standard input.
@@ -212,5 +246,68 @@ pub fn from_option(data: &str) -> Result<Body> {
             Ok(Body::File(path.into()))
         }
         None => Ok(Body::Bytes(data.as_bytes().to_vec())),
+    }
+}
+
+/// A body that arrives on standard input, of this length.
+struct Arrival {
+    length: u64,
+    read: u64,
+    deadline: Instant,
+}
+
+impl Arrival {
+    fn new(length: u64) -> Arrival {
+        Arrival { length, read: 0, deadline: Instant::now() + LONGEST_ARRIVAL }
+    }
+
+    /// Waits until there is something to read.
+    fn wait(&self, stdin: &impl AsFd) -> Result<()> {
+        let begun = Instant::now();
+        let until = self.deadline.min(begun + LONGEST_PAUSE);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, left) {
+                Ok(0) => break,
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).at("the request's body"),
+            }
+        }
+        let (read, length) = (self.read, self.length);
+        let why = if Instant::now() >= self.deadline {
+            format!("after {} s {read} of {length} bytes have come", LONGEST_ARRIVAL.as_secs())
+        } else {
+            let pause = LONGEST_PAUSE.as_secs();
+            format!("nothing came for {pause} s after {read} of {length} bytes")
+        };
+        Err(Error::new(Kind::LengthRequired, format!("the body does not arrive: {why}")))
+    }
+}
+
+impl Source for Arrival {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let left = usize::try_from(self.length - self.read).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        if most == 0 {
+            return Ok(0);
+        }
+        let stdin = io::stdin();
+        self.wait(&stdin)?;
+        // Not by the library's buffer, which would only copy what is as large as its own.
+        let read = loop {
+            match nix::unistd::read(&stdin, &mut buffer[..most]) {
+                Err(Errno::EINTR) => {}
+                read => break read.at("the request's body")?,
+            }
+        };
+        if read == 0 {
+            return Err(too_short(self.read, self.length));
+        }
+        self.read += read as u64;
+        alarm::put_off();
+        Ok(read)
     }
 }

@@ -1,169 +1,207 @@
-//! Reads multipart/form-data (RFC 7578) that is in memory as a whole.
+//! Reads multipart/form-data (RFC 7578) as it comes: of a form of any size one buffer is held.
 
+use memchr::memmem::Finder;
+
+use super::parameter::parameter;
 use crate::error::{Error, Result};
 
-/// Most headers of one part.
+/// Most headers of one part, and most bytes of them.
 const HEADERS: usize = 16;
+const LARGEST_HEAD: usize = 16 << 10;
 
-/// A part of a form.
-#[derive(Debug, PartialEq)]
-pub(super) struct Part<'b> {
+/// Longest boundary. RFC 2046 allows 70.
+const LONGEST_BOUNDARY: usize = 200;
+
+/// What is held of a form: as much as a pipe holds.
+const BUFFER: usize = 64 << 10;
+
+const _: () = assert!(BUFFER > 2 * (LARGEST_HEAD + LONGEST_BOUNDARY));
+
+/// Where a form comes from.
+pub(super) trait Source {
+    /// Puts what comes next at the front of the buffer, which is not empty; 0 at the end.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize>;
+}
+
+/// How a part of a form begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
     /// The field's name; empty where it has none.
     pub name: String,
     /// The file's name; empty where it has none.
     pub file_name: String,
-    /// What it holds.
-    pub content: &'b [u8],
 }
 
-/// The parts of a body of this Content-Type, in order. An error says why it is not a form.
-pub(super) fn parts<'b>(content_type: &str, body: &'b [u8]) -> Result<Vec<Part<'b>>> {
-    let boundary = parameter(content_type, "boundary").ok_or_else(|| wrong("no boundary"))?;
-    let delimiter = format!("\r\n--{boundary}");
-    // The first one may be the first line.
-    let mut rest = match body.strip_prefix(&delimiter.as_bytes()[2..]) {
-        Some(rest) => rest,
-        None => split(body, delimiter.as_bytes()).ok_or_else(|| wrong("no boundary in it"))?.1,
-    };
-    let mut parts = Vec::new();
-    while !rest.starts_with(b"--") {
-        let (_, begun) = split(rest, b"\r\n").ok_or_else(|| wrong("it ends within a boundary"))?;
-        let (part, next) =
-            split(begun, delimiter.as_bytes()).ok_or_else(|| wrong("it ends within a part"))?;
-        parts.push(read(part)?);
-        rest = next;
-    }
-    Ok(parts)
+/// A form that is being read: its parts in order, and what each of them holds in pieces.
+pub(super) struct Form<S> {
+    source: S,
+    /// What stands before each part but the first, whose line may be the first of all.
+    delimiter: Finder<'static>,
+    buffer: Vec<u8>,
+    /// What has come and was not given away lies between these.
+    start: usize,
+    end: usize,
+    place: Place,
 }
 
-fn wrong(why: &str) -> Error {
-    Error::bad(format!("the form cannot be read: {why}"))
+/// Where in the form its reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the first part: what stands there is no part, and left out.
+    Before,
+    /// In a part.
+    Within,
+    /// Behind a delimiter.
+    Between,
+    /// Behind the last one.
+    Over,
 }
 
-/// What is before and behind the first `needle`, which is not empty.
-fn split<'b>(bytes: &'b [u8], needle: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
-    let mut from = 0;
-    loop {
-        from += bytes[from..].iter().position(|byte| Some(byte) == needle.first())?;
-        if let Some(behind) = bytes[from..].strip_prefix(needle) {
-            return Some((&bytes[..from], behind));
+impl<S: Source> Form<S> {
+    /// A body of this Content-Type. Reads nothing. An error says why it is no form.
+    pub(super) fn new(content_type: &str, source: S) -> Result<Form<S>> {
+        let boundary = parameter(content_type, "boundary").ok_or_else(|| wrong("no boundary"))?;
+        if boundary.len() > LONGEST_BOUNDARY {
+            return Err(wrong(&format!("a boundary of more than {LONGEST_BOUNDARY} bytes")));
         }
-        from += 1;
+        let mut buffer = vec![0; BUFFER];
+        // As if an empty line stood before everything: so the first delimiter is like the others.
+        buffer[..2].copy_from_slice(b"\r\n");
+        let delimiter = Finder::new(&format!("\r\n--{boundary}")).into_owned();
+        Ok(Form { source, delimiter, buffer, start: 0, end: 2, place: Place::Before })
+    }
+
+    /// How the next part begins; what is left of the one before is passed over. `None` behind the
+    /// last one: then all has been read, whatever stands there.
+    pub(super) fn next(&mut self) -> Result<Option<Part>> {
+        while self.chunk()?.is_some() {}
+        if self.place != Place::Between || self.ends_here()? {
+            return Ok(None);
+        }
+        let part = self.head()?;
+        self.place = Place::Within;
+        Ok(Some(part))
+    }
+
+    /// More of what the present part holds; `None` at its end.
+    pub(super) fn chunk(&mut self) -> Result<Option<&[u8]>> {
+        if !matches!(self.place, Place::Before | Place::Within) {
+            return Ok(None);
+        }
+        let given = loop {
+            let held = &self.buffer[self.start..self.end];
+            match self.delimiter.find(held) {
+                Some(0) => {
+                    self.start += self.delimiter.needle().len();
+                    self.place = Place::Between;
+                    return Ok(None);
+                }
+                Some(at) => break at,
+                None => {
+                    let clear = held.len() - begun(held, self.delimiter.needle());
+                    if clear > 0 {
+                        break clear;
+                    }
+                }
+            }
+            if !self.fill()? {
+                return Err(wrong(match self.place {
+                    Place::Before => "no boundary in it",
+                    _ => "it ends within a part",
+                }));
+            }
+        };
+        let from = self.start;
+        self.start += given;
+        Ok(Some(&self.buffer[from..self.start]))
+    }
+
+    /// Reads the rest of a delimiter's line; whether it says that nothing follows. Then the rest of
+    /// the body is read, too: whoever sends it waits for that.
+    fn ends_here(&mut self) -> Result<bool> {
+        loop {
+            let held = &self.buffer[self.start..self.end];
+            if held.starts_with(b"--") {
+                self.place = Place::Over;
+                self.start = self.end;
+                while self.fill()? {
+                    self.start = self.end;
+                }
+                return Ok(true);
+            }
+            let blanks = held.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            let rest = &held[blanks..];
+            if rest.starts_with(b"\r\n") {
+                self.start += blanks + 2;
+                return Ok(false);
+            }
+            let may_be = rest.is_empty() || rest == b"\r" || blanks == 0 && rest == b"-";
+            if !may_be || blanks > LONGEST_BOUNDARY {
+                return Err(wrong("a line that begins with the boundary, and is longer"));
+            }
+            if !self.fill()? {
+                return Err(wrong("it ends within a boundary"));
+            }
+        }
+    }
+
+    /// Reads the headers of a part, and the empty line behind them.
+    fn head(&mut self) -> Result<Part> {
+        loop {
+            let held = &self.buffer[self.start..self.end];
+            let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+            match httparse::parse_headers(&held[..held.len().min(LARGEST_HEAD)], &mut headers) {
+                Ok(httparse::Status::Complete((length, headers))) => {
+                    let part = named(headers)?;
+                    self.start += length;
+                    return Ok(part);
+                }
+                Ok(httparse::Status::Partial) if held.len() < LARGEST_HEAD => {}
+                Ok(httparse::Status::Partial) => {
+                    return Err(wrong(&format!("a part's headers have over {LARGEST_HEAD} bytes")));
+                }
+                Err(httparse::Error::TooManyHeaders) => {
+                    return Err(wrong(&format!("a part has more than {HEADERS} headers")));
+                }
+                Err(error) => return Err(wrong(&format!("a part's headers: {error}"))),
+            }
+            if !self.fill()? {
+                return Err(wrong("a part without an empty line"));
+            }
+        }
+    }
+
+    /// Reads more; `false` if there is nothing more. There is room, for what is held between two
+    /// calls is a part of a delimiter or of a head.
+    fn fill(&mut self) -> Result<bool> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let read = self.source.read(&mut self.buffer[self.end..])?;
+        self.end += read;
+        Ok(read > 0)
     }
 }
 
-/// One part: headers, an empty line, content.
-fn read(part: &[u8]) -> Result<Part<'_>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let (length, headers) = match httparse::parse_headers(part, &mut headers) {
-        Ok(httparse::Status::Complete(read)) => read,
-        Ok(httparse::Status::Partial) => return Err(wrong("a part without an empty line")),
-        Err(error) => return Err(wrong(&error.to_string())),
-    };
+/// How many bytes at the end may be the beginning of a delimiter.
+fn begun(held: &[u8], delimiter: &[u8]) -> usize {
+    let most = held.len().min(delimiter.len() - 1);
+    let ends = (1..=most).rev();
+    ends.into_iter().find(|n| delimiter.starts_with(&held[held.len() - n..])).unwrap_or(0)
+}
+
+fn named(headers: &[httparse::Header]) -> Result<Part> {
     let disposition = headers
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("content-disposition"))
         .map_or(&b""[..], |header| header.value);
     let disposition = str::from_utf8(disposition).map_err(|_| wrong("a name is not UTF-8"))?;
     let named = |name: &str| parameter(disposition, name).unwrap_or_default();
-    Ok(Part { name: named("name"), file_name: named("filename"), content: &part[length..] })
+    Ok(Part { name: named("name"), file_name: named("filename") })
 }
 
-/// The parameter of a header such as `form-data; name="job"`.
-fn parameter(header: &str, wanted: &str) -> Option<String> {
-    let (_, mut rest) = header.split_once(';')?;
-    loop {
-        let (name, value) = rest.split_once('=')?;
-        let name = name.rsplit(';').next().unwrap_or(name).trim();
-        let (text, behind) = match value.trim_start().strip_prefix('"') {
-            Some(quoted) => unquoted(quoted)?,
-            None => {
-                let end = value.find(';').unwrap_or(value.len());
-                (value[..end].trim().to_string(), &value[end..])
-            }
-        };
-        if name.eq_ignore_ascii_case(wanted) {
-            return Some(text).filter(|text| !text.is_empty());
-        }
-        (_, rest) = behind.split_once(';')?;
-    }
-}
-
-/// A text up to its closing quote, and what is behind that. Only a quote and a backslash can be
-/// escaped: browsers send any other backslash as it is.
-fn unquoted(quoted: &str) -> Option<(String, &str)> {
-    let mut text = String::new();
-    let mut characters = quoted.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Some((text, &quoted[at + 1..])),
-            '\\' => {
-                let escaped = characters.next_if(|(_, next)| matches!(next, '"' | '\\'));
-                text.push(escaped.map_or('\\', |(_, next)| next));
-            }
-            other => text.push(other),
-        }
-    }
-    None
+fn wrong(why: &str) -> Error {
+    Error::bad(format!("the form cannot be read: {why}"))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    const TYPE: &str = "multipart/form-data; charset=x; boundary=\"b\"";
-
-    fn one(head: &str) -> Part<'static> {
-        let body = format!("--b\r\n{head}\r\n\r\nline\r\n--\r\n\r\n--b--\r\n");
-        let body = Box::leak(body.into_boxed_str());
-        parts(TYPE, body.as_bytes()).unwrap().remove(0)
-    }
-
-    #[test]
-    fn names_are_read_however_they_are_written() {
-        for (written, name, file_name) in [
-            ("form-data; name=\"job\"", "job", ""),
-            ("form-data; name=job ; filename = \"a; name=b\"", "job", "a; name=b"),
-            ("form-data; filename=\"x.dat\"; NAME=\"file\"", "file", "x.dat"),
-            (r#"form-data; name="f"; filename="a\"b\\c\d""#, "f", r#"a"b\c\d"#),
-            ("form-data; filename*=utf-8''x; name=\"日本\"", "日本", ""),
-            ("form-data; new; name=f", "f", ""),
-            ("form-data", "", ""),
-            ("form-data; name=\"open", "", ""),
-        ] {
-            let part = one(&format!("content-disposition: {written}\r\nX-Other: 1"));
-            assert_eq!((&*part.name, &*part.file_name), (name, file_name), "{written}");
-            assert_eq!(part.content, b"line\r\n--\r\n");
-        }
-        assert_eq!(one("X-Other: 1").name, "");
-    }
-
-    #[test]
-    fn what_is_around_the_parts_is_left_out() {
-        let head = "Content-Disposition: form-data; name=a\r\n\r\n";
-        let body = format!("before\r\n--b \r\n{head}\r\n--b\r\n{head}2\r\n--b--behind");
-        let read = parts(TYPE, body.as_bytes()).unwrap();
-        let contents: Vec<&[u8]> = read.iter().map(|part| part.content).collect();
-        assert_eq!(contents, [&b""[..], b"2"]);
-        assert_eq!(parts(TYPE, b"--b--").unwrap(), []);
-    }
-
-    #[test]
-    fn what_is_no_form_is_refused() {
-        for body in [
-            "",
-            "x",
-            "--b",
-            "--b\r\n",
-            "--b\r\na: b\r\n\r\nx",
-            "--b\r\na: b\r\n--b--",
-            "--b\r\n: \r\n\r\n\r\n--b--",
-        ] {
-            assert!(parts(TYPE, body.as_bytes()).is_err(), "{body:?}");
-        }
-        for kind in ["multipart/form-data", "multipart/form-data; boundary=", "x; boundary=\""] {
-            assert!(parts(kind, b"--b--").is_err(), "{kind}");
-        }
-    }
-}
+mod tests;

@@ -3,17 +3,15 @@
 use std::env;
 use std::io::{self, Write};
 
+use super::alarm;
 use super::body::{self, Body};
 use super::request::{Method, Request};
-use super::response::{Content, Response};
+use super::response::{Content, Response, copy};
 use super::route::{self, Need, Route};
 use crate::auth;
 use crate::board::root::Root;
 use crate::board::watch;
 use crate::error::{Error, Kind, Result, exit};
-
-/// Seconds after which a CGI request is ended by SIGALRM, whatever it hangs on.
-const CGI_ALARM: u32 = 60;
 
 /// A command of a program that is more than a route in words, such as `jobs new -- CMD`.
 /// `None`: not one of these words. Otherwise the exit code.
@@ -96,8 +94,7 @@ fn help(program: &Program) -> String {
 
 /// Answers one CGI request. Always answers something: no output would be an empty reply.
 fn cgi(program: &Program) {
-    // SAFETY: alarm(2) only arms a timer whose signal ends this process.
-    unsafe { nix::libc::alarm(CGI_ALARM) };
+    alarm::arm();
     let mut head = false;
     let response = answer(program, &mut head).unwrap_or_else(|e| Response::error(&e));
     if let Err(error) = response.write_cgi(&mut io::stdout().lock(), head) {
@@ -247,6 +244,12 @@ pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> 
         (_, Content::Bytes(bytes)) => {
             let written = out.write_all(&bytes).and_then(|()| out.flush());
             return Ok(told(program.name, written, code));
+        }
+        (_, Content::Reader(mut reader, length)) => {
+            return Ok(match copy(&mut reader, length, &mut out) {
+                Ok(written) => told(program.name, written, code),
+                Err(error) => complain(program.name, &error),
+            });
         }
         (_, Content::Stream(stream)) => {
             if let Err(error) = stream(&mut out) {

@@ -3,13 +3,20 @@
 //! busybox httpd recognises `Status:` only at the very start of the first piece that it reads, so
 //! the header block leaves in one write. Content-Length and Connection are ours to send.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use serde::Serialize;
 use serde_json::json;
 
+use super::alarm;
 use super::request::var;
-use crate::error::{Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result};
+
+/// A body of so many bytes leaves with the headers, in one write.
+const SMALL: usize = 64 << 10;
+
+/// What is held of a file that is being sent.
+const PIECE: usize = 64 << 10;
 
 /// Writes a body piece by piece; each call of the writer reaches the client at once.
 pub type Stream = Box<dyn FnOnce(&mut dyn Write) -> Result<()>>;
@@ -20,6 +27,8 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// Made while it is sent.
     Stream(Stream),
+    /// Read while it is sent: so many bytes.
+    Reader(Box<dyn Read>, u64),
 }
 
 /// An answer.
@@ -60,6 +69,11 @@ impl Response {
     /// 200 with a body that is made while it is sent.
     pub fn stream(content_type: &'static str, stream: Stream) -> Response {
         Response::new(content_type, Content::Stream(stream))
+    }
+
+    /// 200 with a file of this length, which is read while it is sent.
+    pub fn reader(file: Box<dyn Read>, length: u64) -> Response {
+        Response::new("application/octet-stream", Content::Reader(file, length))
     }
 
     fn new(content_type: &'static str, content: Content) -> Response {
@@ -140,10 +154,23 @@ impl Response {
             Content::Bytes(bytes) => {
                 block.push_str(&format!("Content-Length: {}\r\n\r\n", bytes.len()));
                 let mut block = block.into_bytes();
-                if !head {
-                    block.extend_from_slice(&bytes);
+                let bytes = if head { &[][..] } else { &bytes };
+                if bytes.len() <= SMALL {
+                    block.extend_from_slice(bytes);
                 }
-                ignore_departed(out.write_all(&block).and_then(|()| out.flush()))
+                let mut written = out.write_all(&block);
+                if bytes.len() > SMALL {
+                    written = written.and_then(|()| out.write_all(bytes));
+                }
+                ignore_departed(written.and_then(|()| out.flush()))
+            }
+            Content::Reader(mut reader, length) => {
+                block.push_str(&format!("Content-Length: {length}\r\n\r\n"));
+                let written = out.write_all(block.as_bytes()).and_then(|()| out.flush());
+                if head || written.is_err() {
+                    return ignore_departed(written);
+                }
+                ignore_departed(copy(&mut reader, length, out)?)
             }
             Content::Stream(stream) => {
                 block.push_str("\r\n");
@@ -152,6 +179,34 @@ impl Response {
             }
         }
     }
+}
+
+/// Copies so many bytes to `out`; what came of writing them. An error where there are fewer: whoever
+/// reads them sees by the length that it was told that they are not all.
+pub(super) fn copy(
+    reader: &mut dyn Read,
+    length: u64,
+    out: &mut dyn Write,
+) -> Result<io::Result<()>> {
+    let mut buffer = vec![0; PIECE];
+    let mut left = length;
+    while left > 0 {
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = match reader.read(&mut buffer[..most]) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.at("the file")?,
+        };
+        if read == 0 {
+            let why = format!("the file ended after {} of {length} bytes", length - left);
+            return Err(Error::new(Kind::Internal, why));
+        }
+        if let Err(error) = out.write_all(&buffer[..read]) {
+            return Ok(Err(error));
+        }
+        left -= read as u64;
+        alarm::put_off();
+    }
+    Ok(out.flush())
 }
 
 fn ignore_departed(result: io::Result<()>) -> Result<()> {

@@ -1,17 +1,18 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
-use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::batches::batches;
+use super::form::Form;
 use super::knock::Knock;
 use super::names::check_uri;
-use super::server::{Body, Question, Reply, Server, Unread};
+use super::server::{Body, Fetched, Patience, Question, Reply, Server, Unread};
 use super::tls::Distrust;
-use super::{Answer, Driver, Info, Questions, Run};
+use super::{Answer, Driver, Info, Questions, Run, longest_passing};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::{nodes, vault};
@@ -25,9 +26,6 @@ const IDS_PER_REQUEST: usize = 80;
 
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
-
-/// Bytes in a second at which what is read while it is sent has to arrive at least.
-const SLOWEST: u64 = 256 << 10;
 
 /// See the module.
 pub struct Http {
@@ -68,13 +66,41 @@ impl Http {
         path: &str,
         content_type: Option<&str>,
         body: Body,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<io::Result<Reply>> {
         let path = format!("{}/processor/{path}", self.base);
         let authorization = self.authorization()?;
         let authorization = authorization.as_deref();
         let question = Question { method, path: &path, authorization, content_type, body };
-        Ok(self.server()?.ask(question, Instant::now() + patience))
+        Ok(self.server()?.ask(question, patience))
+    }
+
+    /// Asks the node for what may be long.
+    fn fetch(&self, path: &str) -> Result<(Box<dyn Read>, u64)> {
+        let path = format!("{}/processor/{path}", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question = Question {
+            method: "GET",
+            path: &path,
+            authorization,
+            content_type: None,
+            body: Body::None,
+        };
+        let patience = self.patience_for(u64::MAX);
+        match self.server()?.fetch(&question, patience) {
+            Ok(Fetched::Content(content, length)) => Ok((content, length)),
+            Ok(Fetched::Other(reply)) => {
+                self.checked(Ok(reply))?;
+                Err(self.nonsense("a file without its length"))
+            }
+            Err(error) => Err(unanswered(&self.node, &error)),
+        }
+    }
+
+    /// How long a request may take with which so many bytes are sent, or fetched.
+    fn patience_for(&self, bytes: u64) -> Patience {
+        Patience { pause: self.patience, whole: self.patience + longest_passing(bytes) }
     }
 
     /// The server, to be believed by what is registered now, as with the token.
@@ -107,14 +133,14 @@ impl Http {
     }
 
     fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
-        self.checked(self.ask("GET", path, None, Body::None, patience)?)
+        self.checked(self.ask("GET", path, None, Body::None, Patience::of(patience))?)
     }
 
-    /// What is read while it is sent may take longer, by the time that it takes at [`SLOWEST`].
+    /// What is read while it is sent may take longer, as long as it goes on.
     fn post(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
         let patience = match body {
-            Body::Reader(_, length) => self.patience + Duration::from_secs(length / SLOWEST),
-            _ => self.patience,
+            Body::Reader(_, length) => self.patience_for(length),
+            _ => Patience::of(self.patience),
         };
         let sent = self.ask("POST", path, Some(content_type), body, patience)?;
         if let Err(error) = &sent
@@ -205,24 +231,9 @@ impl Http {
 
     /// One job with its files, as a form.
     fn run_with_files(&self, run: &Run) -> Result<()> {
-        let boundary = crate::board::files::random_hex::<16>()?;
-        let mut body = Vec::new();
-        let mut part = |disposition: String, content: &[u8]| {
-            body.extend(
-                format!("--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n")
-                    .bytes(),
-            );
-            body.extend_from_slice(content);
-            body.extend(b"\r\n");
-        };
-        part("name=\"job\"".into(), run.request.to_string().as_bytes());
-        for upload in &run.uploads {
-            let name = upload.name.replace('\\', "\\\\").replace('"', "\\\"");
-            part(format!("name=\"file\"; filename=\"{name}\""), &upload.content);
-        }
-        body.extend(format!("--{boundary}--\r\n").bytes());
-        let content_type = format!("multipart/form-data; boundary={boundary}");
-        let form = Body::Reader(&mut &body[..], body.len() as u64);
+        let mut form = Form::new(&run.request, &run.uploads)?;
+        let (content_type, length) = (form.content_type().to_string(), form.length());
+        let form = Body::Reader(&mut form, length);
         self.post("jobs/new", &content_type, form).map(|_| ())
     }
 }
@@ -291,7 +302,7 @@ impl Questions for Http {
         Ok(answer.files)
     }
 
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
+    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)> {
         let name: String = name.bytes().fold(String::new(), |mut path, byte| {
             if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
                 path.push(byte as char);
@@ -300,7 +311,7 @@ impl Questions for Http {
             }
             path
         });
-        Ok(self.get(&format!("jobs/{id}/files/{name}"), self.patience)?.body)
+        self.fetch(&format!("jobs/{id}/files/{name}"))
     }
 }
 

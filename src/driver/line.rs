@@ -22,6 +22,7 @@ use ureq::unversioned::transport::{
 
 use super::knock::Knock;
 use super::names;
+use super::server::Patience;
 use super::tls::{self, Identity};
 
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
@@ -53,6 +54,8 @@ pub(super) struct Place {
 struct State {
     /// Until when the present question has to be answered.
     deadline: Instant,
+    /// Longest that nothing comes or goes meanwhile.
+    pause: Duration,
     /// Until when its connection has to be open.
     open_by: Instant,
     /// Where the server was found when it last answered.
@@ -74,8 +77,14 @@ impl Place {
             None => return Err(wrong()),
         };
         let now = Instant::now();
-        let state =
-            State { deadline: now, open_by: now, addresses: Vec::new(), ahead: None, identity };
+        let state = State {
+            deadline: now,
+            pause: Duration::ZERO,
+            open_by: now,
+            addresses: Vec::new(),
+            ahead: None,
+            identity,
+        };
         Ok(Place {
             host: uri.authority().ok_or_else(wrong)?.to_string(),
             port: if is_secure { 443 } else { 80 },
@@ -106,24 +115,24 @@ impl Place {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A question begins, which ends at this time at the latest.
-    pub(super) fn begin(&self, deadline: Instant) {
+    /// A question begins, which ends within this time.
+    pub(super) fn begin(&self, patience: Patience) {
+        let now = Instant::now();
         let mut state = self.state();
-        state.deadline = deadline;
-        state.open_by = deadline.min(Instant::now() + self.connect_timeout);
+        (state.deadline, state.pause) = (now + patience.whole, patience.pause);
+        state.open_by = now + patience.pause.min(self.connect_timeout);
     }
 
     /// See `Server::prepare`.
     pub(super) fn prepare(&self) {
-        self.begin(Instant::now() + FRESH);
+        self.begin(Patience::of(FRESH));
         let opened = self.find().and_then(|addresses| self.open(&addresses));
         self.state().ahead = opened.ok().map(|line| (line, Instant::now()));
     }
 
     /// See `Server::knock`.
     pub(super) fn knock(&self, request: Vec<u8>, patience: Duration) -> io::Result<Knock> {
-        let now = Instant::now();
-        self.begin(now + self.connect_timeout);
+        self.begin(Patience::of(self.connect_timeout));
         let addresses = self.look_up()?;
         let identity = self.state().identity.clone();
         Knock::begin(addresses, request, identity, self.connect_timeout, patience)
@@ -143,15 +152,17 @@ impl Place {
 
     /// A connection to one of these addresses.
     fn open(&self, addresses: &[SocketAddr]) -> io::Result<Line> {
-        let (ahead, deadline) = {
+        let (ahead, deadline, pause) = {
             let mut state = self.state();
-            (state.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH), state.deadline)
+            let ahead = state.ahead.take().filter(|(_, opened)| opened.elapsed() < FRESH);
+            (ahead, state.deadline, state.pause)
         };
         let mut line = match ahead {
             Some((line, _)) => line,
             None => self.connect(addresses)?,
         };
-        line.stream.timed().deadline = deadline;
+        let timed = line.stream.timed();
+        (timed.deadline, timed.pause) = (deadline, pause);
         self.state().addresses = addresses.to_vec();
         Ok(line)
     }
@@ -172,7 +183,8 @@ impl Place {
         }
         let stream = connected?;
         stream.set_nodelay(true)?;
-        let timed = Timed { stream, deadline, overtime: OVERTIME };
+        let pause = self.connect_timeout;
+        let timed = Timed { stream, deadline, pause, overtime: OVERTIME };
         let stream = match conversation {
             None => Stream::Plain(timed),
             Some(conversation) => Stream::Secure(Box::new(tls::open(conversation, timed)?)),
@@ -347,6 +359,8 @@ fn late() -> io::Error {
 pub(super) struct Timed {
     stream: TcpStream,
     deadline: Instant,
+    /// Longest of them.
+    pause: Duration,
     /// How often something that is there already may be taken in after the deadline.
     overtime: u32,
 }
@@ -368,7 +382,7 @@ impl Timed {
         mut transfer: impl FnMut(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            let left = self.left()?;
+            let left = self.left()?.min(self.pause);
             set(&self.stream, Some(left))?;
             match transfer(&mut self.stream) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

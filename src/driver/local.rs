@@ -1,17 +1,21 @@
 //! The processor of this very root: its files are right here, no server is needed.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Answer, Driver, Info, Questions, Run};
 use crate::board::feed::FeedPage;
+use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
+use crate::board::uploads::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
 use crate::model::tasks::TaskSet;
 use crate::processor;
+use crate::processor::accept::NewRun;
 
 /// See the module.
 pub struct Local {
@@ -22,6 +26,20 @@ impl Local {
     /// The processor of this root.
     pub fn new(root: Root) -> Local {
         Local { root }
+    }
+}
+
+impl Local {
+    /// Copies of files for a job's own directory.
+    fn take_over(&self, uploads: &[Upload]) -> Result<Option<Incoming>> {
+        if uploads.is_empty() {
+            return Ok(None);
+        }
+        let mut incoming = Incoming::new(&self.root, Place::Node)?;
+        for Upload { name, path, size } in uploads {
+            incoming.copy(name, path, *size)?;
+        }
+        Ok(Some(incoming))
     }
 }
 
@@ -44,15 +62,18 @@ impl Questions for Local {
         processor::files::names(&self.root, id)
     }
 
-    fn file(&self, id: &str, name: &str) -> Result<Vec<u8>> {
-        processor::files::read(&self.root, id, name)
+    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)> {
+        let (file, length) = processor::files::open(&self.root, id, name)?;
+        Ok((Box::new(file), length))
     }
 }
 
 impl Driver for Local {
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
         let root = self.root.dir().display().to_string();
-        let runs = runs
+        let mut taken = Vec::with_capacity(runs.len());
+        // What cannot be taken over keeps none of the others from being accepted.
+        let errors: Vec<Option<Error>> = runs
             .into_iter()
             .map(|mut run| {
                 // Board and job are on one machine: the job may use the programs as commands.
@@ -61,11 +82,20 @@ impl Driver for Local {
                 {
                     environment.insert("CORKBOARD_ROOT".into(), Value::String(root.clone()));
                 }
-                processor::accept::NewRun { id: run.id, request: run.request, uploads: run.uploads }
+                let uploads = match self.take_over(&run.uploads) {
+                    Ok(uploads) => uploads,
+                    Err(error) => return Some(error),
+                };
+                taken.push(NewRun { id: run.id, request: run.request, uploads });
+                None
             })
             .collect();
-        let accepted = processor::accept::accept(&self.root, runs)?;
-        Ok(accepted.into_iter().map(|one| one.map(|_| ())).collect())
+        let mut accepted = processor::accept::accept(&self.root, taken)?.into_iter();
+        let mut next = || {
+            let missing = || Err(Error::new(Kind::Internal, "no answer for the job"));
+            accepted.next().unwrap_or_else(missing).map(|_| ())
+        };
+        Ok(errors.into_iter().map(|error| error.map_or_else(&mut next, Err)).collect())
     }
 
     fn kill(

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use ureq::http::{HeaderValue, Request, Response, Uri, request};
@@ -68,6 +68,30 @@ pub(super) struct Question<'q, 'b> {
     pub body: Body<'b>,
 }
 
+/// How long a question may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Longest that nothing comes or goes.
+    pub pause: Duration,
+    /// Longest that all of it takes.
+    pub whole: Duration,
+}
+
+impl Patience {
+    /// For what comes and goes at once.
+    pub(super) fn of(whole: Duration) -> Patience {
+        Patience { pause: whole, whole }
+    }
+}
+
+/// An answer of which the body may be long.
+pub(super) enum Fetched {
+    /// It is good: its body, to be read within the same time, and how long it is.
+    Content(Box<dyn Read>, u64),
+    /// Another one, or one that does not say how long it is.
+    Other(Reply),
+}
+
 /// What a server answered.
 pub(super) struct Reply {
     pub status: u16,
@@ -105,12 +129,12 @@ impl Server {
         self.place.prepare();
     }
 
-    /// Sends a request, and reads the answer. Ends at the deadline at the latest.
+    /// Sends a request, and reads the answer, within this time.
     ///
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
     /// is not HTTP or too large. What the server did is unknown then. Or [`Unread`].
-    pub(super) fn ask(&self, question: Question, deadline: Instant) -> io::Result<Reply> {
-        self.place.begin(deadline);
+    pub(super) fn ask(&self, question: Question, patience: Patience) -> io::Result<Reply> {
+        self.place.begin(patience);
         let request = self.request(&question)?;
         match question.body {
             Body::None => self.run(request, ()),
@@ -119,6 +143,20 @@ impl Server {
                 let request = request.header(CONTENT_LENGTH, length);
                 self.run(request, SendBody::from_reader(&mut Exactly { source, left: length }))
             }
+        }
+    }
+
+    /// Sends a request without a body, and begins to read the answer. Errors as of [`Server::ask`].
+    pub(super) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
+        self.place.begin(patience);
+        let response = self.send(self.request(question)?, ())?;
+        let is_good = response.status().as_u16() == 200;
+        match response.body().content_length().filter(|_| is_good) {
+            Some(length) => {
+                let body = response.into_body().into_reader();
+                Ok(Fetched::Content(Box::new(body), length))
+            }
+            None => reply(response).map(Fetched::Other).map_err(line::io_error),
         }
     }
 
@@ -161,9 +199,17 @@ impl Server {
     }
 
     fn run(&self, request: request::Builder, body: impl AsSendBody) -> io::Result<Reply> {
+        reply(self.send(request, body)?).map_err(line::io_error)
+    }
+
+    fn send(
+        &self,
+        request: request::Builder,
+        body: impl AsSendBody,
+    ) -> io::Result<Response<ureq::Body>> {
         let request = request.body(body).map_err(not_sendable)?;
         let agent = self.agent.get_or_init(|| agent(&self.place));
-        reply(agent.run(request).map_err(line::io_error)?).map_err(line::io_error)
+        agent.run(request).map_err(line::io_error)
     }
 }
 

@@ -45,8 +45,13 @@ pub enum Order {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct Desk {
+    /// What its thread is called.
+    name: &'static str,
+    /// Where a line has it.
+    of: fn(&Line) -> &Desk,
+    /// Whether orders to run that wait are carried out as one.
+    gathers: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -60,6 +65,16 @@ struct State {
 }
 
 impl Desk {
+    /// A desk for what takes no longer than an answer.
+    pub fn new(name: &'static str, of: fn(&Line) -> &Desk) -> Desk {
+        Desk { name, of, gathers: true, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// A desk for what takes long: each order is told of when it is carried out.
+    pub fn slow(name: &'static str, of: fn(&Line) -> &Desk) -> Desk {
+        Desk { gathers: false, ..Desk::new(name, of) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,8 +98,8 @@ impl Desk {
         }
         state.at_work = true;
         drop(state);
-        let own = line.clone();
-        if let Err(error) = line.spawn("orders", move || own.desk().work(&own)) {
+        let (own, of) = (line.clone(), self.of);
+        if let Err(error) = line.spawn(self.name, move || of(&own).work(&own)) {
             self.state().at_work = false;
             line.tell(Wake::Down { node: line.name().to_string(), error });
         }
@@ -128,7 +143,9 @@ impl Desk {
             self.changed.notify_all();
             return None;
         };
-        if let Order::Run(runs) = &mut order {
+        if let Order::Run(runs) = &mut order
+            && self.gathers
+        {
             while let Some(Order::Run(_) | Order::Prepare) = state.orders.front() {
                 if let Some(Order::Run(more)) = state.orders.pop_front() {
                     runs.extend(more);

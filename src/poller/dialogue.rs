@@ -12,7 +12,7 @@ use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said};
 use crate::board::nodes;
 use crate::board::runs::Runs;
-use crate::driver::{Answer, Run};
+use crate::driver::{self, Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
@@ -72,8 +72,11 @@ impl Engine<'_> {
                 }
             }
         }
-        let answered_by = Instant::now() + self.patience();
+        let patience = Instant::now() + self.patience();
         for (node, runs) in orders {
+            // Files take their time, and keep those behind them waiting.
+            let sending = runs.iter().map(|run| driver::longest_sending(&run.uploads));
+            let answered_by = patience + sending.sum();
             let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
             let ordered = self.order(&node, Order::Run(runs));
             for id in ids.iter().filter(|_| ordered) {

@@ -1,5 +1,5 @@
 //! The line to one node. While it answers, one thread follows its change feed; while something is
-//! ordered of it, another carries that out. A node that is slow or gone holds up nobody else. What
+//! ordered of it, another carries that out, and a third while files are sent to it. A node that is slow or gone holds up nobody else. What
 //! is learnt goes to the engine as [`Wake`]s.
 
 use std::sync::Arc;
@@ -67,7 +67,8 @@ impl Link {
             answers: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             backoff: Mutex::default(),
-            desk: Desk::default(),
+            desk: Desk::new("orders", Line::desk),
+            files: Desk::slow("files", Line::files),
         });
         let link = Link { address: node.address(), line };
         link.tend();
@@ -87,13 +88,25 @@ impl Link {
     /// Gives an order, which is carried out after those before it. The answer comes as a wake-up,
     /// one for each order for which this returns `true`: others travel with those that wait.
     pub fn order(&self, order: Order) -> bool {
-        self.line.desk.put(order, &self.line)
+        let Order::Run(runs) = order else { return self.line.desk.put(order, &self.line) };
+        // Files take their time, for which nothing else is to wait.
+        let (slow, quick): (Vec<_>, Vec<_>) =
+            runs.into_iter().partition(|run| !run.uploads.is_empty());
+        let mut ordered = false;
+        if !quick.is_empty() {
+            ordered |= self.line.desk.put(Order::Run(quick), &self.line);
+        }
+        for run in slow {
+            ordered |= self.line.files.put(Order::Run(vec![run]), &self.line);
+        }
+        ordered
     }
 
     /// Sees to it that somebody listens to the node, and carries out what is ordered: there may
     /// have been no thread for it.
     pub fn tend(&self) {
         self.line.desk.tend(&self.line);
+        self.line.files.tend(&self.line);
         let mut holder = self.line.holder();
         if *holder == Holder::Nobody {
             *holder = Holder::Silent;
@@ -117,6 +130,7 @@ impl Link {
     pub fn close(self) {
         self.line.closed.store(true, Ordering::Relaxed);
         self.line.desk.close(&self.line);
+        self.line.files.close(&self.line);
     }
 }
 
@@ -143,6 +157,7 @@ pub struct Line {
     holder: Mutex<Holder>,
     backoff: Mutex<Backoff>,
     desk: Desk,
+    files: Desk,
 }
 
 impl Line {
@@ -171,9 +186,14 @@ impl Line {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is ordered of the node.
+    /// What is ordered of the node...
     pub fn desk(&self) -> &Desk {
         &self.desk
+    }
+
+    /// ...and what is sent to it with files.
+    pub fn files(&self) -> &Desk {
+        &self.files
     }
 
     fn holder(&self) -> MutexGuard<'_, Holder> {

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::{info, start, status};
 use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files::{self, SyncSet};
+use crate::board::incoming::{Arrived, Incoming};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
-use crate::cgi::body::Upload;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::request::Spec;
 
@@ -21,8 +21,8 @@ pub struct NewRun {
     pub id: String,
     /// Its request, kept as it is.
     pub request: Value,
-    /// Files for its `work/`.
-    pub uploads: Vec<Upload>,
+    /// Files for its `work/`; `None` where there are none.
+    pub uploads: Option<Incoming>,
 }
 
 /// A job that is here.
@@ -47,17 +47,18 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
     let begun = SystemTime::now();
     let mut requests = requests.into_iter().enumerate().peekable();
     while requests.peek().is_some() {
-        let prepared: Vec<(NewRun, Result<Prepared>)> = requests
+        let prepared: Vec<(Wanted, Result<Prepared>)> = requests
             .by_ref()
             .take(RUNS_PER_LOCK)
             .map(|(index, new)| {
-                let prepared = check(&new, total).and_then(|()| {
-                    let files: Vec<(&str, &[u8])> =
-                        new.uploads.iter().map(|u| (u.name.as_str(), &u.content[..])).collect();
+                let NewRun { id, request, uploads } = new;
+                let files = uploads.as_ref().map(|uploads| uploads.files().to_vec());
+                let wanted = Wanted { id, request, files: files.unwrap_or_default() };
+                let prepared = check(&wanted, total).and_then(|()| {
                     let at = begun + Duration::from_nanos(index as u64);
-                    runs.prepare(&new.request, &files, at)
+                    runs.prepare(&wanted.request, uploads, at)
                 });
-                (new, prepared)
+                (wanted, prepared)
             })
             .collect();
         let held = match runs.lock() {
@@ -104,7 +105,14 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
     Ok(results)
 }
 
-fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> {
+/// A job to be accepted, whose files are where they belong by now, or gone.
+struct Wanted {
+    id: String,
+    request: Value,
+    files: Vec<Arrived>,
+}
+
+fn check(new: &Wanted, total: crate::model::resources::Resources) -> Result<()> {
     check_id(&new.id)?;
     let spec = Spec::for_node(&new.request)?;
     match status::unfit(&spec, None, &total) {
@@ -115,7 +123,7 @@ fn check(new: &NewRun, total: crate::model::resources::Resources) -> Result<()> 
 
 /// Whether the id belongs to the same request. Where the head can be reached may have changed
 /// between two repeats of an attempt: its key alone says whose it is.
-fn compare(runs: &Runs, new: &NewRun) -> Result<()> {
+fn compare(runs: &Runs, new: &Wanted) -> Result<()> {
     let known = runs.request(&new.id)?;
     let same = known == new.request
         || (keyed(&known) && without_address(known) == without_address(new.request.clone()));
@@ -140,13 +148,13 @@ fn without_address(mut request: Value) -> Value {
 
 /// Whether the files are those that came first, by names and sizes. Only for a job that has not
 /// started: then they are its own to change.
-fn same_uploads(runs: &Runs, new: &NewRun) -> Result<bool> {
+fn same_uploads(runs: &Runs, new: &Wanted) -> Result<bool> {
     let work = runs.work_dir(&new.id);
     let names = files::names(&work)?;
-    let same = names.len() == new.uploads.len()
-        && new.uploads.iter().all(|upload| {
-            let meta = fs::symlink_metadata(work.join(&upload.name));
-            meta.is_ok_and(|meta| meta.len() == upload.content.len() as u64)
+    let same = names.len() == new.files.len()
+        && new.files.iter().all(|file| {
+            let meta = fs::symlink_metadata(work.join(&file.name));
+            meta.is_ok_and(|meta| meta.len() == file.size)
         });
     // It may have started while this looked.
     Ok(same || runs.last_line(&new.id)?.is_some())

@@ -65,8 +65,8 @@ pub fn check(root: &Root, repair: bool) -> Result<(Vec<String>, Vec<String>)> {
     jobs(&runs, &held, &mut findings)?;
     slots(&runs, &held, &mut findings)?;
     pids(&runs, &held, &mut findings)?;
-    for path in sweep::litter(&runs)? {
-        findings.note(&path, "left behind more than a day ago; the clean-up removes it");
+    for path in sweep::litter(&runs)?.iter().filter(|path| sweep::is_old(path)) {
+        findings.note(path, "left behind more than a day ago; the clean-up removes it");
     }
     if repair {
         sweep::remove_litter(&runs)?;

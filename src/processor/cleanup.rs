@@ -10,6 +10,7 @@ use crate::board::attic::Tally;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
+use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::RunState;
@@ -20,10 +21,8 @@ use crate::model::outcome::RunState;
 /// removed job after that, sends a new job.
 const KEEP_AT_LEAST: Duration = Duration::from_secs(3600);
 
-/// Longest that a request is under way.
-const LONGEST_REQUEST: Duration = Duration::from_secs(60);
-
-const _: () = assert!(KEEP_AT_LEAST.as_secs() > 10 * LONGEST_REQUEST.as_secs());
+// A request with files may be under way for as long as they may take to arrive, and to be accepted.
+const _: () = assert!(KEEP_AT_LEAST.as_secs() > 2 * (LONGEST_ARRIVAL.as_secs() + 60));
 
 /// A job with the time of its last line.
 struct Seen {

@@ -1,17 +1,16 @@
 //! The files in a job's `work/`: what was uploaded, and what the job left there.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{self, OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Error, Result};
 
 /// Names of the plain files in a job's `work/`.
 pub fn names(root: &Root, id: &str) -> Result<Vec<String>> {
@@ -26,10 +25,9 @@ pub fn names(root: &Root, id: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// A plain file in a job's `work/`, not larger than a request may be. The job may have put anything there,
-/// so no link is followed and nothing but a plain file is opened.
-pub fn read(root: &Root, id: &str, name: &str) -> Result<Vec<u8>> {
-    let limit = root.settings.max_body;
+/// A plain file in a job's `work/`, and its length. The job may have put anything there, so no link
+/// is followed and nothing but a plain file is opened.
+pub fn open(root: &Root, id: &str, name: &str) -> Result<(File, u64)> {
     let runs = Runs::new(root);
     runs.request(id)?;
     let missing = || Error::not_found(format!("no such file in the work directory of {id}"));
@@ -38,7 +36,7 @@ pub fn read(root: &Root, id: &str, name: &str) -> Result<Vec<u8>> {
     }
     let work = runs.work_dir(id);
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let dir: OwnedFd = match open(&work, flags | OFlag::O_DIRECTORY, Mode::empty()) {
+    let dir: OwnedFd = match fcntl::open(&work, flags | OFlag::O_DIRECTORY, Mode::empty()) {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Err(missing()),
         other => other.at(&work)?,
     };
@@ -51,13 +49,5 @@ pub fn read(root: &Root, id: &str, name: &str) -> Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(missing());
     }
-    if meta.len() > limit {
-        return Err(Error::new(
-            Kind::TooLarge,
-            format!("the file has {} bytes, more than {limit} (setting max_body)", meta.len()),
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).at(&work)?;
-    Ok(bytes)
+    Ok((file, meta.len()))
 }

@@ -9,6 +9,7 @@ use super::accept::{NewRun, accept};
 use super::list::{self, Filter};
 use super::{ack, files as work, info, log, report, status, tasks};
 use crate::board::files;
+use crate::board::incoming::Place;
 use crate::board::runs::Runs;
 use crate::board::watch;
 use crate::cgi::body::Parts;
@@ -118,10 +119,10 @@ pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
 
 fn new(call: &Call) -> Result<Response> {
     let settings = &call.root.settings;
-    let Parts { json, uploads } = call.request.body.parts(settings.max_body)?;
+    let Parts { json, uploads } = call.request.body.parts(call.root, Place::Node)?;
     let wait = call.request.wait()?;
     if let Value::Array(requests) = json {
-        if wait.is_some() || !uploads.is_empty() {
+        if wait.is_some() || uploads.is_some() {
             return Err(Error::bad("wait and files are for one job, not for an array"));
         }
         if requests.len() > settings.max_jobs_per_request {
@@ -156,7 +157,7 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             let claimed = request.get("request_id").cloned().unwrap_or_default();
             match with_allowed_id(call, request) {
                 Ok((id, request)) => {
-                    runs.push(NewRun { id: id.clone(), request, uploads: Vec::new() });
+                    runs.push(NewRun { id: id.clone(), request, uploads: None });
                     (json!(id), Ok(id))
                 }
                 Err(error) => (claimed, Err(error)),
@@ -317,8 +318,8 @@ fn work_files(call: &Call) -> Result<Response> {
 }
 
 fn work_file(call: &Call) -> Result<Response> {
-    let bytes = work::read(call.root, call.value(0), call.value(1))?;
-    Ok(Response::bytes("application/octet-stream", bytes))
+    let (file, length) = work::open(call.root, call.value(0), call.value(1))?;
+    Ok(Response::reader(Box::new(file), length))
 }
 
 fn kill_one(call: &Call) -> Result<Response> {
@@ -355,7 +356,7 @@ struct Ack {
 }
 
 fn acknowledge(call: &Call) -> Result<Response> {
-    let body = call.request.body.json(call.root.settings.max_body)?;
+    let body = call.request.body.json(call.root)?;
     let ack: Ack = serde_json::from_value(body)
         .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
     ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;

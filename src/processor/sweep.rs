@@ -5,7 +5,7 @@
 //! present records of the other slots; each can be repeated without harm.
 
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -13,10 +13,12 @@ use super::remains::{self, Remains};
 use super::{range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
+use crate::board::incoming;
 use crate::board::lock::Lock;
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Record, Slot};
+use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 use crate::model::request::RANGE_FIELD;
@@ -24,10 +26,8 @@ use crate::model::request::RANGE_FIELD;
 /// What lies in `tmp/` for so long belongs to nobody.
 const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Longest life of whoever prepares something there: a request.
-const LONGEST_REQUEST: Duration = Duration::from_secs(60);
-
-const _: () = assert!(LITTER_AGE.as_secs() > 10 * LONGEST_REQUEST.as_secs());
+// Longer than whoever prepares something there can live: a request, whose files take their time.
+const _: () = assert!(LITTER_AGE.as_secs() > 10 * (LONGEST_ARRIVAL.as_secs() + 60));
 
 const REBOOTED: &str = "the machine was restarted";
 
@@ -294,12 +294,18 @@ pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
     Ok(removed)
 }
 
-/// What lies in `tmp/` for too long.
+/// What lies in `tmp/` for too long; files that were arriving as soon as nobody holds them.
 pub(super) fn litter(runs: &Runs) -> Result<Vec<std::path::PathBuf>> {
     let dir = runs.tmp_dir();
-    let old = |path: &std::path::PathBuf| {
-        let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
-        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LITTER_AGE))
+    let is_litter = |path: &std::path::PathBuf| match incoming::is_one(path) {
+        true => incoming::is_abandoned(path, SystemTime::now()).is_ok_and(|is| is),
+        false => is_old(path),
     };
-    Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(old).collect())
+    Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(is_litter).collect())
+}
+
+/// Whether something lies there for so long that no clean-up has seen it.
+pub(super) fn is_old(path: &std::path::Path) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LITTER_AGE))
 }

@@ -101,7 +101,7 @@ fn submit(args: &[String]) -> Result<i32> {
     root.for_change()?;
     auth::allow(&auth::from_command(&root)?, Need::Run)?;
     let (id, request) = routes::with_id(request(&words)?)?;
-    let run = NewRun { id: id.clone(), request: request.clone(), uploads: Vec::new() };
+    let run = NewRun { id: id.clone(), request: request.clone(), uploads: None };
     accept(&root, vec![run])?
         .into_iter()
         .next()

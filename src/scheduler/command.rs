@@ -1,7 +1,9 @@
 //! Commands that are more than a route in words: `jobs new [options] -- CMD ARGS`.
 
 use std::env;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -9,12 +11,16 @@ use super::rounds::Rounds;
 use super::{outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
+use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
 use crate::cgi::options::{Given, Opt, Options};
 use crate::cgi::program;
-use crate::error::{Error, Result, exit};
+use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::tokens;
+
+/// What is held of a file that is taken in.
+const PIECE: usize = 64 << 10;
 
 /// Lines of `scheduler --help`.
 pub const HELP: &str =
@@ -46,7 +52,9 @@ const OPTIONS: Options = Options {
     options: &[
         Opt::with("name", "NAME", "A name, for people"),
         Opt::with("env", "NAME=VALUE", "Set in the job's environment; may be repeated").repeated(),
-        Opt::with("dir", "DIR", "Where it starts; the current directory if absent"),
+        Opt::with("dir", "DIR", "Where it starts; the current directory, or with --file its own"),
+        Opt::with("file", "PATH", "A file to go with it, for its own directory; may be repeated")
+            .repeated(),
         Opt::with("cores", "N", "Cores that it is given; 1 if absent"),
         Opt::with("memory", "SIZE", "Memory that it is given, e.g. \"1 GiB\""),
         Opt::with("timeout", "DURATION", "Longest run of one attempt, e.g. 30s, 2h"),
@@ -76,7 +84,8 @@ fn new(args: &[String]) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     let who = auth::from_command(&root)?;
-    let (accepted, _) = submit::submit(&root, &who, request, &[])?;
+    let files = files(&root, words.values("file"))?;
+    let (accepted, _) = submit::submit(&root, &who, request, files)?;
     let job = accepted.job;
     if words.flag("wait") {
         if words.flag("quiet") {
@@ -89,6 +98,31 @@ fn new(args: &[String]) -> Result<i32> {
         false => submit::answer(accepted).to_string(),
     };
     Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
+}
+
+/// Files that are read once, whatever they are, and are on the board's disk when this returns.
+fn files(root: &Root, paths: &[String]) -> Result<Option<Incoming>> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let mut incoming = Incoming::new(root, Place::Head)?;
+    let mut piece = vec![0; PIECE];
+    for path in paths {
+        let name = Path::new(path).file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::bad(format!("--file: {path:?} names no file")))?;
+        let mut source = File::open(path).at(path)?;
+        let mut file = incoming.begin(name)?;
+        loop {
+            match source.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => file.write(&piece[..read])?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).at(path),
+            }
+        }
+        file.end();
+    }
+    Ok(Some(incoming))
 }
 
 fn request(words: &Given) -> Result<Value> {
@@ -104,14 +138,20 @@ fn request(words: &Given) -> Result<Value> {
             .transpose()
     };
     map.insert("command".into(), json!(words.command));
-    let dir = match text("dir") {
-        Some(dir) => dir,
-        None => env::current_dir()
+    let here = || {
+        env::current_dir()
             .ok()
             .and_then(|dir| dir.into_os_string().into_string().ok())
-            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))?,
+            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))
     };
-    map.insert("dir".into(), dir.into());
+    let dir = match text("dir") {
+        None if !words.values("file").is_empty() => None,
+        None => Some(here()?),
+        given => given,
+    };
+    if let Some(dir) = dir {
+        map.insert("dir".into(), dir.into());
+    }
     for (option, field) in [
         ("name", "name"),
         ("timeout", "timeout"),

@@ -188,7 +188,7 @@ fn take_given_up(fields: &mut Map<String, Value>) -> Result<bool> {
 }
 
 fn fields(call: &Call) -> Result<Map<String, Value>> {
-    let Value::Object(fields) = call.request.body.json(call.root.settings.max_body)? else {
+    let Value::Object(fields) = call.request.body.json(call.root)? else {
         return Err(Error::bad("a node must be a JSON object"));
     };
     let known = |key: &str| FIELDS.contains(&key) || key == "given_up" && fields[key].is_null();

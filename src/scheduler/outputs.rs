@@ -1,7 +1,7 @@
 //! What a job left behind: its log and its files, fetched from the node that has them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -281,8 +281,9 @@ pub fn file(call: &Call) -> Result<Response> {
     let task = task(call, &card)?;
     let mut files = Files::list(call.root, &card, task)?;
     let having = files.names.remove(name).unwrap_or_default();
-    let content = match having.as_slice() {
-        [] => uploads::read(call.root, job, name)?,
+    let found: Option<(Box<dyn Read>, u64)> = match having.as_slice() {
+        [] => uploads::open(call.root, job, name)?
+            .map(|(file, length)| (Box::new(file) as Box<dyn Read>, length)),
         [attempt] => Some(ask(call.root, attempt)?.file(&attempt.nodejob, name)?),
         several => {
             let tasks = several.iter().filter_map(|attempt| attempt.tasks.as_ref());
@@ -302,7 +303,8 @@ pub fn file(call: &Call) -> Result<Response> {
         ),
         None => Error::not_found(format!("job {job} has no such file; jobs/N/files lists them")),
     };
-    Ok(Response::bytes("application/octet-stream", content.ok_or_else(absent)?))
+    let (file, length) = found.ok_or_else(absent)?;
+    Ok(Response::reader(file, length))
 }
 
 /// The task that the request names, which the job must have.

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::auth::Who;
 use crate::board::cards::{Cards, Submitted};
+use crate::board::incoming::{Incoming, Place};
 use crate::board::{batches, files, numbers, root::Root, uploads};
-use crate::cgi::body::Upload;
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -21,10 +21,10 @@ const MOST_RETRIES: u32 = 1000;
 
 /// `POST jobs/new`.
 pub fn new(call: &Call) -> Result<Response> {
-    let parts = call.request.body.parts(call.root.settings.max_body)?;
+    let parts = call.request.body.parts(call.root, Place::Head)?;
     match parts.json {
         Value::Array(requests) => {
-            if !parts.uploads.is_empty() {
+            if parts.uploads.is_some() {
                 return Err(Error::bad("files can be sent with one job, not with an array"));
             }
             let (accepted, fresh) = submit_array(call.root, call.who, requests)?;
@@ -34,7 +34,7 @@ pub fn new(call: &Call) -> Result<Response> {
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
         request => {
-            let (accepted, fresh) = submit(call.root, call.who, request, &parts.uploads)?;
+            let (accepted, fresh) = submit(call.root, call.who, request, parts.uploads)?;
             let job = accepted.job;
             let response = Response::json(&answer(accepted))?
                 .location(super::PROGRAM.name, &format!("jobs/{job}"))
@@ -50,22 +50,24 @@ pub fn submit(
     root: &Root,
     who: &Who,
     request: Value,
-    files: &[Upload],
+    files: Option<Incoming>,
 ) -> Result<(Accepted, bool)> {
     let (mut accepted, spec) = understand(who, &request)?;
-    accepted.files = uploads::digest(files);
+    accepted.files = files.as_ref().and_then(|files| uploads::digest(files.files()));
     let cards = Cards::new(root);
     let chosen = !accepted.request_id.is_empty();
     if let Some(card) = earlier(&cards, who, &accepted)? {
         same_request(root, &accepted, &card)?;
         return Ok((card.accepted, false));
     }
-    admit(root, who, &accepted, &spec, files)?;
+    admit(root, who, &accepted, &spec)?;
     if !chosen {
         accepted.request_id = files::random_name()?;
     }
     accepted.job = *numbers::reserve(root, 1)?.start();
-    uploads::store(root, accepted.job, files)?;
+    if let Some(files) = files {
+        uploads::store(root, accepted.job, files)?;
+    }
     let submitted = cards.submit(&accepted, chosen.then_some(who.name.as_str()));
     match submitted {
         Ok(Submitted::New) => Ok((accepted, true)),
@@ -123,7 +125,7 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
         )));
     }
     for (index, (accepted, spec)) in all.iter().zip(&specs).enumerate() {
-        admit(root, who, accepted, spec, &[]).map_err(|e| of(index, e))?;
+        admit(root, who, accepted, spec).map_err(|e| of(index, e))?;
     }
     let numbers = numbers::reserve(root, all.len() as u64)?;
     let batch = (*numbers.start(), *numbers.end());
@@ -200,7 +202,7 @@ fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
 }
 
 /// Whether a request may be accepted now, which may change: asked of new ones alone.
-fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec, files: &[Upload]) -> Result<()> {
+fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()> {
     if let Some(Expires::At(time)) = spec.expires
         && time <= SystemTime::now()
     {
@@ -212,24 +214,21 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec, files: &[Uplo
     if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
         Cards::new(root).find(parent).map_err(|e| Error::bad(format!("parent: {}", e.message)))?;
     }
-    check_size(root, accepted, files)
+    check_size(root, accepted)
 }
 
 /// Refuses with 413 what would not fit into the request to a node that accepts as much as this
-/// root does: there the job's environment and the form around its files are added.
-fn check_size(root: &Root, accepted: &Accepted, files: &[Upload]) -> Result<()> {
+/// root does: there the job's environment is added. Its files were counted when they came.
+fn check_size(root: &Root, accepted: &Accepted) -> Result<()> {
     const HEADROOM: u64 = 64 << 10;
-    const AROUND_A_FILE: u64 = 512;
     let limit = root.settings.max_body;
     let most = limit - HEADROOM.min(limit / 4);
-    let request = files::json_line(&accepted.request)?.len() as u64;
-    let sizes = files.iter().map(|file| file.content.len() as u64 + AROUND_A_FILE);
-    let size = request + sizes.sum::<u64>();
+    let size = files::json_line(&accepted.request)?.len() as u64;
     if size <= most {
         return Ok(());
     }
     let why = format!(
-        "the job and its files have {size} bytes, of which a node takes {most} at most (setting max_body)"
+        "the job's request has {size} bytes, of which a node takes {most} at most (setting max_body)"
     );
     Err(Error::new(Kind::TooLarge, why))
 }
@@ -254,7 +253,7 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
     if card.accepted.files.is_some() || card.state == State::Stopped {
         return Ok(card.accepted.files.clone());
     }
-    Ok(uploads::digest(&uploads::read_all(root, card.job())?))
+    uploads::digest_of(root, card.job())
 }
 
 /// The request as accepted, with its number and id.

@@ -182,6 +182,15 @@ impl TestRoot {
 
     /// One request to a program as bare CGI: `path` is `/processor/jobs/new?wait=1`.
     pub fn cgi(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut command = self.cgi_command(method, path, headers);
+        if method == "POST" && command.get_envs().all(|(name, _)| name != "CONTENT_LENGTH") {
+            command.env("CONTENT_LENGTH", body.len().to_string());
+        }
+        finish(command, body, true)
+    }
+
+    /// The same request, not sent yet, and without a length unless the headers say one.
+    pub fn cgi_command(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Command {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let path = path.strip_prefix('/').unwrap_or(path);
         let (program, rest) = path.split_once('/').unwrap_or((path, ""));
@@ -193,16 +202,13 @@ impl TestRoot {
             .env("QUERY_STRING", query)
             .env("REMOTE_ADDR", "127.0.0.1")
             .env("HTTP_HOST", "127.0.0.1:8080");
-        if method == "POST" {
-            command.env("CONTENT_LENGTH", body.len().to_string());
-        }
         for (name, value) in headers {
             let upper = name.to_ascii_uppercase().replace('-', "_");
             let plain = ["CONTENT_TYPE", "CONTENT_LENGTH", "REMOTE_ADDR"].contains(&&*upper);
             let name = if plain { upper } else { format!("HTTP_{upper}") };
             command.env(name, value);
         }
-        finish(command, body, true)
+        command
     }
 
     /// Starts `busybox httpd` for this root on a free port.
@@ -348,12 +354,18 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
 
 fn finish(mut command: Command, input: &[u8], http: bool) -> Answer {
     let output = feed(&mut command, input);
+    if http { answered(&output) } else { printed(&output) }
+}
+
+fn printed(output: &Output) -> Answer {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !http {
-        let code = output.status.code().unwrap_or(-1);
-        return Answer { code, headers: Vec::new(), body: text, stderr };
-    }
+    let body = String::from_utf8_lossy(&output.stdout).into_owned();
+    Answer { code: output.status.code().unwrap_or(-1), headers: Vec::new(), body, stderr }
+}
+
+/// What a program answered as CGI.
+pub fn answered(output: &Output) -> Answer {
+    let Answer { body: text, stderr, .. } = printed(output);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?} {stderr}"));
     let mut lines = head.split("\r\n");
     let first = lines.next().unwrap();

@@ -1,0 +1,532 @@
+//! Files that come with a job: on the disk as they arrive, at the head and at the node, and what it
+//! leaves the same way back. No program holds them in memory, and what is refused or cut off leaves
+//! nothing behind.
+//!
+//! Small file systems are mounted: root and tmpfs are needed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+#[path = "common/net.rs"]
+mod net;
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use common::head::{drain_localhost, node_reaches, open_root, register};
+use common::{Answer, SOON, TestRoot, signal, until, wait_for};
+use net::Server;
+use serde_json::{Value, json};
+
+const NEW: &str = "/scheduler/jobs/new";
+
+const FORM: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=b");
+
+/// What a large file has...
+const LARGE: u64 = 96 << 20;
+
+/// ...and the address space that a program may have beside its own text while it passes.
+const MOST: u64 = 16 << 20;
+
+/// How long a large file may take on its way on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A large file that no compression makes small.
+fn large_file(root: &TestRoot) -> PathBuf {
+    let path = root.path("large");
+    let mut file = BufWriter::new(File::create(&path).unwrap());
+    let mut state = 88_172_645_463_325_252_u64;
+    for _ in 0..LARGE / 8 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes()).unwrap();
+    }
+    file.flush().unwrap();
+    path
+}
+
+fn sha256(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_string()
+}
+
+/// What a static program's file maps: the lengths of its segments in memory.
+fn mapped(program: &str) -> u64 {
+    const LOAD: u32 = 1;
+    let file = fs::read(common::program(program)).unwrap();
+    let short = |at: usize| u64::from(u16::from_le_bytes(file[at..at + 2].try_into().unwrap()));
+    let long = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let (table, size, count) = (long(32), short(54), short(56));
+    let headers = (0..count).map(|index| (table + index * size) as usize);
+    let loads = headers
+        .filter(|at| u32::from_le_bytes(file[*at..at + 4].try_into().unwrap()) == LOAD)
+        .map(|at| long(at + 40));
+    loads.sum()
+}
+
+/// Words before one of these programs that let it have so much more.
+fn limit(programs: &[&str]) -> Vec<String> {
+    let most = programs.iter().map(|program| mapped(program)).max().unwrap() + MOST;
+    vec!["prlimit".into(), format!("--as={most}")]
+}
+
+/// Sends a file with a job as bare CGI; what it answers.
+fn send(root: &TestRoot, job: &Value, file: &Path) -> Answer {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let head = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{job}\r\n--b\r\n\
+         Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
+    );
+    let tail = "\r\n--b--\r\n";
+    let length = head.len() as u64 + fs::metadata(file).unwrap().len() + tail.len() as u64;
+    let length = length.to_string();
+    let mut child = start(root.cgi_command("POST", NEW, &[FORM, ("Content-Length", &length)]));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(head.as_bytes()).unwrap();
+    std::io::copy(&mut File::open(file).unwrap(), &mut stdin).unwrap();
+    stdin.write_all(tail.as_bytes()).unwrap();
+    drop(stdin);
+    common::answered(&child.wait_with_output().unwrap())
+}
+
+fn start(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+fn number(answer: Answer) -> u64 {
+    answer.expect(201).json()["job"].as_u64().unwrap()
+}
+
+/// What a job with the large file does: tells what it has read, and leaves a copy.
+fn reading() -> Value {
+    json!({"command": "sha256sum < large && cp large copy"})
+}
+
+fn read_by(root: &TestRoot, job: u64) -> String {
+    let status = wait_for(LONG, || {
+        let status = root.status(job);
+        if status["state"] == "stopped" { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(status["status"], "good", "{status} {}", root.log(job));
+    root.log(job).split(' ').next().unwrap().to_string()
+}
+
+/// What is in `tmp/` of both boards.
+fn left_behind(root: &TestRoot) -> Vec<PathBuf> {
+    let boards = ["state/scheduler/tmp", "state/processor/tmp"].map(|dir| root.path(dir));
+    let dirs = boards.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
+    dirs.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The most memory that a process has had.
+fn peak(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_large_file_passes_in_pieces_without_a_server() {
+    let mut root = open_root("");
+    let large = large_file(&root);
+    let sum = sha256(&large);
+    root.wrap = limit(&["poller"]);
+    let poller = root.poller();
+    root.wrap = limit(&["scheduler"]);
+    let job = number(send(&root, &reading(), &large));
+    assert_eq!(read_by(&root, job), sum);
+    // Back as a command and by CGI.
+    let words = ["jobs", &job.to_string(), "files", "copy"];
+    root.start_into("back", "scheduler", &words).wait().unwrap();
+    assert_eq!(sha256(&root.path("back")), sum);
+    let path = format!("/scheduler/jobs/{job}/files/copy");
+    let mut child = start(root.cgi_command("GET", &path, &[]));
+    let mut answer = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut answer).unwrap();
+    assert!(child.wait().unwrap().success());
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    fs::write(root.path("back"), &answer[head + 4..]).unwrap();
+    assert_eq!(sha256(&root.path("back")), sum);
+    // Given by a word.
+    let large = large.display().to_string();
+    let words = ["jobs", "new", "--file", &large, "-q", "--", "sha256sum", "large"];
+    let job = root.cmd("scheduler", &words).expect(0).body.trim().parse().unwrap();
+    assert_eq!(read_by(&root, job), sum);
+    assert!(peak(poller.pid()) < MOST, "{}", peak(poller.pid()));
+    assert!(left_behind(&root).is_empty(), "{:?}", left_behind(&root));
+    root.check();
+}
+
+/// A head and a node, each with a server whose programs have little room.
+struct Two {
+    head: TestRoot,
+    node: TestRoot,
+    servers: [Server; 2],
+}
+
+impl Two {
+    fn new(wrap: &[String]) -> Two {
+        let (head, node) = (open_root("request_timeout = 10s\n"), open_root(""));
+        let servers = [&head, &node].map(|root| Server::start_as(&root.dir, wrap, None));
+        drain_localhost(&head);
+        let uri = format!("http://127.0.0.1:{}", servers[1].port);
+        register(&head, &json!({"name": "far", "uri": uri}));
+        Two { head, node, servers }
+    }
+
+    fn curl(&self, args: &[&str], path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}/cgi-bin{path}", self.servers[0].port);
+        let output = Command::new("curl").args(["-sSf", "-m", "120"]).args(args).arg(url).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn submit(&self, job: &Value, file: &Path) -> u64 {
+        let (job, file) = (format!("job={job}"), format!("file=@{}", file.display()));
+        // The file comes first.
+        let answer = self.curl(&["-F", &file, "-F", &job], NEW);
+        serde_json::from_str::<Value>(&answer).unwrap()["job"].as_u64().unwrap()
+    }
+
+    fn check(&self) {
+        for root in [&self.head, &self.node] {
+            assert!(left_behind(root).is_empty(), "{:?}", left_behind(root));
+            root.check();
+        }
+    }
+}
+
+#[test]
+fn a_large_file_passes_in_pieces_through_two_servers() {
+    let mut two = Two::new(&limit(&["scheduler", "processor"]));
+    let large = large_file(&two.head);
+    let sum = sha256(&large);
+    two.head.wrap = limit(&["poller"]);
+    let poller = two.head.poller();
+    two.head.wrap = Vec::new();
+    node_reaches(&two.head, "far", "connected");
+    let job = two.submit(&reading(), &large);
+    assert_eq!(read_by(&two.head, job), sum);
+    let back = two.head.path("back");
+    let path = format!("/scheduler/jobs/{job}/files/copy");
+    two.curl(&["-o", back.to_str().unwrap()], &path);
+    assert_eq!(sha256(&back), sum);
+    assert!(peak(poller.pid()) < MOST, "{}", peak(poller.pid()));
+    // By hand on a node that has a name.
+    let file = format!("file=@{}", large.display());
+    let job = format!("job={}", json!({"command": "sha256sum large", "request_id": "mine"}));
+    two.curl(&["-F", &job, "-F", &file], "/nodemgr/far/jobs/new");
+    let log = wait_for(LONG, || {
+        let log = two.curl(&[], "/nodemgr/far/jobs/mine/log");
+        if log.is_empty() { Err("no log yet".to_string()) } else { Ok(log) }
+    });
+    assert_eq!(log.split(' ').next().unwrap(), sum);
+    two.node.ended("mine");
+    two.check();
+}
+
+#[test]
+fn a_node_that_dies_while_a_file_arrives_is_sent_it_again() {
+    let two = Two::new(&[]);
+    let large = large_file(&two.head);
+    let sum = sha256(&large);
+    let _poller = two.head.poller();
+    node_reaches(&two.head, "far", "connected");
+    let job = two.submit(&reading(), &large);
+    until("it arrives", || !left_behind(&two.node).is_empty());
+    // Not its server.
+    let is_ours = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "processor")
+    };
+    let arriving: Vec<i32> = two.node.processes().into_iter().filter(is_ours).collect();
+    arriving.iter().for_each(|pid| signal(*pid, "KILL"));
+    assert!(!left_behind(&two.node).is_empty());
+    let status = wait_for(LONG, || {
+        let status = two.head.status(job);
+        if status["state"] == "stopped" { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(
+        (&status["status"], status["attempts"].as_u64()),
+        (&json!("good"), None),
+        "{status}"
+    );
+    assert_eq!(read_by(&two.head, job), sum);
+    two.head.check();
+    two.node.check();
+    // What it had written is found by the clean-up.
+    let left = left_behind(&two.node);
+    left.iter().for_each(|path| age(path));
+    two.node.cmd("poller", &["--once", "-q"]).expect(0);
+    two.check();
+}
+
+/// The directory was changed for the last time an hour ago.
+fn age(path: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(3600);
+    File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+/// A request with a form of this length, of which only the beginning has come.
+fn begin(root: &TestRoot, path: &str, length: usize, beginning: &[u8]) -> Child {
+    let length = length.to_string();
+    let mut child = start(root.cgi_command("POST", path, &[FORM, ("Content-Length", &length)]));
+    child.stdin.as_mut().unwrap().write_all(beginning).unwrap();
+    child
+}
+
+fn part(disposition: &str, content: &str) -> String {
+    format!("--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
+}
+
+fn file(name: &str, content: &str) -> String {
+    part(&format!("name=\"file\"; filename=\"{name}\""), content)
+}
+
+const END: &str = "--b--\r\n";
+
+#[test]
+fn what_a_killed_request_leaves_is_removed_and_what_arrives_is_not() {
+    let root = open_root("");
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    let job = part("name=\"job\"", r#"{"command": "cat in", "request_id": "r"}"#);
+    let form = format!("{}{job}{END}", file("in", &"x".repeat(200_000)));
+    for path in [NEW, "/processor/jobs/new"] {
+        let board = if path == NEW { "scheduler" } else { "processor" };
+        let (mut killed, alive) = (
+            begin(&root, path, form.len(), &form.as_bytes()[..150_000]),
+            begin(&root, path, form.len(), &form.as_bytes()[..150_000]),
+        );
+        let left = wait_for(SOON, || {
+            let left = left_behind(&root);
+            let arrived =
+                |dir: &PathBuf| fs::metadata(dir.join("in")).is_ok_and(|m| m.len() > 65_536);
+            if left.iter().filter(|dir| arrived(dir)).count() == 2 {
+                Ok(left)
+            } else {
+                Err(format!("{left:?}"))
+            }
+        });
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        root.check();
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        assert_eq!(left_behind(&root).len(), 2, "one that is made just now is not locked yet");
+        left.iter().for_each(|path| age(path));
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        assert_eq!(left_behind(&root).len(), 1, "{board}");
+        let mut alive = alive;
+        alive.stdin.take().unwrap().write_all(&form.as_bytes()[150_000..]).unwrap();
+        common::answered(&alive.wait_with_output().unwrap()).expect(201);
+        assert!(left_behind(&root).is_empty());
+    }
+    root.ended("r");
+    let _poller = root.poller();
+    root.reaches(1, "stopped");
+    assert_eq!(root.log(1), "x".repeat(200_000));
+    root.check();
+}
+
+#[test]
+fn forms_that_are_refused_leave_nothing() {
+    let root = open_root("max_body = 4 KiB\nmax_upload = 300 KiB\n");
+    let job = part("name=\"job\"", r#"{"command": "true"}"#);
+    let one = file("a", "1");
+    let bad = |why: &str| (400, why.to_string());
+    let cases = [
+        (format!("{one}{job}"), bad("it ends within a part")),
+        (format!("{one}{}", &job[..job.len() - 9]), bad("it ends within a part")),
+        (format!("{one}--b\r\n"), bad("a part without an empty line")),
+        (format!("{one}--b"), bad("it ends within a boundary")),
+        (format!("{one}{END}"), bad("the form has no part named job")),
+        (format!("{job}{one}{job}{END}"), bad("a form has one part named job")),
+        (
+            format!("{job}{}{END}", part("filename=\"a\"", "1")),
+            bad("a form has one part named job"),
+        ),
+        (format!("{one}{job}{one}{END}"), bad("two files are named \"a\"")),
+        (format!("{one}--b\r\nX: {}\r\n\r\n{END}", "y".repeat(20_000)), bad("headers have over")),
+        (format!("{one}{}{END}", part("name=\"job\"", "{")), bad("\"job\" is not JSON")),
+        (format!("{one}{job}--bx\r\n{END}"), bad("a line that begins with the boundary")),
+        (format!("{job}{}{END}", part("name=\"file\"", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file("../a", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file("/etc/x", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file("..", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file(".ssh", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file("-rf", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file("a\tb", "1")), bad("cannot be a file's name")),
+        (format!("{one}{job}{}{END}", file(&"n".repeat(256), "1")), bad("cannot be a file's name")),
+        (
+            format!("{one}{}{END}", part("name=\"job\"", &"x".repeat(5000))),
+            (413, "\"job\" has over 4096 bytes (setting max_body)".into()),
+        ),
+        (
+            format!(
+                "{job}{}{}{END}",
+                file("b", &"x".repeat(200_000)),
+                file("c", &"x".repeat(110_000))
+            ),
+            (413, "the files have more than 307200 bytes (setting max_upload)".into()),
+        ),
+        (
+            format!("{}{END}", file("b", &"x".repeat(6_000_000))),
+            (413, "bytes (settings max_upload, max_body)".into()),
+        ),
+        (
+            format!("{one}{}{END}", part("name=\"job\"", r#"{"command": "true", "dri": "/"}"#)),
+            bad("dri"),
+        ),
+    ];
+    for path in [NEW, "/processor/jobs/new", "/nodemgr/localhost/jobs/new"] {
+        for (form, (code, part)) in &cases {
+            let answer = root.cgi("POST", path, &[FORM], form.as_bytes());
+            let shown = &form[..form.len().min(300)];
+            let said = answer.json()["error"].as_str().unwrap().to_string();
+            assert!(said.contains(part) && answer.code == *code, "{path} {shown:?} {answer:?}");
+            assert!(left_behind(&root).is_empty(), "{path} {shown:?}");
+        }
+        // One that is shorter than it says, and one whose type has no boundary.
+        let form = format!("{one}{job}{END}");
+        let length = (form.len() + 10).to_string();
+        root.cgi("POST", path, &[FORM, ("Content-Length", &length)], form.as_bytes()).expect(411);
+        let half = ("Content-Length", "100000");
+        root.cgi("POST", path, &[FORM, half], &form.as_bytes()[..form.len() / 2]).expect(411);
+        let none = ("Content-Type", "multipart/form-data");
+        root.cgi("POST", path, &[none], form.as_bytes()).expect(400);
+        assert!(left_behind(&root).is_empty());
+    }
+    // A route that takes no files reads its JSON from a form, too.
+    let node = part("name=\"job\"", r#"{"name": "n", "uri": "http://127.0.0.1:1"}"#);
+    root.cgi("POST", "/scheduler/nodes/new", &[FORM], format!("{node}{one}{END}").as_bytes())
+        .expect(415);
+    root.cgi("POST", "/scheduler/nodes/new", &[FORM], format!("{node}{END}").as_bytes())
+        .expect(201);
+    let list = part("name=\"job\"", r#"[{"command": "true"}]"#);
+    root.cgi("POST", NEW, &[FORM], format!("{one}{list}{END}").as_bytes()).expect(400);
+    assert_eq!(root.tree(), "nodes/n.json\n");
+    assert!(left_behind(&root).is_empty());
+    root.check();
+}
+
+#[test]
+fn too_much_is_refused_as_soon_as_it_is_too_much() {
+    let root = open_root("max_body = 64 KiB\nmax_upload = 256 KiB\n");
+    let job = part("name=\"job\"", "");
+    let files = file("a", "");
+    let (job, files) = (&job[..job.len() - 2], &files[..files.len() - 2]);
+    // Nothing more is sent, and nobody waits for it.
+    for (length, beginning) in [
+        (2_000_000_000, String::new()),
+        (1 << 20, format!("{job}{}", "x".repeat(70_000))),
+        (1 << 20, format!("{files}{}", "x".repeat(270_000))),
+    ] {
+        let mut child = begin(&root, NEW, length, beginning.as_bytes());
+        let stdin = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        common::answered(&output).expect(413);
+        assert!(left_behind(&root).is_empty());
+    }
+    assert_eq!(root.tree(), "");
+    root.check();
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_file() {
+    let root = open_root("");
+    let state = root.path("state");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=6m,mode=0750", "corkboard-test"]).arg(&state);
+    assert!(mount.status().unwrap().success(), "cannot mount a tmpfs: root is needed");
+    let _mount = Mounted(state);
+    root.open();
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    let job = part("name=\"job\"", r#"{"command": "cat in", "request_id": "r"}"#);
+    let form = |length| format!("{}{job}{END}", file("in", &"x".repeat(length)));
+    for path in [NEW, "/processor/jobs/new"] {
+        let answer = root.cgi("POST", path, &[FORM], form(8 << 20).as_bytes()).expect(503);
+        assert!(answer.body.contains("no space left"), "{answer:?}");
+        assert!(left_behind(&root).is_empty());
+        root.check();
+    }
+    assert_eq!(root.tree(), "");
+    let job = number(root.cgi("POST", NEW, &[FORM], form(100_000).as_bytes()));
+    let poller = root.poller();
+    root.reaches(job, "stopped");
+    assert_eq!(root.log(job), "x".repeat(100_000));
+    poller.end("TERM");
+    until("its supervisor has ended", || root.processes().is_empty());
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_file_is_told_from_others_by_what_it_holds_and_kept_as_it_was_sent() {
+    let root = open_root("");
+    let send = |content: &str| {
+        let job = part(
+            "name=\"job\"",
+            r#"{"command": "cat in; echo more >> in; exit 1", "request_id": "r", "max_retry_count": 1}"#,
+        );
+        let form = format!("{}{}{job}{END}", file("in", content), file("in2", "2"));
+        root.cgi("POST", NEW, &[FORM], form.as_bytes())
+    };
+    let job = number(send("one\n"));
+    send("one\n").expect(200);
+    assert!(send("two\n").expect(422).body.contains("with other files"));
+    assert!(left_behind(&root).is_empty());
+    let _poller = root.poller();
+    root.reaches(job, "stopped");
+    // The second attempt has what was sent, not what the first one made of it.
+    assert_eq!(root.log(job), "one\n");
+    send("one\n").expect(200);
+    send("two\n").expect(422);
+    root.check();
+}
+
+#[test]
+fn files_are_given_by_words() {
+    let root = open_root("max_upload = 1 KiB\n");
+    fs::create_dir(root.path("in")).unwrap();
+    root.write("in/a b", "from a\n");
+    root.write("in/b", "from b\n");
+    root.write("large", &"x".repeat(2000));
+    let path = |name: &str| root.path(name).display().to_string();
+    let (a, b, large) = (path("in/a b"), path("in/b"), path("large"));
+    let submit = |words: &[&str]| {
+        let words = [&["jobs", "new", "-q"], words].concat();
+        root.cmd("scheduler", &words)
+    };
+    // In a directory of its own, unless another one is named.
+    let job = submit(&["--file", &a, "--file", &b, "--", "cat", "a b", "b"]).expect(0).body;
+    let (_poller, job) = (root.poller(), job.trim().parse().unwrap());
+    root.reaches(job, "stopped");
+    assert_eq!(root.log(job), "from a\nfrom b\n");
+    let dir = root.dir.display().to_string();
+    let job = submit(&["--file", &a, "--dir", &dir, "--", "pwd"]).expect(0).body;
+    let job = job.trim().parse().unwrap();
+    root.reaches(job, "stopped");
+    assert_eq!(root.log(job).trim(), dir);
+    for (words, part) in [
+        (["--file", &large], "the files have more than 1024 bytes (setting max_upload)"),
+        (["--file", "/none"], "/none: no such file"),
+        (["--file", "/"], "names no file"),
+        (["--file", &dir], "is a directory"),
+    ] {
+        let answer = submit(&[&words[..], &["--", "true"]].concat()).expect(1);
+        assert!(answer.stderr.contains(part), "{answer:?}");
+    }
+    submit(&["--file", &a, "--file", &a, "--", "true"]).expect(1);
+    assert!(left_behind(&root).is_empty());
+    root.check();
+}
