@@ -1,10 +1,11 @@
 //! The poller's options; one poller of a root is at work, others stand by.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::env;
 use std::time::{Duration, Instant, SystemTime};
 
-use clap::{Arg, ArgAction, Command};
+use anyhow::Context;
+use clap::Command;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -16,32 +17,32 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::error::{At, Kind, Result, exit};
+use crate::cgi::usage;
+use crate::cgi::words::{flag, with};
+use crate::edge;
+use crate::error::{At, Kind, Result};
 use crate::model::card::State;
+use crate::model::ids;
 use crate::processor;
 use crate::{clock, descriptors};
 
 /// How often a poller that stands by looks whether it is needed.
 const STANDBY: Duration = Duration::from_millis(200);
 
+/// What is done when the lock is taken, as an error says it.
+const LOCKING: &str = "taking the lock of the poller";
+
 /// Most troubles of the clean-up that are remembered, so that each is told once.
 const MOST_TOLD: usize = 1000;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
-    let words = match options().try_get_matches() {
+    let words = match usage::read(&mut options(), env::args_os().skip(1)) {
         Ok(words) => words,
-        Err(error) => {
-            let _ = error.print(); // there is nowhere else to say it
-            return if error.use_stderr() { exit::USAGE } else { 0 };
-        }
+        Err(code) => return code,
     };
-    let how = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
-        Some(Some(pace)) => How::Pace(pace),
-        Some(None) => {
-            eprintln!("poller: --pace needs a duration such as 2s");
-            return exit::USAGE;
-        }
+    let how = match words.get_one::<Duration>("pace") {
+        Some(pace) => How::Pace(*pace),
         None if words.get_flag("step") => How::Enter,
         None => How::Run,
     };
@@ -52,63 +53,58 @@ pub fn main() -> i32 {
     };
     match ran {
         Ok(()) => 0,
-        Err(error) => {
-            eprintln!("poller: {}", error.message);
-            error.kind.exit_code()
-        }
+        Err(error) => edge::complain("poller", &error),
     }
 }
 
 fn options() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    Command::new("poller")
-        .about("Places waiting jobs on nodes, takes in their results, cleans up")
+    let pace = |text: &str| clock::parse_duration(text).ok_or("a duration such as 2s");
+    let job = |text: &str| ids::parse_number(text).ok_or("a job's number");
+    usage::command("poller")
+        .about("poller: places waiting jobs on nodes, takes in their results, cleans up")
+        .override_usage("poller [OPTION...]")
         .after_help(
-            "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.",
+            "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.\nExit codes: 0 done, 1 refused or failed, 2 usage, 75 try again later.",
         )
-        .arg(flag("once", "Make one round and end; for cron. Does nothing if a poller is at work"))
-        .arg(flag("step", "Show each transition and wait for Enter before it is made").conflicts_with("pace"))
+        .arg(flag("once", "one round, unless a poller is at work; for cron"))
         .arg(
-            Arg::new("pace")
-                .long("pace")
-                .value_name("DURATION")
-                .help("Show each transition and wait so long before it is made"),
+            flag("step", "show each transition and wait for Enter before it")
+                .conflicts_with("pace"),
         )
         .arg(
-            Arg::new("job")
-                .long("job")
-                .value_name("N")
-                .value_parser(clap::value_parser!(u64))
-                .conflicts_with_all(["once", "step", "pace"])
-                .help("End when job N has stopped, or who started this has ended"),
+            with("pace", "DURATION", "show each transition and wait so long before it")
+                .value_parser(pace),
         )
-        .arg(flag("quiet", "Say nothing but errors").short('q'))
+        .arg(
+            with("job", "N", "end when job N has stopped, or its parent has ended")
+                .value_parser(job)
+                .conflicts_with_all(["once", "step", "pace"]),
+        )
+        .arg(flag("quiet", "say nothing but errors").short('q'))
 }
 
-fn run(how: How, once: bool, quiet: bool) -> Result<()> {
-    let root = Root::find()?;
+fn run(how: How, once: bool, quiet: bool) -> anyhow::Result<()> {
+    let root = Root::find().context("opening the root")?;
     root.for_change()?;
-    let signals = notice::block_signals()?;
+    let signals = notice::block_signals().context("blocking signals")?;
     if once {
-        let Some(_lock) = poller_lock::try_take(&root)? else {
+        let Some(_lock) = poller_lock::try_take(&root).context(LOCKING)? else {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        let step = Step::begin(how)?;
+        let step = Step::begin(how).context("listening for Enter")?;
         let end = step.end();
         let mut engine = Engine::new(&root, step, quiet);
-        notice::watch_signals(signals, &engine.waker(), end)?;
+        notice::watch_signals(signals, &engine.waker(), end).context("waiting for signals")?;
         let ran = engine.run(Until::Idle);
         tidy(&root, quiet, &mut BTreeSet::new()); // jobs first: there may be much to remove
-        return ran;
+        return ran.context("making a round");
     }
-    let step = Step::begin(how)?;
+    let step = Step::begin(how).context("listening for Enter")?;
     let end = step.end();
     let mut engine = Engine::new(&root, step, quiet);
-    notice::watch_signals(signals, &engine.waker(), end)?;
-    let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
+    notice::watch_signals(signals, &engine.waker(), end).context("waiting for signals")?;
+    let Some(_lock) = stand_by(&root, &mut engine).context(LOCKING)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
     engine.beside(|| {
         let tidier = root.clone();
@@ -122,7 +118,7 @@ fn run(how: How, once: bool, quiet: bool) -> Result<()> {
         let thread = std::thread::Builder::new().name("clean-up".into());
         thread.spawn(tidying).map(|_| ()).at("no thread for clean-up")
     });
-    engine.run(Until::End)?;
+    engine.run(Until::End).context("making rounds")?;
     eprintln!("poller: ended");
     Ok(())
 }
@@ -168,14 +164,16 @@ fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
 
 /// Makes rounds for a job, while no other poller is at work, until it has stopped. Ends with who
 /// started it, who waits for the job.
-fn run_for(job: u64) -> Result<()> {
+fn run_for(job: u64) -> anyhow::Result<()> {
     let parent = getppid();
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).at("prctl")?;
-    let root = Root::find()?;
+    prctl::set_pdeathsig(Signal::SIGKILL).at("prctl").context("ending with who started this")?;
+    let root = Root::find().context("opening the root")?;
     root.for_change()?;
     loop {
-        if let Some(_lock) = poller_lock::try_take(&root)? {
-            return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
+        if let Some(_lock) = poller_lock::try_take(&root).context(LOCKING)? {
+            let step = Step::begin(How::Run)?;
+            let ran = Engine::new(&root, step, true).run(Until::Stopped(job));
+            return ran.with_context(|| format!("making rounds for job {job}"));
         }
         let stopped = match Cards::new(&root).find(job) {
             Ok(card) => card.state == State::Stopped,
