@@ -16,6 +16,7 @@
 //! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
+//! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: files that came with a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
 //! - [`watch`]: waiting for a change.
@@ -36,6 +37,7 @@ pub mod poller_lock;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod unheard;
 pub mod uploads;
 pub mod vault;
 pub mod watch;

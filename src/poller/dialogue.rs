@@ -254,7 +254,6 @@ impl Engine<'_> {
         let (mut reports, mut again, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lost, mut unproven, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let lost_after = self.root.settings.lost_after;
-        let unknown_after = self.root.settings.unknown_after;
         for (id, answer) in ids.into_iter().zip(answers) {
             let answer = match answer {
                 Ok(answer) => answer,
@@ -304,7 +303,7 @@ impl Engine<'_> {
                 }
                 // Of the attempt it says nothing, and never will.
                 (Word::Of(Worth::Strangers(_)), State::Running) => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         unproven.push(id);
                     }
                 }
@@ -313,7 +312,7 @@ impl Engine<'_> {
                     refused.push((id, "another job has its id there".to_string()));
                 }
                 (Word::Of(Worth::Unproven(status)), _) if status.state == RunState::Stopped => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         unproven.push(id);
                     }
                 }
@@ -348,7 +347,7 @@ impl Engine<'_> {
                     }
                 }
                 (Word::Unknown, _) => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         lost.push(id);
                     }
                 }
@@ -429,9 +428,4 @@ impl Engine<'_> {
         }
         self.ask_for_orphans(node);
     }
-}
-
-/// Whether something has been so for so long; it is from now on, if it was not before.
-fn is_over(since: &mut Option<Instant>, patience: Duration) -> bool {
-    since.get_or_insert_with(Instant::now).elapsed() >= patience
 }

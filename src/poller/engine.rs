@@ -176,6 +176,8 @@ impl<'r> Engine<'r> {
     /// after everything that could be done.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
+        let recorded = self.take_up_unheard();
+        self.told(recorded);
         if !self.once {
             let (root, waker) = (self.root, self.waker.clone());
             self.beside(move || notice::watch_board(root, &waker));
@@ -221,6 +223,8 @@ impl<'r> Engine<'r> {
             }
         }
         self.save_all_records();
+        let recorded = self.record_unheard();
+        self.told(recorded);
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
@@ -244,10 +248,12 @@ impl<'r> Engine<'r> {
             last.message != error.message || at.elapsed() > SAME_TROUBLE_EVERY
         });
         if news {
-            if !self.once {
+            let before = self.trouble.replace((error, Instant::now()));
+            // The last one of a round from cron is what the program ends with.
+            let told = if self.once { before.as_ref() } else { self.trouble.as_ref() };
+            if let Some((error, _)) = told {
                 eprintln!("poller: {}", error.message);
             }
-            self.trouble = Some((error, Instant::now()));
         }
         None
     }
