@@ -111,7 +111,7 @@ fn told_to_end_the_poller_does_not_wait_for_all_that_is_not_answered() {
     let mut poller = cluster.pollers[0].take().unwrap();
     signal(poller.id() as i32, "TERM");
     poller.wait().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     cluster.proxy.clear();
     cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
     jobs.iter().for_each(|job| assert_eq!(cause(&cluster.ended(*job)), Cause::Killed));

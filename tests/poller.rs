@@ -285,14 +285,13 @@ fn what_a_dead_supervisor_left_holds_up_no_other_node() {
     for supervisor in root.supervisors() {
         signal(supervisor, "KILL");
     }
-    let mut longest = Duration::ZERO;
+    let mut others = 0; // with all of them held up, one
     while root.node_status("stays")["state"] != "stopped" {
-        let begun = Instant::now();
         let job = root.submit(&json!({"command": ["true"]}));
         root.reaches(job, "stopped");
-        longest = longest.max(begun.elapsed());
+        others += 1;
     }
-    assert!(longest < Duration::from_secs(4), "{longest:?}");
+    assert!(others > 2, "{others}");
     root.check();
     other.check();
 }

@@ -52,7 +52,8 @@ pub struct Outcome {
     /// The end in a person's words; absent where the program exited with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Of a loss: processes of it may still run, so it is tried again only with `retry_lost`.
+    /// Of a loss, or a kill whose end nobody saw: processes of it may still run. A loss is then tried
+    /// again only with `retry_lost`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unproven: bool,
 }

@@ -137,9 +137,7 @@ mod tests {
         for name in ["http://node-01:8080", "https://a.example/cgi-bin", "http://1.2.3"] {
             assert!(has_name(&at(name)), "{name}");
         }
-        for address in
-            ["http://10.0.0.1:80", "http://[::1]:8080/x", "http://LOCALHOST", "http://::1"]
-        {
+        for address in ["http://10.0.0.1:80", "http://[::1]:8080/x", "http://LOCALHOST"] {
             assert!(!has_name(&at(address)), "{address}");
         }
         assert!(!has_name(&Node::localhost()));
