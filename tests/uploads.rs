@@ -284,7 +284,7 @@ fn files_that_take_long_keep_nothing_else_waiting() {
     drain_localhost(&head);
     register(&head, &json!({"name": "far", "uri": format!("http://127.0.0.1:{}", proxy.port)}));
     head.write("in", "from the file\n");
-    let _poller = head.poller();
+    let poller = head.poller();
     node_reaches(&head, "far", "connected");
     let arrives = "POST /cgi-bin/processor/jobs/new";
     proxy.rule(arrives, Act::SwallowReply, 1);
@@ -296,6 +296,13 @@ fn files_that_take_long_keep_nothing_else_waiting() {
     head.reaches(first, "running");
     head.update(first, "kill=1").expect(0);
     assert_eq!(head.reaches(first, "stopped")["cause"], "killed");
+    // Those behind them wait, and are sent by the next poller; the end of this one does not wait.
+    let last = number(send(&head, &json!({"command": "cat in"}), &head.path("in")));
+    head.reaches(last, "placed");
+    assert!(poller.end("TERM").success());
+    let _poller = head.poller();
+    head.reaches(last, "stopped");
+    assert_eq!(head.log(last), "from the file\n");
     head.check();
     node.check();
 }
