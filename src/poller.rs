@@ -7,8 +7,8 @@
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
-//! - [`link`], `desk`, `silent`: the line to one node, what is ordered of it, and finding out whether
-//!   those that do not answer do now.
+//! - [`link`], `desk`, `silent`, `lookups`: the line to one node, what is ordered of it, and finding
+//!   out whether those that do not answer do now, and where those are that have a name.
 //! - `records`: what is registered, and what was seen since.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
@@ -17,6 +17,8 @@
 //! - [`step`]: shows transitions before they are made.
 //! - [`cleanup`]: what the head's board keeps, and for how long.
 //! - [`program`]: the program's options; one at work, others standing by.
+
+use link::LineId;
 
 use crate::driver::Answer;
 use crate::error::{Error, Result};
@@ -32,6 +34,7 @@ pub mod gather;
 pub mod index;
 mod killing;
 pub mod link;
+mod lookups;
 mod membership;
 pub mod notice;
 mod orphans;
@@ -60,43 +63,36 @@ pub enum Wake {
     Overflow,
     /// The process is asked to end.
     End,
-    /// A node answers. Its jobs are to be asked about: reports may have been missed.
-    Up {
-        /// Its name.
+    /// What the line to a node has learnt.
+    Node {
+        /// The node's name.
         node: String,
-        /// What it gives to jobs.
-        resources: Resources,
-    },
-    /// A node does not answer.
-    Down {
-        /// Its name.
-        node: String,
-        /// What happened.
-        error: Error,
-    },
-    /// What a node gives to jobs, as it says now.
-    Info {
-        /// Its name.
-        node: String,
+        /// Which line it was. One that was closed meanwhile may lead elsewhere.
+        line: LineId,
         /// What that is.
-        resources: Resources,
+        news: News,
     },
     /// What was seen of nodes is written down.
     Saved {
         /// But for these, and why.
         failed: Vec<(String, Error)>,
     },
-    /// A node's feed, possibly empty.
-    Feed {
-        /// Its name.
-        node: String,
-        /// What changed there.
-        events: Vec<RunStatus>,
-    },
+}
+
+/// What is learnt from a node.
+#[derive(Debug)]
+pub enum News {
+    /// It answers. Its jobs are to be asked about: reports may have been missed. What it gives to
+    /// jobs.
+    Up(Resources),
+    /// It does not answer: what happened.
+    Down(Error),
+    /// What it gives to jobs, as it says now.
+    Info(Resources),
+    /// A piece of its feed, possibly empty: what changed there.
+    Feed(Vec<RunStatus>),
     /// What became of a request to run attempts.
     Sent {
-        /// The node's name.
-        node: String,
         /// The attempts' ids.
         ids: Vec<String>,
         /// One result for each, or what went wrong with the request.
@@ -104,33 +100,22 @@ pub enum Wake {
     },
     /// Where jobs are.
     Statuses {
-        /// The node's name.
-        node: String,
         /// The attempts' ids.
         ids: Vec<String>,
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
     },
-    /// A node's durable word on an attempt that it would not have.
+    /// Its durable word on an attempt that it would not have.
     Forbidden {
-        /// The node's name.
-        node: String,
         /// The attempt's id.
         id: String,
         /// That it will not be started there, or where it is; or what went wrong.
         answer: Result<Answer>,
     },
-    /// What a node has that has not ended.
-    Listed {
-        /// The node's name.
-        node: String,
-        /// The attempts' ids, other heads' too.
-        ids: Vec<String>,
-    },
+    /// What it has that has not ended: ids of attempts, other heads' too; or what went wrong.
+    Listed(Result<Vec<String>>),
     /// What became of a request to kill.
     Killed {
-        /// The node's name.
-        node: String,
         /// The attempt's id.
         id: String,
         /// The job's status after it, or what went wrong.

@@ -122,6 +122,25 @@ fn a_running_card_that_is_damaged_is_said_and_what_runs_is_killed() {
     assert!(listed.lines().any(|line| line == next.to_string()), "{listed}");
 }
 
+/// An id says nothing of whose run it is.
+#[test]
+fn a_strangers_run_under_the_id_of_a_damaged_card_is_left_alone() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let (job, id) = damaged_while_it_runs(&root);
+    let strangers = format!("{}2", id.strip_suffix('1').unwrap());
+    root.cmd("processor", &["jobs", "new", "-r", &strangers, "--", "sleep", "600"]).expect(0);
+    until("it runs", || root.node_status(&strangers)["state"] == "running");
+    root.update(job, "kill=1").expect(1);
+    assert_eq!(root.ended(&id)["cause"], "killed");
+    let said = format!("its report of {strangers} does not count");
+    until("it is judged", || root.read("poller.log").contains(&said));
+    until("nothing is left to be asked", || root.supervisors().len() == 1);
+    assert_eq!(root.node_status(&strangers)["state"], "running");
+    root.cmd("processor", &["jobs", &strangers, "kill"]).expect(0);
+    root.ended(&strangers);
+}
+
 #[test]
 fn what_runs_of_a_damaged_card_goes_on_if_it_shall_and_is_named() {
     let root = open_root("kill_unreadable = false\n");

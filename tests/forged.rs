@@ -18,7 +18,7 @@ use common::{SOON, TestRoot, until, wait_for};
 use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
 use net::Server;
-use proxy::Act;
+use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
 /// A cluster whose head's poller writes a log.
@@ -260,4 +260,45 @@ fn the_secret_of_attempts_is_not_made_anew_while_jobs_are_with_nodes() {
     cluster.assert_ran_once(job);
     assert_eq!(cause(&cluster.ended(other)), Cause::Exit);
     cluster.assert_clean();
+}
+
+/// A node that was not given an attempt knows nothing of it, whatever its feed says: it is not asked.
+#[test]
+fn a_node_that_was_not_given_an_attempt_is_not_asked_about_it() {
+    let (cluster, _poller) = cluster();
+    let other = open_root("");
+    let server = Server::start(&other.dir);
+    let proxy = Proxy::start(server.port);
+    let uri = format!("http://127.0.0.1:{}", proxy.port);
+    let drain = |name: &str, drain: bool| {
+        let change = json!({"drain": drain}).to_string();
+        cluster.head.cmd_in("scheduler", &["nodes", name, "update"], &change).expect(0);
+    };
+    let on_other = || {
+        drain("far", true);
+        drain("other", false);
+        let job = cluster.submit("true", json!({}));
+        let node = cluster.ended(job).attempts[0].node.clone();
+        assert_eq!(node, "other");
+        drain("other", true);
+        drain("far", false);
+    };
+    register(&cluster.head, &json!({"name": "other", "uri": uri}));
+    node_reaches(&cluster.head, "other", "connected");
+    on_other(); // which has proved by that what it can
+    let job = cluster.submit_waiting(json!({}));
+    let id = cluster.card(job).attempts[0].nodejob.clone();
+    let line = json!({"id": id, "state": "stopped", "status": "good", "at": "t", "cause": "exit",
+        "code": 0});
+    let feed = other.path("state/processor/events");
+    let mut feed = fs::File::options().append(true).open(feed).unwrap();
+    std::io::Write::write_all(&mut feed, format!("\n{line}\n").as_bytes()).unwrap();
+    until("it is told", || doubts(&cluster, &id) == 1);
+    on_other(); // all that was to be asked was asked before
+    assert_eq!(proxy.count(&format!("ids={id}")), 0);
+    assert_eq!(cluster.card(job).state, State::Running);
+    cluster.go();
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+    other.check();
 }

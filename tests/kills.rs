@@ -299,3 +299,63 @@ fn a_kill_acts_at_once_where_no_poller_is_at_work() {
     assert_eq!(root.status(range)["cause"], "killed");
     root.check();
 }
+
+/// A job whose supervisor was killed, and which has left a process behind that nobody has ended: that.
+fn abandoned(root: &TestRoot, request: Value) -> (String, i32) {
+    let pid = root.path("pid");
+    let script =
+        format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 1000", pid.display());
+    let mut request = request;
+    request["command"] = json!(script);
+    let id = submit(root, request);
+    let left = common::pid_in(&pid);
+    for supervisor in root.supervisors() {
+        common::signal(supervisor, "KILL");
+        until("it is dead", || !common::lives(supervisor));
+    }
+    (id, left)
+}
+
+#[test]
+fn a_kill_ends_what_a_dead_supervisor_left_behind() {
+    let root = root_with(2);
+    let (id, left) = abandoned(&root, json!({}));
+    assert!(common::lives(left));
+    let said = kill(&root, &id, &["by=ada"]);
+    assert!(!common::lives(left), "{said}");
+    assert_eq!((&said["state"], &said["cause"]), (&json!("stopped"), &json!("killed")), "{said}");
+    let why = said["reason"].as_str().unwrap();
+    assert!(why.starts_with("killed by ada; its supervisor died"), "{said}");
+    assert_eq!(kill(&root, &id, &["by=eve"])["reason"], said["reason"]);
+    assert_clean(&root);
+}
+
+#[test]
+fn a_kill_of_tasks_ends_what_a_dead_supervisor_left_behind() {
+    for query in [&["by=ada", "task=0"][..], &["by=ada"]] {
+        let root = root_with(2);
+        let (id, left) = abandoned(&root, json!({"tasks": "0-2"}));
+        let said = kill(&root, &id, query);
+        assert!(!common::lives(left), "{said}");
+        assert_eq!(said["state"], "stopped", "{said}");
+        let whole = if query.len() == 1 { "killed" } else { "lost" };
+        assert_eq!(said["cause"], whole, "{said}");
+        let why = reason(&root, &id, 0);
+        assert!(why.starts_with("killed by ada; its supervisor died"), "{why}");
+        assert_clean(&root);
+    }
+}
+
+/// One that no slot names: nobody would ever look after it.
+#[test]
+fn a_kill_ends_what_nobody_is_responsible_for() {
+    let root = root_with(2);
+    let (id, left) = abandoned(&root, json!({}));
+    for slot in fs::read_dir(root.path("state/processor/slot")).unwrap() {
+        fs::write(slot.unwrap().path(), "").unwrap();
+    }
+    let said = kill(&root, &id, &["by=ada"]);
+    assert!(!common::lives(left), "{said}");
+    assert_eq!(said["cause"], "killed", "{said}");
+    assert_clean(&root);
+}

@@ -18,7 +18,7 @@ use common::head::{node_reaches, register};
 use common::{Answer, TestRoot, until};
 use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
-use proxy::Act;
+use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
 fn update(cluster: &Cluster, name: &str, change: &Value) -> Answer {
@@ -235,4 +235,65 @@ fn this_machine_may_move_its_server_while_it_has_jobs() {
     let end = root.reaches(job, "stopped");
     assert_eq!(end["status"], "good", "{end}");
     root.check();
+}
+
+/// A job runs on one machine, and then another one is registered under the name of that: it is not
+/// asked about the job, and not believed what it says of it.
+#[test]
+fn a_machine_that_was_registered_later_is_not_heard_about_an_attempt() {
+    let cluster = Cluster::new("60s");
+    let (other, httpd) = other_machine();
+    let proxy = Proxy::start(httpd.port);
+    let job = cluster.submit_waiting(json!({}));
+    let id = cluster.card(job).attempts[0].nodejob.clone();
+    let before = fs::read_to_string(record(&cluster)).unwrap();
+    let uri = format!("http://127.0.0.1:{}", proxy.port);
+    let replace = |text: &str| {
+        let prepared = cluster.head.path("prepared");
+        fs::write(&prepared, text).unwrap();
+        fs::rename(&prepared, record(&cluster)).unwrap();
+    };
+    replace(&before.replace(&cluster.far_uri(&before), &uri));
+    until("it is followed", || proxy.count("/processor/events?since=") > 0);
+    // With the key of the attempt, and so with the right proof.
+    let request = cluster.node.read(&format!("state/processor/job/{id}/request.json"));
+    let request: Value = serde_json::from_str(&request).unwrap();
+    let forged =
+        json!({"command": "true", "request_id": id, "environment": request["environment"]});
+    other.cmd_in("processor", &["jobs", "new"], &forged.to_string()).expect(0);
+    assert_eq!(other.ended(&id)["status"], "good");
+    // A job that is placed there, and reported after that.
+    let later = cluster.submit("true", json!({}));
+    assert_eq!(cluster.ended(later).attempts[0].uri.as_deref(), Some(&*uri));
+    let asked = cluster.head.cmd("scheduler", &["jobs", &job.to_string(), "update"]).expect(75);
+    assert!(asked.stderr.contains("another address"), "{asked:?}");
+    cluster.head.cmd("scheduler", &["jobs", &job.to_string(), "log"]).expect(75);
+    assert_eq!(proxy.count(&id), 0);
+    assert_eq!(cluster.card(job).state, State::Running);
+    let now = fs::read_to_string(record(&cluster)).unwrap();
+    replace(&now.replace(&uri, &cluster.far_uri(&before)));
+    cluster.go();
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+    other.check();
+}
+
+/// The same for a poller that begins while the record cannot be read.
+#[test]
+fn a_record_that_cannot_be_read_at_the_start_is_no_removal() {
+    let mut cluster = Cluster::new("1s");
+    let running = cluster.submit_waiting(json!({}));
+    let aside = cluster.head.path("aside");
+    cluster.poller(0, "KILL");
+    fs::rename(record(&cluster), &aside).unwrap();
+    fs::create_dir(record(&cluster)).unwrap();
+    cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
+    let begun = Instant::now();
+    until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
+    assert_eq!(cluster.card(running).state, State::Running);
+    fs::remove_dir(record(&cluster)).unwrap();
+    fs::rename(&aside, record(&cluster)).unwrap();
+    cluster.go();
+    cluster.assert_ran_once(running);
+    cluster.assert_clean();
 }

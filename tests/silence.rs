@@ -6,6 +6,8 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use common::head::{drain_localhost, host, node_reaches, open_root, register};
 use common::{SOON, until, wait_for};
@@ -85,6 +87,49 @@ fn a_head_without_descriptors_says_so_and_calls_no_node_disconnected() {
         if connected == 41 { Ok(nodes) } else { Err(format!("{connected} are connected")) }
     });
     assert_eq!(last.len(), 41);
+    root.check();
+    other.check();
+}
+
+/// Nodes whose names no name service tells hold up no other: neither its jobs, nor the asking whether it
+/// answers.
+#[test]
+fn names_that_are_not_told_hold_up_no_other_node() {
+    let mut root = open_root("connect_timeout = 15s\n");
+    let (other, httpd, token) = host("");
+    let tools = root.path("tools");
+    fs::create_dir(&tools).unwrap();
+    root.write(
+        "tools/getent",
+        "#!/bin/sh\ncase $2 in slow*) exec sleep 1000 ;; esac\necho \"127.0.0.1 STREAM $2\"\n",
+    );
+    fs::set_permissions(tools.join("getent"), fs::Permissions::from_mode(0o755)).unwrap();
+    root.env.push(("PATH".into(), format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display())));
+    drain_localhost(&root);
+    for number in 0..24 {
+        let (name, uri) = (format!("slow{number}"), format!("http://slow{number}.example:80"));
+        register(&root, &json!({"name": name, "uri": uri}));
+    }
+    register(&root, &json!({"name": "by-address", "uri": httpd.url(), "token": token}));
+    let named = format!("http://quick.example:{}", httpd.port);
+    register(&root, &json!({"name": "by-name", "uri": named, "token": token}));
+    let begun = Instant::now();
+    let _poller = root.poller();
+    let both = |state: &str| {
+        node_reaches(&root, "by-address", state);
+        node_reaches(&root, "by-name", state);
+    };
+    both("connected");
+    let job = root.submit(&json!({"command": ["true"]}));
+    root.reaches(job, "stopped");
+    let port = httpd.port;
+    httpd.cut();
+    both("disconnected");
+    let _httpd = other.httpd_on(port);
+    both("connected");
+    let job = root.submit(&json!({"command": ["true"]}));
+    root.reaches(job, "stopped");
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     root.check();
     other.check();
 }

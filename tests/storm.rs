@@ -1,5 +1,5 @@
-//! A network that loses, repeats, delays and refuses, processes that are stopped and killed, and
-//! somebody who forges, all at once and at random: no attempt runs twice, none runs that its card
+//! A network that loses, repeats, delays, cuts and refuses, processes that are stopped and killed,
+//! somebody who forges, and a person's hands, all at once and at random: no attempt runs twice, none runs that its card
 //! does not know or says was refused, and everything comes to its end.
 //!
 //! `CORKBOARD_SEED` repeats a run's choices, `CORKBOARD_JOBS` changes its size.
@@ -132,8 +132,18 @@ struct Known {
     cancelled: Vec<u64>,
 }
 
-/// Submits a few jobs, and sometimes kills one.
-fn use_it(head: &TestRoot, random: &mut Random, witness: &str, known: &Mutex<Known>) {
+/// What a person's commands were and came to, and how often.
+type Hands = BTreeMap<String, usize>;
+
+/// Submits a few jobs, and sometimes kills, holds, releases one, gives it another priority, or asks where
+/// it is.
+fn use_it(
+    head: &TestRoot,
+    random: &mut Random,
+    witness: &str,
+    known: &Mutex<Known>,
+    hands: &mut Hands,
+) {
     for _ in 0..=random.below(3) {
         let body = request(random, witness).to_string();
         // One that was killed on its way has not said whether it was accepted.
@@ -142,10 +152,30 @@ fn use_it(head: &TestRoot, random: &mut Random, witness: &str, known: &Mutex<Kno
             known.lock().unwrap().jobs.push(answer.body.trim().parse().unwrap());
         }
     }
-    let job = random.pick(&known.lock().unwrap().jobs).copied();
-    if let Some(job) = job.filter(|_| random.below(12) == 0) {
-        known.lock().unwrap().cancelled.push(job);
-        head.cmd("scheduler", &["jobs", &job.to_string(), "update", "kill=1"]);
+    let jobs = known.lock().unwrap().jobs.clone();
+    let recent = &jobs[jobs.len().saturating_sub(30)..];
+    if let Some(job) = random.pick(recent).filter(|_| random.below(2) == 0) {
+        let mut words = vec!["jobs".to_string(), job.to_string(), "update".into()];
+        match random.below(12) {
+            0 | 1 => {
+                known.lock().unwrap().cancelled.push(*job);
+                words.push("kill=1".into());
+                if random.below(3) == 0 {
+                    words.push(format!("task={}", random.below(8))); // refused of a plain job
+                }
+            }
+            2 | 3 => words.push("hold=1".into()),
+            4..=7 => words.push("release=1".into()),
+            8 | 9 => words.push(format!("priority={}", random.below(9))),
+            _ => {} // asks the nodes
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let answer = head.cmd("scheduler", &words);
+        let known = [0, 1, 75, -1]; // done, not in this state, try again, killed by the weather
+        assert!(known.contains(&answer.code), "{words:?}: {answer:?}");
+        let said = answer.stderr.trim_end();
+        *hands.entry(format!("{} {}", words[3..].join(" "), answer.code)).or_default() += 1;
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
     }
 }
 
@@ -182,10 +212,12 @@ fn storm(conditions: &Conditions) {
     thread::scope(|scope| {
         // Apart from the weather, since what it stops may be a command that is waited for.
         let user = scope.spawn(|| {
+            let mut hands = Hands::new();
             while begun.elapsed() < STORM && known.lock().unwrap().jobs.len() < count {
-                use_it(head, &mut random, &witness, &known);
+                use_it(head, &mut random, &witness, &known, &mut hands);
                 thread::sleep(Duration::from_millis(random.below(40)));
             }
+            println!("the hands: {hands:?}");
         });
         while begun.elapsed() < STORM {
             let newest = known.lock().unwrap().jobs.last().copied().unwrap_or(1);
@@ -215,6 +247,11 @@ fn storm(conditions: &Conditions) {
         let open: Vec<String> = cards
             .iter()
             .filter(|card| card.state != State::Stopped)
+            .inspect(|card| {
+                if card.state == State::Held || card.array.as_ref().is_some_and(|a| a.held) {
+                    site.head.update(card.job(), "release=1");
+                }
+            })
             .map(|card| format!("job {}: {:?} {:?}", card.job(), card.state, card.events.last()))
             .collect();
         if open.is_empty() { Ok(cards) } else { Err(open.join("\n")) }

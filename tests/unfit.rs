@@ -92,6 +92,24 @@ fn the_head_takes_back_what_no_longer_fits() {
     assert_eq!(Act::cmd(&root, "processor", &["check"], "").run().code, 0);
 }
 
+/// A head that scans seldom hears of it at once, by the feed.
+#[test]
+fn what_is_given_back_is_heard_of_at_once() {
+    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 1h\n");
+    root.open();
+    root.starts_no_supervisor();
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
+    root.reaches(job, "placed");
+    until("the node has it", || {
+        fs::read_dir(root.path("state/processor/queue")).is_ok_and(|mut dir| dir.next().is_some())
+    });
+    root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\nscan_every = 1h\n");
+    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "").run();
+    assert!(supervise.acknowledged(), "{supervise:?}");
+    until("it is taken back", || root.story(job).contains(&"refused".to_string()));
+}
+
 /// What a supervisor leaves that dies while it gives a job back.
 #[test]
 fn giving_back_stands_a_crash_at_any_point() {

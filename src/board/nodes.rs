@@ -12,7 +12,9 @@ use super::cards::Cards;
 use super::files::{self, SyncSet};
 use super::lock::Lock;
 use super::root::Root;
+use super::runs::Runs;
 use crate::error::{At, Error, Kind, Result};
+use crate::model::attempt::Attempt;
 use crate::model::ids;
 use crate::model::node::{DriverKind, Node};
 
@@ -76,6 +78,22 @@ pub fn is_this_root(root: &Root, node: &Node) -> Result<bool> {
     let programs = |uri: &str| uri.trim_end_matches('/').trim_end_matches("/cgi-bin").to_string();
     let Some(uri) = node.uri.as_deref() else { return Ok(node.driver == DriverKind::Local) };
     Ok(root.advertised()?.is_some_and(|own| programs(&own) == programs(uri)))
+}
+
+/// The node that was given an attempt, as it is registered. 503 where its name leads elsewhere by now:
+/// no other machine knows anything of the attempt, whatever it says.
+pub fn holder(root: &Root, attempt: &Attempt) -> Result<Node> {
+    let node = read(root, &attempt.node)?;
+    if node.newer.is_some() || node.address() == attempt.address() {
+        return Ok(node);
+    }
+    if is_this_root(root, &node)? && Runs::new(root).is_here(&attempt.nodejob)? {
+        return Ok(node);
+    }
+    let (name, id) = (&attempt.node, &attempt.nodejob);
+    let why =
+        format!("node {name} is registered at another address than the one {id} was placed at");
+    Err(Error::new(Kind::Unavailable, why))
 }
 
 /// What is registered, for whoever holds the board's lock and acts on it before letting go: each

@@ -51,7 +51,8 @@ impl Questions for Local {
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         };
-        Ok(processor::report::statuses(&self.root, ids)?.into_iter().map(answer).collect())
+        let found = processor::report::statuses(&self.root, ids).map_err(own)?;
+        Ok(found.into_iter().map(answer).collect())
     }
 
     fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
@@ -84,13 +85,13 @@ impl Driver for Local {
                 }
                 let uploads = match self.take_over(&run.uploads) {
                     Ok(uploads) => uploads,
-                    Err(error) => return Some(error),
+                    Err(error) => return Some(own(error)),
                 };
                 taken.push(NewRun { id: run.id, request: run.request, uploads });
                 None
             })
             .collect();
-        let mut accepted = processor::accept::accept(&self.root, taken)?.into_iter();
+        let mut accepted = processor::accept::accept(&self.root, taken).map_err(own)?.into_iter();
         let mut next = || {
             let missing = || Err(Error::new(Kind::Internal, "no answer for the job"));
             accepted.next().unwrap_or_else(missing).map(|_| ())
@@ -105,14 +106,14 @@ impl Driver for Local {
         by: &str,
         tasks: Option<&TaskSet>,
     ) -> Result<RunStatus> {
-        processor::report::kill(&self.root, id, tasks, grace, by)
+        processor::report::kill(&self.root, id, tasks, grace, by).map_err(own)
     }
 
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
         match processor::kill::forbid(&self.root, id, by) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
-            Err(e) => Err(e),
+            Err(e) => Err(own(e)),
         }
     }
 
@@ -121,7 +122,7 @@ impl Driver for Local {
     }
 
     fn unfinished(&self) -> Result<Vec<String>> {
-        processor::list::unfinished(&self.root)
+        processor::list::unfinished(&self.root).map_err(own)
     }
 
     fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
@@ -129,7 +130,7 @@ impl Driver for Local {
     }
 
     fn acknowledge(&self, ids: &[String]) -> Result<()> {
-        processor::ack::acknowledge(&self.root, ids).map(|_| ())
+        processor::ack::acknowledge(&self.root, ids).map(|_| ()).map_err(own)
     }
 
     fn info(&self) -> Result<Info> {

@@ -71,13 +71,25 @@ impl Kills {
         of_tasks.map(|kill| &kill.killed).chain(&self.whole)
     }
 
-    /// What a task, or a job without tasks, ends as; `None` if nobody wants its end.
-    pub fn outcome(&self, task: Option<u32>) -> Option<Outcome> {
-        let first = match task {
+    /// Who was the first to want the end of a task, or of a job without tasks.
+    fn first(&self, task: Option<u32>) -> Option<&Killed> {
+        match task {
             Some(task) => self.of_task(task).min_by(|a, b| a.at.cmp(&b.at)),
             None => self.whole.as_ref(),
-        };
-        first.map(Killed::outcome)
+        }
+    }
+
+    /// What a task, or a job without tasks, ends as; `None` if nobody wants its end.
+    pub fn outcome(&self, task: Option<u32>) -> Option<Outcome> {
+        self.first(task).map(Killed::outcome)
+    }
+
+    /// What it ends as if nobody saw its end, which is lost otherwise: its killer is named with the
+    /// reason of the loss.
+    pub fn unseen(&self, task: Option<u32>, lost: &Outcome) -> Outcome {
+        let Some(killed) = self.first(task) else { return lost.clone() };
+        let why = lost.reason.as_deref().unwrap_or("nobody saw its end");
+        Outcome { unproven: lost.unproven, ..Outcome::killed_unseen(&killed.by, why) }
     }
 
     /// The shortest time that anyone gives it between SIGTERM and SIGKILL; `usual` is that of those

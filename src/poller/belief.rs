@@ -9,8 +9,9 @@ use super::engine::Engine;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{Applied, Said};
 use crate::error::Result;
+use crate::model::ids::NodejobId;
 use crate::model::node::{DriverKind, Node};
-use crate::model::outcome::{Cause, RunStatus};
+use crate::model::outcome::{Cause, RunState, RunStatus};
 
 /// So many reports that do not count are remembered, so as to be told of once.
 const MOST_TOLD: usize = 1000;
@@ -51,6 +52,18 @@ impl Engine<'_> {
         let must_prove = self.must_prove(node);
         for status in events {
             match proofs.judge(node, must_prove, status)? {
+                Worth::Counts(Said { status, .. }) | Worth::Unproven(status)
+                    if self.is_of_another(node, &status) =>
+                {
+                    let id = status.id.unwrap_or_default();
+                    self.doubt(node, &id, "another node has that attempt");
+                }
+                // A node tells of what waits there only where it waits no more: it was given back.
+                Worth::Counts(Said { status, .. })
+                    if status.state == RunState::Queued && status.tasks.is_none() =>
+                {
+                    ask.extend(status.id);
+                }
                 Worth::Counts(report) => said.push(report),
                 Worth::Unproven(status) => ask.extend(status.id),
                 Worth::Strangers(status) => self.doubt_stranger(node, status.id.as_deref()),
@@ -61,6 +74,14 @@ impl Engine<'_> {
             self.order(node, Order::Status(ask));
         }
         Ok(said)
+    }
+
+    /// Whether a report is about an attempt that was placed elsewhere: on a node of another name, or of
+    /// this name at another address.
+    fn is_of_another(&self, node: &str, status: &RunStatus) -> bool {
+        let id = status.id.as_deref().unwrap_or_default();
+        let is_known = NodejobId::parse(id).is_some_and(|id| self.index.on_node(&id).is_some());
+        is_known && !self.is_of(node, id)
     }
 
     /// Whether a node's reports count only with a proof.

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Wake;
+use super::News;
 use super::link::{Line, Open, ask};
 use crate::driver::{Driver, Run};
 use crate::error::Kind;
@@ -13,6 +13,10 @@ use crate::model::tasks::TaskSet;
 
 /// How long the thread stays for the next order.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// At the end of the poller what has not begun within this time is not done any more: the next one asks
+/// for everything, and begins anew.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who forbids the start of an attempt, as the node records it.
 const FORBIDDEN_BY: &str = "the head, which places it elsewhere";
@@ -60,6 +64,8 @@ pub struct Desk {
 struct State {
     orders: VecDeque<Order>,
     at_work: bool,
+    /// From then on nothing is begun.
+    over: Option<Instant>,
     /// Kept for the next thread: it knows where the node was found.
     driver: Open,
 }
@@ -101,14 +107,15 @@ impl Desk {
         let (own, of) = (line.clone(), self.of);
         if let Err(error) = line.spawn(self.name, move || of(&own).work(&own)) {
             self.state().at_work = false;
-            line.tell(Wake::Down { node: line.name().to_string(), error });
+            line.tell(News::Down(error));
         }
     }
 
-    /// Waits until all orders are carried out.
+    /// Waits until all orders are carried out, but for those that a node keeps waiting for long.
     pub fn close(&self, line: &Arc<Line>) {
         self.changed.notify_all();
         let mut state = self.state();
+        state.over = Some(Instant::now() + CLOSE_WITHIN);
         while state.at_work {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -122,8 +129,8 @@ impl Desk {
     fn work(&self, line: &Line) {
         let mut driver = self.state().driver.take();
         while let Some(order) = self.next(line, &mut driver) {
-            if let Some(wake) = carry_out(order, line, &mut driver)
-                && !line.tell(wake)
+            if let Some(news) = carry_out(order, line, &mut driver)
+                && !line.tell(news)
             {
                 self.state().orders.clear(); // nobody is there who wants to know
             }
@@ -137,6 +144,9 @@ impl Desk {
             let none = |state: &mut State| state.orders.is_empty() && !line.is_closed();
             let waited = self.changed.wait_timeout_while(state, LINGER, none);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.over.is_some_and(|over| over <= Instant::now()) {
+            state.orders.clear();
         }
         let Some(mut order) = state.orders.pop_front() else {
             (state.at_work, state.driver) = (false, driver.take());
@@ -172,8 +182,7 @@ fn enqueue(orders: &mut VecDeque<Order>, order: Order) -> bool {
     }
 }
 
-fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
-    let node = line.name().to_string();
+fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<News> {
     Some(match order {
         Order::Prepare => {
             let prepare = |driver: &dyn Driver| {
@@ -186,31 +195,28 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<Wake> {
         Order::Run(runs) => {
             let ids = runs.iter().map(|run| run.id.clone()).collect();
             let results = ask(line, driver, |driver| driver.run(runs));
-            Wake::Sent { node, ids, results }
+            News::Sent { ids, results }
         }
         Order::Status(ids) => {
             let answers = ask(line, driver, |driver| driver.statuses(&ids));
-            Wake::Statuses { node, ids, answers }
+            News::Statuses { ids, answers }
         }
-        Order::List => {
-            // Otherwise asked again with everything else.
-            Wake::Listed { node, ids: ask(line, driver, |driver| driver.unfinished()).ok()? }
-        }
+        Order::List => News::Listed(ask(line, driver, |driver| driver.unfinished())),
         Order::Kill { id, grace, by, tasks } => {
             let tasks = tasks.as_ref();
             let status =
                 ask(line, driver, |driver| driver.kill(&id, grace, &by, tasks)).map(Box::new);
-            Wake::Killed { node, id, status }
+            News::Killed { id, status }
         }
         Order::Forbid(id) => {
             let answer = ask(line, driver, |driver| driver.forbid(&id, FORBIDDEN_BY));
-            Wake::Forbidden { node, id, answer }
+            News::Forbidden { id, answer }
         }
         Order::Acknowledge(ids) => {
             // One that gets lost costs the node some disk for a while, no more.
             let acknowledged = ask(line, driver, |driver| driver.acknowledge(&ids));
             let silence = acknowledged.err().filter(|e| e.kind == Kind::GatewayTimeout);
-            Wake::Down { node, error: silence? }
+            News::Down(silence?)
         }
     })
 }

@@ -16,7 +16,7 @@ use crate::driver::{self, Answer, Run};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
-use crate::model::node::{Address, NodeState};
+use crate::model::node::{Address, Node, NodeState};
 use crate::model::outcome::RunState;
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
@@ -100,29 +100,59 @@ impl Engine<'_> {
     /// Whether what is ordered of this node about this attempt goes where the attempt was placed: to
     /// its address, or to another one of this very root, which has it.
     pub(super) fn reaches(&self, node: &str, id: &str, address: &Address) -> bool {
-        let Some(link) = self.links.get(node) else { return false };
-        link.address() == address
-            || self.nodes.get(node).is_some_and(|node| {
-                node.address() == *link.address()
-                    && nodes::is_this_root(self.root, node).is_ok_and(|own| own)
-                    && Runs::new(self.root).is_here(id).is_ok_and(|here| here)
-            })
+        // What cannot be found out now is ordered later.
+        self.leads_to(node, id, address).is_ok_and(|leads| leads)
     }
 
-    /// Orders something of a node. One that does not answer is not told: when it does, it is asked
-    /// about all that it has, and what is still to be done follows from that. Whether it is ordered.
-    pub(super) fn order(&mut self, node: &str, order: Order) -> bool {
-        let Some(link) = self.links.get(node).filter(|_| self.takes(node, &order)) else {
+    /// The same; an error where it cannot be found out.
+    pub(super) fn leads_to(&self, node: &str, id: &str, address: &Address) -> Result<bool> {
+        let Some(link) = self.links.get(node) else { return Ok(false) };
+        if link.address() == address {
+            return Ok(true);
+        }
+        let now = self.nodes.get(node).filter(|node| node.address() == *link.address());
+        let Some(now) = now else { return Ok(false) };
+        Ok(nodes::is_this_root(self.root, now)? && Runs::new(self.root).is_here(id)?)
+    }
+
+    /// Whether this node has to do with this attempt: it was placed there and nowhere else, or it was
+    /// given up there, or lies there without a card that can be read. No other node is asked about it
+    /// or told what to do with it, and what one says of it is of no interest.
+    pub(super) fn is_of(&self, node: &str, id: &str) -> bool {
+        match NodejobId::parse(id).as_ref().and_then(|id| self.index.on_node(id)) {
+            Some(known) => known.node == node && self.reaches(node, id, &known.address),
+            None => {
+                let given_up = |record: &Node| record.given_up.iter().any(|other| other == id);
+                self.nodes.get(node).is_some_and(given_up) || self.is_orphan(node, id)
+            }
+        }
+    }
+
+    /// Orders something of a node, as far as it concerns attempts that it has to do with. One that
+    /// does not answer is not told: when it does, it is asked about all that it has, and what is still
+    /// to be done follows from that. Whether it is ordered.
+    pub(super) fn order(&mut self, node: &str, mut order: Order) -> bool {
+        if !self.takes(node, &order) {
             return false;
+        }
+        let is_meant = match &mut order {
+            Order::Status(ids) => {
+                ids.retain(|id| self.is_of(node, id));
+                !ids.is_empty()
+            }
+            Order::Kill { id, .. } | Order::Forbid(id) => self.is_of(node, id),
+            // What is sent was placed there, and is checked where that is decided.
+            Order::Run(_) | Order::Prepare | Order::Acknowledge(_) | Order::List => true,
         };
+        let Some(link) = self.links.get_mut(node).filter(|_| is_meant) else { return false };
         let answers = match &order {
             Order::Run(runs) => runs.len(), // several orders may be sent as one
-            Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) => 1,
-            Order::Prepare | Order::Acknowledge(_) | Order::List => 0,
+            Order::Status(_) | Order::Kill { .. } | Order::Forbid(_) | Order::List => 1,
+            Order::Prepare | Order::Acknowledge(_) => 0,
         };
         let ordered = link.order(order);
         if ordered {
-            self.outstanding += answers;
+            link.outstanding += answers;
         }
         ordered
     }
@@ -138,13 +168,15 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn answered(&mut self, count: usize) {
-        self.outstanding = self.outstanding.saturating_sub(count);
+    pub(super) fn answered(&mut self, node: &str, count: usize) {
+        if let Some(link) = self.links.get_mut(node) {
+            link.outstanding = link.outstanding.saturating_sub(count);
+        }
     }
 
     /// A node's word on attempts that it was sent.
     pub(super) fn sent(&mut self, node: &str, ids: Vec<String>, results: Result<Vec<Result<()>>>) {
-        self.answered(ids.len());
+        self.answered(node, ids.len());
         let results = match results {
             Ok(results) => results,
             Err(error) => vec![Err(error); ids.len()],
@@ -208,7 +240,7 @@ impl Engine<'_> {
         ids: Vec<String>,
         answers: Result<Vec<Result<Answer>>>,
     ) -> Result<Vec<Said>> {
-        self.answered(1);
+        self.answered(node, 1);
         let answers = match answers {
             Ok(answers) => {
                 self.heard(node); // whatever went wrong before
@@ -223,11 +255,18 @@ impl Engine<'_> {
         let proofs = Proofs::read(self.root)?;
         let must_prove = self.must_prove(node);
         let (mut reports, mut again, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut lost, mut unproven) = (Vec::new(), Vec::new());
+        let (mut lost, mut unproven, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let lost_after = self.root.settings.lost_after;
         let unknown_after = self.root.settings.unknown_after;
         for (id, answer) in ids.into_iter().zip(answers) {
-            let Ok(answer) = answer else { continue }; // asked about again the next time
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    // Asked about again the next time.
+                    unseen.extend(self.is_unseen(&id).then_some((id, error.message)));
+                    continue;
+                }
+            };
             let answer = match answer {
                 Answer::Known(status) => {
                     let worth = proofs.judge(node, must_prove, status.of(&id));
@@ -241,6 +280,12 @@ impl Engine<'_> {
                 self.doubt_stranger(node, Some(&id));
             }
             let Some(known) = self.known_mut(&id) else {
+                if self.is_orphan(node, &id) {
+                    let worth = if let Word::Of(worth) = answer { Some(worth) } else { None };
+                    let judged = self.judge_orphan(node, id, worth);
+                    self.told(judged);
+                    continue;
+                }
                 let settled = self.given_up(node, id, answer);
                 reports.extend(self.told(settled).flatten());
                 continue;
@@ -271,7 +316,9 @@ impl Engine<'_> {
                     }
                 }
                 (Word::Of(Worth::Unproven(_) | Worth::NotOurs), _) => {
-                    self.doubt(node, &id, "it does not prove to be about this head's attempt");
+                    let why = "it does not prove to be about this head's attempt";
+                    self.doubt(node, &id, why);
+                    unseen.extend(self.is_unseen(&id).then(|| (id, format!("its report: {why}"))));
                 }
                 (Word::Unknown | Word::Cancelled(_), State::Stopping) => {
                     known.killed = None; // a kill of an unknown job forbids its start
@@ -319,6 +366,13 @@ impl Engine<'_> {
         let refused = self.refuse(refused);
         self.told(refused);
         self.abandon(node, lost, &format!("node {node} does not know it any more"));
+        for (id, why) in unseen {
+            self.abandon(
+                node,
+                vec![id],
+                &format!("node {node} can neither end it nor tell of it: {why}"),
+            );
+        }
         let why = format!("node {node} does not prove that it has had it");
         let unproven = self.lose(node, unproven, &why);
         self.told(unproven);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Wake;
 use super::belief::Doubts;
 use super::gather::Gathered;
 use super::index::Index;
@@ -20,6 +19,7 @@ use super::records::Records;
 use super::silence::Silences;
 use super::silent::Silent;
 use super::step::Step;
+use super::{News, Wake};
 use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -72,8 +72,6 @@ pub struct Engine<'r> {
     pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
     /// When they are to be told at the latest.
     pub(super) acknowledge_at: Option<Instant>,
-    /// Answers that are outstanding: one for each attempt that was sent, and for each question.
-    pub(super) outstanding: usize,
     /// When each node last answered, or failed to.
     pub(super) seen: BTreeMap<String, Instant>,
     /// The nodes that do not answer, as seen by this process.
@@ -82,9 +80,14 @@ pub struct Engine<'r> {
     pub(super) unheard: Silences,
     /// Those that have not for so long that their jobs are to be given up.
     pub(super) unreachable: BTreeSet<String>,
+    /// Runs that nodes are being asked about because the cards of their jobs cannot be read: node and
+    /// id.
+    pub(super) orphans: BTreeSet<(String, String)>,
     /// Who finds out whether nodes answer that did not.
     pub(super) silent: Arc<Silent>,
     pub(super) records: Records,
+    /// What threads are to do that could not be started yet.
+    to_start: Vec<Box<dyn FnMut() -> Result<()> + 'r>>,
     pub(super) scans: u32,
     /// What time it was at the last scan, by the clock and by what goes on steadily.
     pub(super) clock: (SystemTime, Instant),
@@ -122,13 +125,14 @@ impl<'r> Engine<'r> {
             gathered: Gathered::default(),
             unacknowledged: BTreeMap::new(),
             acknowledge_at: None,
-            outstanding: 0,
             seen: BTreeMap::new(),
             silences: Silences::new(Instant::now()),
             unheard: Silences::new(Instant::now()),
             unreachable: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             silent: Arc::default(),
             records: Records::default(),
+            to_start: Vec::new(),
             scans: 0,
             clock: (SystemTime::now(), Instant::now()),
             settled: None,
@@ -146,19 +150,41 @@ impl<'r> Engine<'r> {
         self.waker.clone()
     }
 
+    /// Something that a thread is to do while this works: `start` starts it. Where no thread is to be had
+    /// it is tried again with every scan; nothing here depends on it.
+    pub fn beside(&mut self, start: impl FnMut() -> Result<()> + 'r) {
+        self.to_start.push(Box::new(start));
+    }
+
+    pub(super) fn start_beside(&mut self) {
+        let mut left = std::mem::take(&mut self.to_start);
+        left.retain_mut(|start| match start() {
+            Ok(()) => false,
+            Err(error) => {
+                self.complain(error);
+                true
+            }
+        });
+        self.to_start = left;
+    }
+
     /// Works until the end that was asked for. What goes wrong with one card, node or scan is told
     /// and tried again later; the rest goes on. An error is returned by [`Until::Idle`] alone,
     /// after everything that could be done.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
         if !self.once {
-            notice::watch_board(self.root, &self.waker)?;
+            let (root, waker) = (self.root, self.waker.clone());
+            self.beside(move || notice::watch_board(root, &waker));
+            self.start_beside(); // before the first scan: nothing is between them
         }
         let begin = Instant::now();
         let mut next_scan = begin;
         let mut pause = AFTER_TROUBLE;
+        let mut failed = false;
         while !self.ending {
-            let wakes = self.next_wakes(next_scan.saturating_duration_since(Instant::now()));
+            let patience = next_scan.saturating_duration_since(Instant::now());
+            let wakes = self.next_wakes(patience, failed);
             self.silences.pass(Instant::now());
             self.unheard.pass(Instant::now());
             self.hear(wakes);
@@ -168,6 +194,7 @@ impl<'r> Engine<'r> {
                 self.scan();
             }
             self.act();
+            failed = self.troubled;
             if self.troubled && !self.once {
                 // What could not be recorded is still on the nodes and on the board.
                 self.troubled = false;
@@ -179,9 +206,7 @@ impl<'r> Engine<'r> {
             }
             let done = match until {
                 Until::End => false,
-                Until::Idle => {
-                    self.outstanding == 0 && self.all_answered() || begin.elapsed() > ONCE_AT_MOST
-                }
+                Until::Idle => self.is_idle() || begin.elapsed() > ONCE_AT_MOST,
                 Until::Stopped(job) => {
                     !self.index.knows(job)
                         && self.cards.find(job).is_ok_and(|card| card.state == State::Stopped)
@@ -233,18 +258,22 @@ impl<'r> Engine<'r> {
         }
     }
 
-    /// Whether every node has said whether it is up.
-    fn all_answered(&self) -> bool {
-        self.links.keys().all(|node| self.seen.contains_key(node))
+    /// Whether every node has said whether it is up, and all else that it was asked.
+    fn is_idle(&self) -> bool {
+        self.links.iter().all(|(node, link)| link.outstanding == 0 && self.seen.contains_key(node))
     }
 
-    fn next_wakes(&mut self, patience: Duration) -> Vec<Wake> {
-        let soon = self
-            .index
-            .next_time()
-            .map(|time| time.duration_since(SystemTime::now()).unwrap_or_default());
+    /// What has come, or comes within this time. `failed`: what was due last time could not be done.
+    fn next_wakes(&mut self, patience: Duration, failed: bool) -> Vec<Wake> {
+        let soon = self.index.next_time().map(|time| {
+            let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+            // It is due still, and would be over and over.
+            if failed { left.max(AFTER_TROUBLE) } else { left }
+        });
         let patience = soon.map_or(patience, |soon| soon.min(patience));
-        let dues = [self.acknowledge_at, self.gathered.due(), self.records.due()];
+        // A round for cron writes the records at its end.
+        let records = self.records.due().filter(|_| !self.once);
+        let dues = [self.acknowledge_at, self.gathered.due(), records];
         let now = Instant::now();
         let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));
         let patience = left.fold(patience, Duration::min);
@@ -314,7 +343,6 @@ impl<'r> Engine<'r> {
         touched: &mut BTreeSet<u64>,
         nodes: &mut bool,
     ) -> Result<()> {
-        self.note_silent_word(&wake)?;
         match wake {
             Wake::Card(job) => {
                 touched.insert(job);
@@ -326,45 +354,50 @@ impl<'r> Engine<'r> {
                 self.scan();
             }
             Wake::End => self.ending = true,
-            Wake::Up { node, resources } => self.up(&node, resources),
-            Wake::Info { node, resources } => self.informed(&node, resources),
             Wake::Saved { failed } => self.saved(failed),
-            Wake::Down { node, error } => {
-                self.down(&node, &error)?;
-            }
-            Wake::Feed { node, events } => {
-                // Taken in whatever else goes wrong: the feed does not come back to them.
-                let said = self.believed(&node, events);
-                self.heard(&node);
-                let said = said?;
-                self.paces.note(&node, said.iter().map(|said| &*said.status));
-                reports.extend(said);
-            }
-            Wake::Sent { node, ids, results } => self.sent(&node, ids, results),
-            Wake::Statuses { node, ids, answers } => {
-                reports.extend(self.statuses(&node, ids, answers)?);
-            }
-            Wake::Forbidden { node, id, answer } => self.forbidden(&node, &id, answer),
-            Wake::Listed { node, ids } => self.listed(&node, ids)?,
-            Wake::Killed { node, id, status } => {
-                reports.extend(self.killed(&node, &id, status)?);
+            // One that is closed may have led to another machine.
+            Wake::Node { node, line, news } => {
+                if self.links.get(&node).is_some_and(|link| link.is(line)) {
+                    return self.heed_node(&node, news, reports);
+                }
             }
         }
         Ok(())
     }
-}
 
-impl Engine<'_> {
-    /// Whatever a node did not answer, it is the node that did not.
-    fn note_silent_word(&mut self, wake: &Wake) -> Result<()> {
-        match wake {
-            Wake::Killed { node, status: Err(error), .. }
-            | Wake::Forbidden { node, answer: Err(error), .. }
-                if error.kind == Kind::GatewayTimeout =>
-            {
-                self.down(node, error)
+    fn heed_node(&mut self, node: &str, news: News, reports: &mut Vec<Said>) -> Result<()> {
+        self.note_silent_word(node, &news);
+        match news {
+            News::Up(resources) => self.up(node, resources),
+            News::Info(resources) => self.informed(node, resources),
+            News::Down(error) => self.down(node, &error)?,
+            News::Feed(events) => {
+                // Taken in whatever else goes wrong: the feed does not come back to them.
+                let said = self.believed(node, events);
+                self.heard(node);
+                let said = said?;
+                self.paces.note(node, said.iter().map(|said| &*said.status));
+                reports.extend(said);
             }
-            _ => Ok(()),
+            News::Sent { ids, results } => self.sent(node, ids, results),
+            News::Statuses { ids, answers } => {
+                reports.extend(self.statuses(node, ids, answers)?);
+            }
+            News::Forbidden { id, answer } => self.forbidden(node, &id, answer),
+            News::Listed(ids) => self.listed(node, ids)?,
+            News::Killed { id, status } => reports.extend(self.killed(node, &id, status)?),
+        }
+        Ok(())
+    }
+
+    /// Whatever a node did not answer, it is the node that did not.
+    fn note_silent_word(&mut self, node: &str, news: &News) {
+        if let News::Killed { status: Err(error), .. } | News::Forbidden { answer: Err(error), .. } =
+            news
+            && error.kind == Kind::GatewayTimeout
+        {
+            let noted = self.down(node, error);
+            self.told(noted);
         }
     }
 }

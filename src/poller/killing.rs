@@ -46,7 +46,7 @@ impl Engine<'_> {
         id: &str,
         status: Result<Box<RunStatus>>,
     ) -> Result<Option<Said>> {
-        self.answered(1);
+        self.answered(node, 1);
         match status {
             // Of an attempt that was given up nothing but its end is news: it is being killed.
             Ok(status) if status.state != RunState::Stopped && self.known_mut(id).is_none() => {

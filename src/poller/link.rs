@@ -3,15 +3,15 @@
 //! is learnt goes to the engine as [`Wake`]s.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Wake;
 use super::desk::{Desk, Order};
 use super::silent::{Backoff, Silent};
+use super::{News, Wake};
 use crate::board::root::Root;
 use crate::driver::{self, Driver, Info};
 use crate::error::{Error, Kind, Result};
@@ -33,13 +33,29 @@ const BUSY: usize = 4;
 /// has more to tell. Far shorter than the time for which jobs are sent ahead.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// A node's feed is begun anew no more often than this.
+const NEW_EPOCHS: Duration = Duration::from_secs(1);
+
 /// Stack of a line's thread: a thousand nodes that answer are a thousand threads.
 const STACK: usize = 256 << 10;
+
+/// Which line: each that is opened is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineId(u64);
+
+impl LineId {
+    fn new() -> LineId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LineId(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// The engine's end of a line. Dropped, the line's threads end after what they are doing.
 pub struct Link {
     address: Address,
     line: Arc<Line>,
+    /// Answers that are to come: one for each attempt that was sent, and for each question.
+    pub outstanding: usize,
 }
 
 impl Drop for Link {
@@ -58,6 +74,7 @@ impl Link {
         once: bool,
     ) -> Link {
         let line = Arc::new(Line {
+            id: LineId::new(),
             root: root.clone(),
             node: node.clone(),
             wakes: wakes.clone(),
@@ -65,14 +82,20 @@ impl Link {
             once,
             closed: AtomicBool::new(false),
             answers: AtomicBool::new(false),
+            is_slowly_found: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             backoff: Mutex::default(),
             desk: Desk::new("orders", Line::desk),
             files: Desk::slow("files", Line::files),
         });
-        let link = Link { address: node.address(), line };
+        let link = Link { address: node.address(), line, outstanding: 0 };
         link.tend();
         link
+    }
+
+    /// Whether what comes from this line is what the node says now.
+    pub fn is(&self, line: LineId) -> bool {
+        self.line.id == line
     }
 
     /// Where it leads: nothing goes anywhere else.
@@ -126,9 +149,9 @@ impl Link {
         }
     }
 
-    /// Waits until all orders are carried out; each of them has its own deadline. Files that are
-    /// on their way are given up unless they are to be `sent`, which takes long: whoever is at work
-    /// after this process sends them again.
+    /// Waits until all orders are carried out, or have waited for too long; each of them has its own
+    /// deadline. Files that are on their way are given up unless they are to be `sent`, which takes
+    /// long: whoever is at work after this process sends them again.
     pub fn close(self, sent: bool) {
         self.line.closed.store(true, Ordering::Relaxed);
         self.line.desk.close(&self.line);
@@ -151,6 +174,7 @@ enum Holder {
 
 /// What the threads of a line share.
 pub struct Line {
+    id: LineId,
     root: Root,
     node: Node,
     wakes: Sender<Wake>,
@@ -158,6 +182,7 @@ pub struct Line {
     once: bool,
     closed: AtomicBool,
     answers: AtomicBool,
+    is_slowly_found: AtomicBool,
     holder: Mutex<Holder>,
     backoff: Mutex<Backoff>,
     desk: Desk,
@@ -190,6 +215,16 @@ impl Line {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it took long to look up the node's name, the last time.
+    pub fn is_slowly_found(&self) -> bool {
+        self.is_slowly_found.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it did.
+    pub fn note_found(&self, slowly: bool) {
+        self.is_slowly_found.store(slowly, Ordering::Relaxed);
+    }
+
     /// What is ordered of the node...
     pub fn desk(&self) -> &Desk {
         &self.desk
@@ -205,15 +240,15 @@ impl Line {
     }
 
     /// Tells the engine; `false` if it is gone.
-    pub fn tell(&self, wake: Wake) -> bool {
-        self.wakes.send(wake).is_ok()
+    pub fn tell(&self, news: News) -> bool {
+        self.wakes.send(Wake::Node { node: self.node.name.clone(), line: self.id, news }).is_ok()
     }
 
     /// The node did not answer those who ask silent ones; whether they are to ask again.
     pub fn failed(&self, error: Error) -> bool {
         self.answers.store(false, Ordering::Relaxed);
         let is_shortage = error.kind == Kind::Shortage;
-        let told = self.tell(Wake::Down { node: self.node.name.clone(), error });
+        let told = self.tell(News::Down(error));
         told && !self.is_closed() && (!self.once || is_shortage)
     }
 
@@ -243,7 +278,7 @@ impl Line {
         self.answers.store(false, Ordering::Relaxed);
         if let Err(error) = self.silent.add(self.clone()) {
             *self.holder() = Holder::Nobody;
-            self.tell(Wake::Down { node: self.node.name.clone(), error });
+            self.tell(News::Down(error));
         }
     }
 }
@@ -279,18 +314,20 @@ struct Follower {
 impl Follower {
     fn run(mut self) {
         let mut cursor: Option<String> = None;
+        let mut anew = Instant::now();
         loop {
             let learnt = self.step(&mut cursor);
             if self.line.is_closed() || *self.line.holder() != Holder::Follower(self.begun) {
                 return;
             }
             match learnt {
-                Ok(wakes) => {
+                Ok(news) => {
                     self.line.backoff().answers();
                     self.line.answers.store(true, Ordering::Relaxed);
-                    let is_busy = |wake: &Wake| matches!(wake, Wake::Feed { events, .. } if events.len() > BUSY);
-                    let busy = wakes.iter().any(is_busy);
-                    let told = wakes.into_iter().all(|wake| self.line.tell(wake));
+                    let is_busy =
+                        |news: &News| matches!(news, News::Feed(events) if events.len() > BUSY);
+                    let busy = news.iter().any(is_busy);
+                    let told = news.into_iter().all(|news| self.line.tell(news));
                     if !told || self.line.once {
                         return;
                     }
@@ -300,6 +337,9 @@ impl Follower {
                 }
                 Err(error) if error.kind == Kind::Gone && cursor.is_some() => {
                     cursor = None; // another epoch: begin anew, and let the engine ask
+                    // One that always says so is not asked over and over.
+                    thread::sleep(NEW_EPOCHS.saturating_sub(anew.elapsed()));
+                    anew = Instant::now();
                 }
                 Err(error) => return self.lost(error),
             }
@@ -321,8 +361,7 @@ impl Follower {
 
     /// One question: without a cursor how the node is, and where its feed stands; then the feed,
     /// and now and then how the node is.
-    fn step(&mut self, cursor: &mut Option<String>) -> Result<Vec<Wake>> {
-        let node = self.line.node.name.clone();
+    fn step(&mut self, cursor: &mut Option<String>) -> Result<Vec<News>> {
         let line = self.line.clone();
         if cursor.is_none() {
             // The cursor first: what happens after it is in the feed, what happened before it
@@ -330,26 +369,26 @@ impl Follower {
             let page = ask(&line, &mut self.driver, |driver| driver.feed(None, Duration::ZERO))?;
             let resources = self.info()?;
             *cursor = Some(page.cursor);
-            return Ok(vec![Wake::Up { node, resources }]);
+            return Ok(vec![News::Up(resources)]);
         }
         let every = (line.root.settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
         let wait = FEED_WAIT.min(every);
         let page = ask(&line, &mut self.driver, |driver| driver.feed(cursor.as_deref(), wait))?;
         *cursor = Some(page.cursor);
-        let mut wakes = vec![Wake::Feed { node: node.clone(), events: page.events }];
+        let mut news = vec![News::Feed(page.events)];
         if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
             match self.info() {
-                Ok(resources) => wakes.push(Wake::Info { node, resources }),
+                Ok(resources) => news.push(News::Info(resources)),
                 Err(error) => {
                     // What the feed told is told in any case: it does not come back to it.
-                    wakes.into_iter().for_each(|wake| {
-                        line.tell(wake);
+                    news.into_iter().for_each(|news| {
+                        line.tell(news);
                     });
                     return Err(error);
                 }
             }
         }
-        Ok(wakes)
+        Ok(news)
     }
 
     fn info(&mut self) -> Result<crate::model::resources::Resources> {

@@ -1,25 +1,28 @@
 //! Attempts of jobs whose cards cannot be read. Nobody will ask for their results, and nobody could
-//! kill them by the card: they are killed, or kept if the setting says so.
+//! kill them by the card: they are killed, or kept if the setting says so. What the nodes have alone
+//! tells of them, and an id says nothing of whose run it is: only one that proves to be this head's
+//! attempt is killed.
 
 use super::desk::Order;
 use super::engine::Engine;
+use crate::attempts::proofs::Worth;
 use crate::board::numbers;
 use crate::error::Result;
 use crate::model::ids::NodejobId;
+use crate::model::outcome::RunState;
 
 const BY: &str = "the head, which cannot read the job's card";
 
 impl Engine<'_> {
-    /// Forgets a job that is on the board no more, and kills its attempts if its card is there and
-    /// cannot be read.
+    /// Forgets a job that is on the board no more. If its card is there and cannot be read, the nodes
+    /// that had its attempts are asked what they have.
     pub(super) fn disown(&mut self, job: u64) -> Result<()> {
         let unreadable = self.cards.unreadable(job)?.is_some();
-        if unreadable && self.root.settings.kill_unreadable {
-            let known = self.index.attempts_mut(job);
-            let orders: Vec<_> = known.map(|at| (at.node.clone(), at.id.clone())).collect();
-            orders.into_iter().for_each(|(node, id)| self.kill_orphan(&node, id));
-        }
+        let nodes: Vec<String> = self.index.attempts(job).map(|at| at.node.clone()).collect();
         self.index.remove(job);
+        if unreadable {
+            nodes.iter().for_each(|node| self.ask_for_orphans(node));
+        }
         Ok(())
     }
 
@@ -33,24 +36,64 @@ impl Engine<'_> {
         }
     }
 
-    /// What a node has that has not ended.
-    pub(super) fn listed(&mut self, node: &str, ids: Vec<String>) -> Result<()> {
+    /// What a node has that has not ended. Of what may be an orphan it is to say more.
+    pub(super) fn listed(&mut self, node: &str, ids: Result<Vec<String>>) -> Result<()> {
+        self.answered(node, 1);
+        let Ok(ids) = ids else { return Ok(()) }; // asked again with everything else
         let cluster = numbers::cluster(self.root)?;
+        let mut ask = Vec::new();
         for id in ids {
             let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster)
             else {
                 continue; // another head's
             };
             let unreadable = self.cards.unreadable(parsed.job);
-            if self.told(unreadable).flatten().is_some() {
-                self.kill_orphan(node, id);
+            if self.told(unreadable).flatten().is_some() && self.known_mut(&id).is_none() {
+                self.orphans.insert((node.to_string(), id.clone()));
+                ask.push(id);
             }
+        }
+        if !ask.is_empty() {
+            self.order(node, Order::Status(ask));
         }
         Ok(())
     }
 
-    fn kill_orphan(&mut self, node: &str, id: String) {
-        eprintln!("poller: {id} on {node}: killed, since the card of its job cannot be read");
-        self.order(node, Order::Kill { id, grace: None, by: BY.into(), tasks: None });
+    /// Whether this is a run on this node whose job's card cannot be read.
+    pub(super) fn is_orphan(&self, node: &str, id: &str) -> bool {
+        // No allocation where there are none, as nearly always.
+        !self.orphans.is_empty() && self.orphans.contains(&(node.to_string(), id.to_string()))
+    }
+
+    /// What a node says of such a run: one that is this head's is killed, any other is left alone. The
+    /// card may have been mended meanwhile.
+    pub(super) fn judge_orphan(
+        &mut self,
+        node: &str,
+        id: String,
+        worth: Option<Worth>,
+    ) -> Result<()> {
+        let unreadable = match NodejobId::parse(&id) {
+            Some(parsed) => self.cards.unreadable(parsed.job)?.is_some(),
+            None => false,
+        };
+        match worth.filter(|_| unreadable) {
+            Some(Worth::Counts(said)) if said.proven => {
+                if said.status.state != RunState::Stopped {
+                    eprintln!(
+                        "poller: {id} on {node}: killed, since the card of its job cannot be read"
+                    );
+                    let by = BY.to_string();
+                    self.order(node, Order::Kill { id: id.clone(), grace: None, by, tasks: None });
+                }
+            }
+            None | Some(Worth::Strangers(_) | Worth::NotOurs) => {} // which is told
+            Some(_) => {
+                let why = "it does not prove to be this head's attempt, so it is not killed though the card of its job cannot be read";
+                self.doubt(node, &id, why);
+            }
+        }
+        self.orphans.remove(&(node.to_string(), id));
+        Ok(())
     }
 }

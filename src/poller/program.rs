@@ -110,15 +110,18 @@ fn run(how: How, once: bool, quiet: bool) -> Result<()> {
     notice::watch_signals(signals, &engine.waker(), end)?;
     let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
-    let tidier = root.clone();
-    let tidying = move || {
-        let mut told = BTreeSet::new();
-        loop {
-            tidy(&tidier, quiet, &mut told);
-            std::thread::sleep(cleanup::EVERY);
-        }
-    };
-    std::thread::Builder::new().name("clean-up".into()).spawn(tidying).at("clean-up")?;
+    engine.beside(|| {
+        let tidier = root.clone();
+        let tidying = move || {
+            let mut told = BTreeSet::new();
+            loop {
+                tidy(&tidier, quiet, &mut told);
+                std::thread::sleep(cleanup::EVERY);
+            }
+        };
+        let thread = std::thread::Builder::new().name("clean-up".into());
+        thread.spawn(tidying).map(|_| ()).at("no thread for clean-up")
+    });
     engine.run(Until::End)?;
     eprintln!("poller: ended");
     Ok(())

@@ -24,6 +24,8 @@ const STACK: usize = 128 << 10;
 pub struct Records {
     /// Which versions of them were read.
     versions: BTreeMap<String, Version>,
+    /// Which could not be read the last time.
+    unreadable: BTreeSet<String>,
     /// Nodes of which more is known than their records say.
     unsaved: BTreeSet<String>,
     /// Those of them that are being written.
@@ -46,7 +48,9 @@ impl Engine<'_> {
     /// nothing new until it can be read.
     pub(super) fn read_records(&mut self) -> Result<BTreeMap<String, Node>> {
         let mut fresh = BTreeMap::new();
-        for name in nodes::names(self.root)? {
+        let names = nodes::names(self.root)?;
+        self.records.unreadable.clear();
+        for name in names {
             let version = nodes::version(self.root, &name);
             let known = self.nodes.get(&name);
             if let (Ok(Some(version)), Some(known)) = (&version, known)
@@ -69,6 +73,7 @@ impl Engine<'_> {
                 Ok(None) => continue, // has just been removed
                 Err(error) => {
                     let known = known.map(|known| Node { drain: true, ..known.clone() });
+                    self.records.unreadable.insert(name.clone());
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
                     }
@@ -81,6 +86,12 @@ impl Engine<'_> {
         self.records.versions.retain(|name, _| fresh.contains_key(name));
         self.records.unsaved.retain(|name| fresh.contains_key(name));
         Ok(fresh)
+    }
+
+    /// Whether a node is not known because its record cannot be read: it is registered, and where is
+    /// not known.
+    pub(super) fn is_unreadable(&self, node: &str) -> bool {
+        self.records.unreadable.contains(node)
     }
 
     /// Something was seen of a node.

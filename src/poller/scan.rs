@@ -24,6 +24,7 @@ impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
     pub(super) fn scan(&mut self) {
         self.notice_set_clock();
+        self.start_beside();
         let restored = self.recover();
         if let Some(restored @ 1..) = self.told(restored) {
             self.say(&format!("recovered {restored} submitted jobs"));

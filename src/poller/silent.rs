@@ -14,11 +14,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::link::Line;
+use super::lookups::{self, Found, Lookups};
 use crate::descriptors;
 use crate::driver::{self, Knock};
 use crate::error::{Error, Kind, Result};
 
-/// Threads. More than one, since the name of a node may have to be looked up, and is waited for.
+/// Threads. None of them waits for anything but all that it has asked.
 const THREADS: usize = 4;
 
 /// Stack of one.
@@ -50,6 +51,7 @@ const FORGOTTEN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Silent {
     threads: [Mutex<Option<Doorbell>>; THREADS],
+    lookups: Arc<Lookups>,
 }
 
 /// What a thread is given nodes by.
@@ -101,7 +103,7 @@ impl Silent {
             self.threads[number % THREADS].lock().unwrap_or_else(PoisonError::into_inner);
         let doorbell = match thread.take() {
             Some(doorbell) => doorbell,
-            None => start().map_err(|error| {
+            None => start(&self.lookups).map_err(|error| {
                 let name = line.name();
                 Error::new(Kind::Shortage, format!("no thread to ask node {name}: {error}"))
             })?,
@@ -116,23 +118,38 @@ impl Silent {
     }
 }
 
-fn start() -> io::Result<Doorbell> {
+fn start(lookups: &Arc<Lookups>) -> io::Result<Doorbell> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
     let (lines, inbox) = channel();
-    let ears = bell.clone();
-    let at_a_time = (descriptors::most() / SHARE).clamp(1, AT_A_TIME);
-    let asker = Asker { inbox, bell: ears, at_a_time, waiting: Vec::new(), asked: Vec::new() };
+    let (finds, found) = channel();
+    let asker = Asker {
+        inbox,
+        lookups: lookups.clone(),
+        finds,
+        found,
+        bell: bell.clone(),
+        at_a_time: (descriptors::most() / SHARE).clamp(1, AT_A_TIME),
+        waiting: Vec::new(),
+        looked_up: 0,
+        asked: Vec::new(),
+    };
     thread::Builder::new().name("silent".into()).stack_size(STACK).spawn(move || asker.run())?;
     Ok(Doorbell { lines, bell })
 }
 
 struct Asker {
     inbox: Receiver<Arc<Line>>,
+    lookups: Arc<Lookups>,
+    /// Where what was looked up is told.
+    finds: Sender<Found>,
+    found: Receiver<Found>,
     bell: Arc<EventFd>,
     at_a_time: usize,
     /// Those that are to be asked at some time.
     waiting: Vec<(Instant, Arc<Line>)>,
+    /// How many are being looked up.
+    looked_up: usize,
     asked: Vec<(Knock, Arc<Line>)>,
 }
 
@@ -147,10 +164,11 @@ impl Asker {
             while self.asked.len() < self.at_a_time
                 && let Some((_, line)) = self.waiting.pop_if(|(due, _)| *due <= now)
             {
-                match driver::knock(line.root(), line.node()) {
-                    Ok(Some(knock)) => self.asked.push((knock, line)),
-                    Ok(None) => self.answered(line),
-                    Err(error) => self.failed(line, error),
+                if lookups::has_name(line.node()) {
+                    self.look_up(line);
+                } else {
+                    let knock = driver::knock(line.root(), line.node());
+                    self.begun((line, knock));
                 }
             }
             let happened = self.wait();
@@ -174,10 +192,37 @@ impl Asker {
         while let Ok(line) = self.inbox.try_recv() {
             self.put_off(line);
         }
+        while let Ok(found) = self.found.try_recv() {
+            self.looked_up -= 1;
+            self.begun(found);
+        }
+    }
+
+    /// Asks a node once it is found.
+    fn look_up(&mut self, line: Arc<Line>) {
+        let (finds, bell) = (self.finds.clone(), self.bell.clone());
+        let tell = move |found| {
+            let _ = finds.send(found); // this thread never ends
+            let _ = bell.write(1); // as above
+        };
+        match self.lookups.begin(line.clone(), tell) {
+            Ok(()) => self.looked_up += 1,
+            Err(error) => self.failed(line, error),
+        }
+    }
+
+    /// A node is being asked, or cannot be.
+    fn begun(&mut self, (line, knock): Found) {
+        match knock {
+            Ok(Some(knock)) => self.asked.push((knock, line)),
+            Ok(None) => self.answered(line),
+            Err(error) => self.failed(line, error),
+        }
     }
 
     fn put_off(&mut self, line: Arc<Line>) {
-        let all = u32::try_from(self.waiting.len() + self.asked.len()).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.waiting.len() + self.looked_up + self.asked.len())
+            .unwrap_or(u32::MAX);
         let slowest = SLOWEST_RETRY.max(Duration::from_secs(1) * all / ASKED_PER_SECOND);
         let due = line.backoff().next(Instant::now(), slowest);
         self.waiting.push((due, line));

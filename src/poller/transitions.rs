@@ -310,8 +310,15 @@ impl Engine<'_> {
         for (_, known) in self.index.on_nodes() {
             let why = match self.nodes.get(&known.node) {
                 Some(node) if node.newer.is_some() || node.address() == known.address => continue,
-                Some(_) if self.reaches(&known.node, &known.id, &known.address) => continue,
-                Some(_) => "abandoned (its node is registered at another address now)",
+                Some(_)
+                    if self
+                        .leads_to(&known.node, &known.id, &known.address)
+                        .is_ok_and(|leads| !leads) =>
+                {
+                    "abandoned (its node is registered at another address now)"
+                }
+                Some(_) => continue, // or it cannot be found out now
+                None if self.is_unreadable(&known.node) => continue,
                 None => "abandoned (its node is not registered any more)",
             };
             if self.unheard.note(&known.id, lost_after) {

@@ -81,7 +81,7 @@ impl Engine<'_> {
 
     /// A node's durable word, or what it said instead.
     pub(super) fn forbidden(&mut self, node: &str, id: &str, answer: Result<Answer>) {
-        self.answered(1);
+        self.answered(node, 1);
         let Some(known) = self.known_mut(id) else { return };
         match answer {
             Ok(Answer::Cancelled(said)) => {
@@ -127,7 +127,7 @@ impl Engine<'_> {
         unsure.asked += 1;
         let why = if killing { unsure.why.clone() } else { unknown(node, &unsure.why) };
         let is_long = self.unheard.note(id, self.root.settings.lost_after);
-        if is_long && !killing {
+        if is_long {
             return self.abandon(node, vec![id.to_string()], &format!("abandoned ({why})"));
         }
         // Silence is told as the node's, not as this job's.
@@ -137,6 +137,13 @@ impl Engine<'_> {
         ) {
             self.tell_trouble(id, &why);
         }
+    }
+
+    /// Whether an attempt is to be ended of which its node has not been able to tell anything that
+    /// counts for so long that nobody waits for it any more. Called for each time that it could not.
+    pub(super) fn is_unseen(&mut self, id: &str) -> bool {
+        let stopping = self.known_mut(id).is_some_and(|known| known.state == State::Stopping);
+        stopping && self.unheard.note(id, self.root.settings.lost_after)
     }
 
     /// Notes on the card what is wrong with an attempt, unless it is there already.

@@ -20,6 +20,7 @@ use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::slots::{self, Record, Slot};
+use crate::clock;
 use crate::error::{At, Result};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
@@ -164,8 +165,9 @@ impl Supervisor<'_> {
         Ok(Found::Job(Box::new(Claimed { id: id.to_string(), spec, request, unfit })))
     }
 
-    /// Gives a claimed job back to its head, which asks or is told when it sends it again: this id
-    /// will never run here. Where that fails it waits, and others go on.
+    /// Gives a claimed job back to its head: this id will never run here. Where that fails it waits, and
+    /// others go on. A line in the feed makes the head ask at once; it says nothing by itself, and a
+    /// head that does not know it asks later.
     pub(super) fn give_back(&mut self, job: &Claimed, why: &str) -> Result<()> {
         let held = self.runs.lock()?;
         if let Err(error) = self.runs.refuse_claimed(&held, &job.id, why) {
@@ -174,6 +176,14 @@ impl Supervisor<'_> {
             if self.runs.request(&job.id).is_ok() {
                 return self.runs.put_back(&held, &job.id);
             }
+        }
+        let line = RunStatus {
+            reason: Some(format!("given back: {why}")),
+            proof: self.proofs.remove(&job.id),
+            ..RunStatus::queued(clock::now()).of(&job.id)
+        };
+        if let Err(error) = feed::append(self.runs.root(), &held, &[line]) {
+            eprintln!("processor: {}", error.message);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{status, tree};
+use super::{status, sweep, tree};
 use crate::board::feed;
 use crate::board::files::{self, Story, SyncSet};
 use crate::board::lock::Lock;
@@ -81,7 +81,13 @@ pub fn kill_tasks(
         }
     }
     drop(held);
-    wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
+    let told = || -> Result<RunStatus> {
+        if !wake(&runs, id)? {
+            end_abandoned(&runs, id);
+        }
+        status::of(root, id)
+    };
+    told().map_err(files::unknown)
 }
 
 /// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
@@ -188,11 +194,36 @@ fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
 }
 
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
-/// (else the request's, else the setting) made to, one that has not come yet will be refused.
-/// Durable when this returns; an ended job is left as it is. Answers with what is known now.
+/// (else the request's, else the setting) made to, one that has not come yet will be refused. Of one
+/// whose supervisor died, what is left is ended now. Durable when this returns; an ended job is left
+/// as it is. Answers with what is known now.
 pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
     check_id(id)?;
     let runs = Runs::new(root);
+    if let Some(end) = end_at_once(&runs, id, by)? {
+        return Ok(end);
+    }
+    let killed = Killed::now(by, grace).again(asked(&runs, id)?);
+    let record = files::json_line(&killed)?;
+    if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record) {
+        let held = runs.lock()?;
+        note(&runs, &held, id, None, killed).map_err(|_| error)?;
+    }
+    let told = || -> Result<RunStatus> {
+        if !wake(&runs, id)? {
+            end_abandoned(&runs, id);
+            if let Some(end) = end_at_once(&runs, id, by)? {
+                return Ok(end); // it had not started, and waited again
+            }
+        }
+        status::of(root, id)
+    };
+    told().map_err(files::unknown)
+}
+
+/// The end of a job that can be ended at once, or has ended, or never will be started here; `None` for
+/// one that is claimed.
+fn end_at_once(runs: &Runs, id: &str, by: &str) -> Result<Option<RunStatus>> {
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
     let before = runs.last_line(id)?;
@@ -202,11 +233,11 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => {
             runs.sync_of(id)?.commit()?; // whoever published it may have died before
-            return Ok(refused());
+            return Ok(Some(refused()));
         }
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
-            return Ok(refused());
+            return Ok(Some(refused()));
         }
         Err(e) => return Err(e),
     }
@@ -223,54 +254,59 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
                 // Of a range some tasks may have ended before.
                 let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
                 let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
-                end_in_queue(&runs, id, &line, &mut sync)?;
+                end_in_queue(runs, id, &line, &mut sync)?;
                 line
             }
         };
         sync.commit()?;
         let line = line.of(id);
-        tell(&runs, &held, line.clone());
-        return Ok(line);
+        tell(runs, &held, line.clone());
+        return Ok(Some(line));
     }
     drop(held);
     if ended.is_some() {
-        return status::of(root, id).map_err(files::unknown);
+        return status::of(runs.root(), id).map(Some).map_err(files::unknown);
     }
-    let killed = Killed::now(by, grace).again(asked(&runs, id)?);
-    let record = files::json_line(&killed)?;
-    if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record) {
-        let held = runs.lock()?;
-        note(&runs, &held, id, None, killed).map_err(|_| error)?;
-    }
-    wake(&runs, id).and_then(|()| status::of(root, id)).map_err(files::unknown)
+    Ok(None)
 }
 
-/// Tells the job's supervisor to look. One that has not started the job yet looks by itself.
-fn wake(runs: &Runs, id: &str) -> Result<()> {
-    let pid_of = |number: Option<u64>| -> Result<Option<(u64, i32)>> {
-        Ok(slots::all(runs)?.into_iter().find_map(|slot| {
-            let wanted = slot.live && number.is_none_or(|number| number == slot.number);
-            let record =
-                slot.record.filter(|record| wanted && record.jobs.iter().any(|j| j == id))?;
-            Some((slot.number, record.pid))
-        }))
-    };
-    let Some((number, pid)) = pid_of(None)? else { return Ok(()) };
-    let Some(process) = tree::open(pid) else {
+/// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep
+/// does it, and nobody is told more than what is known.
+fn end_abandoned(runs: &Runs, id: &str) {
+    let ended = sweep::recover(runs.root()).and_then(|_| sweep::end_if_unowned(runs, id));
+    if let Err(error) = ended {
+        eprintln!("processor: {id} is not ended: {}", error.message);
+    }
+}
+
+/// The live supervisor that has the job: its slot, and its pid.
+fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<(u64, i32)>> {
+    Ok(slots::all(runs)?.into_iter().filter(|slot| slot.live).find_map(|slot| {
+        let record = slot.record.filter(|record| record.jobs.iter().any(|job| job == id))?;
+        Some((slot.number, record.pid))
+    }))
+}
+
+/// Tells the job's supervisor to look. One that has not started the job yet looks by itself. `false`:
+/// it has none.
+fn wake(runs: &Runs, id: &str) -> Result<bool> {
+    let Some(found) = supervisor_of(runs, id)? else { return Ok(false) };
+    let Some(process) = tree::open(found.1) else {
         // Gone, or this process has no descriptor left for it.
-        return match pid_of(Some(number))? {
-            Some(still) if still == (number, pid) => Err(Error::new(
+        return match supervisor_of(runs, id)? {
+            Some(still) if still == found => Err(Error::new(
                 Kind::Internal,
                 format!(
                     "the kill of {id} is recorded, but its supervisor cannot be told: repeat it"
                 ),
             )),
-            _ => Ok(()),
+            other => Ok(other.is_some()),
         };
     };
+    let now = supervisor_of(runs, id)?;
     // The slot is still held by that pid, so the process in our hands is the supervisor.
-    if pid_of(Some(number))? == Some((number, pid)) && !tree::has_ended(&process) {
+    if now == Some(found) && !tree::has_ended(&process) {
         tree::send(&process, Signal::SIGUSR1);
     }
-    Ok(())
+    Ok(now.is_some())
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use super::capture::Capture;
 use super::kill;
-use super::remains::{self, Remains};
 use super::supervise::{Claimed, Supervisor};
 use crate::board::files::{self, Story, SyncSet};
 use crate::board::root::boot_id;
@@ -21,7 +20,7 @@ use crate::error::{At, Error, Kind, Result};
 use crate::model::kill::Kills;
 use crate::model::outcome::{Cause, Outcome, RunStatus};
 use crate::model::range::{self, Line, Step};
-use crate::model::report::Report;
+use crate::model::report::{Ended, Report};
 use crate::model::tasks::TaskSet;
 
 /// The end of a task is told within this time, or when the next ones are claimed.
@@ -286,33 +285,36 @@ fn gone() -> Error {
     Error::new(Kind::Internal, "no range is running")
 }
 
-/// Ends a range whose supervisor is dead: what is left of the task that ran is killed, and what
-/// nobody can know is lost; the rest was never started. Returns the end of the range: `why`, where
-/// the caller knows. Nothing is synced.
+/// The task of a range that was started and has not ended, by what was stamped at its start.
+pub(super) fn started(runs: &Runs, id: &str) -> Result<Option<(i32, u64)>> {
+    Ok(runs.range(id)?.started.map(|at| (at.pid, at.ticks)))
+}
+
+/// Ends a range whose supervisor is dead, `lost` and why: nobody can know what became of the task that
+/// ran, the rest was never started. What somebody had killed ends as that. Returns the end of the
+/// range. Nothing is synced.
 pub(super) fn end_abandoned(
     runs: &Runs,
     id: &str,
     status: Option<&RunStatus>,
-    why: Option<&Outcome>,
-    remains: Remains,
+    lost: &Outcome,
+    kills: &Kills,
 ) -> Result<RunStatus> {
     let mut story = Story::open_or_create(runs.tasks_path(id))?;
     let found = range::Range::parse(&story.read()?);
     let boot = boot_id()?;
     let rebooted = status.and_then(|line| line.boot.as_deref()) != Some(&*boot);
-    let outcome = match (why, &found.started) {
-        (Some(why), _) => why.clone(),
-        (None, Some(at)) => remains::end(runs.root(), id, Some(at.pid), Some(at.ticks), remains),
-        (None, None) => remains::end(runs.root(), id, None, None, remains),
-    };
-    let lost = found.lost(rebooted);
-    let mut report = found.report;
-    if !lost.is_empty() {
-        let step = Step::Stopped { tasks: lost.clone(), outcome: outcome.clone(), log: Vec::new() };
-        story.append(&[Line::now(step)])?;
-        report.add(&lost, &outcome);
+    let mut fresh = Report::default();
+    for task in found.lost(rebooted).iter() {
+        fresh.add(&TaskSet::one(task), &kills.unseen(Some(task), lost));
     }
-    Ok(RunStatus { tasks: Some(report), ..RunStatus::stopped(&outcome) }.begun(status))
+    let mut report = found.report;
+    for Ended { tasks, outcome } in fresh.failed {
+        report.add(&tasks, &outcome);
+        story.append(&[Line::now(Step::Stopped { tasks, outcome, log: Vec::new() })])?;
+    }
+    let end = RunStatus::stopped(&kills.unseen(None, lost));
+    Ok(RunStatus { tasks: Some(report), ..end }.begun(status))
 }
 
 /// What makes the story of a range durable.

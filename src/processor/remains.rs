@@ -50,20 +50,11 @@ fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
     Group::recorded(runs.root().dir(), slot.number, path)
 }
 
-/// The end of a job whose supervisor died: kills what is left of it, by what was stamped at the
-/// start of its program. Where there was a group, that finds what has been moved out of it: a job that
+/// The end of a job whose supervisor died: kills what is left of it, by what was stamped when its
+/// program was `started`: pid and ticks. Where there was a group, that finds what has been moved out of it: a job that
 /// may do so can have put itself, or a part of it, under somebody else's (`systemd-run`, `cgexec`).
-pub(super) fn end(
-    root: &Root,
-    id: &str,
-    pid: Option<i32>,
-    ticks: Option<u64>,
-    remains: Remains,
-) -> Outcome {
-    let left = match (pid, ticks) {
-        (Some(pid), Some(ticks)) => kill_found(root, id, pid, ticks),
-        _ => None,
-    };
+pub(super) fn end(root: &Root, id: &str, started: Option<(i32, u64)>, remains: Remains) -> Outcome {
+    let left = started.and_then(|(pid, ticks)| kill_found(root, id, pid, ticks));
     let why = match (left, remains) {
         (Some(pid), _) => format!("process {pid} could not be killed"),
         (None, Remains::None) => return Outcome::lost(DIED),

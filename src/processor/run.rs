@@ -13,9 +13,9 @@ use super::capture::Capture;
 use super::child::{Child, Gate, Program};
 use super::ending::{AGAIN, Ending};
 use super::kill;
-use super::remains::{self, Remains};
+use super::remains::Remains;
 use super::supervise::{Claimed, Supervisor};
-use super::{range, surroundings};
+use super::{range, surroundings, sweep};
 use crate::board::files::{self, Story};
 use crate::board::lock;
 use crate::board::runs::{Stream, known_answer};
@@ -85,8 +85,9 @@ impl Supervisor<'_> {
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
             // however it came to wait.
             Some(known) if job.spec.tasks.is_some() => {
-                let unknown = Remains::Unknown;
-                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), None, unknown)?;
+                let lost = sweep::end_remains(&self.runs, &job.id, Remains::Unknown)?;
+                let kills = kill::all_asked(&self.runs, &job.id, self.slot.as_ref(), true)?;
+                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), &lost, &kills)?;
                 range::sync_of(&self.runs, &job.id, &mut self.ended_sync)?;
                 report = end.tasks.clone();
                 (
@@ -95,14 +96,9 @@ impl Supervisor<'_> {
                 )
             }
             Some(known) => {
-                let end = remains::end(
-                    self.runs.root(),
-                    &job.id,
-                    known.pid,
-                    known.ticks,
-                    Remains::Unknown,
-                );
-                (end, Some(known))
+                let lost = sweep::end_remains(&self.runs, &job.id, Remains::Unknown)?;
+                let kills = kill::all_asked(&self.runs, &job.id, self.slot.as_ref(), false)?;
+                (kills.unseen(None, &lost), Some(known))
             }
             None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {
                 (Some(killed), tasks) => {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::remains::{self, Remains};
-use super::{range, start, tree};
+use super::{kill, range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::incoming;
@@ -128,7 +128,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
     let jobs = std::mem::take(&mut record.jobs);
     let remains = remains::end_group(runs, slot, &record);
     for id in jobs {
-        match finish_one(runs, &id, remains, &mut sync, swept) {
+        match finish_one(runs, slot, &id, remains, &mut sync, swept) {
             Ok(line) => lines.push(line),
             Err(error) => {
                 eprintln!("processor: {id} is not recovered: {}", error.message);
@@ -149,6 +149,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
 /// The end of one of those jobs, as the feed is to have it.
 fn finish_one(
     runs: &Runs,
+    slot: &Slot,
     id: &str,
     remains: Remains,
     sync: &mut SyncSet,
@@ -161,30 +162,44 @@ fn finish_one(
         sync.merge(runs.sync_of_end(id)?);
         return Ok(line.of(id));
     }
-    let line = lose(runs, id, None, remains, sync)?;
+    let lost = end_remains(runs, id, remains)?;
+    let line = lose(runs, id, Some(slot), &lost, sync)?;
     swept.lost += 1;
     Ok(line)
 }
 
-/// Stamps the end of a job of which nothing more can be known: this one, or that its supervisor
-/// died; then what is left of its processes is killed before.
+fn is_range(runs: &Runs, id: &str) -> bool {
+    runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some())
+}
+
+/// Kills what is left of a job whose supervisor died; how it ends if nobody had killed it.
+pub(super) fn end_remains(runs: &Runs, id: &str, remains: Remains) -> Result<Outcome> {
+    let started = if is_range(runs, id) {
+        range::started(runs, id)?
+    } else {
+        runs.last_line(id)?.and_then(|line| line.pid.zip(line.ticks))
+    };
+    Ok(remains::end(runs.root(), id, started, remains))
+}
+
+/// Stamps the end of a job of which nothing more can be known: it is `lost`, unless somebody had
+/// killed it, who is named then.
 fn lose(
     runs: &Runs,
     id: &str,
-    why: Option<&Outcome>,
-    remains: Remains,
+    slot: Option<&Slot>,
+    lost: &Outcome,
     sync: &mut SyncSet,
 ) -> Result<RunStatus> {
     let begun = runs.last_line(id)?;
-    let line = if runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some()) {
-        let line = range::end_abandoned(runs, id, begun.as_ref(), why, remains)?;
+    let is_range = is_range(runs, id);
+    let kills = kill::all_asked(runs, id, slot, is_range)?;
+    let line = if is_range {
+        let line = range::end_abandoned(runs, id, begun.as_ref(), lost, &kills)?;
         range::sync_of(runs, id, sync)?;
         line
     } else {
-        let (pid, ticks) = begun.as_ref().map_or((None, None), |line| (line.pid, line.ticks));
-        let end =
-            why.map_or_else(|| remains::end(runs.root(), id, pid, ticks, remains), Outcome::clone);
-        RunStatus::stopped(&end)
+        RunStatus::stopped(&kills.unseen(None, lost))
     };
     let mut story = runs.story(id)?;
     story.append(std::slice::from_ref(&line))?;
@@ -228,7 +243,7 @@ pub(super) fn end_unowned(
     let mut failed = Vec::new();
     for id in ids {
         // One sync at the end serves all; their files are not kept open for it.
-        match lose(runs, id, Some(why), Remains::Unknown, &mut SyncSet::new()) {
+        match lose(runs, id, None, why, &mut SyncSet::new()) {
             Ok(line) => lines.push(line),
             Err(error) => failed.push(error),
         }
@@ -238,6 +253,21 @@ pub(super) fn end_unowned(
         feed::append(runs.root(), held, &lines)?;
     }
     Ok((lines.len(), failed))
+}
+
+/// Ends a job that somebody killed and no one is responsible for, with what is left of it.
+pub(super) fn end_if_unowned(runs: &Runs, id: &str) -> Result<()> {
+    let is_alone = |_held: &Lock| is_unowned(runs, &id.to_string(), &owned(runs)?);
+    if !is_alone(&runs.lock()?)? {
+        return Ok(());
+    }
+    let lost = end_remains(runs, id, Remains::Unknown)?; // takes a while, without the lock
+    let held = runs.lock()?;
+    if is_alone(&held)? {
+        let (_, failed) = end_unowned(runs, &held, &[id.to_string()], &lost)?;
+        return failed.into_iter().next().map_or(Ok(()), Err);
+    }
+    Ok(())
 }
 
 /// Jobs that neither wait, nor have ended, nor are named by a slot of this boot.
@@ -251,12 +281,7 @@ pub(super) struct Unowned {
 
 /// Jobs that no one is responsible for. Exact under the board's lock.
 pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
-    let boot = boot_id()?;
-    let owned: Vec<String> = slots::all(runs)?
-        .into_iter()
-        .filter_map(|slot| slot.record.filter(|record| record.boot == boot || record.newer))
-        .flat_map(|record| record.jobs)
-        .collect();
+    let owned = owned(runs)?;
     let mut found = Unowned::default();
     for id in files::names(&runs.jobs_dir())? {
         match is_unowned(runs, &id, &owned) {
@@ -266,6 +291,14 @@ pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
         }
     }
     Ok(found)
+}
+
+/// The jobs that slots of this boot name.
+fn owned(runs: &Runs) -> Result<Vec<String>> {
+    let boot = boot_id()?;
+    let records = slots::all(runs)?.into_iter().filter_map(|slot| slot.record);
+    let records = records.filter(|record| record.boot == boot || record.newer);
+    Ok(records.flat_map(|record| record.jobs).collect())
 }
 
 fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {

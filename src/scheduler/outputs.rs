@@ -213,7 +213,7 @@ fn is_absent(error: &Error) -> bool {
 
 /// The node that was given an attempt.
 fn ask(root: &Root, attempt: &Attempt) -> Result<Box<dyn Questions>> {
-    driver::ask(root, &nodes::read(root, &attempt.node)?)
+    driver::ask(root, &nodes::holder(root, attempt)?)
 }
 
 /// What is in the work directories of a job's last attempt, or of all ranges of an array.

@@ -14,7 +14,7 @@ use crate::board::{files, nodes};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
-use crate::model::card::{Card, Column, State, What};
+use crate::model::card::{Attempt, Card, Column, State, What};
 use crate::model::outcome::Outcome;
 
 /// `DELETE queue/N`: removes a job that still waits; it ends as killed.
@@ -128,16 +128,21 @@ fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>
 fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
     let cards = Cards::new(root);
     let card = cards.find(job)?;
-    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut by_node: BTreeMap<(&str, Option<&str>), Vec<&Attempt>> = BTreeMap::new();
     for attempt in card.with_nodes() {
-        by_node.entry(&attempt.node).or_default().push(attempt.nodejob.clone());
+        by_node.entry((&attempt.node, attempt.uri.as_deref())).or_default().push(attempt);
     }
     let mut reports: Vec<Said> = Vec::new();
     let (mut silent, mut failed) = (Vec::new(), None);
-    for (node, ids) in &by_node {
+    for ((node, _), attempts) in &by_node {
         let ask = || -> Result<Vec<Said>> {
-            let record = nodes::read(root, node)?;
-            let answers = driver::ask(root, &record)?.status(ids)?;
+            let mut record = None;
+            for attempt in attempts {
+                record = Some(nodes::holder(root, attempt)?);
+            }
+            let Some(record) = record else { return Ok(Vec::new()) };
+            let ids: Vec<String> = attempts.iter().map(|a| a.nodejob.clone()).collect();
+            let answers = driver::ask(root, &record)?.status(&ids)?;
             let proofs = Proofs::read(root)?;
             let mut said = Vec::new();
             for (id, answer) in ids.iter().zip(answers) {

@@ -28,8 +28,12 @@ pub enum Act {
     Cut(usize),
     /// Only so many bytes of its reply arrive, then the connection is reset.
     CutReply(usize),
+    /// Only half of its reply arrives, then the connection ends as if that were all.
+    HalveReply,
     /// It arrives later.
     Delay(Duration),
+    /// It arrives, its reply later.
+    DelayReply(Duration),
     /// It does not arrive; whoever sent it is refused with this code.
     Refuse(u16),
 }
@@ -245,6 +249,16 @@ impl Proxy {
                 reply.truncate(bytes);
                 let _ = client.write_all(&reply);
                 return self.reset(client);
+            }
+            Some(Act::HalveReply) => {
+                let mut reply = self.ask(&request, None);
+                reply.truncate(reply.len() / 2);
+                reply
+            }
+            Some(Act::DelayReply(time)) => {
+                let reply = self.ask(&request, None);
+                thread::sleep(time);
+                reply
             }
             Some(Act::Refuse(code)) => {
                 let body = r#"{"error":"not today"}"#;

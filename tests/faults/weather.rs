@@ -151,13 +151,16 @@ impl Weather {
                 }
             }
             4..=9 => {
-                let act = match self.random.below(9) {
+                let act = match self.random.below(13) {
                     0 => Act::Lose,
                     1 => Act::LoseReply,
                     2 => Act::Twice,
                     3 | 4 => Act::Hold,
                     5 => Act::Delay(Duration::from_millis(self.random.below(2500))),
-                    6 => Act::CutReply(self.random.below(200) as usize),
+                    6 => Act::DelayReply(Duration::from_millis(self.random.below(2500))),
+                    7 => Act::CutReply(self.random.below(200) as usize),
+                    8 | 9 => Act::HalveReply,
+                    10 => Act::SwallowReply,
                     _ => {
                         let code = *self.random.pick(&REFUSALS).unwrap();
                         Act::Refuse(code)
