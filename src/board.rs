@@ -17,6 +17,7 @@
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
 //! - [`incoming`]: files that come with a request, as they arrive.
+//! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
 //! - [`watch`]: waiting for a change.
@@ -38,6 +39,7 @@ pub mod poller_lock;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod unheard;
 pub mod uploads;
 pub mod vault;
 pub mod watch;

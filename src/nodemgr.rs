@@ -127,8 +127,7 @@ fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
 }
 
 fn list(call: &Call) -> Result<Response> {
-    let all = nodes::list(call.root)?;
-    Response::json(&json!({ "nodes": all.iter().map(Node::shown).collect::<Vec<_>>() }))
+    Response::json(&json!({ "nodes": nodes::shown(call.root)? }))
 }
 
 fn info(call: &Call) -> Result<Response> {

@@ -12,6 +12,7 @@
 //! - `records`: what is registered, and what was seen since.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - `silence`: since when nodes have not answered.
+//! - `sweeping`: recovery of what died on this machine, beside all else.
 //! - [`gather`]: ends of tasks, recorded together.
 //! - [`pace`]: how much may be sent ahead.
 //! - [`step`]: shows transitions before they are made.
@@ -46,6 +47,7 @@ mod scan;
 mod silence;
 mod silent;
 pub mod step;
+mod sweeping;
 mod transitions;
 mod unsure;
 
@@ -72,6 +74,8 @@ pub enum Wake {
         /// What that is.
         news: News,
     },
+    /// The processor of this root could not be swept: why.
+    Swept(Error),
     /// What was seen of nodes is written down.
     Saved {
         /// But for these, and why.

@@ -257,6 +257,38 @@ fn a_child_of_a_job_that_was_cleaned_up_is_in_order() {
     assert_eq!(root.status(child)["state"], "held");
 }
 
+#[test]
+fn nothing_that_has_not_stopped_is_removed_from_done() {
+    let root = open_root("keep_done = 1d\n");
+    let [ended, held, damaged] = [
+        root.submit(&json!({"command": ["true"]})),
+        root.submit(&json!({"command": ["true"], "state": "held"})),
+        root.submit(&json!({"command": ["true"], "state": "held"})),
+    ];
+    until("it has ended", || {
+        once(&root);
+        root.status(ended)["state"] == "stopped"
+    });
+    let done = |job: u64| format!("state/scheduler/done/0/{job}.job");
+    for job in [held, damaged] {
+        fs::rename(root.path(&format!("state/scheduler/queue/{job}.job")), root.path(&done(job)))
+            .unwrap();
+    }
+    root.write(&done(damaged), "\0\0\0\0");
+    for name in [done(ended), done(held), done(damaged), "state/scheduler/done/0".into()] {
+        age(&root, &name, 2 * DAY);
+    }
+    let said = once(&root);
+    assert!(!root.exists(&done(ended)), "{said}");
+    assert_eq!(root.status(held)["state"], "held", "{}", root.tree());
+    assert!(root.exists(&format!("state/scheduler/queue/{held}.job")), "{}", root.tree());
+    let aside = format!("state/scheduler/bad/{damaged}.job");
+    assert!(root.exists(&aside), "{}", root.tree());
+    assert!(said.contains(&format!("lies in bad/{damaged}.job")), "{said}");
+    fs::remove_file(root.path(&aside)).unwrap();
+    root.check();
+}
+
 /// A copy of a root's state, made as `cp` makes it with these options.
 fn copied(root: &TestRoot, options: &str) -> TestRoot {
     let copy = TestRoot::new(&root.read("corkboard.conf"));

@@ -5,10 +5,11 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::{Command, Stdio};
 
-use common::head::open_root;
+use common::head::{CONF, open_root};
+use common::users::plain_root;
 use common::{SOON, TestRoot, until, wait_for};
 use serde_json::json;
 
@@ -126,16 +127,22 @@ fn a_running_card_that_is_damaged_is_said_and_what_runs_is_killed() {
 #[test]
 fn a_strangers_run_under_the_id_of_a_damaged_card_is_left_alone() {
     let root = open_root("");
-    let _poller = root.poller();
+    let poller = root.poller();
     let (job, id) = damaged_while_it_runs(&root);
     let strangers = format!("{}2", id.strip_suffix('1').unwrap());
     root.cmd("processor", &["jobs", "new", "-r", &strangers, "--", "sleep", "600"]).expect(0);
     until("it runs", || root.node_status(&strangers)["state"] == "running");
     root.update(job, "kill=1").expect(1);
     assert_eq!(root.ended(&id)["cause"], "killed");
+    // A poller that has both from nobody but the node.
+    let (_, id) = damaged_while_it_runs(&root);
+    drop(poller);
+    let _poller = root.poller();
+    assert_eq!(root.ended(&id)["cause"], "killed");
+    let after = root.submit(&json!({"command": ["true"]}));
+    root.reaches(after, "stopped"); // whatever was to be done before is done
     let said = format!("its report of {strangers} does not count");
-    until("it is judged", || root.read("poller.log").contains(&said));
-    until("nothing is left to be asked", || root.supervisors().len() == 1);
+    until("it is told", || root.read("poller.log").contains(&said));
     assert_eq!(root.node_status(&strangers)["state"], "running");
     root.cmd("processor", &["jobs", &strangers, "kill"]).expect(0);
     root.ended(&strangers);
@@ -341,6 +348,11 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
     assert!(reason.ends_with("is a directory") && listed[0].get("state").is_none(), "{listed}");
     let held = root.cmd("scheduler", &["jobs", "state=held"]).expect(0).body;
     assert_eq!(held.lines().count(), 2, "{held}");
+    let graph = root.cmd("scheduler", &["jobs", &parent.to_string(), "graph"]).expect(0).json();
+    assert_eq!((graph["jobs"].as_array().unwrap().len(), &graph["cut"]), (1, &json!(true)));
+    let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
+    let far = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "far").unwrap();
+    assert!(far["reason"].as_str().unwrap().ends_with("is a directory"), "{nodes}");
     fs::create_dir(root.path("state/scheduler/running/77.job")).unwrap();
     let run = root.cmd("nodemgr", &["jobs", "run", "json_data={\"command\": \"true\"}"]);
     assert!(run.stderr.contains("no node has room"), "{run:?}"); // none was asked yet
@@ -353,6 +365,42 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
             assert_eq!(lines.count(), 1, "{}: {found}", path.display());
         }
     }
+}
+
+#[test]
+fn a_round_from_cron_tells_all_that_went_wrong() {
+    let root = open_root("");
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    let paths = [7, 8, 9].map(|job| root.path(&format!("state/scheduler/queue/{job}.job")));
+    paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let said = root.cmd("poller", &["--once"]).expect(1).stderr;
+    for path in &paths {
+        assert_eq!(said.matches(path.to_str().unwrap()).count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_directory_of_finished_cards_that_cannot_be_read_hides_no_others() {
+    let root = plain_root(CONF);
+    let job = root.submit(&json!({"command": ["true"], "dir": "/"}));
+    until("it has ended", || {
+        root.cmd("poller", &["--once"]).expect(0);
+        root.status(job)["state"] == "stopped"
+    });
+    let closed = root.path("state/scheduler/done/7");
+    let mode = |mode| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    fs::create_dir(&closed).unwrap();
+    mode(0o000);
+    if let Some(owner) = root.user {
+        std::os::unix::fs::chown(&closed, Some(owner), Some(owner)).unwrap();
+    }
+    let listed = root.cmd("scheduler", &["jobs"]).expect(0);
+    assert_eq!(listed.body, format!("{job}\n"));
+    assert!(listed.stderr.contains("done/7: permission denied"), "{listed:?}");
+    let found = root.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(found.contains("done/7: permission denied"), "{found}");
+    fs::remove_dir(&closed).unwrap();
+    root.check();
 }
 
 /// Between its stamp and its move a card is where it does not belong, for an instant, under the lock.
@@ -397,4 +445,98 @@ fn a_card_on_the_move_is_no_damage() {
         fs::rename(&done, &queue).unwrap();
         fs::write(&queue, before).unwrap();
     }
+}
+
+/// Jobs of one request, of which one cannot be made: where its card is prepared lies a directory.
+fn in_the_way(root: &TestRoot, job: u64) -> std::path::PathBuf {
+    let path = root.path(&format!("state/scheduler/tmp/{job}.job"));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+#[test]
+fn a_card_of_a_batch_that_cannot_be_made_keeps_no_other_from_it() {
+    let root = open_root("");
+    let three = br#"[{"command": ["true"]}, {"command": ["true"]}, {"command": ["true"]}]"#;
+    let queue = |job: u64| root.path(&format!("state/scheduler/queue/{job}.job"));
+    root.cmd("scheduler", &["jobs"]).expect(0); // makes the tree
+    let second = in_the_way(&root, 2);
+    root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
+    assert!(queue(1).exists() && queue(3).exists(), "{}", root.tree());
+    // As if the submitter had died before it made any.
+    root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
+    root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
+    (4..=9).for_each(|job| fs::remove_file(queue(job)).unwrap());
+    let fifth = in_the_way(&root, 5);
+    let _poller = root.poller();
+    for job in [1, 3, 4, 6, 7, 8, 9] {
+        root.reaches(job, "stopped");
+    }
+    for (job, path) in [(2, second), (5, fifth)] {
+        assert!(root.read("poller.log").contains(&format!("tmp/{job}.job")));
+        root.cmd("scheduler", &["jobs", &job.to_string(), "status"]);
+        fs::remove_dir(path).unwrap();
+        wait_for(SOON, || {
+            let status = root.cmd("scheduler", &["jobs", &job.to_string(), "status"]);
+            if status.body.contains("\"good\"") { Ok(()) } else { Err(format!("{status:?}")) }
+        });
+    }
+    until("no batch is left", || !root.tree().contains(".batch"));
+    root.check();
+}
+
+#[test]
+fn a_batch_with_a_damaged_line_is_kept_and_named() {
+    let root = open_root("");
+    let two = br#"[{"command": ["true"]}, {"command": ["true"]}]"#;
+    root.cgi("POST", "/scheduler/jobs/new", &[], two).expect(201);
+    let file = |name: &str| format!("state/scheduler/queue/{name}");
+    for job in 1..=2 {
+        fs::remove_file(root.path(&file(&format!("{job}.job")))).unwrap();
+    }
+    let whole = root.read(&file("1-2.batch"));
+    root.write(&file("1-2.batch"), &whole.replacen("{\"job\":1", "\0\0\0\0\0\0\0\0", 1));
+    let _poller = root.poller();
+    root.reaches(2, "stopped");
+    wait_for(SOON, || {
+        let log = root.read("poller.log");
+        let said = log.contains("1-2.batch: a line of it is not that of a card");
+        if said { Ok(()) } else { Err(log) }
+    });
+    assert!(root.exists(&file("1-2.batch")));
+    root.write(&file("1-2.batch"), &whole);
+    until("it is made", || root.cmd("scheduler", &["jobs", "1", "status"]).code == 0);
+    root.reaches(1, "stopped");
+    until("no batch is left", || !root.tree().contains(".batch"));
+    root.check();
+}
+
+#[test]
+fn a_node_is_not_removed_while_nobody_can_tell_what_it_has() {
+    let root = open_root("");
+    let node = json!({"name": "far", "uri": "http://127.0.0.1:9"}).to_string();
+    root.cmd_in("scheduler", &["nodes", "new"], &node).expect(0);
+    let held = root.submit(&json!({"command": ["true"], "state": "held"}));
+    let card = format!("state/scheduler/running/{held}.job");
+    let queued = root.path(&format!("state/scheduler/queue/{held}.job"));
+    let whole = fs::read_to_string(&queued).unwrap();
+    fs::remove_file(&queued).unwrap();
+    let placed = json!({"at": "2026-01-01T00:00:00.000Z", "event": "placed", "attempt": 1,
+        "node": "localhost", "nodejob": format!("c-{held}.1"), "driver": "local"});
+    let newer = json!({"at": "2026-01-01T00:00:00.000Z", "event": "migrated", "to": "far"});
+    for (text, why) in [
+        (whole[whole.len() / 2..].to_string(), "cannot be read"),
+        (format!("{whole}\n{placed}\n\n{newer}\n"), "written by a newer version"),
+    ] {
+        root.write(&card, &text);
+        for (path, body) in [("remove", ""), ("update", "{\"uri\": \"http://127.0.0.1:10\"}")] {
+            let path = format!("/scheduler/nodes/far/{path}");
+            let refused = root.cgi("POST", &path, &[], body.as_bytes()).expect(409);
+            assert!(refused.body.contains(&format!("may have job {held}")), "{refused:?}");
+            assert!(refused.body.contains(why), "{refused:?}");
+        }
+    }
+    // One that is elsewhere for certain hinders nothing.
+    root.write(&card, &format!("{whole}\n{placed}\n"));
+    root.cgi("POST", "/scheduler/nodes/far/remove", &[], b"").expect(200);
 }

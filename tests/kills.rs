@@ -140,6 +140,73 @@ fn the_head_kills_a_job_that_fills_the_disk() {
     root.check();
 }
 
+/// What waits has no story yet, nor is there room for one: its request is written over.
+#[test]
+fn what_waits_on_a_full_disk_can_be_killed() {
+    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
+        let small = Small::new(options);
+        let root = &small.root;
+        let go = root.path("go");
+        let command =
+            format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
+        submit(root, json!({"command": command, "request_id": "fills", "dir": "/"}));
+        submit(root, json!({"command": "true", "request_id": "w"}));
+        give_range(root, "r", "0-2", "true");
+        root.write("go", "");
+        small.is_full();
+        for id in ["w", "r"] {
+            let ended = kill(root, id, &["by=ada"]);
+            assert_eq!((&ended["state"], &ended["cause"]), (&json!("stopped"), &json!("killed")));
+            kill(root, id, &["by=eve"]); // once more
+            let status = root.cmd("processor", &["jobs", id, "status"]).expect(1);
+            assert!(status.stderr.contains("will not be started"), "{options}: {status:?}");
+            assert!(!root.exists(&format!("state/processor/queue/{id}")), "{options}");
+        }
+        kill(root, "fills", &["by=ada", "grace=0.2"]);
+        root.ended("fills");
+        small.make_room();
+        root.cmd("processor", &["sweep"]).expect(0);
+        until("it is reported", || root.supervisors().is_empty());
+        // The id is taken.
+        let again = json!({"command": "true", "request_id": "w"}).to_string();
+        root.cmd_in("processor", &["jobs", "new"], &again).expect(1);
+        assert_clean(root);
+    }
+}
+
+/// Not even a directory can be made for what has ended: the line alone says it.
+#[test]
+fn the_head_kills_what_waits_on_a_full_disk() {
+    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
+        let small = Small::new(options);
+        let root = &small.root;
+        let _poller = root.poller();
+        let go = root.path("go");
+        let command =
+            format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
+        let first = root.submit(&json!({"command": command, "dir": "/"}));
+        root.reaches(first, "running");
+        let waits = root.submit(&json!({"command": "true", "dir": "/"}));
+        let held = root.submit(&json!({"command": "true", "dir": "/", "state": "held"}));
+        let array = root.submit(&json!({"command": "true", "dir": "/", "array": "0-9"}));
+        root.write("go", "");
+        small.is_full();
+        for job in [waits, held, array] {
+            let killed = root.update(job, "kill=1").expect(0).json();
+            assert_eq!((&killed["state"], &killed["cause"]), (&json!("stopped"), &json!("killed")));
+            assert_eq!(root.status(job)["state"], "stopped", "{options}");
+        }
+        root.update(first, "kill=1").expect(0);
+        let id = format!("{}-{first}.1", root.read("state/scheduler/cluster").trim());
+        root.ended(&id);
+        small.make_room();
+        assert_eq!(root.reaches(first, "stopped")["cause"], "killed");
+        until("it is reported", || root.supervisors().is_empty());
+        until("all are where they belong", || root.cmd("scheduler", &["check"]).code == 0);
+        root.check();
+    }
+}
+
 #[test]
 fn a_second_kill_may_be_less_patient() {
     let root = root_with(2);

@@ -5,11 +5,15 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use common::head::open_root;
-use common::{SOON, until, wait_for};
+use common::head::{drain_localhost, host, node_reaches, open_root, register};
+use common::node::root_of_nobody;
+use common::{SOON, signal, until, wait_for};
 use serde_json::json;
 
 #[test]
@@ -234,4 +238,64 @@ fn a_batch_is_finished_when_its_submitter_dies_late() {
         root.reaches(job, "stopped");
     }
     root.check();
+}
+
+/// A process that this root's user may not signal survives its supervisor: the sweeps that try to end it
+/// hold up nobody else.
+#[test]
+fn what_a_dead_supervisor_left_holds_up_no_other_node() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can run programs as another user");
+        return;
+    }
+    let root = root_of_nobody();
+    root.write("corkboard.conf", "cores = 2\nmemory = 4 GiB\nscan_every = 200ms\n");
+    let (other, httpd, token) = host("");
+    register(&root, &json!({"name": "other", "uri": httpd.url(), "token": token}));
+    let become_root = root.install("become", Path::new("/usr/bin/setpriv"), "4755");
+    let command = [become_root.to_str().unwrap(), "--reuid=0", "sleep", "1000"];
+    let request = json!({"command": command, "dir": "/", "request_id": "stays"});
+    root.cmd_in("processor", &["jobs", "new"], &request.to_string()).expect(0);
+    until("it is root's", || {
+        let pid = root.node_status("stays")["pid"].as_i64().unwrap_or(0);
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
+    });
+    drain_localhost(&root);
+    let _poller = root.poller();
+    node_reaches(&root, "other", "connected");
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+    }
+    let mut longest = Duration::ZERO;
+    while root.node_status("stays")["state"] != "stopped" {
+        let begun = Instant::now();
+        let job = root.submit(&json!({"command": ["true"]}));
+        root.reaches(job, "stopped");
+        longest = longest.max(begun.elapsed());
+    }
+    assert!(longest < Duration::from_secs(4), "{longest:?}");
+    root.check();
+    other.check();
+}
+
+#[test]
+fn a_round_from_cron_that_waits_for_a_node_does_no_work_meanwhile() {
+    let root = open_root("connect_timeout = 3s\nrequest_timeout = 3s\n");
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", deaf.local_addr().unwrap());
+    register(&root, &json!({"name": "deaf", "uri": uri}));
+    let mut round = Command::new("bash");
+    round.args(["-c", "\"$0\" --once -q; times"]).arg(root.path("bin/poller"));
+    let begun = Instant::now();
+    let output = round.env("CORKBOARD_ROOT", &root.dir).output().unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(2), "it did not wait: {output:?}");
+    // What the shell's children took: minutes, and seconds with a fraction.
+    let said = String::from_utf8(output.stdout).unwrap();
+    let taken = said.lines().last().unwrap().split(' ');
+    let seconds = |time: &str| -> f64 {
+        let (minutes, seconds) = time.strip_suffix('s').unwrap().split_once('m').unwrap();
+        minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+    };
+    let taken: f64 = taken.map(seconds).sum();
+    assert!(taken < 0.15, "{taken} s of a processor");
 }

@@ -4,8 +4,10 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use common::node::{assert_clean, log, root, run, submit};
+use common::node::{CONF, assert_clean, log, root, run, submit};
+use common::users::plain_root;
 use common::{SOON, TestRoot, lives, pid_in, until, wait_for};
 use serde_json::{Value, json};
 
@@ -280,4 +282,23 @@ fn the_tail_of_a_log_without_lines_is_its_end() {
     root.ended(&id);
     let tail = root.cmd("processor", &["jobs", &id, "log", "tail=3"]).expect(0).body;
     assert!(tail.len() == 4 << 20 && tail.ends_with("xEND"), "{}", tail.len());
+}
+
+#[test]
+fn a_job_that_cannot_be_looked_at_is_listed_with_the_reason() {
+    let root = plain_root(CONF);
+    for id in ["closed", "plain"] {
+        submit(&root, json!({"command": "true", "dir": "/", "request_id": id}));
+        root.ended(id);
+    }
+    let closed = root.path("state/processor/job/closed");
+    let mode = |mode| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o000);
+    let listed = root.cmd("processor", &["jobs"]).expect(0);
+    assert_eq!(listed.body, "plain\nclosed\n", "{listed:?}");
+    let said = root.cmd("processor", &["jobs", "format=json"]).expect(0).body;
+    assert!(said.contains("plain") && said.contains("permission denied"), "{said}");
+    mode(0o750);
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
 }

@@ -287,13 +287,20 @@ fn a_record_that_cannot_be_read_at_the_start_is_no_removal() {
     cluster.poller(0, "KILL");
     fs::rename(record(&cluster), &aside).unwrap();
     fs::create_dir(record(&cluster)).unwrap();
-    cluster.pollers[0] = Some(cluster.head.start("poller", &["-q"]));
+    let poller = cluster.head.poller();
     let begun = Instant::now();
     until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
     assert_eq!(cluster.card(running).state, State::Running);
+    let log = cluster.head.read("poller.log");
+    assert_eq!(
+        log.matches("nodes/far.json: is a directory; it gets no new jobs").count(),
+        1,
+        "{log}"
+    );
     fs::remove_dir(record(&cluster)).unwrap();
     fs::rename(&aside, record(&cluster)).unwrap();
     cluster.go();
     cluster.assert_ran_once(running);
     cluster.assert_clean();
+    drop(poller);
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::head::{CONF, open_root};
+use common::users::plain_root;
 use common::{Httpd, SOON, TestRoot, wait_for};
 use serde_json::{Value, json};
 
@@ -185,5 +186,34 @@ fn what_a_job_sees_of_its_surroundings() {
     let log = root.log(job);
     let more = [&set_by_head[..], &["MINE"]].concat();
     assert_eq!(names(&log), sorted(&more), "{log}");
+    root.check();
+}
+
+/// Nothing is placed without a key; and where there is nothing to place nobody looks for one.
+#[test]
+fn a_secret_that_cannot_be_read_is_missed_by_what_needs_it() {
+    let root = plain_root(CONF);
+    let first = root.submit(&json!({"command": ["true"], "dir": "/"}));
+    let poller = root.poller();
+    root.reaches(first, "stopped");
+    drop(poller);
+    let secret = root.path("state/secrets/attempts");
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    let wide = json!({"command": ["true"], "dir": "/", "requested_resources": {"cores": 3}});
+    let wide = root.submit(&wide);
+    let poller = root.poller();
+    root.reason(wide, "no node has 3 cores");
+    let log = root.read("poller.log");
+    assert!(!log.contains("secrets/attempts"), "{log}");
+    let next = root.submit(&json!({"command": ["true"], "dir": "/"}));
+    wait_for(SOON, || {
+        let log = root.read("poller.log");
+        if log.contains("secrets/attempts: permission denied") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(root.status(next)["state"], "queued");
+    mode(0o600);
+    root.reaches(next, "stopped");
+    drop(poller);
     root.check();
 }

@@ -46,6 +46,8 @@ struct Conditions {
     user: Option<u32>,
     /// Words before each program.
     wrap: Vec<String>,
+    /// The head's pollers are rounds from cron, one after the other.
+    rounds: bool,
     lost_after: &'static str,
 }
 
@@ -189,13 +191,10 @@ fn storm(conditions: &Conditions) {
     let count: usize = std::env::var("CORKBOARD_JOBS").map_or(150, |text| text.parse().unwrap());
     let mut random = Random::seeded();
     let mut site = Site::new(conditions);
-    let words = [&["bin/poller", "-q"][..], &["bin/poller", "-q"]];
-    let mut pollers: Vec<Keeper> = site
-        .roots()
-        .into_iter()
-        .enumerate()
-        .map(|(number, root)| Keeper::new(root, &words[..if number == 0 { 2 } else { 1 }]))
-        .collect();
+    let stays = [&["bin/poller", "-q"][..]; 2];
+    let of_head = if conditions.rounds { [&["bin/poller", "-q", "--once"][..]; 2] } else { stays };
+    let keep = |(number, root)| Keeper::new(root, if number == 0 { &of_head } else { &stays[..1] });
+    let mut pollers: Vec<Keeper> = site.roots().into_iter().enumerate().map(keep).collect();
     pollers.iter_mut().for_each(Keeper::tend);
     for number in 0..site.nodes.len() {
         node_reaches(&site.head, &format!("node{number}"), "connected");
@@ -387,4 +386,9 @@ fn without_inotify_all_comes_to_its_end() {
     let wrap = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
     let wrap = wrap.map(String::from).to_vec();
     storm(&Conditions { wrap, lost_after: "60s", ..Conditions::default() });
+}
+
+#[test]
+fn rounds_from_cron_live_in_the_same_weather() {
+    storm(&Conditions { rounds: true, lost_after: "60s", ..Conditions::default() });
 }

@@ -168,12 +168,34 @@ fn the_group_may_look_and_others_may_not() {
     let before = snapshot(&root);
     let status = as_other(NOBODY, &["jobs", &job, "status"]);
     assert!(status.status.success(), "{status:?}");
+    let check = as_other(NOBODY, &["check"]);
+    assert!(check.status.success(), "{check:?}");
     // Never on the board: said as it is to the owner.
     let unknown = as_other(NOBODY, &["jobs", "900", "status"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no job 900"), "{unknown:?}");
     let new = as_other(NOBODY, &["jobs", "new", "--", "true"]);
     assert!(String::from_utf8_lossy(&new.stderr).contains("sudo -u nobody"), "{new:?}");
-    assert!(!as_other(OTHER, &["jobs", &job, "status"]).status.success());
+    // Whoever may not even look is told whose it is, and by whom it is to be asked.
+    for words in [&["jobs", &job, "status"][..], &["jobs", "new", "--", "true"], &["check"]] {
+        let refused = as_other(OTHER, words);
+        assert!(!refused.status.success(), "{refused:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let advice = "belongs to nobody, who does not let this user read it: sudo -u nobody";
+        assert!(said.contains(advice), "{words:?}: {said}");
+    }
+    // What the group may look at needs no right to write.
+    let info = |group: u32| {
+        let mut command = Command::new("setpriv");
+        command
+            .args([&format!("--reuid={OTHER}"), &format!("--regid={group}"), "--clear-groups"])
+            .arg(root.path("cgi-bin/processor"))
+            .env("CORKBOARD_ROOT", &root.dir);
+        command
+    };
+    for words in [&["info"][..], &["jobs", "state=running"]] {
+        let seen = feed(info(NOBODY).args(words), b"");
+        assert!(seen.status.success() && seen.stderr.is_empty(), "{words:?}: {seen:?}");
+    }
     assert_eq!(snapshot(&root), before);
 }
 

@@ -1,7 +1,7 @@
 //! How a job gets onto the node's board, or is refused before it came.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,10 +14,10 @@ use super::incoming::Incoming;
 use super::lock::Lock;
 use super::runs::Runs;
 use crate::clock;
-use crate::error::{At, Result};
+use crate::error::{At, Error, Kind, Result};
 
 /// The field of a `request.json` that says: cancelled before it came, never to be started.
-pub(super) const REFUSED: &str = "refused";
+pub const REFUSED: &str = "refused";
 
 /// A job's directory that has been made in `tmp/` and has no other name yet.
 #[derive(Debug)]
@@ -165,6 +165,38 @@ impl Runs<'_> {
 }
 
 impl Runs<'_> {
+    /// Writes a refusal over the request of a job that waits, and takes it from the queue: in place, so
+    /// that it needs no space on a full disk. Durable when this returns. A crash leaves the job as it
+    /// was, or one that still has its link and is never started; a power loss before the sync perhaps
+    /// one whose request cannot be read, which nobody was told of.
+    ///
+    /// Errors: 503 for a request that is shorter than this; nothing has changed then.
+    pub fn refuse_waiting(&self, _held: &Lock, id: &str, by: &str) -> Result<()> {
+        let path = self.request_path(id);
+        let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+        let length = usize::try_from(file.metadata().at(&path)?.len()).unwrap_or(0);
+        let lines = [json!({"at": clock::now(), "by": by}), json!({"by": by}), json!({})];
+        let lines = lines.map(|refused| files::json_line(&json!({REFUSED: refused})));
+        let fits = lines.into_iter().flatten().find(|line| line.len() <= length);
+        let Some(mut line) = fits else {
+            return Err(Error::new(Kind::Unavailable, format!("{id}: no room to cancel it")));
+        };
+        line.pop();
+        line.resize(length - 1, b' ');
+        line.push(b'\n');
+        file.write_all_at(&line, 0).at(&path)?;
+        files::sync(&file, &path).map_err(files::unknown)?;
+        self.finish_refusal(id).map_err(files::unknown)
+    }
+
+    /// Removes what a refused job may still have: its link, and a story for whose first line there was
+    /// no room. Durable when this returns.
+    pub fn finish_refusal(&self, id: &str) -> Result<()> {
+        files::remove(&self.queue_path(id))?;
+        files::remove(&self.status_path(id))?;
+        self.sync_of(id)?.commit()
+    }
+
     /// Puts a refusal in the place of a job that is claimed and was not started: its id is never
     /// accepted again. Durable when this returns. A crash leaves the one or the other, and one of the
     /// two in `tmp/`.

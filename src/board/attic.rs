@@ -13,7 +13,7 @@ use super::files;
 use super::incoming;
 use super::listing;
 use super::root::Root;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::model::ids;
 
@@ -88,7 +88,9 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
 }
 
 /// Removes a finished card and its list of children; `false` if it was gone, or is for a newer
-/// program to remove. Not for cards that a committed batch would restore.
+/// program to remove. Not for cards that a committed batch would restore. One that has not stopped,
+/// or cannot be read, is nobody's to remove: it is moved to where its lines say, or put aside, as by
+/// whoever changes it.
 ///
 /// Its claim then says that the job is finished, in a copy of the board whose hard links were
 /// copied as files of their own, too: else a repeat of the request would know only the state of
@@ -96,13 +98,14 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> 
 pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     let cards = Cards::new(root);
     let path = cards.card_path(Column::Done, job);
-    let card = cards.read_in(Column::Done, job)?;
-    if card.as_ref().is_some_and(|card| card.newer.is_some()) {
-        return Ok(false);
-    }
+    let Some(bytes) = files::read(&path)? else { return Ok(false) };
+    let card = match Card::parse(&bytes) {
+        Ok(card) if card.newer.is_some() => return Ok(false),
+        Ok(card) if card.job() == job && card.state == State::Stopped => card,
+        Ok(_) | Err(_) => return put_right(&cards, job).map(|()| false),
+    };
     if let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)?
         && meta.nlink() == 1
-        && let Some(card) = card
     {
         let claim = cards.claim_path(&card.accepted.by, &card.accepted.request_id);
         if claim.try_exists().at(&claim)? {
@@ -112,6 +115,16 @@ pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::remove(&cards.path(&format!("children/{job}")))?;
     Ok(removed)
+}
+
+/// Moves a card to the column in which it belongs, or puts it aside, which is said where it is done.
+fn put_right(cards: &Cards, job: u64) -> Result<()> {
+    let lock = cards.lock()?;
+    match cards.change(&lock, job, |_| Ok(Vec::new())) {
+        Ok(changed) => changed.sync.commit(),
+        Err(error) if error.kind == Kind::Gone => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a directory of `done/` if nothing is in it. Under the lock: a card on its way there has

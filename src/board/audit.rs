@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,7 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
     for (name, mode) in TREE {
         let path = root.state(name);
         match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !root.is_own() => {} // as it must
             Err(e) => wrong.push(format!("{}: {}", path.display(), crate::error::reason(&e))),
             Ok(meta) if !meta.is_dir() => {
                 wrong.push(format!("{}: not a directory", path.display()))
@@ -55,7 +57,15 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
         }
     }
     for dir in ["tokens", "secrets", "secrets/nodes"] {
-        for name in files::names(&root.state(dir))? {
+        let names = match files::names(&root.state(dir)) {
+            Ok(names) => names,
+            Err(error) => {
+                // Closed to others, as it must be.
+                wrong.extend(root.is_own().then_some(error.message));
+                continue;
+            }
+        };
+        for name in names {
             let path = root.state(dir).join(name);
             let open = fs::metadata(&path)
                 .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o077 != 0);
@@ -78,8 +88,15 @@ fn owners(root: &Root) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, _) in TREE {
         let dir = root.state(name);
-        let entries = files::names(&dir).unwrap_or_default().into_iter().map(|name| dir.join(name));
-        for path in entries {
+        let secret = ["tokens", "secrets"].iter().any(|secret| name.starts_with(secret));
+        let names = match files::names(&dir) {
+            Ok(names) => names,
+            Err(error) => {
+                wrong.extend((!secret).then_some(error.message)); // else told above
+                continue;
+            }
+        };
+        for path in names.into_iter().map(|name| dir.join(name)) {
             if let Some(uid) = owner(&path).filter(|uid| *uid != whose) {
                 let path = path.display();
                 wrong.push(format!(
@@ -97,7 +114,14 @@ pub fn cards(root: &Root) -> Vec<Entry> {
     let mut entries = Vec::new();
     for column in [Column::Queue, Column::Running, Column::Done] {
         let dir = board.column_path(column);
-        for found in WalkDir::new(&dir).min_depth(1).into_iter().filter_map(|e| e.ok()) {
+        for found in WalkDir::new(&dir).min_depth(1) {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    entries.extend(not_looked_at(&error));
+                    continue;
+                }
+            };
             let path = found.path().to_path_buf();
             let name = found.file_name().to_string_lossy();
             let depth = if column == Column::Done { 2 } else { 1 };
@@ -114,6 +138,17 @@ pub fn cards(root: &Root) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// What a walk could not look at; `None` for what has vanished.
+fn not_looked_at(error: &walkdir::Error) -> Option<Entry> {
+    let path = error.path().unwrap_or(Path::new("")).to_path_buf();
+    let why = match error.io_error() {
+        Some(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Some(error) => crate::error::reason(error),
+        None => error.to_string(),
+    };
+    Some(Entry::Stray { path, why })
 }
 
 /// Parent and child, of these jobs that have a parent.
@@ -165,7 +200,9 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
             Err(error) => wrong.push(error.message),
         }
     }
-    for id in files::names(&root.state("tokens"))? {
+    let closed = !root.is_own(); // to others, as it must be
+    let tokens = if closed { Vec::new() } else { files::names(&root.state("tokens"))? };
+    for id in tokens {
         let revoked = |path: PathBuf| matches!(path.try_exists(), Ok(false));
         if !matches!(super::vault::token(root, &id), Ok(Some(_)))
             && !revoked(root.state("tokens").join(&id))

@@ -73,7 +73,14 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
             sync.dir(&cards.path("requests"));
         }
         sync.commit()?;
-        files::rename_new(&prepared, &path(cards, range)).map(|_| ())
+        let path = path(cards, range);
+        match files::rename_new(&prepared, &path)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Internal,
+                format!("{} exists already: its numbers were used twice", path.display()),
+            )),
+        }
     };
     if let Err(error) = commit() {
         for claim in &claims {
@@ -93,16 +100,21 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     Ok(None)
 }
 
-/// Makes the cards of a committed batch.
+/// Makes the cards of a committed batch. One that cannot be made keeps no other from it; the error
+/// comes after them.
 fn expand(cards: &Cards, all: &[Accepted], prepare: bool) -> Result<()> {
-    for accepted in all {
+    let make = |accepted: &Accepted| -> Result<()> {
         let from = cards.prepared(accepted.job);
         if prepare {
             files::create(&from, &files::json_line(accepted)?)?;
         }
-        files::rename_new(&from, &cards.card_path(Column::Queue, accepted.job))?;
+        files::rename_new(&from, &cards.card_path(Column::Queue, accepted.job)).map(|_| ())
+    };
+    let mut all_made = Ok(());
+    for accepted in all {
+        all_made = all_made.and(make(accepted));
     }
-    Ok(())
+    all_made
 }
 
 enum Claims {
@@ -193,16 +205,19 @@ pub struct Recovered {
 }
 
 /// Finishes batches whose submitter died, and removes those whose cards are all there and synced.
-/// One that cannot be finished keeps no other from it; the error comes after them.
-pub fn recover(cards: &Cards) -> Result<Recovered> {
+/// A batch, or a card, that cannot be made keeps no other from it; what was done comes with the first
+/// error.
+pub fn recover(cards: &Cards) -> (Recovered, Result<()>) {
     let mut recovered = Recovered::default();
-    let mut failed = Ok(());
-    for range in committed(cards)? {
-        if let Err(error) = recover_one(cards, range, &mut recovered) {
-            failed = failed.and(Err(error));
-        }
+    let committed = match committed(cards) {
+        Ok(committed) => committed,
+        Err(error) => return (recovered, Err(error)),
+    };
+    let mut done = Ok(());
+    for range in committed {
+        done = done.and(recover_one(cards, range, &mut recovered));
     }
-    failed.map(|()| recovered)
+    (recovered, done)
 }
 
 fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> Result<()> {
@@ -217,13 +232,21 @@ fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> R
     if lines.iter().any(|line| matches!(Accepted::read(line), Ok((_, Some(_))))) {
         return Ok(()); // a newer program made it, which knows how to finish it
     }
+    let mut failed = Ok(());
     for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
         let _lock = cards.lock()?;
         for line in lines {
-            let Ok(accepted) = serde_json::from_slice::<Accepted>(line) else { continue };
-            recovered.written += usize::from(restore(cards, &accepted, line)?);
+            let accepted = serde_json::from_slice::<Accepted>(line).map_err(|error| {
+                let what = "a line of it is not that of a card; mend it by hand";
+                Error::new(Kind::Internal, format!("{}: {what}: {error}", path.display()))
+            });
+            match accepted.and_then(|accepted| restore(cards, &accepted, line)) {
+                Ok(written) => recovered.written += usize::from(written),
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
     }
+    failed?; // the batch stays, until all its cards are there
     // syncfs: the cards were written by the submitter, whose files are not open here.
     nix::unistd::syncfs(&file).at(&path)?;
     files::remove(&path)

@@ -230,7 +230,11 @@ impl<'r> Cards<'r> {
         }
         match self.was_used(job) {
             Ok(true) => Error::new(Kind::Gone, format!("job {job} is not on the board any more")),
-            _ => Error::not_found(format!("there is no job {job}")),
+            Ok(false) => Error::not_found(format!("there is no job {job}")),
+            Err(error) => {
+                let why = error.message; // so whether it ever was there is not known
+                Error::new(Kind::Gone, format!("job {job} is not on the board: {why}"))
+            }
         }
     }
 
@@ -244,6 +248,13 @@ impl<'r> Cards<'r> {
         Ok(bytes.and_then(|bytes| Card::parse(&bytes).ok()))
     }
 
+    /// The card that lies in this column; `None` where none does. One that cannot be read is an error.
+    pub fn whole_in(&self, column: Column, job: u64) -> Result<Option<Card>> {
+        let Some(bytes) = files::read(&self.card_path(column, job))? else { return Ok(None) };
+        let wrong = |why: String| Error::new(Kind::Internal, self.unreadable_at(column, job, &why));
+        Card::parse(&bytes).map(Some).map_err(wrong)
+    }
+
     /// The length of a card's story if it lies in this column; see [`Card::length`].
     pub fn length_in(&self, column: Column, job: u64) -> Result<Option<u64>> {
         let path = self.card_path(column, job);
@@ -254,7 +265,8 @@ impl<'r> Cards<'r> {
     /// changes nothing), appends that in one write, and moves the card to its column. Nothing is
     /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
     ///
-    /// A crash after the append leaves the card in its old column; it is moved when next touched.
+    /// A crash after the append leaves the card in its old column, and so does a disk that has room for
+    /// the line and not for the move; it is moved when next touched.
     /// A card whose first line cannot be read goes to `bad/`; one that a newer program wrote is
     /// refused and left where it is.
     pub fn change(
@@ -299,11 +311,17 @@ impl<'r> Cards<'r> {
             card.apply(event.clone());
         }
         let to = card.column();
-        if to != column {
-            self.make_room_for(to, job, &mut sync)?;
+        let mut moved_to = to;
+        if to != column
+            && let Err(error) = self.make_room_for(to, job, &mut sync)
+        {
+            if !stamped || error.kind != Kind::Unavailable {
+                return Err(error);
+            }
+            moved_to = column; // what happened is said all the same
         }
         if stamped {
-            if (column, to) == (Column::Queue, Column::Queue) {
+            if (column, moved_to) == (Column::Queue, Column::Queue) {
                 // Before the line: whoever sees the time and takes the lock then sees the line.
                 lock.touch(&self.lock_path())?;
             }
@@ -316,9 +334,11 @@ impl<'r> Cards<'r> {
             let (file, path) = story.into_file();
             sync.file(file, path);
         }
-        // Stamped is changed: the card is moved by whoever touches it next.
-        let explain = |error| if stamped { files::unknown(error) } else { error };
-        self.move_to(column, to, job, &mut sync).map_err(explain)?;
+        match self.move_to(column, moved_to, job, &mut sync) {
+            Err(error) if !stamped => return Err(error),
+            Err(error) if error.kind != Kind::Unavailable => return Err(files::unknown(error)),
+            Ok(()) | Err(_) => {}
+        }
         Ok(Changed { card, sync })
     }
 
@@ -344,8 +364,7 @@ impl<'r> Cards<'r> {
         nix::unistd::syncfs(&dir).at(&path)
     }
 
-    /// The directory of a thousand cards is made with the first of them. Before the card is
-    /// stamped: a disk that has no room for it has changed nothing.
+    /// The directory of a thousand cards is made with the first of them.
     fn make_room_for(&self, column: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
         let path = self.card_path(column, job);
         let dir = files::parent(&path);
@@ -392,7 +411,10 @@ impl<'r> Cards<'r> {
                 eprintln!("job {job}: {}: {why}", put_aside(job));
                 self.missing(job)
             }
-            Err(error) => error,
+            Err(error) => {
+                let why = error.message; // so whether it ever was there is not known
+                Error::new(Kind::Gone, format!("job {job} is not on the board: {why}"))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::cards::Cards;
 use super::files;
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::model::card::Column;
 use crate::model::ids;
 
@@ -45,14 +45,18 @@ impl Cards<'_> {
         card_numbers(&self.path(&format!("done/{shard}")))
     }
 
-    /// The newest finished jobs, newest first, at least `limit` of them where there are so many.
+    /// The newest finished jobs, newest first, at least `limit` of them where there are so many. Those
+    /// of a directory that cannot be read are left out, which is said.
     pub fn newest_done(&self, limit: usize) -> Result<Vec<u64>> {
         let mut done = Vec::new();
         for shard in self.done_shards()? {
             if done.len() >= limit {
                 break;
             }
-            done.extend(self.done_in(shard)?);
+            match self.done_in(shard) {
+                Ok(jobs) => done.extend(jobs),
+                Err(error) => eprintln!("{}: its jobs are left out", error.message),
+            }
         }
         done.sort_unstable_by(|a, b| b.cmp(a));
         Ok(done)
@@ -61,17 +65,21 @@ impl Cards<'_> {
     /// Cards that came to `done/` in the last hour before the machine was started at this time, or
     /// since. Their moves may have outlived a power loss that took the lines which made them: of no
     /// other column that is not looked through anyway. Costs a look at each directory, and at each
-    /// card of those into which cards came then.
-    pub fn done_before_boot(&self, booted: SystemTime) -> Result<Vec<u64>> {
+    /// card of those into which cards came then. Also what went wrong with those that could not be
+    /// looked at.
+    pub fn done_before_boot(&self, booted: SystemTime) -> Result<(Vec<u64>, Vec<Error>)> {
         let time = |path: &Path| -> Result<Option<SystemTime>> {
             let meta = files::gone_is_fine(fs::metadata(path)).at(path)?;
             let since = |meta: fs::Metadata| Duration::from_secs(meta.ctime().max(0) as u64);
             Ok(meta.map(|meta| SystemTime::UNIX_EPOCH + since(meta)))
         };
+        let mut failed = Vec::new();
         let mut shards = Vec::new();
         for shard in self.done_shards()? {
-            let changed = time(&self.path(&format!("done/{shard}")))?;
-            shards.extend(changed.map(|changed| (changed, shard)));
+            match time(&self.path(&format!("done/{shard}"))) {
+                Ok(changed) => shards.extend(changed.map(|changed| (changed, shard))),
+                Err(error) => failed.push(error),
+            }
         }
         shards.sort_unstable_by(|a, b| b.cmp(a));
         let mut came = Vec::new();
@@ -80,8 +88,19 @@ impl Cards<'_> {
             if stop.or(newest).is_some_and(|last| changed + BEFORE_BOOT < last) {
                 break;
             }
-            for job in self.done_in(shard)? {
-                let Some(at) = time(&self.card_path(Column::Done, job))? else { continue };
+            let jobs = self.done_in(shard).unwrap_or_else(|error| {
+                failed.push(error);
+                Vec::new()
+            });
+            for job in jobs {
+                let at = match time(&self.card_path(Column::Done, job)) {
+                    Ok(Some(at)) => at,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        failed.push(error);
+                        continue;
+                    }
+                };
                 came.push((at, job));
                 newest = newest.max(Some(at));
                 stop = stop.max(Some(at).filter(|at| *at <= booted));
@@ -89,7 +108,7 @@ impl Cards<'_> {
         }
         let last = stop.or(newest);
         came.retain(|(at, _)| last.is_some_and(|last| *at + BEFORE_BOOT >= last));
-        Ok(came.into_iter().map(|(_, job)| job).collect())
+        Ok((came.into_iter().map(|(_, job)| job).collect(), failed))
     }
 
     /// Numbers of the cards that cannot be read and were put aside.

@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use serde_json::{Value, json};
+
 use super::cards::Cards;
 use super::files::{self, SyncSet};
 use super::lock::Lock;
@@ -52,10 +54,34 @@ fn parse(root: &Root, name: &str, bytes: Option<&[u8]>) -> Result<Option<Node>> 
     }
 }
 
-/// All nodes by name. One whose record cannot be read is left out; `scheduler check` names it.
+/// All nodes by name. One whose record cannot be read is left out.
 pub fn list(root: &Root) -> Result<Vec<Node>> {
-    let names = names(root)?;
-    Ok(names.iter().filter_map(|name| find(root, name).ok().flatten()).collect())
+    list_all(root).map(|(nodes, _)| nodes)
+}
+
+/// Names of nodes whose records cannot be read, and why.
+pub type Unreadable = Vec<(String, Error)>;
+
+/// All nodes by name; then those whose records cannot be read.
+pub fn list_all(root: &Root) -> Result<(Vec<Node>, Unreadable)> {
+    let (mut nodes, mut unreadable) = (Vec::new(), Vec::new());
+    for name in names(root)?.into_iter().filter(|name| ids::is_valid(name)) {
+        match find(root, &name) {
+            Ok(node) => nodes.extend(node),
+            Err(error) => unreadable.push((name, error)),
+        }
+    }
+    Ok((nodes, unreadable))
+}
+
+/// All nodes as they are shown; of one whose record cannot be read the name and the reason.
+pub fn shown(root: &Root) -> Result<Vec<Value>> {
+    let (nodes, unreadable) = list_all(root)?;
+    let unreadable = unreadable.iter();
+    let unread = unreadable.map(|(name, why)| json!({"name": name, "reason": why.message}));
+    let mut all: Vec<Value> = nodes.iter().map(Node::shown).chain(unread).collect();
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    Ok(all)
 }
 
 /// Names of all nodes, in order.

@@ -166,6 +166,11 @@ pub fn known_cluster(root: &Root) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Whether the cluster has been given a name, which may be unreadable.
+pub fn has_cluster(root: &Root) -> bool {
+    !matches!(cluster_path(root).try_exists(), Ok(false))
+}
+
 fn cluster_path(root: &Root) -> PathBuf {
     root.state("scheduler/cluster")
 }

@@ -1,7 +1,8 @@
 //! A root: the directory that holds programs, settings and state; and its tree.
 
 use std::env;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -83,7 +84,13 @@ impl Root {
 
     /// Opens the root in this directory, to read. Makes the trees that are missing, where `state/`
     /// is this user's or is not there: whoever makes a tree owns it.
+    ///
+    /// Errors: whoever may not even read it is told whose it is.
     pub fn open(dir: &Path) -> Result<Root> {
+        Root::try_open(dir).map_err(|error| closed_to(dir).unwrap_or(error))
+    }
+
+    fn try_open(dir: &Path) -> Result<Root> {
         let dir = fs::canonicalize(dir).at(dir)?;
         let settings = Settings::read(&dir.join("corkboard.conf"))?;
         let mut root =
@@ -125,15 +132,7 @@ impl Root {
             ));
         }
         let Some(owner) = self.stranger_to else { return Ok(()) };
-        let name = user::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
-        Err(Error::new(
-            Kind::Internal,
-            format!(
-                "the root {} belongs to {}, who alone changes it: sudo -u {name} ...",
-                self.dir.display(),
-                name.strip_prefix('#').map_or(name.clone(), |uid| format!("uid {uid}"))
-            ),
-        ))
+        Err(belongs_to(&self.dir, owner, "who alone changes it"))
     }
 
     /// Whether the tree is this process's user's, and of a layout that it knows: it may be changed.
@@ -222,6 +221,32 @@ impl Root {
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("cgi-bin").join(name)
     }
+}
+
+fn belongs_to(dir: &Path, owner: Uid, what: &str) -> Error {
+    let name = user::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
+    let whose = name.strip_prefix('#').map_or(name.clone(), |uid| format!("uid {uid}"));
+    let dir = dir.display();
+    Error::new(
+        Kind::Internal,
+        format!("the root {dir} belongs to {whose}, {what}: sudo -u {name} ..."),
+    )
+}
+
+/// The error for a root whose owner does not let this process's user read it; `None` where that is
+/// not what is wrong. Of what may not be entered it can still be seen whose it is.
+fn closed_to(root: &Path) -> Option<Error> {
+    let places = ["", "corkboard.conf", "state", "state/version", "state/scheduler"];
+    for place in places.map(|name| root.join(name)) {
+        let Ok(meta) = fs::metadata(&place) else { continue };
+        let inside = if meta.is_dir() { place.join(".") } else { place };
+        let opened = File::open(inside);
+        let closed = opened.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        if let Some(owner) = stranger_to(&meta).filter(|_| closed) {
+            return Some(belongs_to(root, owner, "who does not let this user read it"));
+        }
+    }
+    None
 }
 
 /// The owner, if that is not this process's user.

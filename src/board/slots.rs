@@ -8,8 +8,12 @@
 //! The record is one line of fixed length, rewritten in place by one write: whole for every
 //! reader of this boot. A power loss may tear it; what happens at the first start of a boot does
 //! not rely on it.
+//!
+//! A slot that cannot be opened or read is passed over by everybody: nothing is known of it, so it
+//! takes no room, keeps nothing from running, and proves of no job that nobody has it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
@@ -19,7 +23,7 @@ use serde_json::Value;
 use super::files;
 use super::lock::{self, Lock};
 use super::runs::Runs;
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result, is_shortage};
 use crate::model::ids;
 use crate::model::kill::Killed;
 use crate::model::resources::Resources;
@@ -127,6 +131,9 @@ pub struct Slot {
     pub number: u64,
 }
 
+/// A slot in which a dead supervisor left claims, and what it says of them.
+pub type Dead = (Slot, Record);
+
 /// A slot as others see it.
 #[derive(Debug)]
 pub struct Seen {
@@ -134,8 +141,10 @@ pub struct Seen {
     pub number: u64,
     /// Whether its supervisor lives.
     pub live: bool,
-    /// `None` where it cannot be read, or nothing was written yet.
+    /// `None` where nothing that is whole was written yet.
     pub record: Option<Record>,
+    /// Why nothing is known of it, where that is so.
+    pub unreadable: Option<Error>,
 }
 
 impl Seen {
@@ -152,7 +161,7 @@ impl Seen {
 }
 
 impl Slot {
-    fn open(runs: &Runs, number: u64) -> Result<Slot> {
+    fn open(runs: &Runs, number: u64) -> io::Result<Slot> {
         let path = path(runs, number);
         let file = OpenOptions::new()
             .read(true)
@@ -160,46 +169,64 @@ impl Slot {
             .create(true)
             .truncate(false)
             .mode(0o640)
-            .open(&path)
-            .at(&path)?;
+            .open(&path)?;
         Ok(Slot { file, path, number })
     }
 
     /// Takes the first free slot that no crash left claims in. The caller holds the board's lock.
     pub fn take(runs: &Runs, _held: &Lock) -> Result<Slot> {
         for number in 1.. {
-            let slot = Slot::open(runs, number)?;
-            if lock::try_lock(&slot.file).at(&slot.path)?
-                && slot.read()?.is_none_or(|record| record.is_free())
-            {
-                return Ok(slot);
+            match Slot::try_take(runs, number) {
+                Ok(Some(slot)) => return Ok(slot),
+                Ok(None) => {}
+                // Of one that is there nothing can be known; one that cannot be made is the end.
+                Err(error) => {
+                    let path = path(runs, number);
+                    if is_shortage(&error) || fs::symlink_metadata(&path).is_err() {
+                        return Err(error).at(&path);
+                    }
+                }
             }
         }
         Err(Error::new(Kind::Unavailable, "no slot is free"))
     }
 
-    /// Takes every slot in which a dead supervisor left claims. The caller holds the board's lock
-    /// and may let it go afterwards: whoever holds the slot is the one who recovers it.
-    pub fn take_dead(runs: &Runs, _held: &Lock) -> Result<Vec<(Slot, Record)>> {
-        let mut dead = Vec::new();
+    fn try_take(runs: &Runs, number: u64) -> io::Result<Option<Slot>> {
+        let slot = Slot::open(runs, number)?;
+        let is_ours =
+            lock::try_lock(&slot.file)? && slot.try_read()?.is_none_or(|record| record.is_free());
+        Ok(is_ours.then_some(slot))
+    }
+
+    /// Takes every slot in which a dead supervisor left claims; also the errors of those that cannot
+    /// be looked at. The caller holds the board's lock and may let it go afterwards: whoever holds
+    /// the slot is the one who recovers it.
+    pub fn take_dead(runs: &Runs, _held: &Lock) -> Result<(Vec<Dead>, Vec<Error>)> {
+        let (mut dead, mut failed) = (Vec::new(), Vec::new());
         for number in numbers(runs)? {
-            let slot = Slot::open(runs, number)?;
-            let Some(record) =
-                slot.read()?.filter(|record| !record.jobs.is_empty() && !record.newer)
-            else {
-                continue;
-            };
-            if lock::try_lock(&slot.file).at(&slot.path)? {
-                dead.push((slot, record));
+            match Slot::try_take_dead(runs, number) {
+                Ok(taken) => dead.extend(taken),
+                Err(error) => failed.push(Error::io(&path(runs, number), &error)),
             }
         }
-        Ok(dead)
+        Ok((dead, failed))
+    }
+
+    fn try_take_dead(runs: &Runs, number: u64) -> io::Result<Option<Dead>> {
+        let slot = Slot::open(runs, number)?;
+        let named = slot.try_read()?.filter(|record| !record.jobs.is_empty() && !record.newer);
+        let Some(record) = named else { return Ok(None) };
+        Ok(lock::try_lock(&slot.file)?.then_some((slot, record)))
     }
 
     /// What the slot says.
     pub fn read(&self) -> Result<Option<Record>> {
+        self.try_read().at(&self.path)
+    }
+
+    fn try_read(&self) -> io::Result<Option<Record>> {
         let mut bytes = [0u8; LINE];
-        let length = self.file.read_at(&mut bytes, 0).at(&self.path)?;
+        let length = self.file.read_at(&mut bytes, 0)?;
         Ok(Record::parse(bytes[..length].trim_ascii()))
     }
 
@@ -247,29 +274,40 @@ fn numbers(runs: &Runs) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// All slots. A snapshot: exact under the board's lock.
+/// All slots, those too of which nothing is known. A snapshot: exact under the board's lock.
+///
+/// Errors: what this process lacks says nothing of a slot.
 pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for number in numbers(runs)? {
-        let slot = Slot::open(runs, number)?;
-        let live = !lock::is_free(&slot.file).at(&slot.path)?;
-        seen.push(Seen { number, live, record: slot.read()? });
+        match look(runs, number) {
+            Ok(found) => seen.extend(found),
+            Err(error) if is_shortage(&error) => return Err(error).at(path(runs, number)),
+            Err(error) => {
+                let unreadable = Some(Error::io(&path(runs, number), &error));
+                seen.push(Seen { number, live: false, record: None, unreadable });
+            }
+        }
     }
     Ok(seen)
+}
+
+/// A slot, opened to read alone: the group may look. `None` where there is none.
+fn look(runs: &Runs, number: u64) -> io::Result<Option<Seen>> {
+    let path = path(runs, number);
+    let Some(file) = files::gone_is_fine(File::open(&path))? else { return Ok(None) };
+    let slot = Slot { file, path, number };
+    let live = !lock::is_free(&slot.file)?;
+    Ok(Some(Seen { number, live, record: slot.try_read()?, unreadable: None }))
 }
 
 /// Notes a kill in the record of the live supervisor that has the job: in place, so that it needs no
 /// space on a full disk. Durable when this returns; `false` if none has it, or its record has no room
 /// left. The caller holds the board's lock.
 pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
-    for number in numbers(runs)? {
-        let slot = Slot::open(runs, number)?;
-        let Some(mut record) = slot.read()?.filter(|record| record.jobs.contains(&kill.id)) else {
-            continue;
-        };
-        if lock::is_free(&slot.file).at(&slot.path)? {
-            continue;
-        }
+    for seen in all(runs)?.into_iter().filter(|seen| seen.live && seen.jobs().contains(&kill.id)) {
+        let slot = Slot::open(runs, seen.number).at(path(runs, seen.number))?;
+        let Some(mut record) = seen.record else { continue };
         record.kills.push(kill.clone());
         let Some(line) = record.line()? else { return Ok(false) };
         slot.file.write_all_at(&line, 0).at(&slot.path)?;

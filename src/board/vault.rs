@@ -123,6 +123,7 @@ pub fn attempt_secret(root: &Root) -> Result<Vec<u8>> {
         if let Some(secret) = known_attempt_secret(root)? {
             return Ok(secret);
         }
+        root.for_change()?;
         let secret = format!("{}\n", files::random_hex::<32>()?);
         files::publish(&tmp(root), &path, secret.as_bytes(), true)?;
     }
@@ -142,6 +143,11 @@ pub fn known_attempt_secret(root: &Root) -> Result<Option<Vec<u8>>> {
         ),
         None => Ok(None),
     }
+}
+
+/// Whether that secret has been made; it may be unreadable.
+pub fn has_attempt_secret(root: &Root) -> bool {
+    !matches!(root.state("secrets/attempts").try_exists(), Ok(false))
 }
 
 /// The token that this root presents to a node; `None` where it has none.

@@ -34,7 +34,7 @@ pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
     let settings = &root.settings;
     let cards = Cards::new(root);
     let mut others = Tally::default();
-    let _ = others.told(batches::recover(&cards));
+    let _ = others.told(batches::recover(&cards).1);
     let _ = others.told(cards.recover_prepared());
     let mut done = Tally::default();
     if let Some(board) = others.told(Board::new(root)) {

@@ -257,13 +257,17 @@ impl Engine<'_> {
         let (mut reports, mut again, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lost, mut unproven, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let lost_after = self.root.settings.lost_after;
-        let unknown_after = self.root.settings.unknown_after;
         for (id, answer) in ids.into_iter().zip(answers) {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
-                    // Asked about again the next time.
-                    unseen.extend(self.is_unseen(&id).then_some((id, error.message)));
+                    // Asked about again the next time. That the node was silent is told as its own.
+                    if error.kind != Kind::GatewayTimeout
+                        && error.kind != Kind::Shortage
+                        && self.is_unseen(&id)
+                    {
+                        unseen.push((id, error.message));
+                    }
                     continue;
                 }
             };
@@ -302,7 +306,7 @@ impl Engine<'_> {
                 }
                 // Of the attempt it says nothing, and never will.
                 (Word::Of(Worth::Strangers(_)), State::Running) => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         unproven.push(id);
                     }
                 }
@@ -311,7 +315,7 @@ impl Engine<'_> {
                     refused.push((id, "another job has its id there".to_string()));
                 }
                 (Word::Of(Worth::Unproven(status)), _) if status.state == RunState::Stopped => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         unproven.push(id);
                     }
                 }
@@ -346,7 +350,7 @@ impl Engine<'_> {
                     }
                 }
                 (Word::Unknown, _) => {
-                    if is_over(&mut known.unknown_since, unknown_after) {
+                    if self.is_unknown_for_long(&id) {
                         lost.push(id);
                     }
                 }
@@ -427,9 +431,4 @@ impl Engine<'_> {
         }
         self.ask_for_orphans(node);
     }
-}
-
-/// Whether something has been so for so long; it is from now on, if it was not before.
-fn is_over(since: &mut Option<Instant>, patience: Duration) -> bool {
-    since.get_or_insert_with(Instant::now).elapsed() >= patience
 }

@@ -19,6 +19,7 @@ use super::records::Records;
 use super::silence::Silences;
 use super::silent::Silent;
 use super::step::Step;
+use super::sweeping::Sweeper;
 use super::{News, Wake};
 use crate::attempts::Said;
 use crate::board::cards::Cards;
@@ -89,6 +90,7 @@ pub struct Engine<'r> {
     /// What threads are to do that could not be started yet.
     to_start: Vec<Box<dyn FnMut() -> Result<()> + 'r>>,
     pub(super) scans: u32,
+    pub(super) sweeper: Sweeper,
     /// What time it was at the last scan, by the clock and by what goes on steadily.
     pub(super) clock: (SystemTime, Instant),
     /// When queue and running cards last changed, once they were looked at after that.
@@ -134,6 +136,7 @@ impl<'r> Engine<'r> {
             records: Records::default(),
             to_start: Vec::new(),
             scans: 0,
+            sweeper: Sweeper::default(),
             clock: (SystemTime::now(), Instant::now()),
             settled: None,
             unchanged_waiting: None,
@@ -173,9 +176,12 @@ impl<'r> Engine<'r> {
     /// after everything that could be done.
     pub fn run(&mut self, until: Until) -> Result<()> {
         self.once = until == Until::Idle;
+        let recorded = self.take_up_unheard();
+        self.told(recorded);
         if !self.once {
             let (root, waker) = (self.root, self.waker.clone());
             self.beside(move || notice::watch_board(root, &waker));
+            self.sweep_beside();
             self.start_beside(); // before the first scan: nothing is between them
         }
         let begin = Instant::now();
@@ -217,6 +223,8 @@ impl<'r> Engine<'r> {
             }
         }
         self.save_all_records();
+        let recorded = self.record_unheard();
+        self.told(recorded);
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
@@ -241,10 +249,12 @@ impl<'r> Engine<'r> {
             last.message != error.message || at.elapsed() > SAME_TROUBLE_EVERY
         });
         if news {
-            if !self.once {
+            let before = self.trouble.replace((error, Instant::now()));
+            // The last one of a round from cron is what the program ends with.
+            let told = if self.once { before.as_ref() } else { self.trouble.as_ref() };
+            if let Some((error, _)) = told {
                 eprintln!("poller: {}", error.message);
             }
-            self.trouble = Some((error, Instant::now()));
         }
         None
     }
@@ -355,6 +365,7 @@ impl<'r> Engine<'r> {
             }
             Wake::End => self.ending = true,
             Wake::Saved { failed } => self.saved(failed),
+            Wake::Swept(error) => return Err(error),
             // One that is closed may have led to another machine.
             Wake::Node { node, line, news } => {
                 if self.links.get(&node).is_some_and(|link| link.is(line)) {

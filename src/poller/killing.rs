@@ -54,7 +54,11 @@ impl Engine<'_> {
             }
             Ok(status) => {
                 self.known_mut(id).into_iter().for_each(|known| known.failed_kills = 0);
-                self.believed_kill(node, status.of(id))
+                let said = self.believed_kill(node, status.of(id))?;
+                if said.is_some() {
+                    self.unheard.end(id); // it is seen there
+                }
+                Ok(said)
             }
             Err(error) => {
                 let mut at_once = false;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::Wake;
 use super::desk::Order;
 use super::engine::Engine;
-use super::transitions::Plan;
+use super::transitions::PlanFn;
 use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;
 use crate::board::{numbers, vault};
@@ -28,8 +28,7 @@ impl Engine<'_> {
         if self.index.ready.is_empty() {
             return Ok(());
         }
-        let cluster: Rc<str> = numbers::cluster(self.root)?.into();
-        vault::attempt_secret(self.root)?; // made, if at all, before any job is with a node
+        let mut cluster: Option<Rc<str>> = None;
         loop {
             for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
                 self.index.rooms.set_ahead(&node, ahead);
@@ -37,9 +36,9 @@ impl Engine<'_> {
             let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
             // Set by a plan that finds another registration than the one it was made for.
             let outdated = Rc::new(Cell::new(false));
-            let mut plans: Vec<Plan> = Vec::new();
+            let mut choices = Vec::new();
             let mut taken = Vec::new();
-            while plans.len() < at_once {
+            while choices.len() < at_once {
                 let index = &mut self.index;
                 let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
                     break;
@@ -58,27 +57,32 @@ impl Engine<'_> {
                 if candidate.more > 0 {
                     index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
                 }
-                let (cluster, outdated) = (cluster.clone(), outdated.clone());
-                let slots = self.slots(&resources);
-                let plan = move |card: &Card, registered: &Registered| {
-                    if !is_open(&node, registered)? {
-                        outdated.set(true);
-                        return Ok(Vec::new());
-                    }
-                    Ok(place_plan(&cluster, card, &node, slots))
-                };
-                plans.push((job, Box::new(plan)));
+                choices.push((job, node, self.slots(&resources)));
             }
             if taken.is_empty() {
                 return Ok(());
             }
-            let count = plans.len();
-            // Their servers get ready while the disk takes the placements.
-            let nodes: BTreeSet<String> = taken.iter().map(|(_, node)| node.clone()).collect();
-            for node in nodes {
-                self.order(&node, Order::Prepare);
-            }
-            let placed = self.stamp(plans);
+            let count = choices.len();
+            let placed = self.name_attempts(&mut cluster).and_then(|cluster| {
+                // Their servers get ready while the disk takes the placements.
+                let nodes: BTreeSet<&String> = taken.iter().map(|(_, node)| node).collect();
+                for node in nodes {
+                    self.order(node, Order::Prepare);
+                }
+                let choices = choices.into_iter();
+                let plans = choices.map(|(job, node, slots)| {
+                    let (cluster, outdated) = (cluster.clone(), outdated.clone());
+                    let plan = move |card: &Card, registered: &Registered| {
+                        if !is_open(&node, registered)? {
+                            outdated.set(true);
+                            return Ok(Vec::new());
+                        }
+                        Ok(place_plan(&cluster, card, &node, slots))
+                    };
+                    (job, Box::new(plan) as PlanFn)
+                });
+                self.stamp(plans.collect())
+            });
             // A card that was placed has taken its room itself by now.
             for (candidate, node) in &taken {
                 self.index.rooms.give_back(node, &candidate.resources);
@@ -107,6 +111,19 @@ impl Engine<'_> {
                 return if count < at_once { Ok(()) } else { self.yield_round() };
             }
         }
+    }
+
+    /// The name of the cluster, which the attempts that are about to be made have; with it is there
+    /// what their keys are made of. Asked for where there is something to place alone: a name or a
+    /// secret that cannot be read is told when it is missed.
+    fn name_attempts(&self, known: &mut Option<Rc<str>>) -> Result<Rc<str>> {
+        if let Some(cluster) = known {
+            return Ok(cluster.clone());
+        }
+        let cluster: Rc<str> = numbers::cluster(self.root)?.into();
+        vault::attempt_secret(self.root)?; // made, if at all, before any job is with a node
+        *known = Some(cluster.clone());
+        Ok(cluster)
     }
 
     /// How many jobs that ask for this the nodes that take any can run at a time.

@@ -16,7 +16,7 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::error::{At, Result, exit};
+use crate::error::{At, Kind, Result, exit};
 use crate::model::card::State;
 use crate::processor;
 use crate::{clock, descriptors};
@@ -177,7 +177,11 @@ fn run_for(job: u64) -> Result<()> {
         if let Some(_lock) = poller_lock::try_take(&root)? {
             return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
         }
-        let stopped = Cards::new(&root).find(job).map_or(true, |card| card.state == State::Stopped);
+        let stopped = match Cards::new(&root).find(job) {
+            Ok(card) => card.state == State::Stopped,
+            // What cannot be read now is not over.
+            Err(error) => matches!(error.kind, Kind::NotFound | Kind::Gone),
+        };
         if stopped || getppid() != parent {
             return Ok(());
         }

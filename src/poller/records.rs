@@ -26,6 +26,8 @@ pub struct Records {
     versions: BTreeMap<String, Version>,
     /// Which could not be read the last time.
     unreadable: BTreeSet<String>,
+    /// Whether it could not be known then which there are.
+    unlisted: bool,
     /// Nodes of which more is known than their records say.
     unsaved: BTreeSet<String>,
     /// Those of them that are being written.
@@ -48,8 +50,10 @@ impl Engine<'_> {
     /// nothing new until it can be read.
     pub(super) fn read_records(&mut self) -> Result<BTreeMap<String, Node>> {
         let mut fresh = BTreeMap::new();
+        self.records.unlisted = true;
         let names = nodes::names(self.root)?;
-        self.records.unreadable.clear();
+        self.records.unlisted = false;
+        let before = std::mem::take(&mut self.records.unreadable);
         for name in names {
             let version = nodes::version(self.root, &name);
             let known = self.nodes.get(&name);
@@ -76,6 +80,8 @@ impl Engine<'_> {
                     self.records.unreadable.insert(name.clone());
                     if error.kind == Kind::Unavailable {
                         self.told::<()>(Err(error));
+                    } else if !before.contains(&name) {
+                        eprintln!("poller: {}; it gets no new jobs", error.message);
                     }
                     let Some(known) = known else { continue };
                     known
@@ -91,7 +97,7 @@ impl Engine<'_> {
     /// Whether a node is not known because its record cannot be read: it is registered, and where is
     /// not known.
     pub(super) fn is_unreadable(&self, node: &str) -> bool {
-        self.records.unreadable.contains(node)
+        self.records.unlisted || self.records.unreadable.contains(node)
     }
 
     /// Something was seen of a node.

@@ -9,7 +9,6 @@ use crate::board::root::booted_at;
 use crate::board::{batches, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
-use crate::processor;
 
 /// A directory's time is trusted to tell changes apart once it is so old.
 const GRAIN: Duration = Duration::from_secs(2);
@@ -26,14 +25,14 @@ impl Engine<'_> {
         self.notice_set_clock();
         self.start_beside();
         let restored = self.recover();
-        if let Some(restored @ 1..) = self.told(restored) {
+        if restored > 0 {
             self.say(&format!("recovered {restored} submitted jobs"));
         }
         let loaded = self.load_nodes();
         self.told(loaded);
         let looked = self.look_at_all();
         self.told(looked);
-        let swept = processor::sweep::sweep(self.root);
+        let swept = self.sweep();
         self.told(swept);
         self.scans += 1;
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
@@ -56,19 +55,22 @@ impl Engine<'_> {
         }
     }
 
-    /// Finishes what submitters that died left. Batches are looked for only where the queue has
-    /// changed since none was there: with many cards, reading it is all that an idle poller does.
-    fn recover(&mut self) -> Result<usize> {
-        let queue = self.cards.changed_at(Column::Queue)?;
-        let settled = is_settled(queue);
+    /// Finishes what submitters that died left; how many cards it made. Batches are looked for only
+    /// where the queue has changed since none was there: with many cards, reading it is all that an
+    /// idle poller does.
+    fn recover(&mut self) -> usize {
+        let queue = self.cards.changed_at(Column::Queue);
+        let queue = self.told(queue);
+        let settled = queue.filter(|queue| is_settled(*queue)); // now, before they are looked for
         let mut restored = 0;
-        if self.scans == 0 || self.no_batches != Some(queue) {
-            self.no_batches = None;
-            let batches = batches::recover(&self.cards)?;
-            self.no_batches = (settled && batches.pending == 0).then_some(queue);
+        if self.scans == 0 || queue.is_none() || self.no_batches != queue {
+            let (batches, done) = batches::recover(&self.cards);
+            let is_done = self.told(done).is_some() && batches.pending == 0;
+            self.no_batches = settled.filter(|_| is_done);
             restored = batches.written;
         }
-        Ok(restored + self.cards.recover_prepared()?)
+        let prepared = self.cards.recover_prepared();
+        restored + self.told(prepared).unwrap_or(0)
     }
 
     /// Once in every boot: a card that was stamped and moved to `done/` just before a power loss may
@@ -77,13 +79,26 @@ impl Engine<'_> {
         if !poller_lock::is_first_of_boot(self.root)? {
             return Ok(());
         }
-        for job in self.cards.done_before_boot(booted_at()?)? {
-            let card = self.cards.read_in(Column::Done, job)?;
-            if card.is_some_and(|card| card.column() != Column::Done && card.newer.is_none()) {
-                self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
-            }
+        let (jobs, failed) = self.cards.done_before_boot(booted_at()?)?;
+        let mut all_looked_at = failed.is_empty();
+        for error in failed {
+            self.told::<()>(Err(error));
         }
-        poller_lock::note_boot(self.root)
+        for job in jobs {
+            let looked = self.move_out_of_done(job);
+            all_looked_at &= self.told(looked) == Some(true);
+        }
+        if all_looked_at { poller_lock::note_boot(self.root) } else { Ok(()) }
+    }
+
+    /// Moves a card of `done/` that does not belong there; `false` if it is still there.
+    fn move_out_of_done(&mut self, job: u64) -> Result<bool> {
+        let belongs_elsewhere = |card: Card| card.column() != Column::Done && card.newer.is_none();
+        if !self.cards.read_in(Column::Done, job)?.is_some_and(belongs_elsewhere) {
+            return Ok(true);
+        }
+        self.stamp(vec![(job, Box::new(|_, _| Ok(Vec::new())))])?;
+        Ok(self.cards.length_in(Column::Done, job)?.is_none())
     }
 
     fn look_at_all(&mut self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Silence is repeated failure while awake: one that failed to answer once has not been silent for
-//! as long as this process, or its machine, was stopped afterwards.
+//! as long as this process, or its machine, was stopped afterwards. Rounds from cron, none of which is
+//! long enough, add their failures to what those before them have recorded.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::board::root::boot_id;
+use crate::board::unheard::Unheard;
 use crate::error::{At, Result};
 use crate::model::node::RecordedSilence;
 
@@ -20,18 +22,48 @@ const FAILURES: u32 = 3;
 /// Failures count that are this part of that time apart.
 const APART: u32 = 8;
 
-/// The nodes that do not answer, as this process has seen it.
+/// Of the time between two rounds from cron so much of that time counts, and no more: nobody has
+/// listened in between, and there may have been no rounds for a while.
+const LONGEST_PAUSE: u32 = 3;
+
+/// Who does not answer, or of whom nobody gives word, as this process has seen it.
 #[derive(Debug)]
 pub struct Silences {
     nodes: BTreeMap<String, Silence>,
     awake: Duration,
     looked: Instant,
+    /// In a round from cron: what is noted in place of that.
+    recorded: Option<Recorded>,
+}
+
+/// What rounds from cron have found.
+#[derive(Debug)]
+struct Recorded {
+    unheard: Unheard,
+    changed: bool,
+    boot: String,
+    /// What this boot's clock said at that instant.
+    clock: (Duration, Instant),
 }
 
 impl Silences {
     /// Nobody is silent.
     pub fn new(now: Instant) -> Silences {
-        Silences { nodes: BTreeMap::new(), awake: Duration::ZERO, looked: now }
+        Silences { nodes: BTreeMap::new(), awake: Duration::ZERO, looked: now, recorded: None }
+    }
+
+    /// Those that rounds before this one have recorded.
+    pub fn recorded(unheard: Unheard) -> Result<Silences> {
+        let now = Instant::now();
+        let clock = (clock()?, now);
+        let recorded = Recorded { unheard, changed: false, boot: boot_id()?, clock };
+        Ok(Silences { recorded: Some(recorded), ..Silences::new(now) })
+    }
+
+    /// What is to be recorded for the next round, if it is not what was.
+    pub fn to_record(&self) -> Option<&Unheard> {
+        let recorded = self.recorded.as_ref()?;
+        recorded.changed.then_some(&recorded.unheard)
     }
 
     /// To be called often: the time since the last call was lived through.
@@ -49,10 +81,16 @@ impl Silences {
     /// The node answered.
     pub fn end(&mut self, node: &str) {
         self.nodes.remove(node);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.changed |= recorded.unheard.remove(node).is_some();
+        }
     }
 
     /// The node failed to answer; whether it has been silent for `lost_after`.
     pub fn note(&mut self, node: &str, lost_after: Duration) -> bool {
+        if let Some(recorded) = &mut self.recorded {
+            return recorded.note(node, lost_after);
+        }
         let now = self.awake;
         let silence = self.nodes.entry(node.to_string()).or_insert_with(|| Silence::new(now));
         silence.goes_on(now, lost_after)
@@ -61,6 +99,22 @@ impl Silences {
     /// Forgets nodes that are not there any more.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.nodes.retain(|node, _| is_there(node));
+        if let Some(recorded) = &mut self.recorded {
+            let before = recorded.unheard.len();
+            recorded.unheard.retain(|node, _| is_there(node));
+            recorded.changed |= recorded.unheard.len() < before;
+        }
+    }
+}
+
+impl Recorded {
+    fn note(&mut self, id: &str, lost_after: Duration) -> bool {
+        let (then, at) = self.clock;
+        let before = self.unheard.remove(id);
+        let (record, is_long) = added(before, then + at.elapsed(), self.boot.clone(), lost_after);
+        self.unheard.insert(id.to_string(), record);
+        self.changed = true;
+        is_long
     }
 }
 
@@ -87,16 +141,17 @@ impl Silence {
     }
 }
 
-/// The same for rounds from cron, none of which is long enough: a failure is added to what earlier
-/// ones have recorded. By the clock of this boot, which nobody sets and which stands while the
-/// machine sleeps.
+/// By the clock of this boot, which nobody sets and which stands while the machine sleeps.
+fn clock() -> Result<Duration> {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).at("clock")
+}
+
+/// The same of a node in rounds from cron: a failure is added to what its record says.
 pub fn add_to(
     record: Option<RecordedSilence>,
     lost_after: Duration,
 ) -> Result<(RecordedSilence, bool)> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).at("clock")?;
-    let (now, boot) = (Duration::from(now), boot_id()?);
-    Ok(added(record, now, boot, lost_after))
+    Ok(added(record, clock()?, boot_id()?, lost_after))
 }
 
 fn added(
@@ -112,6 +167,8 @@ fn added(
     });
     let (silence, is_long) = match before {
         Some(mut silence) => {
+            let pause = now.saturating_sub(silence.latest);
+            silence.since += pause.saturating_sub(lost_after / LONGEST_PAUSE);
             let is_long = silence.goes_on(now, lost_after);
             (silence, is_long)
         }
@@ -177,5 +234,35 @@ mod tests {
         assert!(!at(record.clone(), 100, "b").1, "another boot begins anew");
         let (after, _) = at(record, 15, "a");
         assert!(at(Some(after), 16, "a").1);
+    }
+
+    #[test]
+    fn a_time_without_rounds_is_no_silence() {
+        let mut record = None;
+        let mut long = 0;
+        for minute in [0, 1, 120, 121, 122, 123, 124] {
+            let (next, is_long) = added(record, MINUTE * (minute + 10), "a".into(), 5 * MINUTE);
+            if is_long && long == 0 {
+                long = minute;
+            }
+            record = Some(next);
+        }
+        // A minute, what counts of the pause, and two minutes and a third.
+        assert_eq!(long, 123);
+    }
+
+    #[test]
+    fn what_is_heard_of_again_is_recorded_no_more() {
+        let mut silences = Silences::recorded(Unheard::new()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(silences.to_record().is_none());
+        for id in ["a", "b"] {
+            assert!(!silences.note(id, MINUTE));
+        }
+        silences.end("a");
+        let recorded = silences.to_record().cloned().unwrap_or_default();
+        assert_eq!(recorded.keys().collect::<Vec<_>>(), ["b"]);
+        let mut next = Silences::recorded(recorded).unwrap_or_else(|e| panic!("{e}"));
+        next.retain(|id| id != "b");
+        assert_eq!(next.to_record().map(Unheard::len), Some(0));
     }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::desk::Order;
 use super::engine::Engine;
 use super::index::Unsure;
+use super::silence::Silences;
 use super::transitions::Plan;
+use crate::board::unheard::{self, Unheard};
 use crate::driver::Answer;
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Card, State, What};
@@ -50,11 +52,47 @@ impl Engine<'_> {
         self.root.settings.connect_timeout + self.root.settings.request_timeout
     }
 
-    /// Asks again for what nodes have not said.
-    pub(super) fn ask_unsure(&mut self) {
+    /// A round from cron goes on where those before it have ended. Any other poller begins anew, and
+    /// so does whatever comes after it.
+    pub(super) fn take_up_unheard(&mut self) -> Result<()> {
+        if !self.once {
+            return unheard::write(self.root, &Unheard::new());
+        }
+        self.unheard = Silences::recorded(unheard::read(self.root)?)?;
+        Ok(())
+    }
+
+    /// Records for the next round from cron of which attempts nobody gives word.
+    pub(super) fn record_unheard(&mut self) -> Result<()> {
+        self.forget_heard();
+        let unheard = self.unheard.to_record();
+        unheard.map_or(Ok(()), |unheard| unheard::write(self.root, unheard))
+    }
+
+    /// Forgets attempts that no node has any more. What could not be looked at may be there.
+    fn forget_heard(&mut self) {
+        if self.once && self.troubled {
+            return;
+        }
         let index = &self.index;
         self.unheard
             .retain(|id| NodejobId::parse(id).is_some_and(|id| index.on_node(&id).is_some()));
+    }
+
+    /// Whether its node has not known an attempt for so long that it never will; asked at each answer
+    /// of that kind.
+    pub(super) fn is_unknown_for_long(&mut self, id: &str) -> bool {
+        let patience = self.root.settings.unknown_after;
+        if self.once {
+            return self.unheard.note(id, patience);
+        }
+        let Some(known) = self.known_mut(id) else { return false };
+        known.unknown_since.get_or_insert_with(Instant::now).elapsed() >= patience
+    }
+
+    /// Asks again for what nodes have not said.
+    pub(super) fn ask_unsure(&mut self) {
+        self.forget_heard();
         let connected = |node: &str| {
             self.nodes.get(node).is_some_and(|record| record.state == NodeState::Connected)
         };

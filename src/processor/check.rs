@@ -13,7 +13,7 @@ use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id, written_by_newer};
-use crate::board::slots;
+use crate::board::slots::{self, Seen};
 use crate::error::{Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 
@@ -38,6 +38,11 @@ impl Findings {
         Ok(true)
     }
 
+    /// The value; what cannot be looked at, or mended, is a violation.
+    fn told<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.lines.push(error.message)).ok()
+    }
+
     /// Notes a violation; `true` if it is to be mended, which the line says.
     fn mend(&mut self, path: &Path, what: &str) -> bool {
         let mended = if self.repair { "; mended" } else { "" };
@@ -53,54 +58,66 @@ impl Findings {
 
 /// Verifies the node's board: one line for each violation. With `repair`, what has one right
 /// answer is mended, and the line says so; a second check then no longer finds it. After them what is
-/// in order and worth knowing.
+/// in order and worth knowing. What cannot be looked at is a violation, and the rest is checked all
+/// the same.
 pub fn check(root: &Root, repair: bool) -> Result<(Vec<String>, Vec<String>)> {
     let runs = Runs::new(root);
-    let mut findings = Findings { repair, lines: audit::tree(root)?, notes: Vec::new() };
+    let mut findings = Findings { repair, lines: Vec::new(), notes: Vec::new() };
+    let tree = findings.told(audit::tree(root));
+    findings.lines.extend(tree.into_iter().flatten());
     if repair {
-        sweep::recover(root)?;
+        findings.told(sweep::recover(root));
     }
     let held = runs.lock()?;
-    queue(&runs, &held, &mut findings)?;
-    jobs(&runs, &held, &mut findings)?;
-    slots(&runs, &held, &mut findings)?;
-    pids(&runs, &held, &mut findings)?;
-    for path in sweep::litter(&runs)?.iter().filter(|path| sweep::is_old(path)) {
-        findings.note(path, "left behind more than a day ago; the clean-up removes it");
+    for part in [queue, jobs, slots, pids] {
+        let checked = part(&runs, &held, &mut findings);
+        findings.told(checked);
+    }
+    let litter = findings.told(sweep::litter(&runs)).into_iter().flatten();
+    for path in litter.filter(|path| sweep::is_old(path)) {
+        findings.note(&path, "left behind more than a day ago; the clean-up removes it");
     }
     if repair {
-        sweep::remove_litter(&runs)?;
+        findings.told(sweep::remove_litter(&runs));
     }
     Ok((findings.lines, findings.notes))
 }
 
 fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
     for name in files::names(&runs.queue_dir())? {
-        let path = runs.queue_dir().join(&name);
-        if check_id(&name).is_err() {
-            findings.note(&path, "its name is not an id; nothing will read it");
-            continue;
-        }
-        let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-        if !runs.is_here(&name)? {
-            if findings.mend(&path, "waits, but has no job: nobody was told that it was accepted") {
-                files::remove(&path)?;
-            }
-        } else if inode(&path) != inode(&runs.request_path(&name)) {
-            if findings.mend(&path, "is not the request of the job of that name") {
-                files::remove(&path)?;
-                let claimed = slots::all(runs)?.iter().any(|slot| slot.jobs().contains(&name));
-                if !claimed && runs.last_line(&name)?.is_none() {
-                    runs.put_back(held, &name)?;
-                }
-            }
-        } else if started(runs, &name)? {
-            if findings.mend(&path, "waits, but was started") {
-                files::remove(&path)?;
-            }
-        } else if ended(runs, &name)? && findings.mend(&path, "waits, but has ended") {
+        let checked = queue_entry(runs, held, &name, findings);
+        findings.told(checked);
+    }
+    Ok(())
+}
+
+fn queue_entry(runs: &Runs, held: &Lock, name: &str, findings: &mut Findings) -> Result<()> {
+    let path = runs.queue_dir().join(name);
+    if check_id(name).is_err() {
+        findings.note(&path, "its name is not an id; nothing will read it");
+        return Ok(());
+    }
+    let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    if !runs.is_here(name)? {
+        if findings.mend(&path, "waits, but has no job: nobody was told that it was accepted") {
             files::remove(&path)?;
         }
+    } else if inode(&path) != inode(&runs.request_path(name)) {
+        if findings.mend(&path, "is not the request of the job of that name") {
+            files::remove(&path)?;
+            let may_have = |slot: &Seen| {
+                slot.unreadable.is_some() || slot.jobs().iter().any(|job| job == name)
+            };
+            if !slots::all(runs)?.iter().any(may_have) && runs.last_line(name)?.is_none() {
+                runs.put_back(held, name)?;
+            }
+        }
+    } else if started(runs, name)? {
+        if findings.mend(&path, "waits, but was started") {
+            files::remove(&path)?;
+        }
+    } else if ended(runs, name)? && findings.mend(&path, "waits, but has ended") {
+        files::remove(&path)?;
     }
     Ok(())
 }
@@ -115,28 +132,8 @@ fn ended(runs: &Runs, id: &str) -> Result<bool> {
 
 fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
     for name in files::names(&runs.jobs_dir())? {
-        let dir = runs.job_dir(&name);
-        if check_id(&name).is_err() {
-            findings.note(&dir, "its name is not an id; nothing will read it");
-            continue;
-        }
-        if findings.is_newer(runs, &name)? {
-            continue;
-        }
-        let request = runs.request_path(&name);
-        match runs.request(&name) {
-            Ok(_) => {}
-            Err(e) if e.kind == Kind::Gone => {}
-            Err(e) if e.kind == Kind::NotFound => findings.note(&request, "is missing"),
-            // What a power loss left of one that was not durable yet is kept, and ends as lost.
-            Err(e) if e.kind == Kind::Internal && ended(runs, &name)? => {}
-            Err(e) => findings.lines.push(e.message),
-        }
-        let mode = fs::metadata(&request).map_or(0, |meta| meta.permissions().mode());
-        if mode & 0o077 != 0 && findings.mend(&request, "is open to others; it may hold a key") {
-            let _ = fs::set_permissions(&request, fs::Permissions::from_mode(0o600)); // found again
-        }
-        story(runs, &name, findings)?;
+        let checked = job(runs, &name, findings);
+        findings.told(checked);
     }
     let unowned = sweep::unowned(runs)?;
     findings.lines.extend(unowned.errors.iter().map(|error| error.message.clone()));
@@ -149,6 +146,31 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         findings.lines.extend(failed.into_iter().map(|error| error.message));
     }
     Ok(())
+}
+
+fn job(runs: &Runs, name: &str, findings: &mut Findings) -> Result<()> {
+    let dir = runs.job_dir(name);
+    if check_id(name).is_err() {
+        findings.note(&dir, "its name is not an id; nothing will read it");
+        return Ok(());
+    }
+    if findings.is_newer(runs, name)? {
+        return Ok(());
+    }
+    let request = runs.request_path(name);
+    match runs.request(name) {
+        Ok(_) => {}
+        Err(e) if e.kind == Kind::Gone => {}
+        Err(e) if e.kind == Kind::NotFound => findings.note(&request, "is missing"),
+        // What a power loss left of one that was not durable yet is kept, and ends as lost.
+        Err(e) if e.kind == Kind::Internal && ended(runs, name)? => {}
+        Err(e) => findings.lines.push(e.message),
+    }
+    let mode = fs::metadata(&request).map_or(0, |meta| meta.permissions().mode());
+    if mode & 0o077 != 0 && findings.mend(&request, "is open to others; it may hold a key") {
+        let _ = fs::set_permissions(&request, fs::Permissions::from_mode(0o600)); // found again
+    }
+    story(runs, name, findings)
 }
 
 /// Damaged lines are what a power loss may leave; a second end is not.
@@ -187,6 +209,13 @@ fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
     let seen = slots::all(runs)?;
     for slot in &seen {
         let path = slots::path(runs, slot.number);
+        if let Some(error) = &slot.unreadable {
+            findings.lines.push(format!(
+                "{}: passed over; whatever jobs it names, none of them is looked after",
+                error.message
+            ));
+            continue;
+        }
         if slot.record.as_ref().is_some_and(|record| record.newer) {
             findings.notes.push(format!("{}: {}", path.display(), written_by_newer("a field")));
             continue;
@@ -196,7 +225,8 @@ fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
         }
         for id in slot.jobs() {
             let twice = seen.iter().any(|s| s.number > slot.number && s.jobs().contains(id));
-            if twice && !ended(runs, id)? && !runs.is_queued(id)? {
+            let is_over = || Ok(ended(runs, id)? || runs.is_queued(id)?);
+            if twice && findings.told(is_over()) == Some(false) {
                 findings.note(&path, &format!("{id} is claimed by another slot, too"));
             }
         }
@@ -208,7 +238,7 @@ fn pids(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
     for name in cleanup::dangling(runs)? {
         let path = runs.pid_dir().join(&name);
         if findings.mend(&path, "links to a job that is gone") {
-            files::remove(&path)?;
+            findings.told(files::remove(&path));
         }
     }
     Ok(())

@@ -16,12 +16,13 @@ use serde_json::{Map, Value};
 use super::ending::AGAIN;
 use super::supervise::{Claimed, Supervisor};
 use super::{start, status};
+use crate::board::acceptance::REFUSED;
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::lock::Lock;
 use crate::board::slots::{self, Record, Slot};
 use crate::clock;
-use crate::error::{At, Result};
+use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::{RunState, RunStatus};
 use crate::model::proof::{self, KEY_VARIABLE};
@@ -160,6 +161,9 @@ impl Supervisor<'_> {
         let Ok(map) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
             return Ok(Found::Damaged);
         };
+        if map.contains_key(REFUSED) {
+            return Ok(Found::Damaged); // killed while it waited, by somebody who died at it
+        }
         let (spec, newer) = Spec::of_run(&map);
         let unfit = status::unfit(&spec, newer, &self.total);
         Ok(Found::Job(Box::new(Claimed { id: id.to_string(), spec, request, unfit })))
@@ -379,10 +383,12 @@ impl Supervisor<'_> {
     }
 
     /// What the queue has and cannot be read was never accepted: a crash or power loss came
-    /// before anyone was told. It is moved out of the way, for a while still to be looked at.
+    /// before anyone was told. It is moved out of the way, for a while still to be looked at. Of one
+    /// that will never be started only the link goes.
     fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
         let job = self.runs.job_dir(id);
-        if self.runs.is_here(id)? {
+        let is_refused = self.runs.request(id).is_err_and(|error| error.kind == Kind::Gone);
+        if !is_refused && self.runs.is_here(id)? {
             let aside = self.runs.tmp_dir().join(format!("{id}.unreadable"));
             files::remove_tree(&aside)?;
             files::rename_new(&job, &aside)?;
@@ -406,7 +412,7 @@ impl Supervisor<'_> {
 /// What a link in the queue leads to.
 enum Found {
     Gone,
-    /// Nothing that a program has written so.
+    /// Nothing that a program has written so, or nothing that is to be started.
     Damaged,
     Job(Box<Claimed>),
 }

@@ -227,12 +227,13 @@ fn end_at_once(runs: &Runs, id: &str, by: &str) -> Result<Option<RunStatus>> {
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
     let before = runs.last_line(id)?;
+    let untouched = before.is_none();
     let ended = before.filter(|line| line.state == RunState::Stopped);
     match runs.request(id) {
         Ok(_) => runs.for_change(id)?,
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => {
-            runs.sync_of(id)?.commit()?; // whoever published it may have died before
+            runs.finish_refusal(id)?; // whoever published it may have died before
             return Ok(Some(refused()));
         }
         Err(e) if e.kind == Kind::NotFound => {
@@ -254,7 +255,17 @@ fn end_at_once(runs: &Runs, id: &str, by: &str) -> Result<Option<RunStatus>> {
                 // Of a range some tasks may have ended before.
                 let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
                 let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
-                end_in_queue(runs, id, &line, &mut sync)?;
+                match end_in_queue(runs, id, &line, &mut sync) {
+                    // A full disk, perhaps. It never starts, and nothing of it is to be told.
+                    Err(error)
+                        if error.kind == Kind::Unavailable && untouched && line.tasks.is_none() =>
+                    {
+                        let refused_there = runs.refuse_waiting(&held, id, by);
+                        refused_there.map_err(|e| if e.kind == error.kind { error } else { e })?;
+                        return Ok(Some(refused()));
+                    }
+                    ended => ended?,
+                }
                 line
             }
         };
@@ -287,8 +298,8 @@ fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<(u64, i32)>> {
     }))
 }
 
-/// Tells the job's supervisor to look. One that has not started the job yet looks by itself. `false`:
-/// it has none.
+/// Tells the job's supervisor to look. One that has not started the job yet looks by itself, and so, a
+/// little later, does one whose slot cannot be read. `false`: it has none that is known.
 fn wake(runs: &Runs, id: &str) -> Result<bool> {
     let Some(found) = supervisor_of(runs, id)? else { return Ok(false) };
     let Some(process) = tree::open(found.1) else {

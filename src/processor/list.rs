@@ -75,7 +75,11 @@ fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
         .into_iter()
         .filter_map(|id| {
             check_id(&id).ok()?;
-            Some((runs.accepted_at(&id).ok()?, id))
+            match runs.accepted_at(&id) {
+                Ok(at) => Some((at, id)),
+                Err(e) if e.kind == Kind::NotFound => None,
+                Err(_) => Some((SystemTime::UNIX_EPOCH, id)), // whoever looks at it says why
+            }
         })
         .collect();
     dated.sort_by(|a, b| b.cmp(a));

@@ -4,7 +4,9 @@
 //! while they do its room stays in use. Decisions are made under the board's lock, against the
 //! present records of the other slots; each can be repeated without harm.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -28,6 +30,9 @@ const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
 
 // Longer than whoever prepares something there can live: a request, whose files take their time.
 const _: () = assert!(LITTER_AGE.as_secs() > 10 * (LONGEST_ARRIVAL.as_secs() + 60));
+
+/// Most errors that are remembered, so as to be told once.
+const MOST_TOLD: usize = 100;
 
 const REBOOTED: &str = "the machine was restarted";
 
@@ -63,7 +68,11 @@ pub fn recover(root: &Root) -> Result<Swept> {
     let passed_over = |slot: &Slot, error: Error| {
         eprintln!("processor: slot {} is not recovered: {}", slot.number, error.message);
     };
-    for (slot, record) in Slot::take_dead(&runs, &held)? {
+    let (found, unreadable) = Slot::take_dead(&runs, &held)?;
+    for error in unreadable {
+        tell_once("passed over", &error);
+    }
+    for (slot, record) in found {
         match decide(&runs, &held, &slot, record, &mut swept) {
             Ok(record) => dead.push((slot, record)),
             Err(error) => passed_over(&slot, error),
@@ -76,6 +85,15 @@ pub fn recover(root: &Root) -> Result<Swept> {
         }
     }
     Ok(swept)
+}
+
+/// Says what every sweep finds anew as long as nobody mends it: once, and not each few seconds.
+fn tell_once(what: &str, error: &Error) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MOST_TOLD && told.insert(error.message.clone()) {
+        eprintln!("processor: {what}: {}", error.message);
+    }
 }
 
 /// Puts back what never ran and drops what is no longer this slot's; what stays in the record
@@ -168,13 +186,17 @@ fn finish_one(
     Ok(line)
 }
 
-fn is_range(runs: &Runs, id: &str) -> bool {
-    runs.request(id).is_ok_and(|request| request.get(RANGE_FIELD).is_some())
+fn is_range(runs: &Runs, id: &str) -> Result<bool> {
+    match runs.request(id) {
+        Ok(request) => Ok(request.get(RANGE_FIELD).is_some()),
+        Err(error) if error.kind == Kind::Unavailable => Err(error), // it is read another time
+        Err(_) => Ok(false),
+    }
 }
 
 /// Kills what is left of a job whose supervisor died; how it ends if nobody had killed it.
 pub(super) fn end_remains(runs: &Runs, id: &str, remains: Remains) -> Result<Outcome> {
-    let started = if is_range(runs, id) {
+    let started = if is_range(runs, id)? {
         range::started(runs, id)?
     } else {
         runs.last_line(id)?.and_then(|line| line.pid.zip(line.ticks))
@@ -192,7 +214,7 @@ fn lose(
     sync: &mut SyncSet,
 ) -> Result<RunStatus> {
     let begun = runs.last_line(id)?;
-    let is_range = is_range(runs, id);
+    let is_range = is_range(runs, id)?;
     let kills = kill::all_asked(runs, id, slot, is_range)?;
     let line = if is_range {
         let line = range::end_abandoned(runs, id, begun.as_ref(), lost, &kills)?;
@@ -223,7 +245,7 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     let (ended, failed) = end_unowned(runs, held, &unowned.ids, &Outcome::lost(REBOOTED))?;
     swept.lost += ended;
     for error in unowned.errors.iter().chain(&failed) {
-        eprintln!("processor: not recovered after a restart: {}", error.message);
+        tell_once("not recovered after a restart", error);
     }
     // One that cannot be read keeps no other from running, and is looked at again.
     if unowned.errors.is_empty() && failed.is_empty() {
@@ -257,7 +279,7 @@ pub(super) fn end_unowned(
 
 /// Ends a job that somebody killed and no one is responsible for, with what is left of it.
 pub(super) fn end_if_unowned(runs: &Runs, id: &str) -> Result<()> {
-    let is_alone = |_held: &Lock| is_unowned(runs, &id.to_string(), &owned(runs)?);
+    let is_alone = |_held: &Lock| is_unowned(runs, &id.to_string(), &Owned::read(runs)?);
     if !is_alone(&runs.lock()?)? {
         return Ok(());
     }
@@ -281,7 +303,7 @@ pub(super) struct Unowned {
 
 /// Jobs that no one is responsible for. Exact under the board's lock.
 pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
-    let owned = owned(runs)?;
+    let owned = Owned::read(runs)?;
     let mut found = Unowned::default();
     for id in files::names(&runs.jobs_dir())? {
         match is_unowned(runs, &id, &owned) {
@@ -294,15 +316,38 @@ pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
 }
 
 /// The jobs that slots of this boot name.
-fn owned(runs: &Runs) -> Result<Vec<String>> {
-    let boot = boot_id()?;
-    let records = slots::all(runs)?.into_iter().filter_map(|slot| slot.record);
-    let records = records.filter(|record| record.boot == boot || record.newer);
-    Ok(records.flat_map(|record| record.jobs).collect())
+struct Owned {
+    jobs: Vec<String>,
+    boot: String,
+    /// What is wrong with a slot that may name others.
+    unreadable: Option<Error>,
 }
 
-fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
-    if check_id(id).is_err() || owned.contains(id) || runs.is_queued(id)? {
+impl Owned {
+    fn read(runs: &Runs) -> Result<Owned> {
+        let boot = boot_id()?;
+        let seen = slots::all(runs)?;
+        let unreadable = seen.iter().find_map(|slot| slot.unreadable.clone());
+        let records = seen.into_iter().filter_map(|slot| slot.record);
+        let records = records.filter(|record| record.boot == boot || record.newer);
+        Ok(Owned { jobs: records.flat_map(|record| record.jobs).collect(), boot, unreadable })
+    }
+
+    /// Whether no slot has this job. An error where one that cannot be read may: unless the job was
+    /// started in another boot.
+    fn lack(&self, runs: &Runs, id: &str) -> Result<bool> {
+        let Some(error) = &self.unreadable else { return Ok(true) };
+        let begun = runs.last_line(id)?.and_then(|line| line.boot);
+        if begun.is_some_and(|begun| begun != self.boot) {
+            return Ok(true);
+        }
+        let why = format!("{id}: whether a supervisor has it is not known: {}", error.message);
+        Err(Error::new(error.kind, why))
+    }
+}
+
+fn is_unowned(runs: &Runs, id: &String, owned: &Owned) -> Result<bool> {
+    if check_id(id).is_err() || owned.jobs.contains(id) || runs.is_queued(id)? {
         return Ok(false);
     }
     if runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped) {
@@ -312,8 +357,9 @@ fn is_unowned(runs: &Runs, id: &String, owned: &[String]) -> Result<bool> {
         Err(e) if e.kind == Kind::Unavailable => Err(e),
         // Refused before it came, or removed by half. One whose request is damaged may have run: its
         // acceptance died before the sync.
-        Err(e) => Ok(!matches!(e.kind, Kind::Gone | Kind::NotFound)),
-        Ok(_) => Ok(runs.newer(id)?.is_none()),
+        Err(e) if matches!(e.kind, Kind::Gone | Kind::NotFound) => Ok(false),
+        Err(_) => owned.lack(runs, id),
+        Ok(_) => Ok(runs.newer(id)?.is_none() && owned.lack(runs, id)?),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::rounds::Rounds;
-use super::{outputs, submit};
+use super::{jobs, outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
@@ -203,9 +203,12 @@ fn request(words: &Given) -> Result<Value> {
 /// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
-    let rounds = Rounds::begin(root, job)?;
+    let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
-    outputs::follow(root, job, 0, LogQuery::default(), None, &mut io::stdout().lock())?;
+    let out = &mut io::stdout().lock();
+    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), out)? {
+        jobs::wait_beside(root, job, &mut rounds)?; // nobody reads its log; its code may be asked for
+    }
     rounds.finish();
     let card = Cards::new(root).find(job)?;
     let Some(outcome) = card.outcome else { return Ok(exit::REFUSED) };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::jobs::number;
 use crate::board::cards::Cards;
 use crate::cgi::{Call, Response};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::Card;
 
 /// Most jobs in one graph.
@@ -17,7 +17,7 @@ const LARGEST: usize = 10_000;
 pub fn graph(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
     let asked = cards.find(number(call)?)?;
-    let graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST)?;
+    let graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST);
     match call.request.param("format") {
         None | Some("json") => Response::json(&as_json(&graph)),
         Some("dot") => Ok(Response::text(as_dot(&graph))),
@@ -31,7 +31,7 @@ struct Graph {
     jobs: Vec<Card>,
     /// Parent and child.
     edges: Vec<(u64, u64)>,
-    /// Whether there were more jobs than are shown.
+    /// Whether there were, or may be, more jobs than are shown.
     cut: bool,
 }
 
@@ -52,7 +52,7 @@ fn line_of(cards: &Cards, asked: Card, most: usize) -> Vec<Card> {
 
 /// The graph below the last of a line. What is left out of one that is too large is neither of the
 /// line nor, if there is room for them, below the job at its beginning.
-fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Result<Graph> {
+fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Graph {
     let numbers: Vec<u64> = line.iter().map(Card::job).collect();
     let above = line.last().and_then(|top| top.accepted.parent).filter(|_| line.len() >= most);
     let mut jobs: BTreeMap<u64, Card> = line.into_iter().map(|card| (card.job(), card)).collect();
@@ -61,7 +61,11 @@ fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Result<Graph> {
     for from in &numbers {
         let mut next = vec![*from];
         while let Some(job) = next.pop() {
-            for child in cards.children(job)? {
+            let Ok(children) = cards.children(job) else {
+                cut = true; // what cannot be read is left out, and nothing else
+                continue;
+            };
+            for child in children {
                 edges.push((job, child));
                 if jobs.contains_key(&child) {
                     continue;
@@ -70,10 +74,13 @@ fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Result<Graph> {
                     cut = true;
                     break;
                 }
-                // A number without a card: its submission was never finished, or it was cleaned up.
-                if let Ok(card) = cards.find(child) {
-                    jobs.insert(child, card);
-                    next.push(child);
+                match cards.find(child) {
+                    Ok(card) => {
+                        jobs.insert(child, card);
+                        next.push(child);
+                    }
+                    // A number without a card: its submission was never finished, or it was cleaned up.
+                    Err(error) => cut |= !matches!(error.kind, Kind::NotFound | Kind::Gone),
                 }
             }
         }
@@ -82,7 +89,7 @@ fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Result<Graph> {
     edges.sort_unstable();
     edges.dedup();
     let top = numbers.last().copied().unwrap_or_default();
-    Ok(Graph { top, jobs: jobs.into_values().collect(), edges, cut })
+    Graph { top, jobs: jobs.into_values().collect(), edges, cut }
 }
 
 fn label(card: &Card) -> String {
@@ -204,7 +211,7 @@ mod tests {
         family(|cards| {
             let graph = |asked: u64, most: usize| {
                 let line = line_of(cards, cards.find(asked).unwrap(), most);
-                walk(cards, line, most).unwrap()
+                walk(cards, line, most)
             };
             let shown = |graph: &Graph| graph.jobs.iter().map(Card::job).collect::<Vec<_>>();
             let whole = graph(42, 100);

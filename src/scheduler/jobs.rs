@@ -1,6 +1,6 @@
 //! Looking at jobs: lists, records, status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -19,6 +19,9 @@ use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
+
+/// So long a command waits at a time for a job, then again.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// The number in a path.
 pub fn number(call: &Call) -> Result<u64> {
@@ -198,7 +201,7 @@ pub fn status(call: &Call) -> Result<Response> {
         None => Cards::new(call.root).find(job),
         Some(wait) => {
             rounds = Rounds::for_request(call.root, call.request, job)?;
-            wait_until(call.root, job, Instant::now() + wait, over)
+            wait_until(call.root, job, Instant::now() + wait, rounds.as_mut(), over)
         }
     };
     let card = match or_unreadable(call.root, job, found)? {
@@ -221,14 +224,27 @@ pub fn status(call: &Call) -> Result<Response> {
 
 /// The card once it stopped, or as it is at the deadline.
 pub fn wait_for_end(root: &Root, job: u64, deadline: Instant) -> Result<Card> {
-    wait_until(root, job, deadline, |card| card.state == State::Stopped)
+    wait_until(root, job, deadline, None, |card| card.state == State::Stopped)
 }
 
-/// The card once it is as wanted, or as it is at the deadline.
+/// Waits until the job has stopped, however long, and looks after its rounds.
+pub fn wait_beside(root: &Root, job: u64, rounds: &mut Rounds) -> Result<()> {
+    let stopped = |card: &Card| card.state == State::Stopped;
+    loop {
+        let deadline = Instant::now() + LONGEST_LOOK;
+        if stopped(&wait_until(root, job, deadline, Some(&mut *rounds), stopped)?) {
+            return Ok(());
+        }
+    }
+}
+
+/// The card once it is as wanted, or as it is at the deadline. Looks after the rounds that are made
+/// meanwhile.
 fn wait_until(
     root: &Root,
     job: u64,
     deadline: Instant,
+    mut rounds: Option<&mut Rounds>,
     over: impl Fn(&Card) -> bool,
 ) -> Result<Card> {
     let cards = Cards::new(root);
@@ -238,6 +254,7 @@ fn wait_until(
         if over(&card) || !watch.wait_until(deadline) {
             return Ok(card);
         }
+        rounds.as_mut().map_or(Ok(()), |rounds| rounds.look())?;
     }
 }
 
@@ -266,9 +283,14 @@ pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
-    add("reason", reason(root, card)?.map(Value::from));
+    add("reason", told_reason(reason(root, card)).map(Value::from));
     add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
     Ok(map)
+}
+
+/// The reason, or why it cannot be told: that says nothing against what else is known.
+pub fn told_reason(reason: Result<Option<String>>) -> Option<String> {
+    reason.unwrap_or_else(|error| Some(error.message))
 }
 
 fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {

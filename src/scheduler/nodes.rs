@@ -23,14 +23,17 @@ const RESERVED: &[&str] = &["list", "jobs", "job", "new"];
 
 /// `GET nodes/list`; with `?job=N` only nodes that are large enough for it.
 pub fn list(call: &Call) -> Result<Response> {
-    let mut all = nodes::list(call.root)?;
-    if let Some(text) = call.request.param("job") {
-        let job =
-            ids::parse_number(text).ok_or_else(|| Error::bad("job must be a job's number"))?;
-        let asked = Cards::new(call.root).find(job)?.spec.resources;
-        all.retain(|node| !node.drain && node.resources.is_some_and(|has| asked.fits(&has)));
-    }
-    let all: Vec<Value> = all.iter().map(Node::shown).collect();
+    let all = match call.request.param("job") {
+        None => nodes::shown(call.root)?,
+        Some(text) => {
+            let job =
+                ids::parse_number(text).ok_or_else(|| Error::bad("job must be a job's number"))?;
+            let asked = Cards::new(call.root).find(job)?.spec.resources;
+            let mut all = nodes::list(call.root)?;
+            all.retain(|node| !node.drain && node.resources.is_some_and(|has| asked.fits(&has)));
+            all.iter().map(Node::shown).collect()
+        }
+    };
     Response::json(&json!({ "nodes": all }))
 }
 
@@ -78,7 +81,8 @@ pub fn new(call: &Call) -> Result<Response> {
             node.name, node.name
         )));
     }
-    save(call.root, &lock, &node, token)?;
+    // One that a removal left behind which was cut off was not for this machine.
+    save(call.root, &lock, &node, Some(token.flatten()))?;
     Ok(Response::json(&node)?
         .status(201, "Created")
         .location(super::PROGRAM.name, &format!("nodes/{}", node.name))
@@ -140,8 +144,11 @@ pub fn remove(call: &Call) -> Result<Response> {
 
 /// Refuses with 409 to take a node from its address, to another or to none, while it has jobs, or
 /// attempts that were given up: they are where their cards say, and nobody else may be asked about
-/// them. What this very root has can be asked about wherever its server listens. Reads every running card, 20 µs or so each, under the board's lock, under which jobs are
-/// placed, too: none can come to it in between, and an address is changed seldom.
+/// them. What this very root has can be asked about wherever its server listens. Of a card that cannot
+/// be read, or is a newer program's, nobody knows where it is: it may be there.
+///
+/// Reads every running card, 20 µs or so each, under the board's lock, under which jobs are placed,
+/// too: none can come to it in between, and an address is changed seldom.
 fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) -> Result<()> {
     let (name, address) = (&old.name, old.address());
     if new.is_some_and(|new| new.address() == address) {
@@ -152,12 +159,14 @@ fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) 
     let hinders = |id: &String| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
     let cards = Cards::new(root);
     let mut jobs = Vec::new();
+    let mut unknown = Vec::new();
     for job in cards.numbers(Column::Running)? {
-        let card = cards.read_in(Column::Running, job)?;
         let is_there =
             |a: &Attempt| a.node == *name && a.address() == address && hinders(&a.nodejob);
-        if card.is_some_and(|card| card.with_nodes().any(is_there)) {
-            jobs.push(job);
+        match cards.whole_in(Column::Running, job) {
+            Ok(Some(card)) if card.with_nodes().any(is_there) => jobs.push(job),
+            Ok(card) => unknown.extend(card.and_then(|c| Some((job, c.newer_reason()?)))),
+            Err(error) => unknown.push((job, error.message)),
         }
     }
     let refuse = |what: String| Err(Error::conflict(format!("node {name} {what}")));
@@ -168,6 +177,11 @@ fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) 
         };
         return refuse(format!(
             "has {count}: drain it with nodes/{name}/update and {{\"drain\": true}}, and wait until they have ended; or register the other address under another name"
+        ));
+    }
+    if let Some((job, why)) = unknown.first() {
+        return refuse(format!(
+            "may have job {job}, of which nobody can tell where it is: {why}; see `scheduler check`"
         ));
     }
     match given_up.iter().filter(|id| hinders(id)).count() {

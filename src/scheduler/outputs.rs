@@ -55,11 +55,11 @@ pub fn log(call: &Call) -> Result<Response> {
         // of an array are told from the first.
         let ran = card.attempts.iter().rposition(|attempt| tasks::may_have_run(attempt, None));
         let first = ran.filter(|_| card.array.is_none()).unwrap_or(0);
-        let rounds = Rounds::for_request(&root, request, job)?;
+        let mut rounds = Rounds::for_request(&root, request, job)?;
         return Ok(Response::stream(
             "text/plain; charset=utf-8",
             Box::new(move |out| {
-                let ended = follow(&root, job, first, query, deadline, out)?;
+                let ended = follow(&root, job, first, query, deadline, rounds.as_mut(), out)?;
                 if let Some(rounds) = rounds.filter(|_| ended) {
                     rounds.finish();
                 }
@@ -112,7 +112,8 @@ fn check(card: &Card, query: &LogQuery) -> Result<()> {
 /// query says; of a job that is tried again the log of each later attempt follows whole, of an
 /// array one range after the other, unless the query names a task.
 ///
-/// Without a deadline it says meanwhile, on standard error, what the job waits for.
+/// Without a deadline it says meanwhile, on standard error, what the job waits for. Looks after the
+/// rounds that are made meanwhile.
 ///
 /// A node that does not answer is asked again: until the deadline, and for `PATIENCE` once
 /// nothing more can come. Then the log of an attempt that was followed by another is left out.
@@ -122,6 +123,7 @@ pub fn follow(
     first: usize,
     mut query: LogQuery,
     deadline: Option<Instant>,
+    mut rounds: Option<&mut Rounds>,
     out: &mut dyn Write,
 ) -> Result<bool> {
     let mut index = first;
@@ -170,6 +172,9 @@ pub fn follow(
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) || !watch::may_wait() {
             return Ok(false);
+        }
+        if let Some(rounds) = rounds.as_mut().filter(|_| !ended) {
+            rounds.look()?;
         }
         let next = Instant::now() + FOLLOW_EVERY;
         let next = deadline.map_or(next, |deadline| next.min(deadline));

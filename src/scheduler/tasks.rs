@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::jobs::told_reason;
 use super::reason;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
@@ -123,7 +124,7 @@ pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, 
         map.insert("cause".into(), json!(outcome.cause));
         outcome.code.map(|code| map.insert("code".into(), code.into()));
     }
-    let reason = reason_of(root, card, Some(task))?;
+    let reason = told_reason(reason_of(root, card, Some(task)));
     reason.map(|reason| map.insert("reason".into(), reason.into()));
     Ok(map)
 }

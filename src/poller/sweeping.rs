@@ -1,0 +1,66 @@
+//! Sweeps of this root's own processor. To end what a dead supervisor left can take seconds: a thread
+//! beside the engine does it, so that no other node waits for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::Wake;
+use super::engine::Engine;
+use crate::board::root::Root;
+use crate::error::{Error, Kind, Result};
+use crate::processor;
+
+const STACK: usize = 256 << 10;
+
+/// The engine's end of that thread.
+#[derive(Default)]
+pub struct Sweeper {
+    /// Where it is asked; `None` while there is no such thread.
+    ask: Arc<Mutex<Option<Sender<()>>>>,
+    /// Whether it was asked and has not begun.
+    asked: Arc<AtomicBool>,
+}
+
+impl Engine<'_> {
+    /// Sweeps by a thread as soon as there is one.
+    pub(super) fn sweep_beside(&mut self) {
+        let (root, wakes) = (self.root.clone(), self.waker.clone());
+        let (ask, asked) = (self.sweeper.ask.clone(), self.sweeper.asked.clone());
+        self.beside(move || {
+            let (sender, requests) = channel();
+            let (root, wakes, asked) = (root.clone(), wakes.clone(), asked.clone());
+            let thread = thread::Builder::new().name("sweep".into()).stack_size(STACK);
+            let work = move || work(&root, &requests, &asked, &wakes);
+            thread.spawn(work).map_err(|error| {
+                Error::new(Kind::Shortage, format!("no thread for sweeps: {error}"))
+            })?;
+            *ask.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+            Ok(())
+        });
+    }
+
+    /// Sweeps: now, where no thread does it, else soon.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        let ask = self.sweeper.ask.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ask) = &*ask else {
+            return processor::sweep::sweep(self.root).map(|_| ());
+        };
+        if !self.sweeper.asked.swap(true, Ordering::AcqRel) {
+            let _ = ask.send(()); // it lives as long as this does
+        }
+        Ok(())
+    }
+}
+
+fn work(root: &Root, requests: &Receiver<()>, asked: &AtomicBool, wakes: &Sender<Wake>) {
+    while requests.recv().is_ok() {
+        asked.store(false, Ordering::Release);
+        if let Err(error) = processor::sweep::sweep(root)
+            && wakes.send(Wake::Swept(error)).is_err()
+        {
+            return;
+        }
+    }
+}
