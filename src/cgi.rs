@@ -4,22 +4,25 @@
 //! - [`body`]: the request's body: limits, JSON, uploads.
 //! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
 //! - [`alarm`]: what ends a request that hangs.
-//! - [`options`]: the options of commands that have some.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
 //! - [`program`]: runs a program: either interface in, exit code out.
+//! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
+//! - [`usage`]: what is wrong with words.
 
 pub mod alarm;
 pub mod body;
 mod form;
-pub mod options;
 mod parameter;
 pub mod program;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod usage;
+pub mod words;
 
-pub use program::{Program, run};
+pub use program::{Program, Special, run};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use route::{Call, Need, Route};
+pub use route::{Call, Key, Need, Route};
+pub use words::Given;

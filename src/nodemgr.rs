@@ -9,7 +9,7 @@ use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, uploads};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::Need::{Control, Read};
-use crate::cgi::{Call, Program, Response, Route, alarm};
+use crate::cgi::{Call, Key, Program, Response, Route, alarm};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
@@ -43,7 +43,11 @@ const ROUTES: &[Route] = &[
         method: Post,
         pattern: "jobs/run",
         need: Control,
-        query: &["job-number", "json_data", "node"],
+        query: &[
+            Key::new("job-number", "N", "repeated in the answer, as it is"),
+            Key::new("json_data", "REQUEST", "the request, where it is not given by -d"),
+            Key::new("node", "NAME", "where it runs; the best one if absent"),
+        ],
         body: false,
         help: "run a request (json_data=, or -d) on node=NAME or on the best one",
         handler: run,
@@ -88,7 +92,13 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: ":name/jobs/:id/log",
         need: Read,
-        query: &["stream", "offset", "limit", "tail", "task"],
+        query: &[
+            Key::new("stream", "stdout|stderr", "of a job whose output is split"),
+            Key::new("offset", "BYTES", "from there on"),
+            Key::new("limit", "BYTES", "at most so much"),
+            Key::new("tail", "LINES", "the last lines"),
+            Key::new("task", "K", "of this task of a range"),
+        ],
         body: false,
         help: "the log of a job on a node",
         handler: log,
@@ -97,7 +107,7 @@ const ROUTES: &[Route] = &[
         method: Post,
         pattern: ":name/jobs/:id/kill",
         need: Control,
-        query: &["grace"],
+        query: &[Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL")],
         body: false,
         help: "kill a job on a node",
         handler: kill,
@@ -109,9 +119,8 @@ pub const PROGRAM: Program = Program {
     name: "nodemgr",
     about: "list, run, status and kill on any node, by its name",
     routes: ROUTES,
-    words: |_| None,
-    own_help: &[],
-    words_help: "",
+    specials: &[],
+    sections: &[("Nodes", &[""]), ("Jobs", &["jobs", ":name/jobs"])],
 };
 
 fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {

@@ -44,6 +44,8 @@ pub mod tasks;
 mod tree;
 mod words;
 
+use std::env;
+
 use crate::cgi::{self, Program};
 
 /// The program.
@@ -51,12 +53,21 @@ pub const PROGRAM: Program = Program {
     name: "processor",
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,
-    words: words::words,
-    own_help: &[&["jobs", "new"], &["job", "new"], &["check"]],
-    words_help: words::HELP,
+    specials: words::SPECIALS,
+    sections: &[
+        ("Jobs", &["jobs"]),
+        ("This machine", &["info", "events"]),
+        ("Tokens", &["tokens"]),
+        ("Check and repair", &["check", "sweep", "supervise"]),
+    ],
 };
 
 /// The program; returns its exit code.
 pub fn main() -> i32 {
-    cgi::run(&PROGRAM)
+    let is_request = env::var_os("GATEWAY_INTERFACE").is_some();
+    match if is_request { None } else { words::supervisor(env::args_os().skip(1)) } {
+        Some(Ok(code)) => code,
+        Some(Err(error)) => cgi::program::complain(PROGRAM.name, &error),
+        None => cgi::run(&PROGRAM),
+    }
 }

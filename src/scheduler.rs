@@ -11,11 +11,11 @@
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
 //! - [`check`]: the invariants of the board.
-//! - [`command`]: `jobs new [options] -- CMD`.
+//! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
 
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::Need::{Admin, Control, Read, Shell, Submit};
-use crate::cgi::{Call, Program, Response, Route};
+use crate::cgi::{Call, Key, Program, Response, Route};
 use crate::error::Result;
 use crate::tokens;
 
@@ -32,7 +32,16 @@ pub mod submit;
 pub mod tasks;
 pub mod update;
 
-const LOG_QUERY: &[&str] = &["stream", "offset", "limit", "tail", "follow", "task"];
+const TASK: Key = Key::new("task", "K", "of this task of an array");
+
+const LOG_QUERY: &[Key] = &[
+    Key::new("stream", "stdout|stderr", "of a job whose output is split"),
+    Key::new("offset", "BYTES", "from there on"),
+    Key::new("limit", "BYTES", "at most so much"),
+    Key::new("tail", "LINES", "the last lines"),
+    Key::new("follow", "1", "until the job has ended"),
+    TASK,
+];
 
 const ROUTES: &[Route] = &[
     Route {
@@ -48,9 +57,13 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "jobs",
         need: Read,
-        query: &["limit", "state", "format"],
+        query: &[
+            Key::new("limit", "N", "at most so many; 1000 if absent"),
+            Key::new("state", "STATE", "held, queued, placed, running, stopping or stopped"),
+            Key::new("format", "json", "records instead of numbers"),
+        ],
         body: false,
-        help: "numbers of the jobs, newest first; format=json for more",
+        help: "numbers of the jobs, newest first",
         handler: jobs::list,
     },
     Route {
@@ -66,18 +79,24 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "jobs/:number/status",
         need: Read,
-        query: &["wait", "task"],
+        query: &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
         body: false,
-        help: "its state; with wait=SECONDS when it has ended, or then; task=K of an array",
+        help: "its state",
         handler: jobs::status,
     },
     Route {
         method: Post,
         pattern: "jobs/:number/update",
         need: Control,
-        query: &["kill", "hold", "release", "priority", "task"],
+        query: &[
+            Key::new("kill", "1", "end it"),
+            Key::new("hold", "1", "keep it waiting until it is released"),
+            Key::new("release", "1", "let it go on"),
+            Key::new("priority", "P", "higher goes first"),
+            Key::new("task", "3,5-9", "with kill=1: only these tasks of an array"),
+        ],
         body: false,
-        help: "kill=1 (task=3,5-9 of an array), hold=1, release=1, priority=P; else ask the node",
+        help: "change it by kill=, hold=, release= or priority=; else ask the node",
         handler: update::update,
     },
     Route {
@@ -86,41 +105,41 @@ const ROUTES: &[Route] = &[
         need: Read,
         query: LOG_QUERY,
         body: false,
-        help: "its output; tail=LINES, offset=, limit=, stream=stderr, follow=1, task=K",
+        help: "its output",
         handler: outputs::log,
     },
     Route {
         method: Get,
         pattern: "jobs/:number/files",
         need: Read,
-        query: &["task"],
+        query: &[TASK],
         body: false,
-        help: "names of its files; of an array those of all ranges, or with task=K of one",
+        help: "names of its files; of an array those of all ranges, or of one task",
         handler: outputs::files,
     },
     Route {
         method: Get,
         pattern: "jobs/:number/files/:name",
         need: Read,
-        query: &["task"],
+        query: &[TASK],
         body: false,
-        help: "one of its files; of several of one name in an array that of task=K",
+        help: "one of its files; of several of one name that of task=K",
         handler: outputs::file,
     },
     Route {
         method: Get,
         pattern: "jobs/:number/graph",
         need: Read,
-        query: &["format"],
+        query: &[Key::new("format", "json|dot|mermaid", "how it is drawn; json if absent")],
         body: false,
-        help: "the jobs that submitted each other; format=json, dot or mermaid",
+        help: "the jobs that submitted each other",
         handler: graph::graph,
     },
     Route {
         method: Get,
         pattern: "queue",
         need: Read,
-        query: &["limit"],
+        query: &[Key::new("limit", "N", "at most so many; 1000 if absent")],
         body: false,
         help: "numbers of the jobs that wait, oldest first",
         handler: jobs::queue,
@@ -147,9 +166,9 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "nodes/list",
         need: Read,
-        query: &["job"],
+        query: &[Key::new("job", "N", "those that are large enough for this job")],
         body: false,
-        help: "the nodes; with job=N those that are large enough for it",
+        help: "the nodes",
         handler: nodes::list,
     },
     Route {
@@ -195,7 +214,7 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "check",
         need: Shell,
-        query: &["repair"],
+        query: &[Key::new("repair", "1", "mend what has one right answer")],
         body: false,
         help: "check every invariant of the board; exit code 1 if one is violated",
         handler: run_check,
@@ -207,9 +226,13 @@ pub const PROGRAM: Program = Program {
     name: "scheduler",
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
-    words: command::words,
-    own_help: &[&["jobs", "new"]],
-    words_help: command::HELP,
+    specials: command::SPECIALS,
+    sections: &[
+        ("Jobs", &["jobs", "queue"]),
+        ("Nodes", &["nodes"]),
+        ("Tokens", &["tokens"]),
+        ("Check and repair", &["check"]),
+    ],
 };
 
 fn run_check(call: &Call) -> Result<Response> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::auth;
 use crate::board::vault::{self, Role};
-use crate::cgi::{Call, Method, Need, Response, Route};
+use crate::cgi::{Call, Given, Key, Method, Need, Response, Route, Special, words};
 use crate::clock;
 use crate::error::{Error, Result};
 
@@ -18,7 +18,7 @@ pub const LIST: Route = Route {
     need: Need::Shell,
     query: &[],
     body: false,
-    help: "tokens, without their secrets (also: tokens ls)",
+    help: "tokens, without their secrets",
     handler: list,
 };
 
@@ -30,9 +30,13 @@ pub const NEW: Route = Route {
     method: Method::Post,
     pattern: "tokens/new",
     need: Need::Shell,
-    query: &["role", "name", "expires"],
+    query: &[
+        Key::new("role", "ROLE", "admin, user, head or worker"),
+        Key::new("name", "NAME", "whose it is, for people"),
+        Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
+    ],
     body: false,
-    help: "make a token: role=admin|user|head|worker, expires= a time or a duration; shown once",
+    help: "make a token; it is shown this once",
     handler: new,
 };
 
@@ -43,22 +47,35 @@ pub const REMOVE: Route = Route {
     need: Need::Shell,
     query: &[],
     body: false,
-    help: "revoke a token (also: tokens rm id=ID)",
+    help: "revoke a token",
     handler: remove,
 };
 
-/// `tokens ls` and `tokens rm id=ID` as the words of the routes.
-pub fn words(args: &[String]) -> Option<Vec<String>> {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["tokens", "ls", rest @ ..] => {
-            Some(["tokens"].iter().chain(rest).map(|w| (*w).to_string()).collect())
-        }
-        ["tokens", "rm", id] => {
-            let id = id.strip_prefix("id=").unwrap_or(id);
-            Some(vec!["tokens".into(), id.into(), "remove".into()])
-        }
-        _ => None,
+/// `tokens ls`.
+pub const LS: Special = Special::plain("tokens/ls", "the same as tokens", |given| {
+    words::again(given.program, &["tokens".into()])
+});
+
+/// `tokens rm ID`.
+pub const RM_ID: Special =
+    Special::plain("tokens/rm/:id", "the same as tokens ID remove", |given| {
+        revoke(given, &given.values)
+    });
+
+/// `tokens rm id=ID`.
+pub const RM: Special = Special {
+    usage: "id=ID",
+    query: &[Key::new("id", "ID", "the token's id")],
+    ..Special::plain("tokens/rm", "the same as tokens ID remove", |given| {
+        let ids: Vec<String> = given.query.iter().map(|(_, id)| id.clone()).collect();
+        revoke(given, &ids)
+    })
+};
+
+fn revoke(given: &Given, ids: &[String]) -> Result<i32> {
+    match ids {
+        [id] => words::again(given.program, &["tokens".into(), id.clone(), "remove".into()]),
+        _ => Err(Error::bad("one token is needed: tokens rm ID; tokens lists them")),
     }
 }
 

@@ -155,11 +155,12 @@ fn exit_codes() {
         (&["jobs", "colour=red"], "", 1, "unknown query parameter \"colour\""),
         (&["jobs", "-X", "DELETE"], "", 1, "this path has only GET"),
         (&[], "", 2, ""),
-        (&["no", "such", "words"], "", 2, "no such words; --help lists them"),
+        (&["no", "such", "words"], "", 2, "no such word \"no\": did you mean \"nodes\"?"),
+        (&["xyz"], "", 2, "no such words; --help lists them"),
         (&["jobs", "--nonsense"], "", 2, "unknown option --nonsense"),
         (&["jobs", "-d"], "", 2, "-d needs a value"),
         (&["jobs", "-X", "BREW"], "", 2, "no such method \"BREW\""),
-        (&["jobs", "new", "--cores"], "", 2, "a value is required"),
+        (&["jobs", "new", "--cores"], "", 2, "--cores needs a value"),
         (&["jobs", "new", "--wait"], "", 2, "required"),
         (
             &["jobs", "new", "--cores", "x", "--", "true"],
@@ -194,8 +195,8 @@ fn every_program_has_help() {
             &["jobs N status", "DELETE queue N", "check [repair=]", "tokens new", "Exit codes"]
                 as &[&str],
         ),
-        ("processor", &["jobs id log", "Exit codes"]),
-        ("nodemgr", &["jobs run", "name jobs id kill"]),
+        ("processor", &["jobs ID log", "Exit codes"]),
+        ("nodemgr", &["jobs run", "NAME jobs ID kill"]),
         ("node", &["jobs run"]),
         ("poller", &["--once", "--step", "--pace", "SIGTERM"]),
     ] {

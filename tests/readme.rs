@@ -48,6 +48,30 @@ fn blocks(text: &str, kind: &str) -> Vec<String> {
     found
 }
 
+/// The commands that a page names, in blocks and between backticks, as words.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let text = self::page(page);
+    let pieces =
+        text.split('`').flat_map(str::lines).flat_map(|line| line.split(['|', '(', '<', '&', ';']));
+    let mut found = Vec::new();
+    for piece in pieces {
+        let words: Vec<&str> = piece.split_whitespace().collect();
+        let is_program = |word: &&str| {
+            let name = word.rsplit('/').next().unwrap();
+            ["scheduler", "processor", "nodemgr", "poller"].contains(&name)
+                && !word.starts_with(['.', '/'])
+        };
+        let Some(first) = words.iter().position(is_program) else { continue };
+        // Prose has no path before the name, or begins with it between backticks.
+        if !words[first].contains('/') && (first > 0 || !text.contains(&format!("`{piece}"))) {
+            continue;
+        }
+        let clean = |word: &&str| word.trim_matches(['[', ']', '"', '\'', ',', '.']).to_string();
+        found.push(words[first..].iter().map(clean).filter(|word| !word.is_empty()).collect());
+    }
+    found
+}
+
 /// What `scripts/up` started in this root, jobs and all: ended when dropped.
 struct Up(PathBuf);
 
@@ -112,4 +136,24 @@ fn what_the_readme_says_works() {
     for expected in ["\nhello\n", "from the shell", "its log is printed here", "\"killed\""] {
         assert!(shown.contains(expected), "{expected:?} is missing in:\n{shown}");
     }
+}
+
+#[test]
+fn the_commands_of_all_pages_are_known() {
+    let programs = Path::new(env!("CARGO_BIN_EXE_scheduler")).parent().unwrap();
+    let mut count = 0;
+    for page in PAGES.iter().filter(|page| **page != "CHANGELOG.md") {
+        for command in commands(page) {
+            let program = command[0].rsplit('/').next().unwrap();
+            let is_value = |word: &String| word == "--" || word == "-d"; // what follows may be anything
+            let end = command.iter().position(is_value).unwrap_or(command.len());
+            let mut words: Vec<&str> = command[1..end].iter().map(String::as_str).collect();
+            words.iter_mut().filter(|word| **word == "N").for_each(|word| *word = "7");
+            words.push("--help");
+            let answer = Command::new(programs.join(program)).args(&words).output().unwrap();
+            assert!(answer.status.success(), "{page}: {command:?}: {answer:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} commands were found");
 }

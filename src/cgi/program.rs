@@ -3,19 +3,52 @@
 use std::env;
 use std::io::{self, Write};
 
+use clap::Arg;
+
 use super::alarm;
-use super::body::{self, Body};
 use super::request::{Method, Request};
 use super::response::{Content, Response, copy};
-use super::route::{self, Need, Route};
+use super::route::{self, Key, Need, Route};
+use super::words::{self, COMMAND, Given};
 use crate::auth;
 use crate::board::root::Root;
 use crate::board::watch;
 use crate::error::{Error, Kind, Result, exit};
 
 /// A command of a program that is more than a route in words, such as `jobs new -- CMD`.
-/// `None`: not one of these words. Otherwise the exit code.
-pub type Words = fn(&[String]) -> Option<Result<i32>>;
+pub struct Special {
+    /// Its words, as in the pattern of a route, which may have the same.
+    pub pattern: &'static str,
+    /// How it is typed behind its words.
+    pub usage: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Keys that it knows.
+    pub query: &'static [Key],
+    /// Its options; with one whose id is `command`, words behind `--`. Where a route has the same
+    /// words, the route is meant if none of these is given.
+    pub options: fn() -> Vec<Arg>,
+    /// What its `--help` ends with, in place of the usual exit codes.
+    pub epilogue: &'static str,
+    /// Does it; returns the exit code.
+    pub run: fn(&Given) -> Result<i32>,
+}
+
+impl Special {
+    /// One without keys, options and an epilogue of its own.
+    pub const fn plain(
+        pattern: &'static str,
+        help: &'static str,
+        run: fn(&Given) -> Result<i32>,
+    ) -> Special {
+        Special { pattern, usage: "", help, query: &[], options: Vec::new, epilogue: "", run }
+    }
+
+    /// Whether words may follow behind `--`.
+    pub(super) fn takes_command(&self) -> bool {
+        (self.options)().iter().any(|option| option.get_id() == COMMAND)
+    }
+}
 
 /// A program: its name, its routes, and the commands that have forms of their own.
 pub struct Program {
@@ -26,70 +59,32 @@ pub struct Program {
     /// Its routes.
     pub routes: &'static [Route],
     /// Its other commands.
-    pub words: Words,
-    /// Those of them that answer `--help` themselves.
-    pub own_help: &'static [&'static [&'static str]],
-    /// Lines of `--help` about those.
-    pub words_help: &'static str,
+    pub specials: &'static [Special],
+    /// The sections of `--help`: titles, and how patterns begin that are listed there.
+    pub sections: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Program {
+    /// The patterns of its routes and of its other commands.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &'static str> {
+        let specials = self.specials.iter().map(|special| special.pattern);
+        self.routes.iter().map(|route| route.pattern).chain(specials)
+    }
 }
 
 /// Runs the program and returns its exit code.
-pub fn run(program: &Program) -> i32 {
+pub fn run(program: &'static Program) -> i32 {
     if env::var_os("GATEWAY_INTERFACE").is_some() {
         cgi(program);
         return 0;
     }
-    let args: Vec<String> = match env::args_os().skip(1).map(|a| a.into_string()).collect() {
-        Ok(args) => args,
-        Err(_) => return complain(program.name, &Error::bad("the arguments are not UTF-8")),
-    };
-    let asks_help = args.iter().take_while(|a| *a != "--").any(|a| a == "--help" || a == "-h");
-    if args.is_empty() || asks_help && !has_own_help(program, &args) {
-        let _ = io::stdout().write_all(help(program).as_bytes()); // a reader that left is fine
-        return if args.is_empty() { exit::USAGE } else { 0 };
-    }
-    match (program.words)(&args).unwrap_or_else(|| command(program, &args)) {
-        Ok(code) => code,
-        Err(error) => complain(program.name, &error),
-    }
-}
-
-/// Whether these words begin a command that has a help of its own.
-fn has_own_help(program: &Program, args: &[String]) -> bool {
-    program.own_help.iter().any(|words| {
-        args.len() >= words.len() && words.iter().zip(args).all(|(word, arg)| word == arg)
-    })
+    words::run(program)
 }
 
 /// Says on standard error what is wrong; returns the exit code.
 pub fn complain(name: &str, error: &Error) -> i32 {
     eprintln!("{name}: {}", error.message);
     error.kind.exit_code()
-}
-
-fn help(program: &Program) -> String {
-    let mut text = format!(
-        "{}: {}\n\nusage: {} WORD... [KEY=VALUE...] [-X METHOD] [-d JSON | -d @FILE] [-q]\n\nThe words are the path of a request, KEY=VALUE its query. Paths:\n\n",
-        program.name, program.about, program.name
-    );
-    for route in program.routes {
-        let words = route.pattern.replace('/', " ").replace(':', "");
-        let mut left = format!("{:<6} {}", route.method.name(), words.replace("number", "N"));
-        for key in route.query {
-            left.push_str(&format!(" [{key}=]"));
-        }
-        text.push_str(&format!("  {left}\n         {}\n", route.help));
-    }
-    if !program.words_help.is_empty() {
-        text.push_str("\nCommands:\n\n");
-        for line in program.words_help.lines() {
-            text.push_str(&format!("  {line}\n"));
-        }
-    }
-    text.push_str(
-        "\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nExit codes: 0 done, 1 refused or failed, 2 usage, 75 try again later.\n",
-    );
-    text
 }
 
 /// Answers one CGI request. Always answers something: no output would be an empty reply.
@@ -167,72 +162,8 @@ fn is_admitted(root: &Root, need: Need) -> Result<()> {
 }
 
 /// Refuses what is more than a look, where the tree is another user's.
-fn may_change(root: &Root, route: &Route) -> Result<()> {
+pub(super) fn may_change(root: &Root, route: &Route) -> Result<()> {
     if route.method == Method::Get { Ok(()) } else { root.for_change() }
-}
-
-/// Words as a request: `jobs 2 status wait=5`. Returns the exit code.
-pub fn command(program: &Program, args: &[String]) -> Result<i32> {
-    let mut path = Vec::new();
-    let mut query = Vec::new();
-    let mut method = None;
-    let mut data = None;
-    let mut brief = false;
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-q" => brief = true,
-            "-X" | "-d" => {
-                let Some(value) = words.next() else {
-                    return Ok(usage(program, &format!("{word} needs a value")));
-                };
-                if word == "-X" {
-                    let Some(known) = Method::parse(value) else {
-                        return Ok(usage(program, &format!("no such method {value:?}")));
-                    };
-                    method = Some(known);
-                } else {
-                    data = Some(body::from_option(value)?);
-                }
-            }
-            option if option.starts_with('-') => {
-                return Ok(usage(program, &format!("unknown option {option}")));
-            }
-            pair if pair.contains('=') => {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                query.push((key.to_string(), value.to_string()));
-            }
-            segment => path.extend(segment.split('/').filter(|s| !s.is_empty()).map(String::from)),
-        }
-    }
-    let probe = Request::from_words(Method::Get, path.clone(), Vec::new(), Body::None);
-    let methods = route::methods(program.routes, &probe.path);
-    let Some(first) = methods.first().copied() else {
-        return Ok(usage(program, "no such words; --help lists them"));
-    };
-    let method = method.unwrap_or(match methods.as_slice() {
-        [only] => *only,
-        several if data.is_some() => {
-            several.iter().copied().find(|m| *m != Method::Get).unwrap_or(first)
-        }
-        several if several.contains(&Method::Get) => Method::Get,
-        _ => first,
-    });
-    let needs_body = route::candidates(program.routes, &probe.path)
-        .any(|(route, _)| route.body && route.method == method);
-    let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
-    let root = Root::find()?;
-    let who = auth::from_command(&root)?;
-    let request = Request::from_words(method, path, query, body);
-    let (route, call) = route::find(program.routes, &root, &request, &who)?;
-    auth::allow(&who, route.need)?;
-    may_change(&root, route)?;
-    print(program, (route.handler)(&call)?, brief)
-}
-
-fn usage(program: &Program, message: &str) -> i32 {
-    eprintln!("{}: {message}; try {} --help", program.name, program.name);
-    exit::USAGE
 }
 
 /// Prints an answer as a command does: the body on standard output; returns the exit code.

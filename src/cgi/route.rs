@@ -23,6 +23,24 @@ pub enum Need {
     Shell,
 }
 
+/// A key of a route's query.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// As it is written before the `=`.
+    pub name: &'static str,
+    /// What `--help` calls its value.
+    pub value: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// `name=value`, and what it does.
+    pub const fn new(name: &'static str, value: &'static str, help: &'static str) -> Key {
+        Key { name, value, help }
+    }
+}
+
 /// One row of a program's table.
 pub struct Route {
     /// The method.
@@ -32,7 +50,7 @@ pub struct Route {
     /// What the caller must be allowed.
     pub need: Need,
     /// Query parameters that it knows; any other is refused.
-    pub query: &'static [&'static str],
+    pub query: &'static [Key],
     /// Whether it needs a body: a command then reads standard input if `-d` is absent.
     pub body: bool,
     /// One line for `--help`.
@@ -61,17 +79,23 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The values of a pattern's names if the path fits it. `job` is accepted for the word `jobs`, and
-/// only for that word: a value may well be called so.
+/// Whether a word fits a segment of a pattern. `job` is accepted for the word `jobs`, and only for
+/// that word: a value may well be called so.
+pub(super) fn fits(segment: &str, word: &str) -> bool {
+    segment.starts_with(':') || segment == word || (segment, word) == ("jobs", "job")
+}
+
+/// The values of a pattern's names if the path fits it.
 fn matches<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
     let mut values = Vec::new();
     let mut segments = path.iter();
     for word in pattern.split('/').filter(|word| !word.is_empty()) {
         let segment = segments.next()?;
+        if !fits(word, segment) {
+            return None;
+        }
         if word.starts_with(':') {
             values.push(segment.as_str());
-        } else if word != segment && (word, segment.as_str()) != ("jobs", "job") {
-            return None;
         }
     }
     segments.next().is_none().then_some(values)
@@ -112,16 +136,21 @@ pub fn find<'a>(
             format!("this path has only {}", names.join(", ")),
         ));
     };
-    if let Some((unknown, _)) = request.query.iter().find(|(key, _)| !route.query.contains(&&**key))
-    {
-        let known = if route.query.is_empty() {
-            "this path takes none".to_string()
-        } else {
-            format!("known are {}", route.query.join(", "))
-        };
-        return Err(Error::bad(format!("unknown query parameter {unknown:?}; {known}")));
+    let known: Vec<&str> = route.query.iter().map(|key| key.name).collect();
+    if let Some((unknown, _)) = request.query.iter().find(|(key, _)| !known.contains(&&**key)) {
+        return Err(unknown_key(unknown, None, &known));
     }
     Ok((route, Call { root, request, who, values }))
+}
+
+/// The refusal of a query parameter, with the one that may have been meant and all that are known.
+pub(super) fn unknown_key(key: &str, meant: Option<&str>, known: &[&str]) -> Error {
+    let meant = meant.map_or("; ".into(), |meant| format!(": did you mean {meant:?}? "));
+    let known = match known {
+        [] => "this path takes none".to_string(),
+        names => format!("known are {}", names.join(", ")),
+    };
+    Error::bad(format!("unknown query parameter {key:?}{meant}{known}"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The poller's options; one poller of a root is at work, others stand by.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use clap::{Arg, ArgAction, Command};
+use clap::Command;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -16,8 +17,11 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::error::{At, Kind, Result, exit};
+use crate::cgi::usage;
+use crate::cgi::words::{flag, with};
+use crate::error::{At, Kind, Result};
 use crate::model::card::State;
+use crate::model::ids;
 use crate::processor;
 use crate::{clock, descriptors};
 
@@ -29,19 +33,12 @@ const MOST_TOLD: usize = 1000;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
-    let words = match options().try_get_matches() {
+    let words = match usage::read(&mut options(), env::args_os().skip(1)) {
         Ok(words) => words,
-        Err(error) => {
-            let _ = error.print(); // there is nowhere else to say it
-            return if error.use_stderr() { exit::USAGE } else { 0 };
-        }
+        Err(code) => return code,
     };
-    let how = match words.get_one::<String>("pace").map(|text| clock::parse_duration(text)) {
-        Some(Some(pace)) => How::Pace(pace),
-        Some(None) => {
-            eprintln!("poller: --pace needs a duration such as 2s");
-            return exit::USAGE;
-        }
+    let how = match words.get_one::<Duration>("pace") {
+        Some(pace) => How::Pace(*pace),
         None if words.get_flag("step") => How::Enter,
         None => How::Run,
     };
@@ -60,31 +57,29 @@ pub fn main() -> i32 {
 }
 
 fn options() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    Command::new("poller")
-        .about("Places waiting jobs on nodes, takes in their results, cleans up")
+    let pace = |text: &str| clock::parse_duration(text).ok_or("a duration such as 2s");
+    let job = |text: &str| ids::parse_number(text).ok_or("a job's number");
+    usage::command("poller")
+        .about("poller: places waiting jobs on nodes, takes in their results, cleans up")
+        .override_usage("poller [OPTION...]")
         .after_help(
-            "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.",
+            "One poller of a root is at work; others stand by and take over when it ends.\nThe root is CORKBOARD_ROOT, else the directory above the program's own.\nSays what it did on standard error, one line each. SIGTERM ends it.\nExit codes: 0 done, 1 refused or failed, 2 usage, 75 try again later.",
         )
-        .arg(flag("once", "Make one round and end; for cron. Does nothing if a poller is at work"))
-        .arg(flag("step", "Show each transition and wait for Enter before it is made").conflicts_with("pace"))
+        .arg(flag("once", "one round, unless a poller is at work; for cron"))
         .arg(
-            Arg::new("pace")
-                .long("pace")
-                .value_name("DURATION")
-                .help("Show each transition and wait so long before it is made"),
+            flag("step", "show each transition and wait for Enter before it")
+                .conflicts_with("pace"),
         )
         .arg(
-            Arg::new("job")
-                .long("job")
-                .value_name("N")
-                .value_parser(clap::value_parser!(u64))
-                .conflicts_with_all(["once", "step", "pace"])
-                .help("End when job N has stopped, or who started this has ended"),
+            with("pace", "DURATION", "show each transition and wait so long before it")
+                .value_parser(pace),
         )
-        .arg(flag("quiet", "Say nothing but errors").short('q'))
+        .arg(
+            with("job", "N", "end when job N has stopped, or its parent has ended")
+                .value_parser(job)
+                .conflicts_with_all(["once", "step", "pace"]),
+        )
+        .arg(flag("quiet", "say nothing but errors").short('q'))
 }
 
 fn run(how: How, once: bool, quiet: bool) -> Result<()> {

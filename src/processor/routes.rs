@@ -14,7 +14,7 @@ use crate::board::runs::Runs;
 use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::request::LONGEST_WAIT;
-use crate::cgi::{Call, Method, Need, Response, Route};
+use crate::cgi::{Call, Key, Method, Need, Response, Route};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::LogQuery;
@@ -24,12 +24,14 @@ use crate::tokens;
 
 const fn get(
     pattern: &'static str,
-    query: &'static [&'static str],
+    query: &'static [Key],
     help: &'static str,
     handler: fn(&Call) -> Result<Response>,
 ) -> Route {
     Route { method: Method::Get, pattern, need: Need::Read, query, body: false, help, handler }
 }
+
+const TASK: Key = Key::new("task", "K", "of this task of a range");
 
 /// All of them.
 pub const ROUTES: &[Route] = &[
@@ -37,29 +39,46 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/new",
         need: Need::Run,
-        query: &["wait"],
+        query: &[Key::new(
+            "wait",
+            "SECONDS",
+            "tell its start and its end, or what is known by then",
+        )],
         body: true,
-        help: "accept a job, or an array of jobs; wait=SECONDS streams its start and its end",
+        help: "accept a job (JSON object), or an array of jobs",
         handler: new,
     },
     get(
         "jobs",
-        &["state", "pid", "start", "limit", "format"],
-        "ids, one a line, the newest first; format=json for statuses",
+        &[
+            Key::new("state", "STATE", "queued, running or stopped"),
+            Key::new("pid", "PID", "one of whose programs had this process id"),
+            Key::new("start", "SECONDS", "one of whose programs was started in this Unix second"),
+            Key::new("limit", "N", "at most so many; 1000 if absent"),
+            Key::new("format", "json", "statuses instead of ids"),
+        ],
+        "ids of the jobs, newest first",
         all,
     ),
-    get("jobs/status", &["ids"], "statuses of several jobs: ids=A,B,C", statuses),
+    get("jobs/status", &[Key::new("ids", "A,B,C", "whose")], "statuses of several jobs", statuses),
     get("jobs/:id", &[], "the request and the status", record),
     get(
         "jobs/:id/status",
-        &["wait", "task"],
-        "the status; wait=SECONDS until it has ended; task=K of a range",
+        &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
+        "its status",
         one_status,
     ),
     get(
         "jobs/:id/log",
-        &["stream", "offset", "limit", "tail", "follow", "task"],
-        "the output: stream=stdout|stderr, offset=, limit= in bytes, tail=LINES, follow=1, task=K",
+        &[
+            Key::new("stream", "stdout|stderr", "of a job whose output is split"),
+            Key::new("offset", "BYTES", "from there on"),
+            Key::new("limit", "BYTES", "at most so much"),
+            Key::new("tail", "LINES", "the last lines"),
+            Key::new("follow", "1", "until the job has ended"),
+            TASK,
+        ],
+        "its output",
         output,
     ),
     get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
@@ -68,9 +87,14 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         pattern: "jobs/:id/kill",
         need: Need::Run,
-        query: &["grace", "by", "task", "forbid"],
+        query: &[
+            Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL"),
+            Key::new("by", "WHO", "on whose behalf; heads say so"),
+            Key::new("task", "3,5-9", "only these tasks of a range"),
+            Key::new("forbid", "1", "end nothing: only refuse an id that is unknown here"),
+        ],
         body: false,
-        help: "end it: SIGTERM, after grace=SECONDS SIGKILL; an unknown id will be refused; task=3,5-9; forbid=1: only that",
+        help: "end it: SIGTERM, then SIGKILL; an unknown id will be refused",
         handler: kill_one,
     },
     Route {
@@ -87,8 +111,11 @@ pub const ROUTES: &[Route] = &[
     }),
     get(
         "events",
-        &["since", "wait"],
-        "what changed since a cursor; without one, the cursor",
+        &[
+            Key::new("since", "CURSOR", "what changed after it; without one, where it is now"),
+            Key::new("wait", "SECONDS", "answer when something changes, or then"),
+        ],
+        "what changed, and the cursor to go on from",
         events,
     ),
     tokens::LIST,

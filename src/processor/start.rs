@@ -17,7 +17,10 @@ use crate::model::resources::Resources;
 const PROGRAM: &str = "processor";
 
 /// The word by which this program is a supervisor, and is known as one.
-const SUPERVISE: &str = "supervise";
+pub(super) const SUPERVISE: &str = "supervise";
+
+/// With it the supervisor stays the child of who starts it.
+pub(super) const STAY: &str = "--stay";
 
 /// The variable in a supervisor's environment that says whose it is.
 pub(super) const ROOT: &str = "CORKBOARD_ROOT";
@@ -75,7 +78,7 @@ pub(super) fn detached(root: &Root) -> Result<()> {
 /// Starts a supervisor as a child of this process, which has to wait for it.
 pub(super) fn child(root: &Root) -> Result<Child> {
     let program = program(root);
-    command(root, &program, &[SUPERVISE, "--stay"]).spawn().at(&program)
+    command(root, &program, &[SUPERVISE, STAY]).spawn().at(&program)
 }
 
 fn program(root: &Root) -> PathBuf {

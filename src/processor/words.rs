@@ -1,6 +1,7 @@
 //! Commands of `processor` that are more than a route in words.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,45 +9,73 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
-use super::{check, log, routes, status, supervise, sweep};
+use super::{check, log, routes, start, status, supervise, sweep};
 use crate::auth;
 use crate::board::root::Root;
-use crate::cgi::options::{Given, Opt, Options};
-use crate::cgi::{Need, program};
+use crate::cgi::words::{COMMAND, command, flag, with};
+use crate::cgi::{Given, Need, Special, program};
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
 use crate::model::outcome::RunState;
 use crate::tokens;
 
-/// Lines of `--help` about these commands.
-pub const HELP: &str = "\
-jobs new [-r ID] [-e ENV.json] [--wait] [-q] -- CMD ARGS   run a command here
-sweep                    recover what crashes left; start what waits
-check [--repair]         verify the board; one line per violation
-supervise                run waiting jobs until there are none (started when needed)
-tokens ls | tokens rm id=ID";
+/// The commands.
+pub const SPECIALS: &[Special] = &[
+    Special {
+        pattern: "jobs/new",
+        usage: "[OPTION...] -- CMD ARGS",
+        help: "run a command on this machine, in the current directory",
+        query: &[],
+        options: || {
+            vec![
+                with("request-id", "ID", "the job's id").short('r'),
+                with("environment", "ENV.json", "a JSON object: the job's environment").short('e'),
+                flag("wait", "print the job's output and exit with its code"),
+                command(),
+            ]
+        },
+        epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
+        run: submit,
+    },
+    Special {
+        usage: "[--repair]",
+        options: || vec![flag("repair", "mend what has one right answer")],
+        ..Special::plain(
+            "check",
+            "check every invariant of the board; exit code 1 if one is violated",
+            check_board,
+        )
+    },
+    Special::plain("sweep", "recover what crashes left; start what waits", sweep_once),
+    Special {
+        usage: "[--stay]",
+        options: || vec![flag("stay", "remain the child of who started it")],
+        ..Special::plain(
+            "supervise",
+            "run waiting jobs until there are none; started when needed",
+            |given| supervise::run(given.flag("stay")),
+        )
+    },
+    tokens::LS,
+    tokens::RM_ID,
+    tokens::RM,
+];
 
 /// How long one look of `--wait` lasts; it is repeated until the job has ended.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// These commands; see [`program::Words`].
-pub fn words(args: &[String]) -> Option<Result<i32>> {
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["supervise"] => Some(supervise::run(false)),
-        ["supervise", "--stay"] => Some(supervise::run(true)),
-        ["sweep"] => Some(sweep_once()),
-        ["check", ..] => Some(check_board(&args[1..])),
-        ["jobs" | "job", "new", rest @ ..]
-            if rest.iter().any(|w| ["--", "--help", "-h", "--wait", "-r", "-e"].contains(w)) =>
-        {
-            Some(submit(&args[2..]))
-        }
-        _ => tokens::words(args).map(|words| program::command(&super::PROGRAM, &words)),
+/// A supervisor, if that is what these words start. One is started for each slot, and stays: it has
+/// no use for what reads the words of people.
+pub fn supervisor(mut words: impl Iterator<Item = OsString>) -> Option<Result<i32>> {
+    words.next().filter(|word| word == start::SUPERVISE)?;
+    match (words.next(), words.next()) {
+        (None, _) => Some(supervise::run(false)),
+        (Some(word), None) if word == start::STAY => Some(supervise::run(true)),
+        _ => None,
     }
 }
 
-fn sweep_once() -> Result<i32> {
+fn sweep_once(_: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     let swept = sweep::sweep(&root)?;
@@ -54,19 +83,7 @@ fn sweep_once() -> Result<i32> {
     Ok(0)
 }
 
-const CHECK: Options = Options {
-    name: "processor check",
-    about: "Verifies every invariant of the node's board; one line per violation, exit 1 if any",
-    options: &[Opt::flag("repair", "Mend what has one right answer")],
-    command: false,
-    epilogue: "",
-};
-
-fn check_board(args: &[String]) -> Result<i32> {
-    let words = match CHECK.read(args) {
-        Ok(words) => words,
-        Err(code) => return Ok(code),
-    };
+fn check_board(words: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?; // even a look needs the board's lock
     let (found, notes) = check::check(&root, words.flag("repair"))?;
@@ -79,35 +96,18 @@ fn check_board(args: &[String]) -> Result<i32> {
     Ok(if found.is_empty() { 0 } else { exit::REFUSED })
 }
 
-const NEW: Options = Options {
-    name: "processor jobs new",
-    about: "Runs a command on this machine, in the current directory",
-    options: &[
-        Opt::with("request-id", "ID", "The job's id").or('r'),
-        Opt::with("environment", "ENV.json", "A JSON object: the job's environment").or('e'),
-        Opt::flag("wait", "Print the job's output and exit with its code"),
-        Opt::flag("quiet", "Print only the id").or('q'),
-    ],
-    command: true,
-    epilogue: "",
-};
-
-fn submit(args: &[String]) -> Result<i32> {
-    let words = match NEW.read(args) {
-        Ok(words) => words,
-        Err(code) => return Ok(code),
-    };
+fn submit(words: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     auth::allow(&auth::from_command(&root)?, Need::Run)?;
-    let (id, request) = routes::with_id(request(&words)?)?;
+    let (id, request) = routes::with_id(request(words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: None };
     accept(&root, vec![run])?
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
     let mut out = io::stdout();
-    let written = match (words.flag("quiet"), words.flag("wait")) {
+    let written = match (words.quiet(), words.flag("wait")) {
         (true, _) => writeln!(out, "{id}"),
         (false, false) => writeln!(out, "{request}"),
         (false, true) => Ok(()),
@@ -119,7 +119,7 @@ fn submit(args: &[String]) -> Result<i32> {
 fn request(words: &Given) -> Result<Value> {
     let dir = std::env::current_dir().at(".")?;
     let dir = dir.to_str().ok_or_else(|| Error::bad("the current directory is not UTF-8"))?;
-    let mut request = json!({"command": words.command, "dir": dir});
+    let mut request = json!({"command": words.values(COMMAND), "dir": dir});
     if let Some(id) = words.value("request-id") {
         request["request_id"] = json!(id);
     }

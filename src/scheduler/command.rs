@@ -1,10 +1,11 @@
-//! Commands that are more than a route in words: `jobs new [options] -- CMD ARGS`.
+//! Commands that are more than a route in words: `jobs new [OPTION...] -- CMD ARGS`.
 
 use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
 
 use super::rounds::Rounds;
@@ -13,8 +14,8 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::options::{Given, Opt, Options};
-use crate::cgi::program;
+use crate::cgi::words::{self, COMMAND, command, flag, with};
+use crate::cgi::{Given, Special, program};
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::tokens;
@@ -22,78 +23,70 @@ use crate::tokens;
 /// What is held of a file that is taken in.
 const PIECE: usize = 64 << 10;
 
-/// Lines of `scheduler --help`.
-pub const HELP: &str =
-    "jobs new [options] -- CMD ARGS   submit a job from words; see jobs new --help
-check --repair                   mend what has one right answer
-tokens new role=ROLE [name=] [expires=], tokens ls, tokens rm id=ID";
+/// The commands.
+pub const SPECIALS: &[Special] = &[
+    Special {
+        pattern: "jobs/new",
+        usage: "[OPTION...] -- CMD ARGS",
+        help: "submit a command; with --wait, make the rounds if no poller is running",
+        query: &[],
+        options,
+        epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
+        run: new,
+    },
+    Special {
+        usage: "--repair",
+        options: || vec![flag("repair", "mend what has one right answer")],
+        ..Special::plain("check", "mend what has one right answer", |given| {
+            words::again(given.program, &["check".into(), "repair=1".into()])
+        })
+    },
+    tokens::LS,
+    tokens::RM_ID,
+    tokens::RM,
+];
 
-/// The commands of this program; `None` for words that are a path.
-pub fn words(args: &[String]) -> Option<Result<i32>> {
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["jobs" | "job", "new", rest @ ..] if is_words(rest) => Some(new(&args[2..])),
-        ["check", "--repair"] => {
-            let words = ["check", "repair=1"].map(String::from);
-            Some(program::command(&super::PROGRAM, &words))
-        }
-        _ => tokens::words(args).map(|words| program::command(&super::PROGRAM, &words)),
-    }
+fn options() -> Vec<Arg> {
+    vec![
+        with("name", "NAME", "a name, for people"),
+        with("env", "NAME=VALUE", "set in the job's environment; may be repeated")
+            .action(ArgAction::Append),
+        with("dir", "DIR", "where it starts; here, or with --file in its own"),
+        with("file", "PATH", "a file for its own directory; may be repeated")
+            .action(ArgAction::Append),
+        with("cores", "N", "cores that it is given; 1 if absent"),
+        with("memory", "SIZE", "memory that it is given, e.g. \"1 GiB\""),
+        with("timeout", "DURATION", "longest run of one attempt, e.g. 30s, 2h"),
+        with("grace", "DURATION", "between SIGTERM and SIGKILL; 10s if absent"),
+        with("retries", "N", "how often it is tried again after it failed"),
+        with("retry-delay", "DURATION", "least time between two attempts"),
+        flag("retry-lost", "try again, too, when an attempt may still run"),
+        with("priority", "P", "higher goes first; 0 if absent"),
+        with("expires", "WHEN", "ends unless placed by then: a time, or e.g. 2h"),
+        with("request-id", "ID", "the same id again gives the same job"),
+        with("output", "HOW", "combined (one log) or split (stdout and stderr)"),
+        with("array", "TASKS", "once a task: 0-99, or 0-99%8 for 8 at a time"),
+        flag("held", "wait until released"),
+        flag("wait", "print the job's log, and exit with its code"),
+        command(),
+    ]
 }
 
-/// Whether `jobs new` is followed by options of its own, and not by those of a request.
-fn is_words(rest: &[&str]) -> bool {
-    rest.iter().any(|word| word.starts_with("--") || *word == "-h")
-}
-
-const OPTIONS: Options = Options {
-    name: "scheduler jobs new",
-    about: "Submits a job; with --wait, makes the rounds itself if no poller is running",
-    options: &[
-        Opt::with("name", "NAME", "A name, for people"),
-        Opt::with("env", "NAME=VALUE", "Set in the job's environment; may be repeated").repeated(),
-        Opt::with("dir", "DIR", "Where it starts; the current directory, or with --file its own"),
-        Opt::with("file", "PATH", "A file to go with it, for its own directory; may be repeated")
-            .repeated(),
-        Opt::with("cores", "N", "Cores that it is given; 1 if absent"),
-        Opt::with("memory", "SIZE", "Memory that it is given, e.g. \"1 GiB\""),
-        Opt::with("timeout", "DURATION", "Longest run of one attempt, e.g. 30s, 2h"),
-        Opt::with("grace", "DURATION", "Between SIGTERM and SIGKILL; 10s if absent"),
-        Opt::with("retries", "N", "How often it is tried again after it failed"),
-        Opt::with("retry-delay", "DURATION", "Least time between two attempts"),
-        Opt::flag("retry-lost", "Try again, too, when nobody knows what became of an attempt"),
-        Opt::with("priority", "P", "Higher goes first; 0 if absent"),
-        Opt::with("expires", "WHEN", "Ends unless placed by then: a time, or e.g. 2h"),
-        Opt::with("request-id", "ID", "Submitting again with the same id gives the same job"),
-        Opt::with("output", "HOW", "combined (one log) or split (stdout and stderr)"),
-        Opt::with("array", "TASKS", "Once for each task, e.g. 0-99, or 0-99%8 for 8 at a time"),
-        Opt::flag("held", "Wait until released"),
-        Opt::flag("wait", "Print the job's log, and exit with its code"),
-        Opt::flag("quiet", "Print only the number").or('q'),
-    ],
-    command: true,
-    epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage, 75 try again later.",
-};
-
-fn new(args: &[String]) -> Result<i32> {
-    let words = match OPTIONS.read(args) {
-        Ok(words) => words,
-        Err(code) => return Ok(code),
-    };
-    let request = request(&words)?;
+fn new(words: &Given) -> Result<i32> {
+    let request = request(words)?;
     let root = Root::find()?;
     root.for_change()?;
     let who = auth::from_command(&root)?;
-    let files = files(&root, words.values("file"))?;
+    let files = files(&root, &words.values("file"))?;
     let (accepted, _) = submit::submit(&root, &who, request, files)?;
     let job = accepted.job;
     if words.flag("wait") {
-        if words.flag("quiet") {
+        if words.quiet() {
             println!("{job}");
         }
         return wait(&root, job);
     }
-    let text = match words.flag("quiet") {
+    let text = match words.quiet() {
         true => job.to_string(),
         false => submit::answer(accepted).to_string(),
     };
@@ -101,7 +94,7 @@ fn new(args: &[String]) -> Result<i32> {
 }
 
 /// Files that are read once, whatever they are, and are on the board's disk when this returns.
-fn files(root: &Root, paths: &[String]) -> Result<Option<Incoming>> {
+fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
     if paths.is_empty() {
         return Ok(None);
     }
@@ -137,7 +130,7 @@ fn request(words: &Given) -> Result<Value> {
             })
             .transpose()
     };
-    map.insert("command".into(), json!(words.command));
+    map.insert("command".into(), json!(words.values(COMMAND)));
     let here = || {
         env::current_dir()
             .ok()

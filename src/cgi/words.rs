@@ -1,0 +1,242 @@
+//! Words of a command: where they lead in a program's tables, and what is asked there.
+//!
+//! A command of clap's is made of that place alone, so that what the others take costs nothing.
+
+use std::env;
+
+use clap::error::{ContextKind, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::body::{self, Body};
+use super::program::{self, Program, Special};
+use super::request::{Method, Request};
+use super::route;
+use super::usage;
+use crate::auth;
+use crate::board::root::Root;
+use crate::error::{Error, Kind, Result, exit};
+
+mod help;
+mod place;
+mod split;
+
+use place::{DATA, METHOD, Place, QUERY, QUIET, segments};
+use split::{Split, joined};
+
+/// The id of [`command`].
+pub const COMMAND: &str = "command";
+
+/// `--long`, without a value.
+pub fn flag(long: &'static str, help: &'static str) -> Arg {
+    Arg::new(long).long(long).action(ArgAction::SetTrue).help(help)
+}
+
+/// `--long VALUE`.
+pub fn with(long: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(long).long(long).value_name(value).help(help)
+}
+
+/// The words behind `--`.
+pub fn command() -> Arg {
+    Arg::new(COMMAND).value_name("CMD").last(true).num_args(1..).hide(true)
+}
+
+/// What was given to a command of a program's own: see [`Special`].
+pub struct Given {
+    /// Whose command it is.
+    pub program: &'static Program,
+    /// The values of the pattern's `:names`, in order.
+    pub values: Vec<String>,
+    /// KEY=VALUE, in order.
+    pub query: Vec<(String, String)>,
+    matches: ArgMatches,
+}
+
+impl Given {
+    /// Whether an option without a value was given.
+    pub fn flag(&self, id: &str) -> bool {
+        self.matches.get_flag(id)
+    }
+
+    /// The value of an option that was given.
+    pub fn value(&self, id: &str) -> Option<&str> {
+        self.matches.get_one::<String>(id).map(String::as_str)
+    }
+
+    /// All values of an option, or the words behind `--`.
+    pub fn values(&self, id: &str) -> Vec<&str> {
+        self.matches.get_many::<String>(id).into_iter().flatten().map(String::as_str).collect()
+    }
+
+    /// Whether only the number, id or name of what was made is to be printed.
+    pub fn quiet(&self) -> bool {
+        self.flag(QUIET)
+    }
+}
+
+/// Runs a program by the words it was given; returns the exit code.
+pub(super) fn run(program: &'static Program) -> i32 {
+    let args: Vec<String> = match env::args_os().skip(1).map(|a| a.into_string()).collect() {
+        Ok(args) => args,
+        Err(_) => {
+            return program::complain(program.name, &Error::bad("the arguments are not UTF-8"));
+        }
+    };
+    if args.is_empty() {
+        let place = Place { program, segments: Vec::new() };
+        usage::print(&place.help());
+        return exit::USAGE;
+    }
+    again(program, &args).unwrap_or_else(|error| program::complain(program.name, &error))
+}
+
+/// Carries words out; returns the exit code.
+pub fn again(program: &'static Program, args: &[String]) -> Result<i32> {
+    let split = Split::of(program, args);
+    let Found { place, path, stray } = find(program, &split.path);
+    if let Some(word) = stray {
+        let (command, error) = place.stray(&word);
+        return Ok(usage::answer(&command, &error, None));
+    }
+    let meant = meant(&place, path);
+    let mut command = place.command();
+    let rest = joined(&command, &split.rest);
+    let behind = rest.iter().position(|word| word == "--");
+    let ours = behind.filter(|_| !place.takes_command()).unwrap_or(rest.len());
+    let matches = match command.try_get_matches_from_mut(&rest[..ours]) {
+        Ok(matches) => matches,
+        Err(error) => return not_read(&place, &command, &error, meant.as_deref()),
+    };
+    let refuse = |what: &str| Ok(usage::refuse(&command, what, meant.as_deref()));
+    if ours < rest.len() {
+        return refuse("unknown option --");
+    }
+    let values = values(&place, path);
+    let query = pairs(&matches);
+    if let Some(special) = place.special()
+        && is_meant(special, &place, &matches)
+    {
+        return (special.run)(&Given { program, values, query, matches });
+    }
+    if behind.is_some() {
+        return refuse(usage::NO_COMMAND);
+    }
+    if place.routes().next().is_none() {
+        return refuse("no such words; --help lists them");
+    }
+    ask(&place, path, &matches, query).map_err(|error| match &meant {
+        Some(meant) if error.kind == Kind::NotFound => {
+            Error::not_found(format!("{}; did you mean {meant:?}?", error.message))
+        }
+        _ => error,
+    })
+}
+
+/// Whether the words are those of a command of the program's own. Where they are a route's, too,
+/// something that the route does not take was given.
+fn is_meant(special: &Special, place: &Place, matches: &ArgMatches) -> bool {
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    place.routes().next().is_none()
+        || (special.options)().iter().any(|option| given(option.get_id().as_str()))
+}
+
+fn pairs(matches: &ArgMatches) -> Vec<(String, String)> {
+    let found = matches.try_get_many(QUERY).ok().flatten(); // not every place takes some
+    found.into_iter().flatten().cloned().collect()
+}
+
+/// Prints the help that was asked for, or says what is wrong. A key that is not known is an error of
+/// the request.
+fn not_read(
+    place: &Place,
+    command: &Command,
+    error: &clap::Error,
+    meant: Option<&str>,
+) -> Result<i32> {
+    let about = |kind| usage::about(error, kind);
+    let of_the_query = about(ContextKind::InvalidArg).is_some_and(|arg| arg.contains(QUERY));
+    if error.kind() == ErrorKind::InvalidValue && of_the_query {
+        let key = about(ContextKind::InvalidValue).unwrap_or_default();
+        let known: Vec<&str> = place.keys().iter().map(|key| key.name).collect();
+        return Err(route::unknown_key(key, about(ContextKind::SuggestedValue), &known));
+    }
+    if error.kind() == ErrorKind::DisplayHelp {
+        usage::print(&place.help());
+        return Ok(0);
+    }
+    Ok(usage::answer(command, error, meant))
+}
+
+/// Asks a route, and prints its answer.
+fn ask(
+    place: &Place,
+    path: &[String],
+    matches: &ArgMatches,
+    query: Vec<(String, String)>,
+) -> Result<i32> {
+    let program = place.program;
+    let data = matches.get_one::<String>(DATA).map(|text| body::from_option(text)).transpose()?;
+    let methods: Vec<Method> = place.routes().map(|route| route.method).collect();
+    let named = matches.get_one::<String>(METHOD).and_then(|name| Method::parse(name));
+    let not_get = methods.iter().find(|method| **method != Method::Get);
+    let usual = match not_get {
+        Some(method) if data.is_some() || !methods.contains(&Method::Get) => *method,
+        _ => Method::Get,
+    };
+    let method = named.unwrap_or(usual);
+    let needs_body = place.routes().any(|route| route.body && route.method == method);
+    let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
+    let root = Root::find()?;
+    let who = auth::from_command(&root)?;
+    let request = Request::from_words(method, path.to_vec(), query, body);
+    let (route, call) = route::find(program.routes, &root, &request, &who)?;
+    auth::allow(&who, route.need)?;
+    program::may_change(&root, route)?;
+    program::print(program, (route.handler)(&call)?, matches.get_flag(QUIET))
+}
+
+/// Where words lead.
+struct Found<'a> {
+    place: Place,
+    /// The words that lead there.
+    path: &'a [String],
+    /// The first that leads nowhere.
+    stray: Option<String>,
+}
+
+/// As far as words lead. A word counts for more than a `:name`, as for a request.
+fn find<'a>(program: &'static Program, path: &'a [String]) -> Found<'a> {
+    let mut best: (bool, usize, usize) = (false, 0, usize::MAX);
+    let mut place = Place { program, segments: Vec::new() };
+    for pattern in program.patterns() {
+        let all: Vec<&'static str> = segments(pattern).collect();
+        let fitting = all.iter().zip(path).take_while(|(segment, word)| route::fits(segment, word));
+        let length = fitting.count();
+        let values = all[..length].iter().filter(|segment| segment.starts_with(':')).count();
+        let whole = length == all.len() && length == path.len();
+        let fewest = usize::MAX - values;
+        let better = (whole, length, fewest) > best;
+        if better {
+            best = (whole, length, fewest);
+            place.segments = all[..length].to_vec();
+        }
+    }
+    let (path, rest) = path.split_at(place.segments.len());
+    Found { place, path, stray: rest.first().cloned() }
+}
+
+/// The values of a place's `:names`.
+fn values(place: &Place, path: &[String]) -> Vec<String> {
+    let pairs = place.segments.iter().zip(path);
+    pairs.filter(|(segment, _)| segment.starts_with(':')).map(|(_, word)| word.clone()).collect()
+}
+
+/// A word that may have been meant where one stands for a `:name`.
+fn meant(place: &Place, path: &[String]) -> Option<String> {
+    let mut pairs = place.segments.iter().zip(path).enumerate();
+    pairs.find_map(|(index, (segment, word))| {
+        let before = Place { program: place.program, segments: place.segments[..index].to_vec() };
+        segment.starts_with(':').then(|| before.similar(word)).flatten()
+    })
+}
