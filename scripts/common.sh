@@ -112,7 +112,7 @@ daemon_start() {
             fd=${fd##*/}
             [ "$fd" -le 2 ] || exec {fd}>&-
         done
-        exec env -i PATH="$DAEMON_PATH" "$@"' daemon "$ROOT" "$name" "$@") \
+        exec env -i PATH="$DAEMON_PATH" RUST_BACKTRACE=1 "$@"' daemon "$ROOT" "$name" "$@") \
         < /dev/null >> "$ROOT/run/$name.log" 2>&1 &
     # No deadline: however slow the machine is, it will be recorded or end.
     child=$!

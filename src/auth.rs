@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::board::cards::Cards;
-use crate::board::files::{hex, random_hex};
+use crate::board::files::random_hex;
 use crate::board::numbers;
 use crate::board::root::Root;
 use crate::board::vault::{self, Role, TokenRecord};
@@ -285,7 +285,7 @@ pub fn new_token(
 }
 
 fn hash(secret: &str) -> String {
-    hex(&Sha256::digest(secret.as_bytes()))
+    base16ct::lower::encode_string(&Sha256::digest(secret.as_bytes()))
 }
 
 /// The key of an attempt: an HMAC of its id under the board's secret, so that nothing has to be
@@ -294,7 +294,10 @@ pub fn attempt_key(secret: &[u8], attempt: &NodejobId) -> Result<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret)
         .map_err(|e| Error::new(Kind::Internal, format!("the secret cannot be used: {e}")))?;
     mac.update(attempt.to_string().as_bytes());
-    Ok(format!("{KEY_PREFIX}{attempt}_{}", hex(&mac.finalize().into_bytes())))
+    Ok(format!(
+        "{KEY_PREFIX}{attempt}_{}",
+        base16ct::lower::encode_string(&mac.finalize().into_bytes())
+    ))
 }
 
 /// Whose key this is. It counts while that attempt is the one that a node has. Makes nothing.

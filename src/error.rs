@@ -37,6 +37,8 @@ pub enum Kind {
     Unprocessable,
     /// 500: unknown outcome or a defect; repeat with the same id.
     Internal,
+    /// 500: the root's settings are wrong: the fault of its owner, and of no request.
+    Misconfigured,
     /// 501: a way of sending that is not supported.
     NotImplemented,
     /// 502: a node answered with nonsense.
@@ -66,7 +68,7 @@ impl Kind {
             Kind::UnsupportedMedia => (415, "Unsupported Media Type"),
             Kind::Misdirected => (421, "Misdirected Request"),
             Kind::Unprocessable => (422, "Unprocessable Content"),
-            Kind::Internal => (500, "Internal Server Error"),
+            Kind::Internal | Kind::Misconfigured => (500, "Internal Server Error"),
             Kind::NotImplemented => (501, "Not Implemented"),
             Kind::BadGateway => (502, "Bad Gateway"),
             Kind::Unavailable | Kind::Shortage => (503, "Service Unavailable"),

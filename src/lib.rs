@@ -4,6 +4,8 @@
 
 pub mod error;
 
+pub mod edge;
+
 pub mod clock;
 
 pub mod user;

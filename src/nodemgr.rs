@@ -271,9 +271,20 @@ fn start(
     let uploads = incoming.as_ref().map(uploads::of_arrived).unwrap_or_default();
     alarm::put_off_for(driver::longest_sending(&uploads).as_secs());
     let run = Run { id: id.clone(), request, uploads };
-    let result = driver::open(root, node)?.run(vec![run])?.into_iter().next();
-    result.unwrap_or_else(|| {
-        Err(Error::new(Kind::BadGateway, "the node did not answer for the job"))
+    let ran = driver::open(root, node)?.run(vec![run]);
+    let none = || Err(Error::new(Kind::BadGateway, "the node did not answer for the job"));
+    ran.and_then(|results| results.into_iter().next().unwrap_or_else(none)).map_err(|error| {
+        // Whoever asked could not find it otherwise, nor ask again without running it twice.
+        match error.kind {
+            Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal => Error {
+                message: format!(
+                    "{} (it may have come there, as {id}: see {}/jobs/{id}/status, or repeat it with that request_id)",
+                    error.message, node.name
+                ),
+                ..error
+            },
+            _ => error,
+        }
     })?;
     let nodejob = json!({
         "nodejob-idx": id,

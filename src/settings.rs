@@ -108,11 +108,9 @@ impl Settings {
     /// Reads the file; all defaults where there is none.
     pub fn read(path: &Path) -> Result<Settings> {
         match fs::read_to_string(path) {
-            Ok(text) => Settings::parse(&text)
-                // The fault of the root, not of whoever asks.
-                .map_err(|e| {
-                    Error::new(Kind::Internal, format!("{}, {}", path.display(), e.message))
-                }),
+            Ok(text) => Settings::parse(&text).map_err(|e| {
+                Error::new(Kind::Misconfigured, format!("{}, {}", path.display(), e.message))
+            }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
             Err(e) => Err(e).at(path),
         }

@@ -259,7 +259,7 @@ fn a_child_of_a_job_that_was_cleaned_up_is_in_order() {
 
 #[test]
 fn nothing_that_has_not_stopped_is_removed_from_done() {
-    let root = open_root("keep_done = 1d\n");
+    let root = open_root("keep_done = 1d\nkeep_bad = 1d\n");
     let [ended, held, damaged] = [
         root.submit(&json!({"command": ["true"]})),
         root.submit(&json!({"command": ["true"], "state": "held"})),

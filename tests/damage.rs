@@ -504,6 +504,12 @@ fn a_batch_with_a_damaged_line_is_kept_and_named() {
         if said { Ok(()) } else { Err(log) }
     });
     assert!(root.exists(&file("1-2.batch")));
+    root.write(&file("x.batch"), "stray");
+    let found = root.cmd("scheduler", &["check"]).expect(1).body;
+    for part in ["1-2.batch: 1 of its lines are not those of cards", "x.batch: not a card"] {
+        assert!(found.contains(part), "{found}");
+    }
+    fs::remove_file(root.path(&file("x.batch"))).unwrap();
     root.write(&file("1-2.batch"), &whole);
     until("it is made", || root.cmd("scheduler", &["jobs", "1", "status"]).code == 0);
     root.reaches(1, "stopped");

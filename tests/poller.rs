@@ -65,6 +65,24 @@ fn rounds_from_cron_carry_jobs_to_their_end() {
 }
 
 #[test]
+fn what_it_was_doing_is_told_with_each_cause_once() {
+    let root = open_root("");
+    let lock = root.path("state/scheduler/poller.lock");
+    fs::create_dir(&lock).unwrap();
+    let said = root.cmd("poller", &["--once"]).expect(1).stderr;
+    let wanted = format!("taking the lock of the poller: {}: is a directory", lock.display());
+    assert_eq!(said, format!("poller: {wanted}\n"));
+    fs::remove_dir(&lock).unwrap();
+    root.write("corkboard.conf", "linger = long");
+    let said = root.cmd("poller", &["--once"]).expect(1).stderr;
+    let file = root.path("corkboard.conf");
+    let wanted = format!("{}, line 1: linger: \"long\" is not a duration", file.display());
+    assert!(said.starts_with(&format!("poller: opening the root: {wanted}")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    root.write("corkboard.conf", "");
+}
+
+#[test]
 fn another_takes_over() {
     let root = open_root("");
     let first = root.poller();

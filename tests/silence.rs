@@ -163,3 +163,19 @@ fn many_silent_nodes_take_few_threads_and_hold_up_no_job() {
     assert!(most < 30, "{most} threads");
     root.check();
 }
+
+#[test]
+fn who_runs_something_on_a_node_that_says_nothing_is_told_under_which_id() {
+    let root = open_root("connect_timeout = 1s\nrequest_timeout = 1s\n");
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap(); // takes requests, and answers none
+    let uri = format!("http://{}", deaf.local_addr().unwrap());
+    register(&root, &json!({"name": "deaf", "uri": uri}));
+    let request = json!({"command": "true"}).to_string();
+    let said = root.cmd_in("nodemgr", &["deaf", "jobs", "new"], &request).expect(75).stderr;
+    let (_, id) = said.split_once("it may have come there, as ").expect(&said);
+    let id = id.split(':').next().unwrap();
+    assert!(
+        id.starts_with("nodemgr-") && said.contains(&format!("deaf/jobs/{id}/status")),
+        "{said}"
+    );
+}

@@ -19,7 +19,10 @@ mod run;
 mod scale;
 mod silent;
 mod site;
+mod start;
 mod table;
+#[cfg(target_arch = "x86_64")]
+mod touched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,7 +59,8 @@ impl Bench {
 type Case = fn(&Bench, &mut Table) -> Result<()>;
 
 const CASES: &[(&str, &str, Case)] = &[
-    ("program", "size of the CGI programs, and what starting them costs", program::measure),
+    ("program", "one small request of each program, without a server", program::measure),
+    ("start", "size, start and end of each program, and what of it is read", start::measure),
     ("submit", "one durable job per request, 4 clients", requests::submit),
     ("status", "status of one job, 4 clients", requests::status),
     ("batch", "10,000 jobs in one request", requests::batch),

@@ -1,4 +1,4 @@
-//! What a program costs before it does anything: its size, and its start.
+//! What the smallest request of each program costs as bare CGI.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,9 +19,6 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let count = bench.size(500, 20);
     for (name, path) in REQUESTS {
         let program = site.dir.join("cgi-bin").join(name);
-        let mebibytes = std::fs::metadata(&program)?.len() as f64 / f64::from(1 << 20);
-        let limit = Some(Limit::AtMost(1.5, 1.0));
-        table.figure("program", format!("size of {name}"), "MiB", &[mebibytes], limit, "");
         let empty = site.dir.join("bin/empty");
         let mut rounds = Vec::new();
         for _ in 0..bench.rounds {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use super::batches;
 use super::cards::Cards;
 use super::claims::rejoin;
 use super::files::{self, SyncSet};
@@ -125,7 +126,7 @@ pub fn cards(root: &Root) -> Vec<Entry> {
             let path = found.path().to_path_buf();
             let name = found.file_name().to_string_lossy();
             let depth = if column == Column::Done { 2 } else { 1 };
-            if column == Column::Queue && name.ends_with(".batch") {
+            if column == Column::Queue && batches::is_name(&name) {
                 continue;
             }
             match listing::card_number(&name) {
@@ -184,6 +185,11 @@ pub fn put_aside(root: &Root) -> Result<Vec<String>> {
         )
     };
     Ok(names.into_iter().map(line).collect())
+}
+
+/// What is wrong with requests for many jobs that are not finished.
+pub fn damaged_batches(root: &Root) -> Result<Vec<String>> {
+    batches::damaged(&Cards::new(root))
 }
 
 /// Checks that node records and token records can be read.

@@ -160,6 +160,34 @@ pub fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
     Ok(names.iter().filter_map(|name| parse_name(name)).collect())
 }
 
+/// Whether a file of the queue is called as a batch is.
+pub(super) fn is_name(name: &str) -> bool {
+    parse_name(name).is_some()
+}
+
+/// What keeps batches that lie in the queue from being finished: lines that are not those of cards, or
+/// that nobody can read them.
+pub fn damaged(cards: &Cards) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for range in committed(cards)? {
+        let path = path(cards, range);
+        let bytes = match files::read(&path) {
+            Ok(bytes) => bytes.unwrap_or_default(), // finished meanwhile
+            Err(error) => {
+                wrong.push(error.message);
+                continue;
+            }
+        };
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let count = lines.filter(|line| Accepted::read(line).is_err()).count();
+        if count > 0 {
+            let path = path.display();
+            wrong.push(format!("{path}: {count} of its lines are not those of cards; mend them"));
+        }
+    }
+    Ok(wrong)
+}
+
 /// Whether a batch that lies in the queue can restore this job's card.
 pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
     Ok(committed(cards)?.iter().any(|(first, last)| (*first..=*last).contains(&job)))

@@ -401,13 +401,15 @@ impl<'r> Cards<'r> {
         let bad = self.path(&format!("bad/{job}.job"));
         let moved = files::rename_new(&from, &bad).and_then(|fresh| {
             if fresh {
-                return Ok(());
+                return Ok(bad);
             }
             let other = self.path(&format!("bad/{job}.job.{}", files::random_name()?));
-            files::rename_new(&from, &other).map(|_| ())
+            files::rename_new(&from, &other).map(|_| other)
         });
         match moved {
-            Ok(()) => {
+            Ok(aside) => {
+                // From now on it waits for a person, whenever it was written. Best effort.
+                let _ = fs::File::open(aside).and_then(|file| file.set_modified(SystemTime::now()));
                 eprintln!("job {job}: {}: {why}", put_aside(job));
                 self.missing(job)
             }

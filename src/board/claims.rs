@@ -19,7 +19,7 @@ use crate::model::card::{Accepted, Card, Column};
 impl Cards<'_> {
     pub(super) fn claim_path(&self, who: &str, request_id: &str) -> PathBuf {
         let digest = Sha256::digest(format!("{who}\0{request_id}").as_bytes());
-        self.path("requests").join(files::hex(&digest[..16]))
+        self.path("requests").join(base16ct::lower::encode_string(&digest[..16]))
     }
 
     /// The card that has claimed this request id, if one has.

@@ -37,16 +37,7 @@ pub fn random_hex<const N: usize>() -> Result<String> {
     let mut bytes = [0u8; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Error::new(Kind::Unavailable, format!("no random bytes: {e}")))?;
-    Ok(hex(&bytes))
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
+    Ok(base16ct::lower::encode_string(&bytes))
 }
 
 /// Makes a new file with this content; an existing one is an error. Not synced. On an error

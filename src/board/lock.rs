@@ -1,13 +1,12 @@
 //! Locks: `flock(2)` on files that are never renamed or removed. The kernel frees a lock when its
 //! owner dies, however it dies; nothing has to be cleaned up.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
@@ -72,25 +71,22 @@ pub fn wait_for(file: &File, path: &Path) -> Result<()> {
 
 /// Locks an open file exclusively if nobody has it locked.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    loop {
-        match FileExt::try_lock_exclusive(file) {
-            Ok(()) => return Ok(true),
-            Err(e) if is_taken(&e) => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
+    is_had(|| file.try_lock())
 }
 
 /// Whether nobody has an open file locked exclusively. The probe is shared and let go with the
 /// file, so that probes do not see each other.
 pub fn is_free(file: &File) -> io::Result<bool> {
+    is_had(|| file.try_lock_shared())
+}
+
+fn is_had(attempt: impl Fn() -> std::result::Result<(), TryLockError>) -> io::Result<bool> {
     loop {
-        match FileExt::try_lock_shared(file) {
+        match attempt() {
             Ok(()) => return Ok(true),
-            Err(e) if is_taken(&e) => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(e)) => return Err(e),
         }
     }
 }
@@ -105,10 +101,6 @@ pub fn is_locked(path: &Path) -> Result<bool> {
     is_free(&file).map(|free| !free).at(path)
 }
 
-fn is_taken(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)
@@ -118,4 +110,27 @@ fn open(path: &Path) -> Result<File> {
         .mode(0o640)
         .open(path)
         .at(path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// Programs of other versions, `scripts/` and `/proc/locks` know these locks as flock(2), which
+    /// the standard library promises only for the present.
+    #[test]
+    fn a_lock_is_one_of_flock() {
+        let path = std::env::temp_dir().join(format!("corkboard-lock-{}", std::process::id()));
+        let lock = Lock::take(&path).unwrap();
+        let inode = lock.file().metadata().unwrap().ino();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let ours = format!(":{inode} ");
+        let found: Vec<&str> = locks.lines().filter(|line| line.contains(&ours)).collect();
+        let as_flock = |line: &&str| line.split_whitespace().nth(1) == Some("FLOCK");
+        assert!(found.iter().any(as_flock), "inode {inode} in {locks}");
+    }
 }

@@ -53,7 +53,7 @@ pub fn digest(files: &[Arrived]) -> Option<String> {
             hash.update(part);
         }
     }
-    (!sorted.is_empty()).then(|| files::hex(&hash.finalize()[..16]))
+    (!sorted.is_empty()).then(|| base16ct::lower::encode_string(&hash.finalize()[..16]))
 }
 
 /// The digest of a job's files, which are read for it.

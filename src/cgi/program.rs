@@ -2,6 +2,8 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Arg;
 
@@ -87,11 +89,32 @@ pub fn complain(name: &str, error: &Error) -> i32 {
     error.kind.exit_code()
 }
 
+/// Whether the answer has begun.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a panic is answered, too, after it was told in the server's log. It ends the process.
+fn answer_panics() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        tell(panicked);
+        if ANSWERED.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let error = Error::new(Kind::Internal, "a defect ended the program; see the server's log");
+        let mut answer = Vec::new();
+        let _ = Response::error(&error).write_cgi(&mut answer, false); // a Vec takes everything
+        // Not by the locked stream, which a thread that panics may hold.
+        let _ = nix::unistd::write(io::stdout(), &answer); // nobody is left to be told
+    }));
+}
+
 /// Answers one CGI request. Always answers something: no output would be an empty reply.
 fn cgi(program: &Program) {
+    answer_panics();
     alarm::arm();
     let mut head = false;
     let response = answer(program, &mut head).unwrap_or_else(|e| Response::error(&e));
+    ANSWERED.store(true, Ordering::Relaxed);
     if let Err(error) = response.write_cgi(&mut io::stdout().lock(), head) {
         eprintln!("{}: {}", program.name, error.message);
     }
@@ -105,10 +128,9 @@ fn cgi(program: &Program) {
 /// token yet, and need not learn where the root is.
 fn conceal(name: &str, error: &Error) -> Error {
     eprintln!("{name}: {}", error.message);
-    let what = if error.message.contains("corkboard.conf") {
-        "the root's corkboard.conf is wrong"
-    } else {
-        "the root cannot be used"
+    let what = match error.kind {
+        Kind::Misconfigured => "the root's corkboard.conf is wrong",
+        _ => "the root cannot be used",
     };
     Error::new(error.kind, format!("{what}; see the server's log"))
 }

@@ -47,14 +47,17 @@ fn unknown_in(map: &Map<String, Value>) -> String {
     let fields = map.iter().filter(|(name, _)| !["at", "event"].contains(&name.as_str()));
     // Each for itself in a line that is else known: the first that is not is the one.
     for (name, value) in fields {
-        let line = json!({"at": "", "event": "held", name: value});
-        match serde_json::from_value::<Flat>(line) {
-            Ok(_) => {}
-            Err(e) if value.is_string() && !e.to_string().starts_with("unknown field") => {
-                return format!("{name} {value} of event {event:?}");
-            }
-            Err(_) => return format!("field {name:?} of event {event:?}"),
+        let reads = |value: &Value| {
+            serde_json::from_value::<Flat>(json!({"at": "", "event": "held", name: value})).is_ok()
+        };
+        if reads(value) {
+            continue;
         }
+        // One that is known may be absent, and so null.
+        if value.is_string() && reads(&Value::Null) {
+            return format!("{name} {value} of event {event:?}");
+        }
+        return format!("field {name:?} of event {event:?}");
     }
     format!("other fields of event {event:?}")
 }

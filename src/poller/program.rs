@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context;
 use clap::Command;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -19,6 +19,7 @@ use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::cgi::usage;
 use crate::cgi::words::{flag, with};
+use crate::edge;
 use crate::error::{At, Kind, Result};
 use crate::model::card::State;
 use crate::model::ids;
@@ -27,6 +28,9 @@ use crate::{clock, descriptors};
 
 /// How often a poller that stands by looks whether it is needed.
 const STANDBY: Duration = Duration::from_millis(200);
+
+/// What is done when the lock is taken, as an error says it.
+const LOCKING: &str = "taking the lock of the poller";
 
 /// Most troubles of the clean-up that are remembered, so that each is told once.
 const MOST_TOLD: usize = 1000;
@@ -49,10 +53,7 @@ pub fn main() -> i32 {
     };
     match ran {
         Ok(()) => 0,
-        Err(error) => {
-            eprintln!("poller: {}", error.message);
-            error.kind.exit_code()
-        }
+        Err(error) => edge::complain("poller", &error),
     }
 }
 
@@ -82,28 +83,28 @@ fn options() -> Command {
         .arg(flag("quiet", "say nothing but errors").short('q'))
 }
 
-fn run(how: How, once: bool, quiet: bool) -> Result<()> {
-    let root = Root::find()?;
+fn run(how: How, once: bool, quiet: bool) -> anyhow::Result<()> {
+    let root = Root::find().context("opening the root")?;
     root.for_change()?;
-    let signals = notice::block_signals()?;
+    let signals = notice::block_signals().context("blocking signals")?;
     if once {
-        let Some(_lock) = poller_lock::try_take(&root)? else {
+        let Some(_lock) = poller_lock::try_take(&root).context(LOCKING)? else {
             eprintln!("poller: another poller is at work");
             return Ok(());
         };
-        let step = Step::begin(how)?;
+        let step = Step::begin(how).context("listening for Enter")?;
         let end = step.end();
         let mut engine = Engine::new(&root, step, quiet);
-        notice::watch_signals(signals, &engine.waker(), end)?;
+        notice::watch_signals(signals, &engine.waker(), end).context("waiting for signals")?;
         let ran = engine.run(Until::Idle);
         tidy(&root, quiet, &mut BTreeSet::new()); // jobs first: there may be much to remove
-        return ran;
+        return ran.context("making a round");
     }
-    let step = Step::begin(how)?;
+    let step = Step::begin(how).context("listening for Enter")?;
     let end = step.end();
     let mut engine = Engine::new(&root, step, quiet);
-    notice::watch_signals(signals, &engine.waker(), end)?;
-    let Some(_lock) = stand_by(&root, &mut engine)? else { return Ok(()) };
+    notice::watch_signals(signals, &engine.waker(), end).context("waiting for signals")?;
+    let Some(_lock) = stand_by(&root, &mut engine).context(LOCKING)? else { return Ok(()) };
     eprintln!("poller: at work for {}", root.dir().display());
     engine.beside(|| {
         let tidier = root.clone();
@@ -117,7 +118,7 @@ fn run(how: How, once: bool, quiet: bool) -> Result<()> {
         let thread = std::thread::Builder::new().name("clean-up".into());
         thread.spawn(tidying).map(|_| ()).at("no thread for clean-up")
     });
-    engine.run(Until::End)?;
+    engine.run(Until::End).context("making rounds")?;
     eprintln!("poller: ended");
     Ok(())
 }
@@ -163,14 +164,16 @@ fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
 
 /// Makes rounds for a job, while no other poller is at work, until it has stopped. Ends with who
 /// started it, who waits for the job.
-fn run_for(job: u64) -> Result<()> {
+fn run_for(job: u64) -> anyhow::Result<()> {
     let parent = getppid();
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).at("prctl")?;
-    let root = Root::find()?;
+    prctl::set_pdeathsig(Signal::SIGKILL).at("prctl").context("ending with who started this")?;
+    let root = Root::find().context("opening the root")?;
     root.for_change()?;
     loop {
-        if let Some(_lock) = poller_lock::try_take(&root)? {
-            return Engine::new(&root, Step::begin(How::Run)?, true).run(Until::Stopped(job));
+        if let Some(_lock) = poller_lock::try_take(&root).context(LOCKING)? {
+            let step = Step::begin(How::Run)?;
+            let ran = Engine::new(&root, step, true).run(Until::Stopped(job));
+            return ran.with_context(|| format!("making rounds for job {job}"));
         }
         let stopped = match Cards::new(&root).find(job) {
             Ok(card) => card.state == State::Stopped,

@@ -127,7 +127,7 @@ pub fn join(other: i32) -> io::Result<()> {
 fn name_of(root: &Path) -> String {
     let directory = fs::metadata(root).map(|meta| (meta.dev(), meta.ino())).ok();
     let digest = Sha256::digest(format!("{directory:?}"));
-    let short: String = digest.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let short: String = base16ct::lower::encode_string(&digest[..HASH / 2]);
     format!("{PREFIX}{short}")
 }
 

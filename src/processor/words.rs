@@ -79,21 +79,18 @@ fn sweep_once(_: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     let swept = sweep::sweep(&root)?;
-    println!("{}", json!(swept));
-    Ok(0)
+    Ok(program::told("processor", writeln!(io::stdout(), "{}", json!(swept)), 0))
 }
 
 fn check_board(words: &Given) -> Result<i32> {
     let root = Root::find()?;
     root.for_change()?; // even a look needs the board's lock
     let (found, notes) = check::check(&root, words.flag("repair"))?;
-    for line in &found {
-        println!("{line}");
-    }
-    for note in notes {
-        println!("note: {note}");
-    }
-    Ok(if found.is_empty() { 0 } else { exit::REFUSED })
+    let code = if found.is_empty() { 0 } else { exit::REFUSED };
+    let mut lines = found.into_iter().chain(notes.into_iter().map(|note| format!("note: {note}")));
+    let mut out = io::stdout().lock();
+    let written = lines.try_for_each(|line| writeln!(out, "{line}"));
+    Ok(program::told("processor", written, code))
 }
 
 fn submit(words: &Given) -> Result<i32> {

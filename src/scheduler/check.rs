@@ -79,9 +79,12 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
             ));
         }
     }
-    for found in
-        [audit::records(root), audit::claims(root, &places, repair), audit::put_aside(root)]
-    {
+    for found in [
+        audit::damaged_batches(root),
+        audit::records(root),
+        audit::claims(root, &places, repair),
+        audit::put_aside(root),
+    ] {
         let found = told(found, &mut wrong);
         wrong.extend(found.into_iter().flatten());
     }

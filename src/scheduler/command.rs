@@ -82,7 +82,8 @@ fn new(words: &Given) -> Result<i32> {
     let job = accepted.job;
     if words.flag("wait") {
         if words.quiet() {
-            println!("{job}");
+            // Where nobody reads the number, the job is waited for all the same.
+            program::told("scheduler", writeln!(io::stdout(), "{job}"), 0);
         }
         return wait(&root, job);
     }

@@ -1,0 +1,36 @@
+//! The edge of a program: where an error becomes a line on standard error and an exit code.
+//!
+//! Inside, errors are typed, and callers decide by their kind ([`crate::error`]). On the way out
+//! `anyhow` has added what the program was doing, for people alone:
+//! `poller: taking the lock of the poller: /srv/state/scheduler/poller.lock: permission denied`.
+
+use crate::error::{Error, exit};
+
+/// Says what a program was doing and why that failed; returns the exit code, by the kind of the
+/// error within.
+pub fn complain(program: &str, error: &anyhow::Error) -> i32 {
+    eprintln!("{program}: {error:#}");
+    exit_code(error)
+}
+
+fn exit_code(error: &anyhow::Error) -> i32 {
+    error.downcast_ref::<Error>().map_or(exit::REFUSED, |error| error.kind.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_was_done_is_for_people_and_the_kind_decides() {
+        let full = || Err::<(), _>(Error::new(Kind::Unavailable, "/x: no space left on device"));
+        let error = full().context("writing the card").context("placing").err();
+        let told = error.as_ref().map(|error| format!("{error:#}"));
+        assert_eq!(told.as_deref(), Some("placing: writing the card: /x: no space left on device"));
+        assert_eq!(error.as_ref().map(exit_code), Some(exit::TRY_LATER));
+        assert_eq!(exit_code(&anyhow::anyhow!("no error of ours")), exit::REFUSED);
+    }
+}
