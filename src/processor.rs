@@ -47,6 +47,7 @@ mod words;
 use std::env;
 
 use crate::cgi::{self, Program};
+use crate::edge;
 
 /// The program.
 pub const PROGRAM: Program = Program {
@@ -67,7 +68,7 @@ pub fn main() -> i32 {
     let is_request = env::var_os("GATEWAY_INTERFACE").is_some();
     match if is_request { None } else { words::supervisor(env::args_os().skip(1)) } {
         Some(Ok(code)) => code,
-        Some(Err(error)) => cgi::program::complain(PROGRAM.name, &error),
+        Some(Err(error)) => edge::complain(PROGRAM.name, &error),
         None => cgi::run(&PROGRAM),
     }
 }

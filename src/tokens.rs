@@ -72,10 +72,10 @@ pub const RM: Special = Special {
     })
 };
 
-fn revoke(given: &Given, ids: &[String]) -> Result<i32> {
+fn revoke(given: &Given, ids: &[String]) -> anyhow::Result<i32> {
     match ids {
         [id] => words::again(given.program, &["tokens".into(), id.clone(), "remove".into()]),
-        _ => Err(Error::bad("one token is needed: tokens rm ID; tokens lists them")),
+        _ => Err(Error::bad("one token is needed: tokens rm ID; tokens lists them").into()),
     }
 }
 

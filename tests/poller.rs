@@ -67,6 +67,7 @@ fn rounds_from_cron_carry_jobs_to_their_end() {
 #[test]
 fn what_it_was_doing_is_told_with_each_cause_once() {
     let root = open_root("");
+    root.cmd("scheduler", &["jobs"]).expect(0); // which makes the tree
     let lock = root.path("state/scheduler/poller.lock");
     fs::create_dir(&lock).unwrap();
     let said = root.cmd("poller", &["--once"]).expect(1).stderr;

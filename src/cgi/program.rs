@@ -33,7 +33,7 @@ pub struct Special {
     /// What its `--help` ends with, in place of the usual exit codes.
     pub epilogue: &'static str,
     /// Does it; returns the exit code.
-    pub run: fn(&Given) -> Result<i32>,
+    pub run: fn(&Given) -> anyhow::Result<i32>,
 }
 
 impl Special {
@@ -41,7 +41,7 @@ impl Special {
     pub const fn plain(
         pattern: &'static str,
         help: &'static str,
-        run: fn(&Given) -> Result<i32>,
+        run: fn(&Given) -> anyhow::Result<i32>,
     ) -> Special {
         Special { pattern, usage: "", help, query: &[], options: Vec::new, epilogue: "", run }
     }

@@ -15,6 +15,7 @@ use super::route;
 use super::usage;
 use crate::auth;
 use crate::board::root::Root;
+use crate::edge;
 use crate::error::{Error, Kind, Result, exit};
 
 mod help;
@@ -88,11 +89,11 @@ pub(super) fn run(program: &'static Program) -> i32 {
         usage::print(&place.help());
         return exit::USAGE;
     }
-    again(program, &args).unwrap_or_else(|error| program::complain(program.name, &error))
+    again(program, &args).unwrap_or_else(|error| edge::complain(program.name, &error))
 }
 
 /// Carries words out; returns the exit code.
-pub fn again(program: &'static Program, args: &[String]) -> Result<i32> {
+pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> {
     let split = Split::of(program, args);
     let Found { place, path, stray } = find(program, &split.path);
     if let Some(word) = stray {
@@ -106,7 +107,7 @@ pub fn again(program: &'static Program, args: &[String]) -> Result<i32> {
     let ours = behind.filter(|_| !place.takes_command()).unwrap_or(rest.len());
     let matches = match command.try_get_matches_from_mut(&rest[..ours]) {
         Ok(matches) => matches,
-        Err(error) => return not_read(&place, &command, &error, meant().as_deref()),
+        Err(error) => return Ok(not_read(&place, &command, &error, meant().as_deref())?),
     };
     let refuse = |what: &str| Ok(usage::refuse(&command, what, meant().as_deref()));
     if ours < rest.len() {
@@ -125,13 +126,14 @@ pub fn again(program: &'static Program, args: &[String]) -> Result<i32> {
     if place.routes().next().is_none() {
         return refuse("no such words; --help lists them");
     }
-    ask(&place, path, &matches, query).map_err(|error| match error.kind {
+    let asked = ask(&place, path, &matches, query).map_err(|error| match error.kind {
         Kind::NotFound => match meant() {
             Some(word) => Error::not_found(format!("{}; did you mean {word:?}?", error.message)),
             None => error,
         },
         _ => error,
-    })
+    });
+    Ok(asked?)
 }
 
 /// Whether the words are those of a command of the program's own. Where they are a route's, too,

@@ -24,6 +24,9 @@ const LARGEST_ANSWER: u64 = 64 << 20;
 /// Most bytes of what stands before it.
 const LARGEST_HEAD: usize = 64 << 10;
 
+/// Longest place that is named, where an answer leads elsewhere.
+const LONGEST_LOCATION: usize = 500;
+
 /// A server, and where it was found when it last answered.
 pub(super) struct Server {
     uri: Uri,
@@ -229,7 +232,7 @@ fn agent(place: &Arc<Place>) -> Agent {
 fn reply(mut response: Response<ureq::Body>) -> Result<Reply, ureq::Error> {
     let header = |name: &str| response.headers().get(name)?.to_str().ok();
     let offset = header("x-corkboard-offset").and_then(|text| text.parse().ok());
-    let location = header("location").map(str::to_string);
+    let location = header("location").filter(|to| to.len() <= LONGEST_LOCATION).map(str::to_string);
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec()?;
     Ok(Reply { status, offset, location, body })

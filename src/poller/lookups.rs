@@ -25,7 +25,8 @@ const THREADS: [usize; 2] = [32, 8];
 /// Descriptors that are there for each thread, at least.
 const DESCRIPTORS: usize = 32;
 
-const STACK: usize = 128 << 10;
+/// Stack of one: a conversation over TLS may begin there.
+const STACK: usize = 256 << 10;
 
 /// What became of a lookup: the line of the node, and what driver::knock said.
 pub type Found = (Arc<Line>, Result<Option<Knock>>);

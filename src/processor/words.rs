@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
@@ -53,7 +54,7 @@ pub const SPECIALS: &[Special] = &[
         ..Special::plain(
             "supervise",
             "run waiting jobs until there are none; started when needed",
-            |given| supervise::run(given.flag("stay")),
+            |given| supervise::run(given.flag("stay")).context(SUPERVISING),
         )
     },
     tokens::LS,
@@ -61,31 +62,37 @@ pub const SPECIALS: &[Special] = &[
     tokens::RM,
 ];
 
+/// What a supervisor does, as an error says it.
+const SUPERVISING: &str = "running what waits";
+
 /// How long one look of `--wait` lasts; it is repeated until the job has ended.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// A supervisor, if that is what these words start. One is started for each slot, and stays: it has
 /// no use for what reads the words of people.
-pub fn supervisor(mut words: impl Iterator<Item = OsString>) -> Option<Result<i32>> {
+pub fn supervisor(mut words: impl Iterator<Item = OsString>) -> Option<anyhow::Result<i32>> {
     words.next().filter(|word| word == start::SUPERVISE)?;
     match (words.next(), words.next()) {
-        (None, _) => Some(supervise::run(false)),
-        (Some(word), None) if word == start::STAY => Some(supervise::run(true)),
+        (None, _) => Some(supervise::run(false).context(SUPERVISING)),
+        (Some(word), None) if word == start::STAY => {
+            Some(supervise::run(true).context(SUPERVISING))
+        }
         _ => None,
     }
 }
 
-fn sweep_once(_: &Given) -> Result<i32> {
+fn sweep_once(_: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
-    let swept = sweep::sweep(&root)?;
+    let swept = sweep::sweep(&root).context("recovering what crashes left")?;
     Ok(program::told("processor", writeln!(io::stdout(), "{}", json!(swept)), 0))
 }
 
-fn check_board(words: &Given) -> Result<i32> {
+fn check_board(words: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?; // even a look needs the board's lock
-    let (found, notes) = check::check(&root, words.flag("repair"))?;
+    let checked = check::check(&root, words.flag("repair"));
+    let (found, notes) = checked.context("checking the board")?;
     let code = if found.is_empty() { 0 } else { exit::REFUSED };
     let mut lines = found.into_iter().chain(notes.into_iter().map(|note| format!("note: {note}")));
     let mut out = io::stdout().lock();
@@ -93,7 +100,7 @@ fn check_board(words: &Given) -> Result<i32> {
     Ok(program::told("processor", written, code))
 }
 
-fn submit(words: &Given) -> Result<i32> {
+fn submit(words: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     auth::allow(&auth::from_command(&root)?, Need::Run)?;
@@ -110,7 +117,7 @@ fn submit(words: &Given) -> Result<i32> {
         (false, true) => Ok(()),
     };
     let code = program::told("processor", written, 0);
-    if words.flag("wait") { wait(&root, &id) } else { Ok(code) }
+    if words.flag("wait") { Ok(wait(&root, &id)?) } else { Ok(code) }
 }
 
 fn request(words: &Given) -> Result<Value> {

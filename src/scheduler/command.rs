@@ -72,7 +72,7 @@ fn options() -> Vec<Arg> {
     ]
 }
 
-fn new(words: &Given) -> Result<i32> {
+fn new(words: &Given) -> anyhow::Result<i32> {
     let request = request(words)?;
     let root = Root::find()?;
     root.for_change()?;
@@ -85,7 +85,7 @@ fn new(words: &Given) -> Result<i32> {
             // Where nobody reads the number, the job is waited for all the same.
             program::told("scheduler", writeln!(io::stdout(), "{job}"), 0);
         }
-        return wait(&root, job);
+        return Ok(wait(&root, job)?);
     }
     let text = match words.quiet() {
         true => job.to_string(),
