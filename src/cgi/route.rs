@@ -136,8 +136,9 @@ pub fn find<'a>(
             format!("this path has only {}", names.join(", ")),
         ));
     };
-    let known: Vec<&str> = route.query.iter().map(|key| key.name).collect();
-    if let Some((unknown, _)) = request.query.iter().find(|(key, _)| !known.contains(&&**key)) {
+    let is_known = |name: &str| route.query.iter().any(|key| key.name == name);
+    if let Some((unknown, _)) = request.query.iter().find(|(key, _)| !is_known(key)) {
+        let known: Vec<&str> = route.query.iter().map(|key| key.name).collect();
         return Err(unknown_key(unknown, None, &known));
     }
     Ok((route, Call { root, request, who, values }))

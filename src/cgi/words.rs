@@ -100,16 +100,16 @@ pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> 
         let (command, error) = place.stray(&word);
         return Ok(usage::answer(&command, &error, None));
     }
-    let meant = meant(&place, path);
+    let meant = || meant(&place, path); // clap is asked where something is wrong alone
     let mut command = place.command();
     let rest = joined(&command, &split.rest);
     let behind = rest.iter().position(|word| word == "--");
     let ours = behind.filter(|_| !place.takes_command()).unwrap_or(rest.len());
     let matches = match command.try_get_matches_from_mut(&rest[..ours]) {
         Ok(matches) => matches,
-        Err(error) => return Ok(not_read(&place, &command, &error, meant.as_deref())?),
+        Err(error) => return Ok(not_read(&place, &command, &error, meant().as_deref())?),
     };
-    let refuse = |what: &str| Ok(usage::refuse(&command, what, meant.as_deref()));
+    let refuse = |what: &str| Ok(usage::refuse(&command, what, meant().as_deref()));
     if ours < rest.len() {
         return refuse("unknown option --");
     }
@@ -126,10 +126,11 @@ pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> 
     if place.routes().next().is_none() {
         return refuse("no such words; --help lists them");
     }
-    let asked = ask(&place, path, &matches, query).map_err(|error| match &meant {
-        Some(meant) if error.kind == Kind::NotFound => {
-            Error::not_found(format!("{}; did you mean {meant:?}?", error.message))
-        }
+    let asked = ask(&place, path, &matches, query).map_err(|error| match error.kind {
+        Kind::NotFound => match meant() {
+            Some(word) => Error::not_found(format!("{}; did you mean {word:?}?", error.message)),
+            None => error,
+        },
         _ => error,
     });
     Ok(asked?)
