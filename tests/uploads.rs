@@ -8,6 +8,8 @@
 mod common;
 #[path = "common/net.rs"]
 mod net;
+#[path = "common/proxy.rs"]
+mod proxy;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -18,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use common::head::{drain_localhost, node_reaches, open_root, register};
 use common::{Answer, SOON, TestRoot, signal, until, wait_for};
 use net::Server;
+use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
 const NEW: &str = "/scheduler/jobs/new";
@@ -170,7 +173,7 @@ struct Two {
 
 impl Two {
     fn new(wrap: &[String]) -> Two {
-        let (head, node) = (open_root("request_timeout = 10s\n"), open_root(""));
+        let (head, node) = (open_root("request_timeout = 10s\n"), open_root("max_log = 1 GiB\n"));
         let servers = [&head, &node].map(|root| Server::start_as(&root.dir, wrap, None));
         drain_localhost(&head);
         let uri = format!("http://127.0.0.1:{}", servers[1].port);
@@ -217,6 +220,13 @@ fn a_large_file_passes_in_pieces_through_two_servers() {
     two.curl(&["-o", back.to_str().unwrap()], &path);
     assert_eq!(sha256(&back), sum);
     assert!(peak(poller.pid()) < MOST, "{}", peak(poller.pid()));
+    // What a job prints, too.
+    let job = two.submit(&json!({"command": "cat large"}), &large);
+    two.head.wrap = limit(&["scheduler"]);
+    let words = ["jobs", &job.to_string(), "log", "follow=1"];
+    two.head.start_into("back", "scheduler", &words).wait().unwrap();
+    two.head.wrap = Vec::new();
+    assert_eq!(sha256(&back), sum);
     // By hand on a node that has a name.
     let file = format!("file=@{}", large.display());
     let job = format!("job={}", json!({"command": "sha256sum large", "request_id": "mine"}));
@@ -263,6 +273,38 @@ fn a_node_that_dies_while_a_file_arrives_is_sent_it_again() {
     left.iter().for_each(|path| age(path));
     two.node.cmd("poller", &["--once", "-q"]).expect(0);
     two.check();
+}
+
+#[test]
+fn files_that_take_long_keep_nothing_else_waiting() {
+    // Longer than anything here is waited for.
+    let (head, node) = (open_root("request_timeout = 100s\n"), open_root(""));
+    let server = Server::start(&node.dir);
+    let proxy = Proxy::start(server.port);
+    drain_localhost(&head);
+    register(&head, &json!({"name": "far", "uri": format!("http://127.0.0.1:{}", proxy.port)}));
+    head.write("in", "from the file\n");
+    let poller = head.poller();
+    node_reaches(&head, "far", "connected");
+    let arrives = "POST /cgi-bin/processor/jobs/new";
+    proxy.rule(arrives, Act::SwallowReply, 1);
+    let first = number(send(&head, &json!({"command": "cat in; sleep 1000"}), &head.path("in")));
+    until("it is on its way", || proxy.count(arrives) == 1);
+    let plain = head.submit(&json!({"command": "echo plain"}));
+    head.reaches(plain, "stopped");
+    assert_eq!(head.log(plain), "plain\n");
+    head.reaches(first, "running");
+    head.update(first, "kill=1").expect(0);
+    assert_eq!(head.reaches(first, "stopped")["cause"], "killed");
+    // Those behind them wait, and are sent by the next poller; the end of this one does not wait.
+    let last = number(send(&head, &json!({"command": "cat in"}), &head.path("in")));
+    head.reaches(last, "placed");
+    assert!(poller.end("TERM").success());
+    let _poller = head.poller();
+    head.reaches(last, "stopped");
+    assert_eq!(head.log(last), "from the file\n");
+    head.check();
+    node.check();
 }
 
 /// The directory was changed for the last time an hour ago.

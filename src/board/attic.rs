@@ -245,7 +245,7 @@ pub fn remove_litter(root: &Root, now: SystemTime, tally: &mut Tally) {
 }
 
 /// Removes where files arrived, if nobody writes there any more.
-pub fn remove_if_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
+fn remove_if_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
     let abandoned = incoming::is_abandoned(path, now)?;
     if abandoned {
         files::remove_tree(path)?;

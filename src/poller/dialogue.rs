@@ -77,12 +77,14 @@ impl Engine<'_> {
             // Files take their time, and keep those behind them waiting.
             let sending = runs.iter().map(|run| driver::longest_sending(&run.uploads));
             let answered_by = patience + sending.sum();
-            let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+            let ids = runs.iter().map(|run| (run.id.clone(), !run.uploads.is_empty()));
+            let ids: Vec<(String, bool)> = ids.collect();
             let ordered = self.order(&node, Order::Run(runs));
-            for id in ids.iter().filter(|_| ordered) {
+            for (id, with_files) in ids.iter().filter(|_| ordered) {
                 if let Some(known) = self.known_mut(id) {
                     known.sends = known.sends.saturating_add(1);
                     known.send_at = Some(answered_by); // the answer moves it
+                    known.sending_until = with_files.then_some(answered_by);
                 }
             }
         }
@@ -128,6 +130,11 @@ impl Engine<'_> {
         }
     }
 
+    fn is_being_sent(&self, id: &str) -> bool {
+        let known = NodejobId::parse(id).and_then(|id| self.index.on_node(&id)?.sending_until);
+        known.is_some_and(|until| until > Instant::now())
+    }
+
     /// Orders something of a node, as far as it concerns attempts that it has to do with. One that
     /// does not answer is not told: when it does, it is asked about all that it has, and what is still
     /// to be done follows from that. Whether it is ordered.
@@ -137,7 +144,7 @@ impl Engine<'_> {
         }
         let is_meant = match &mut order {
             Order::Status(ids) => {
-                ids.retain(|id| self.is_of(node, id));
+                ids.retain(|id| self.is_of(node, id) && !self.is_being_sent(id));
                 !ids.is_empty()
             }
             Order::Kill { id, .. } | Order::Forbid(id) => self.is_of(node, id),
@@ -187,6 +194,7 @@ impl Engine<'_> {
         let mut ask = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
             let Some(known) = self.known_mut(&id) else { continue }; // has ended
+            known.sending_until = None;
             let Err(error) = result else {
                 (known.failed_sends, known.send_at, known.unsure) = (0, None, None);
                 continue;

@@ -228,7 +228,8 @@ impl<'r> Engine<'r> {
         // What the nodes were to be told is told.
         self.acknowledge();
         for (_, link) in std::mem::take(&mut self.links) {
-            link.close();
+            // A round from cron ends when it has sent what it could: the next one would begin anew.
+            link.close(self.once);
         }
         match self.trouble.take().filter(|_| self.once && self.troubled) {
             Some((error, _)) => Err(error),

@@ -93,6 +93,9 @@ pub struct OnNode {
     pub failed_sends: u32,
     /// Not to be sent again before.
     pub send_at: Option<Instant>,
+    /// It is being sent, with files, and will be told of by then: meanwhile nobody asks whether it is
+    /// there, for the answer could be older than what became of that.
+    pub sending_until: Option<Instant>,
     /// Since when its node says that it does not know it.
     pub unknown_since: Option<Instant>,
 }
@@ -252,6 +255,7 @@ impl Index {
             trouble: attempt.trouble.clone(),
             failed_sends: before.map_or(0, |known| known.failed_sends),
             send_at: before.and_then(|known| known.send_at),
+            sending_until: before.and_then(|known| known.sending_until),
             unknown_since: before.and_then(|known| known.unknown_since),
         };
         self.on_node.insert((card.job(), attempt.attempt), known);

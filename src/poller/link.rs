@@ -150,11 +150,14 @@ impl Link {
     }
 
     /// Waits until all orders are carried out, or have waited for too long; each of them has its own
-    /// deadline.
-    pub fn close(self) {
+    /// deadline. Files that are on their way are given up unless they are to be `sent`, which takes
+    /// long: whoever is at work after this process sends them again.
+    pub fn close(self, sent: bool) {
         self.line.closed.store(true, Ordering::Relaxed);
         self.line.desk.close(&self.line);
-        self.line.files.close(&self.line);
+        if sent {
+            self.line.files.close(&self.line);
+        }
     }
 }
 
