@@ -101,14 +101,14 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         }
         if !touched.is_empty() {
             let limit = Some(Limit::AtMost(1024.0, 512.0));
-            let note = "pages that it touches, each read for itself";
-            table.figure("start", format!("read of {name}"), "KiB", &touched, limit, note);
+            let note = "the pages that it touches, counted by the processor's marks";
+            table.figure("start", format!("touched of {name}"), "KiB", &touched, limit, note);
         }
         let note = format!(
             "in memory after a start from storage, which reads {} ahead; {asked:.0} KiB were asked for in all",
             reads_ahead(&site.dir).unwrap_or("so much".into())
         );
-        let what = format!("read of {name} and ahead");
+        let what = format!("read of {name}");
         table.figure("start", what, "KiB", &present, None, note);
     }
     Ok(())
@@ -198,10 +198,7 @@ impl Copy {
     /// KiB of it that a start touches; `None` where that cannot be told.
     #[cfg(target_arch = "x86_64")]
     fn touched(&self, site: &Site, how: Asked) -> Result<Option<f64>> {
-        self.drop_pages()?;
-        touched::run(&mut command(site, &self.path, how), &self.file, &self.path)?;
-        let others = touched::OTHERS as f64 * page_size()? as f64 / 1024.0;
-        Ok(Some(self.resident()? + others))
+        Ok(Some(touched::run(&mut command(site, &self.path, how), &self.path)?))
     }
 
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,9 +1,10 @@
 //! Which pages of a program are touched while it runs: what would be read of it if nothing were read
-//! ahead.
+//! ahead. Whether a kernel reads ahead of a program cannot be switched off everywhere, so what is in
+//! memory afterwards tells nothing of it; the processor's own marks of what was accessed do.
 //!
-//! The program is held before its first instruction. There it is made to say, by a system call that it
-//! finds in the vDSO, that its file will be read at random, so that from then on each page is read for
-//! itself; what was read for the exec is dropped; then it goes on.
+//! The program is held before its first instruction. There it is made to map all of its file, by system
+//! calls through an instruction that it finds in the vDSO, and all marks are cleared; at its end, before
+//! its memory goes, they are counted.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +15,6 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc::{self, c_long, c_void, pid_t, user_regs_struct};
 
 use crate::Result;
@@ -22,65 +22,90 @@ use crate::Result;
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// Pages that the file's own count misses: that of its head, which exec reads, and that of its data's
-/// end, of which the process has a copy by then.
-pub const OTHERS: usize = 2;
-
-/// Runs a program to its end, nothing of its file being read ahead.
-pub fn run(command: &mut Command, file: &File, path: &Path) -> Result<()> {
+/// Runs a program to its end. KiB of its file that it touched.
+pub fn run(command: &mut Command, path: &Path) -> Result<f64> {
     // SAFETY: ptrace alone, between fork and exec, with no memory of this process.
     unsafe {
         command.pre_exec(|| called(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)).map(|_| ()));
     }
     let pid = command.spawn()?.id() as pid_t;
-    let done = hold(pid, path).and_then(|()| {
-        posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-        Ok(())
-    });
+    let touched = to_its_end(pid, path);
     // SAFETY: a child of this process that is held; it goes on, or is ended.
     unsafe {
-        match done {
-            Ok(()) => libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0),
+        match touched {
+            Ok(_) => libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0),
             Err(_) => libc::kill(pid, libc::SIGKILL).into(),
         };
     }
     let status = wait(pid)?;
-    done?;
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(format!("{}: wait status {status}", path.display()).into())
+    if touched.is_ok() && status != 0 {
+        return Err(format!("{}: wait status {status}", path.display()).into());
     }
+    touched
 }
 
-/// Waits until the child is held, then advises the kernel about all that it has mapped of its file.
-fn hold(pid: pid_t, path: &Path) -> Result<()> {
+/// Lets the child run from its exec to its end, and counts there.
+fn to_its_end(pid: pid_t, path: &Path) -> Result<f64> {
     wait(pid)?;
+    let name = path.to_str().ok_or("a path that is no text")?;
+    map_all(pid, name)?;
+    fs::write(format!("/proc/{pid}/clear_refs"), "1")?;
+    let option = libc::PTRACE_O_TRACEEXIT as usize as *mut c_void;
+    // SAFETY: a held child of this process; neither call touches memory of this one.
+    unsafe {
+        called(libc::ptrace(libc::PTRACE_SETOPTIONS, pid, ptr::null_mut::<c_void>(), option))?;
+        called(libc::ptrace(libc::PTRACE_CONT, pid, 0, 0))?;
+    }
+    let status = wait(pid)?;
+    if status >> 8 != libc::SIGTRAP | libc::PTRACE_EVENT_EXIT << 8 {
+        return Err(format!("{name}: stopped before its end: wait status {status}").into());
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut of_file, mut kib) = (false, 0.0);
+    for line in maps.lines() {
+        if let Some(rest) = line.strip_prefix("Referenced:").filter(|_| of_file) {
+            kib += rest.trim().trim_end_matches("kB").trim().parse::<f64>()?;
+        } else if line.split_once(' ').is_some_and(|(first, _)| first.contains('-')) {
+            of_file = line.ends_with(name);
+        }
+    }
+    Ok(kib)
+}
+
+/// Has the held child map all that is of its file.
+fn map_all(pid: pid_t, name: &str) -> Result<()> {
     let began = registers(pid)?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let place = syscall_of(pid, &maps)?;
-    let name = path.to_str().ok_or("a path that is no text")?;
     for line in maps.lines().filter(|line| line.ends_with(name)) {
-        let (start, end) = range(line)?;
-        let asked = user_regs_struct {
-            rip: place,
-            rax: libc::SYS_madvise as u64,
-            orig_rax: u64::MAX, // no call that is under way would be begun anew
-            rdi: start,
-            rsi: end - start,
-            rdx: libc::MADV_RANDOM as u64,
-            ..began
-        };
-        set_registers(pid, &asked)?;
-        // SAFETY: lets a held child execute the one instruction that it was pointed to.
-        called(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, pid, 0, 0) })?;
-        wait(pid)?;
-        let answer = registers(pid)?.rax as i64;
-        if answer != 0 {
-            return Err(format!("madvise in the child: {answer}").into());
-        }
+        advise(pid, &began, place, range(line)?, libc::MADV_POPULATE_READ)?;
     }
     set_registers(pid, &began)
+}
+
+/// Has the held child advise the kernel about addresses of its own.
+fn advise(
+    pid: pid_t,
+    began: &user_regs_struct,
+    place: u64,
+    (start, end): (u64, u64),
+    advice: i32,
+) -> Result<()> {
+    let asked = user_regs_struct {
+        rip: place,
+        rax: libc::SYS_madvise as u64,
+        orig_rax: u64::MAX, // no call that is under way would be begun anew
+        rdi: start,
+        rsi: end - start,
+        rdx: advice as u64,
+        ..*began
+    };
+    set_registers(pid, &asked)?;
+    // SAFETY: lets a held child execute the one instruction that it was pointed to.
+    called(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, pid, 0, 0) })?;
+    wait(pid)?;
+    let answer = registers(pid)?.rax as i64;
+    if answer == 0 { Ok(()) } else { Err(format!("madvise in the child: {answer}").into()) }
 }
 
 /// Where the child finds a system call that is not in its file.
