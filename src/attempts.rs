@@ -14,9 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
-use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::outcome::Outcome;
 use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
+use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 
 pub mod kills;

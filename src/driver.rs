@@ -18,8 +18,8 @@ use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
-use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
+use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 
 mod batches;

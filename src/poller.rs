@@ -23,8 +23,8 @@ use link::LineId;
 
 use crate::driver::Answer;
 use crate::error::{Error, Result};
-use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
+use crate::model::run_status::RunStatus;
 
 mod belief;
 pub mod cleanup;

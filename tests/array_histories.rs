@@ -11,8 +11,9 @@ use corkboard::attempts::{Said, decide, ranges};
 use corkboard::model::card::{Attempt, Card, Event, State, What};
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
-use corkboard::model::outcome::{Cause, Outcome, RunStatus, Status};
+use corkboard::model::outcome::{Cause, Outcome, Status};
 use corkboard::model::report::Report;
+use corkboard::model::run_status::RunStatus;
 use dice::{Dice, NODES, USERS, append, first_line};
 
 /// A head that decides, and nodes that say anything at any time.

@@ -9,8 +9,9 @@ use corkboard::attempts::{Said, decide, ranges};
 use corkboard::model::card::{Card, Event, What};
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
-use corkboard::model::outcome::{Cause, Outcome, RunStatus};
+use corkboard::model::outcome::{Cause, Outcome};
 use corkboard::model::report::Report;
+use corkboard::model::run_status::RunStatus;
 use serde_json::{Value, json};
 
 /// A card of tasks 0 to 9 of which these ranges are with a node.

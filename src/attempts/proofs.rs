@@ -9,8 +9,8 @@ use crate::board::root::Root;
 use crate::board::{numbers, vault};
 use crate::error::Result;
 use crate::model::ids::NodejobId;
-use crate::model::outcome::RunStatus;
 use crate::model::proof;
+use crate::model::run_status::RunStatus;
 
 /// What a report is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]

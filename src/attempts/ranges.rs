@@ -7,8 +7,9 @@ use crate::clock;
 use crate::model::array::pace;
 use crate::model::card::{Attempt, Card, Column, Event, What};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{Cause, Outcome, RunState, RunStatus, Status};
+use crate::model::outcome::{Cause, Outcome, Status};
 use crate::model::report::{Ended, Report};
+use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 use crate::placement::ranges;
 

@@ -19,7 +19,7 @@ use super::root::{Root, boot_id};
 use super::runs::Runs;
 use super::watch::Watch;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::outcome::RunStatus;
+use crate::model::run_status::RunStatus;
 
 /// Most bytes of the feed in one page.
 const PAGE: usize = 256 << 10;

@@ -20,9 +20,9 @@ use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::newer;
-use crate::model::outcome::{RunState, RunStatus};
 use crate::model::range::{Line, Range};
 use crate::model::request::Spec;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;

@@ -18,7 +18,7 @@ use crate::board::root::Root;
 use crate::board::{nodes, vault};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::outcome::RunStatus;
+use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.

@@ -12,7 +12,7 @@ use crate::board::root::Root;
 use crate::board::uploads::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::outcome::RunStatus;
+use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 use crate::processor;
 use crate::processor::accept::NewRun;

@@ -9,12 +9,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::attempt::Attempt;
-use super::card::Card;
 use super::event::{Event, What};
 use super::outcome::Outcome;
 use super::report::{Ended, Report, add_ended};
-use super::retry::may_repeat;
-use super::state::State;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock::{self, Wait};
 
@@ -62,7 +59,7 @@ impl Array {
 
     /// Adds one event, as far as it concerns tasks. Tasks that it names and that are elsewhere
     /// are left where they are.
-    fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
+    pub(super) fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
         let find = |attempts: &mut [Attempt], wanted: u32| {
             attempts.iter().rposition(|a| a.attempt == wanted && a.ended_at.is_none())
         };
@@ -128,12 +125,12 @@ impl Array {
     }
 
     /// Whether a range may be placed as it is named.
-    fn has_waiting(&self, tasks: &TaskSet) -> bool {
+    pub(super) fn has_waiting(&self, tasks: &TaskSet) -> bool {
         !tasks.is_empty() && self.waiting.contains_all(tasks)
     }
 
     /// Takes tasks that a node has, or that ended, from those that wait.
-    fn take_waiting(&mut self, tasks: &TaskSet) {
+    pub(super) fn take_waiting(&mut self, tasks: &TaskSet) {
         self.waiting = self.waiting.without(tasks);
         for (_, later) in &mut self.later {
             *later = later.without(tasks);
@@ -247,7 +244,7 @@ impl Array {
         let mut last = Report { good: report.good, failed: Vec::new() };
         let mut again = Vec::new();
         for Ended { tasks, outcome } in report.failed {
-            let repeat = may_repeat(&outcome, retry_lost, unproven);
+            let repeat = outcome.may_repeat(retry_lost, unproven);
             let can = |task: &u32| {
                 repeat && self.retries_of(*task) < max_retries && !self.unwanted.contains(*task)
             };
@@ -258,54 +255,6 @@ impl Array {
             }
         }
         (last, again)
-    }
-}
-
-impl Card {
-    /// Adds one event to the card of an array, and all that follows from it but for its state.
-    pub(super) fn apply_to_array(&mut self, event: &Event) {
-        let Some(array) = &mut self.array else { return };
-        if self.outcome.is_some() {
-            return;
-        }
-        match &event.what {
-            What::Placed { tasks: Some(tasks), .. }
-                if self.stopping_by.is_none() && array.has_waiting(tasks) =>
-            {
-                array.take_waiting(tasks);
-                self.push_attempt(event);
-            }
-            What::Placed { .. } => {}
-            What::Priority { priority, .. } => self.priority = *priority,
-            What::Stopping { by, tasks: None } => {
-                self.stopping_by.get_or_insert_with(|| by.clone());
-            }
-            What::Stopping { .. } if self.stopping_by.is_some() => {} // they had a killer
-            What::Stopped { outcome, .. } => {
-                self.outcome = Some(outcome.clone());
-                self.stopped_at = Some(event.at.clone());
-            }
-            _ => array.apply(event, &mut self.attempts),
-        }
-    }
-
-    /// An array is in the state of the furthest of its ranges that nodes have.
-    pub(super) fn see_state_of_array(&mut self) {
-        let Some(array) = &self.array else { return };
-        let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
-        self.state = match () {
-            () if self.outcome.is_some() => State::Stopped,
-            () if live.peek().is_some() && self.stopping_by.is_some() => State::Stopping,
-            () if live.peek().is_some() => {
-                if live.any(|a| a.started_at.is_some()) {
-                    State::Running
-                } else {
-                    State::Placed
-                }
-            }
-            () if array.held => State::Held,
-            () => State::Queued,
-        };
     }
 }
 

@@ -13,7 +13,6 @@ pub use super::line::Line;
 use super::outcome::{Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
-use super::tasks::TaskSet;
 use crate::clock::{self, Wait};
 use crate::error::{Error, Result as Checked};
 use std::time::SystemTime;
@@ -130,123 +129,6 @@ impl Card {
             stopping_by: self.stopping_by.clone(),
             requeue_reason: self.requeue_reason.clone(),
             array: self.array.clone(),
-        }
-    }
-
-    /// Adds one event and all that follows from it. Events that make no sense in the present
-    /// state are kept in `events` and change nothing: after the end, nothing does.
-    pub fn apply(&mut self, event: Event) {
-        self.add(event);
-        self.see_state_of_array();
-    }
-
-    /// The same; the state of an array is to be seen after that.
-    fn add(&mut self, event: Event) {
-        if self.array.is_some() {
-            self.apply_to_array(&event);
-        } else {
-            self.apply_to_one(&event);
-        }
-        self.events.push(event);
-    }
-
-    fn apply_to_one(&mut self, event: &Event) {
-        let current = self.attempts.last().map(|a| a.attempt);
-        let waiting = self.state.column() == Column::Queue;
-        let with_node = self.state.column() == Column::Running;
-        match &event.what {
-            What::Held { .. } if waiting => self.state = State::Held,
-            What::Released { .. } if waiting => self.state = State::Queued,
-            What::Priority { priority, .. } if self.state != State::Stopped => {
-                self.priority = *priority;
-            }
-            What::Placed { .. } if waiting => {
-                self.state = State::Placed;
-                self.push_attempt(event);
-            }
-            What::Running { attempt, pid, started } if with_node && current == Some(*attempt) => {
-                if self.state == State::Placed {
-                    self.state = State::Running;
-                }
-                if let Some(last) = self.attempts.last_mut() {
-                    last.pid = *pid;
-                    last.started_at = started.clone().or_else(|| Some(event.at.clone()));
-                }
-            }
-            What::Stopping { by, .. } if with_node => {
-                self.state = State::Stopping;
-                self.stopping_by.get_or_insert_with(|| by.clone());
-            }
-            What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
-                if let Some(last) = self.attempts.last_mut() {
-                    last.trouble = Some(reason.clone());
-                }
-            }
-            What::Refused { attempt, reason, not_before }
-                if with_node && current == Some(*attempt) =>
-            {
-                if let Some(last) = self.attempts.last_mut() {
-                    last.refused = Some(reason.clone());
-                    last.ended_at = Some(event.at.clone());
-                    self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
-                }
-                self.state = State::Queued;
-                self.not_before = Wait::read(&event.at, not_before);
-            }
-            What::Retry { attempt, outcome, not_before }
-                if with_node && current == Some(*attempt) =>
-            {
-                self.end_attempt(outcome, &event.at);
-                self.requeue_reason = Some(format!(
-                    "attempt {attempt} ended: {}",
-                    outcome.reason.as_deref().unwrap_or("no reason given")
-                ));
-                self.retries += 1;
-                self.state = State::Queued;
-                let not_before = not_before.as_deref();
-                self.not_before = not_before.and_then(|time| Wait::read(&event.at, time));
-            }
-            What::Stopped { attempt, outcome } if self.state != State::Stopped => {
-                if attempt.is_some() && *attempt == current {
-                    self.end_attempt(outcome, &event.at);
-                }
-                self.state = State::Stopped;
-                self.outcome = Some(outcome.clone());
-                self.stopped_at = Some(event.at.clone());
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn push_attempt(&mut self, event: &Event) {
-        let What::Placed { attempt, node, nodejob, driver, uri, tasks } = &event.what else {
-            return;
-        };
-        self.not_before = None;
-        self.attempts.push(Attempt {
-            attempt: *attempt,
-            node: node.clone(),
-            nodejob: nodejob.clone(),
-            driver: *driver,
-            uri: uri.clone(),
-            placed_at: event.at.clone(),
-            started_at: None,
-            pid: None,
-            ended_at: None,
-            outcome: None,
-            refused: None,
-            trouble: None,
-            tasks: tasks.clone(),
-            left: tasks.clone().unwrap_or_default(),
-            returned: TaskSet::default(),
-            reported_at: None,
-        });
-    }
-
-    fn end_attempt(&mut self, outcome: &Outcome, at: &str) {
-        if let Some(last) = self.attempts.last_mut() {
-            last.outcome = Some(outcome.clone());
-            last.ended_at = Some(at.to_string());
         }
     }
 

@@ -58,8 +58,9 @@ fn is_empty(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::outcome::{Outcome, RunStatus};
+    use crate::model::outcome::Outcome;
     use crate::model::range::{Line, Step};
+    use crate::model::run_status::RunStatus;
 
     #[test]
     fn what_is_written_is_known_and_what_is_more_is_named() {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::attempt::Attempt;
 use super::card::Card;
 use super::event::What;
-use super::outcome::{Cause, Outcome, Status};
+use super::outcome::{Cause, Outcome};
 use super::state::State;
 use crate::clock;
 
@@ -47,7 +47,7 @@ impl Card {
     /// allows one, else the end of the job. `unproven` is a loss that only silence speaks for:
     /// the program may still run, so such a loss is retried only with `retry_lost`.
     pub fn after_attempt(&self, attempt: u32, outcome: Outcome, unproven: bool) -> What {
-        let may_repeat = may_repeat(&outcome, self.spec.retry_lost, unproven);
+        let may_repeat = outcome.may_repeat(self.spec.retry_lost, unproven);
         let stopping = self.state == State::Stopping;
         if may_repeat && !stopping && self.retries < self.spec.max_retry_count {
             return What::Retry { attempt, outcome, not_before: self.retry_at() };
@@ -59,16 +59,6 @@ impl Card {
     pub fn retry_at(&self) -> Option<String> {
         let delay = self.spec.retry_delay;
         (!delay.is_zero()).then(|| clock::rfc3339(later(SystemTime::now(), delay)))
-    }
-}
-
-/// Whether an end allows another try at all. A loss may be `unproven` by who says so, or by its own
-/// word.
-pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
-    match outcome.cause {
-        Cause::Exit | Cause::Signal | Cause::Timeout => outcome.status != Status::Good,
-        Cause::Lost => retry_lost || !(unproven || outcome.unproven),
-        Cause::Killed | Cause::Aborted | Cause::Expired => false,
     }
 }
 

@@ -11,7 +11,8 @@ use crate::attempts::{Applied, Said};
 use crate::error::Result;
 use crate::model::ids::NodejobId;
 use crate::model::node::{DriverKind, Node};
-use crate::model::outcome::{Cause, RunState, RunStatus};
+use crate::model::outcome::Cause;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// So many reports that do not count are remembered, so as to be told of once.
 const MOST_TOLD: usize = 1000;

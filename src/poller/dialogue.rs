@@ -17,7 +17,7 @@ use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::{Address, Node, NodeState};
-use crate::model::outcome::RunState;
+use crate::model::run_status::RunState;
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
 /// and answers all other questions would be sent it over and over.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::attempts::Said;
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::run_status::{RunState, RunStatus};
 
 /// An array's card is recorded to for at most one part in so many of the time.
 const SHARE: u32 = 50;

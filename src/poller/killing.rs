@@ -5,7 +5,7 @@ use super::engine::Engine;
 use crate::attempts::Said;
 use crate::attempts::kills::KillOrder;
 use crate::error::{Kind, Result};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::run_status::{RunState, RunStatus};
 
 /// So often it is looked at once what became of a kill that was not carried out; after that with all
 /// others.

@@ -9,7 +9,7 @@ use crate::attempts::proofs::Worth;
 use crate::board::numbers;
 use crate::error::Result;
 use crate::model::ids::NodejobId;
-use crate::model::outcome::RunState;
+use crate::model::run_status::RunState;
 
 const BY: &str = "the head, which cannot read the job's card";
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::run_status::{RunState, RunStatus};
 
 /// The last few round trips.
 const WINDOW: Duration = Duration::from_millis(250);

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::card::{Card, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::NodeState;
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::run_status::{RunState, RunStatus};
 
 /// Before a node is asked again for a word that it did not give; each pause is twice as long as
 /// the one before.

@@ -7,7 +7,7 @@ use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::error::{At, Result};
-use crate::model::outcome::RunState;
+use crate::model::run_status::RunState;
 
 /// Mode of a story that is closed: ended, and the head holds the end.
 pub(super) const CLOSED: u32 = 0o440;

@@ -16,7 +16,8 @@ use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::slots::{self, Seen};
 use crate::check::Found;
 use crate::error::{Kind, Result};
-use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::outcome::Outcome;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// Why a job is ended by a repair.
 const FORGOTTEN: &str = "no supervisor and no queue had it";

@@ -24,10 +24,10 @@ use crate::board::slots::{self, Record, Slot};
 use crate::clock;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{RunState, RunStatus};
 use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// How many waiting jobs a supervisor remembers, so as not to read the queue for each.
 const REMEMBERED: usize = 1024;

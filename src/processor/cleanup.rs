@@ -13,7 +13,7 @@ use crate::board::runs::{Runs, check_id};
 use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::RunState;
+use crate::model::run_status::RunState;
 
 /// What ended, or was refused, later than this is kept whatever the limits say: for so long at
 /// least an id that comes once more is known, and is not started again. A request that is under

@@ -10,8 +10,8 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{files, slots};
 use crate::error::Result;
-use crate::model::outcome::RunState;
 use crate::model::resources::Resources;
+use crate::model::run_status::RunState;
 
 /// The answer of `info`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -14,10 +14,11 @@ use crate::board::slots::{self, Kill, Slot};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::{Killed, KilledTasks, Kills};
-use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::outcome::Outcome;
 use crate::model::range::{self, Line, Range, Step};
 use crate::model::report::Report;
 use crate::model::request::Spec;
+use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 
 /// Whether somebody wants all of this job to end. A record that cannot be read counts: only a kill is

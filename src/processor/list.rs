@@ -9,7 +9,7 @@ use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
 use crate::error::{Kind, Result};
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::run_status::{RunState, RunStatus};
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]

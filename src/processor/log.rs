@@ -12,8 +12,8 @@ use crate::board::runs::{Runs, Stream};
 use crate::board::watch::Watch;
 use crate::error::{At, Error, Result};
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::outcome::RunState;
 use crate::model::request::{Output, Spec};
+use crate::model::run_status::RunState;
 
 /// Most bytes of output in one answer.
 pub const PIECE: u64 = 4 << 20;

@@ -18,9 +18,10 @@ use crate::board::root::boot_id;
 use crate::board::runs::Runs;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::kill::Kills;
-use crate::model::outcome::{Cause, Outcome, RunStatus};
+use crate::model::outcome::{Cause, Outcome};
 use crate::model::range::{self, Line, Step};
 use crate::model::report::{Ended, Report};
+use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 
 /// The end of a task is told within this time, or when the next ones are claimed.

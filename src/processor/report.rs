@@ -10,8 +10,8 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::error::Result;
 use crate::model::ids::NodejobId;
-use crate::model::outcome::RunStatus;
 use crate::model::proof;
+use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 
 /// A job's status, as [`status::of`].

@@ -19,8 +19,8 @@ use crate::check;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::LogQuery;
-use crate::model::outcome::{RunState, RunStatus};
 use crate::model::request::{Spec, hide_values};
+use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
 
 const fn get(

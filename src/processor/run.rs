@@ -21,9 +21,10 @@ use crate::board::lock;
 use crate::board::runs::{Stream, known_answer};
 use crate::clock;
 use crate::error::Result;
-use crate::model::outcome::{Outcome, RunStatus};
+use crate::model::outcome::Outcome;
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
+use crate::model::run_status::RunStatus;
 
 /// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
 const KEEP_CLAIMS: Duration = Duration::from_millis(100);

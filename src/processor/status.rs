@@ -15,10 +15,10 @@ use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::watch::Watch;
 use crate::clock;
 use crate::error::{At, Result};
-use crate::model::outcome::{RunState, RunStatus};
 use crate::model::report::Report;
 use crate::model::request::{RANGE_FIELD, Spec};
 use crate::model::resources::Resources;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// More ends than so many are made durable all at once.
 const SETTLE_EACH_UP_TO: usize = 2;

@@ -24,9 +24,9 @@ use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
 use crate::error::{At, Error, Result};
-use crate::model::outcome::RunStatus;
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
+use crate::model::run_status::RunStatus;
 use crate::user::{self, User};
 
 /// A result waits at most so long for others to share its sync with.

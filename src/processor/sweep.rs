@@ -22,8 +22,9 @@ use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Record, Slot};
 use crate::cgi::body::LONGEST_ARRIVAL;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::outcome::Outcome;
 use crate::model::request::RANGE_FIELD;
+use crate::model::run_status::{RunState, RunStatus};
 
 /// What lies in `tmp/` for so long belongs to nobody.
 const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);

@@ -10,9 +10,10 @@ use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::watch::Watch;
 use crate::error::{Error, Result};
-use crate::model::outcome::{RunState, Status};
+use crate::model::outcome::Status;
 use crate::model::range::{Line, Step, of_task};
 use crate::model::request::{Output, Spec};
+use crate::model::run_status::RunState;
 use crate::model::tasks::TaskSet;
 
 /// The tasks of a range; 400 for a job that is none.

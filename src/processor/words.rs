@@ -18,7 +18,7 @@ use crate::cgi::{Given, Need, Special, program};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
-use crate::model::outcome::RunState;
+use crate::model::run_status::RunState;
 use crate::tokens;
 
 /// The commands.

@@ -1,0 +1,143 @@
+//! What a node says of a job: the lines of its status, of its feed, and its answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::outcome::{Cause, Outcome, Status, is_false};
+use super::report::Report;
+use crate::clock;
+
+/// The state of a job on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Accepted, waiting for room (or claimed and not yet started).
+    Queued,
+    /// Its program runs.
+    Running,
+    /// It ended; the line says how.
+    Stopped,
+}
+
+/// One line of a node's `job/ID/status`, one event of its feed (there with `id`), and the answer
+/// to a status request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The job's id on the node; in the feed and in lists, not in `job/ID/status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where the job is.
+    pub state: RunState,
+    /// `unknown` until it stopped; the rest of an outcome only then.
+    pub status: Status,
+    /// When this became so.
+    pub at: String,
+    /// When it started, in the line about its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// Process id of the program; in the line about the end, of the first of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// When that process started, in clock ticks after boot (`/proc/PID/stat`, field 22): with
+    /// the pid and the boot, the process itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<u64>,
+    /// The boot of the machine during which it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// See [`Outcome::cause`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// See [`Outcome::code`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// See [`Outcome::reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// See [`Outcome::unproven`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
+    /// Shows a head that this is its attempt, see [`super::proof`]. In the feed and in answers
+    /// about ids of a head's form, not in `job/ID/status`; nodes of 0.1 give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// Of a range of tasks: how they ended. In the feed those since the line before, else all; in
+    /// the line about the start none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Report>,
+}
+
+impl RunStatus {
+    /// Waiting for room since `at`.
+    pub fn queued(at: String) -> RunStatus {
+        RunStatus {
+            id: None,
+            state: RunState::Queued,
+            status: Status::Unknown,
+            at,
+            started: None,
+            pid: None,
+            ticks: None,
+            boot: None,
+            cause: None,
+            code: None,
+            reason: None,
+            unproven: false,
+            proof: None,
+            tasks: None,
+        }
+    }
+
+    /// Running as this process since now.
+    pub fn running(pid: i32, ticks: u64, boot: &str) -> RunStatus {
+        RunStatus {
+            state: RunState::Running,
+            pid: Some(pid),
+            ticks: Some(ticks),
+            boot: Some(boot.to_string()),
+            ..RunStatus::queued(clock::now())
+        }
+    }
+
+    /// Ended just now.
+    pub fn stopped(outcome: &Outcome) -> RunStatus {
+        RunStatus {
+            state: RunState::Stopped,
+            status: outcome.status,
+            cause: Some(outcome.cause),
+            code: outcome.code,
+            reason: outcome.reason.clone(),
+            unproven: outcome.unproven,
+            ..RunStatus::queued(clock::now())
+        }
+    }
+
+    /// The same end, with what the line about the start said: who reads only this one line, as
+    /// the head does of a short job, learns both.
+    #[must_use]
+    pub fn begun(self, line: Option<&RunStatus>) -> RunStatus {
+        let Some(line) = line else { return self };
+        RunStatus { started: Some(line.at.clone()), pid: line.pid, ..self }
+    }
+
+    /// Whether its program was started, as far as this tells.
+    pub fn has_begun(&self) -> bool {
+        self.started.is_some() || self.state == RunState::Running
+    }
+
+    /// The outcome, where the job stopped.
+    pub fn outcome(&self) -> Option<Outcome> {
+        (self.state == RunState::Stopped).then(|| Outcome {
+            status: self.status,
+            cause: self.cause.unwrap_or(Cause::Lost),
+            code: self.code,
+            reason: self.reason.clone(),
+            unproven: self.unproven,
+        })
+    }
+
+    /// The same, naming the job.
+    #[must_use]
+    pub fn of(self, id: &str) -> RunStatus {
+        RunStatus { id: Some(id.to_string()), ..self }
+    }
+}
