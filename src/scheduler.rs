@@ -40,6 +40,7 @@ const LOG_QUERY: &[Key] = &[
     Key::new("limit", "BYTES", "at most so much"),
     Key::new("tail", "LINES", "the last lines"),
     Key::new("follow", "1", "until the job has ended"),
+    Key::new("attempt", "K", "of this attempt, or followed from it on"),
     TASK,
 ];
 
