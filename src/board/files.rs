@@ -371,6 +371,11 @@ impl SyncSet {
         }
     }
 
+    /// All that is on the file system of what else is here: for files that are better not opened.
+    pub fn everything(&mut self) {
+        self.others += SYNC_EACH_UP_TO + 1;
+    }
+
     /// Everything that another one has.
     pub fn merge(&mut self, other: SyncSet) {
         for (file, path) in other.files {
