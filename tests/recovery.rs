@@ -141,8 +141,8 @@ fn what_cannot_be_told_now_is_told_later() {
         );
     }
     until("the second one runs", || root.node_status("long")["state"] == "running");
-    fs::remove_dir(&events).unwrap();
-    fs::rename(&kept, &events).unwrap();
+    // At once: what is told meanwhile would go with a file that this one replaces.
+    corkboard::board::files::exchange(&kept, &events).unwrap();
     let told = |id: &str, state: &str| {
         let line = format!("\"id\":\"{id}\",\"state\":\"{state}\"");
         until("it is told", || root.read("state/processor/events").contains(&line));
