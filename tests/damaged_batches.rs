@@ -66,6 +66,11 @@ fn a_card_of_a_batch_that_cannot_be_made_keeps_no_other_from_it() {
     let second = in_the_way(&root, 2);
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
     assert!(queue(1).exists() && queue(3).exists(), "{}", root.tree());
+    // It was accepted, and is not gone.
+    let second_of = |path: &str| root.cgi("GET", &format!("/scheduler/jobs/2{path}"), &[], b"");
+    for path in ["", "/status", "/status?wait=0.1", "/log"] {
+        assert!(second_of(path).expect(503).body.contains("job 2 is being recovered"));
+    }
     // As if the submitter had died before it made any.
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);

@@ -2,10 +2,12 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
@@ -130,11 +132,18 @@ impl Runs<'_> {
         if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
             sync.file(file, path);
         }
-        // Once it has started they are the job's to change: one may be a pipe by now, which to open
-        // would wait for its writer.
         let work = self.work_dir(id);
-        if work.try_exists().at(&work)? {
-            sync.everything();
+        // Of a job that has started they are its own, and after a power loss it is lost anyway.
+        let names = match self.last_line(id)? {
+            None => files::names(&work)?,
+            Some(_) => Vec::new(),
+        };
+        for name in names {
+            let path = work.join(name);
+            if let Some(file) = open_plain(&path)? {
+                sync.file(file, path);
+                sync.dir(&work);
+            }
         }
         sync.dir(&self.job_dir(id));
         sync.dir(&self.path("job"));
@@ -240,6 +249,21 @@ pub fn is_refused(request: &File) -> io::Result<bool> {
     let mut begin = [0; REFUSAL.len()];
     let length = request.read_at(&mut begin, 0)?;
     Ok(&begin[..length] == REFUSAL)
+}
+
+/// A plain file in a job's `work/`, to be synced; `None` for anything else that the job has put there,
+/// or taken from its owner: its copies are its own to change. No link is followed, and a FIFO is not
+/// waited for, since the board's lock is held meanwhile.
+fn open_plain(path: &Path) -> Result<Option<File>> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    match opened {
+        Ok(file) => Ok(file.metadata().at(path)?.is_file().then_some(file)),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::EACCES | Errno::ELOOP | Errno::ENXIO) => Ok(None),
+            _ => Err(error).at(path),
+        },
+    }
 }
 
 fn make_dir(path: &Path) -> Result<()> {
