@@ -2,6 +2,7 @@
 //!
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
+//! - `arrival`: a body as it comes, and how long it may take.
 //! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
 //! - [`alarm`]: what ends a request that hangs.
 //! - [`response`]: what is answered, and how it is written.
@@ -11,6 +12,7 @@
 //! - [`usage`]: what is wrong with words.
 
 pub mod alarm;
+mod arrival;
 pub mod body;
 mod form;
 mod parameter;

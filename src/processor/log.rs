@@ -74,11 +74,12 @@ pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
 }
 
 fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
-    let length = part.size.saturating_sub(offset).min(limit).min(PIECE);
+    let offset = offset.min(part.size); // of a client, which may say anything
+    let length = (part.size - offset).min(limit).min(PIECE);
     let mut bytes = vec![0; length as usize];
     let length = part.file.read_at(&mut bytes, part.from + offset)?;
     bytes.truncate(length);
-    Ok(LogPiece { next: offset.min(part.size) + length as u64, bytes })
+    Ok(LogPiece { next: offset + length as u64, bytes })
 }
 
 /// Where the last `lines` lines begin, or what one answer can hold of them.
@@ -166,6 +167,10 @@ mod tests {
         File::create(&path).unwrap().set_len(size).unwrap();
         let part = Part { file: File::open(&path).unwrap(), from: 0, size };
         assert_eq!(start_of_tail(&part, 3).unwrap(), size - PIECE);
+        // From beyond its end, as far as a number goes.
+        let of_a_task = Part { from: 7, size: 5, ..part };
+        let beyond = piece(&of_a_task, u64::MAX, PIECE).unwrap();
+        assert_eq!((beyond.bytes.len(), beyond.next), (0, 5));
         fs::remove_file(&path).unwrap();
     }
 }
