@@ -4,6 +4,7 @@
 //! - [`body`]: the request's body: limits, JSON, uploads.
 //! - `arrival`: a body as it comes, and how long it may take.
 //! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
+//! - [`log`]: which piece of a log a query asks for.
 //! - [`alarm`]: what ends a request that hangs.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
@@ -15,6 +16,7 @@ pub mod alarm;
 mod arrival;
 pub mod body;
 mod form;
+pub mod log;
 mod parameter;
 pub mod program;
 pub mod request;

@@ -17,8 +17,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::head::{drain_localhost, node_reaches, open_root, register};
-use common::{TestRoot, signal, until, wait_for};
-use forms::{END, FORM, NEW, age, file, left_behind, number, part, send, start};
+use common::{SOON, TestRoot, signal, until, wait_for};
+use forms::{END, FORM, NEW, age, begin, file, left_behind, number, part, send, start};
 use net::Server;
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
@@ -289,6 +289,27 @@ fn a_file_is_told_from_others_by_what_it_holds_and_kept_as_it_was_sent() {
     assert_eq!(root.log(job), "one\n");
     send("one\n").expect(200);
     send("two\n").expect(422);
+    root.check();
+}
+
+/// A repeat comes while the job has put there what nobody can sync: a FIFO that nobody writes to, a
+/// link that leads nowhere.
+#[test]
+fn what_a_job_puts_beside_its_files_holds_up_no_repeat() {
+    let root = open_root("");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", root.path("go").display());
+    let command = format!("mkfifo pipe; ln -s /nowhere link; chmod 0 in; touch put; {wait}");
+    let job = json!({"command": command, "request_id": "r"}).to_string();
+    let body = [part("name=\"job\"", &job), file("in", "data"), END.into()].concat();
+    let path = "/processor/jobs/new";
+    root.cgi("POST", path, &[FORM], body.as_bytes()).expect(201);
+    until("it has put them there", || root.exists("state/processor/job/r/work/put"));
+    let mut repeat = begin(&root, path, body.len(), body.as_bytes());
+    let ended = wait_for(SOON, || repeat.try_wait().unwrap().ok_or("it hangs".to_string()));
+    assert!(ended.success());
+    root.cgi("POST", path, &[FORM], body.as_bytes()).expect(200);
+    root.write("go", "");
+    assert_eq!(root.ended("r")["status"], "good");
     root.check();
 }
 
