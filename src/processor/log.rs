@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::{status, tasks};
+use super::{status, sweep, tasks};
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, Stream};
@@ -17,6 +17,12 @@ use crate::model::request::{Output, Spec};
 
 /// Most bytes of output in one answer.
 pub const PIECE: u64 = 4 << 20;
+
+/// Most bytes between two looks at the clock while output is followed.
+const FOLLOWED: u64 = 256 << 10;
+
+/// How long a command waits before it looks after the job's supervisor.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 
 /// Bytes that are looked at in one go when lines are counted from the end.
 const BACKWARDS: u64 = 64 << 10;
@@ -74,7 +80,7 @@ pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
 }
 
 fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
-    let offset = offset.min(part.size); // of a client, which may say anything
+    let offset = offset.min(part.size);
     let length = (part.size - offset).min(limit).min(PIECE);
     let mut bytes = vec![0; length as usize];
     let length = part.file.read_at(&mut bytes, part.from + offset)?;
@@ -108,18 +114,28 @@ fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
     Ok(if lines == 0 { size } else { first })
 }
 
+/// How far output was followed.
+#[derive(Debug)]
+pub struct Followed {
+    /// Where to go on.
+    pub next: u64,
+    /// Whether there is nothing more to tell: it has ended, or the reader has left.
+    pub over: bool,
+}
+
 /// Writes output as it comes, from where the query says, until the job, or the task that the query
-/// names, has ended or `wait` is over. Returns where to go on.
+/// names, has ended or `wait` is over, however much comes.
 pub fn follow(
     root: &Root,
     id: &str,
     mut query: LogQuery,
     wait: Duration,
     out: &mut dyn Write,
-) -> Result<u64> {
+) -> Result<Followed> {
     let runs = Runs::new(root);
     let deadline = Instant::now() + wait;
     let watch = Watch::on(&[&runs.job_dir(id)]);
+    query.limit = Some(FOLLOWED);
     loop {
         // Asked before the output is read: what is written before the end is read after it.
         let ended = match query.task {
@@ -133,11 +149,34 @@ pub fn follow(
             }
             query.offset = part.next;
             if out.write_all(&part.bytes).and_then(|()| out.flush()).is_err() {
-                return Ok(query.offset); // the reader has left
+                return Ok(Followed { next: query.offset, over: true });
+            }
+            if Instant::now() >= deadline {
+                return Ok(Followed { next: query.offset, over: false });
             }
         }
         if ended || !watch.wait_until(deadline) {
-            return Ok(query.offset);
+            return Ok(Followed { next: query.offset, over: ended });
+        }
+    }
+}
+
+/// [`follow`] for a command, behind which nobody gives up: until it is over. Its supervisor may die
+/// meanwhile, which is seen where the root may be changed.
+pub(super) fn follow_on(
+    root: &Root,
+    id: &str,
+    mut query: LogQuery,
+    out: &mut dyn Write,
+) -> Result<()> {
+    loop {
+        let followed = follow(root, id, query.clone(), LOOK, out)?;
+        if followed.over {
+            return Ok(());
+        }
+        query.offset = followed.next;
+        if root.for_change().is_ok() {
+            sweep::sweep(root)?;
         }
     }
 }
