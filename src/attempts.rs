@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::auth;
-use crate::board::cards::{CARDS_PER_LOCK, Cards, Changed};
-use crate::board::files::SyncSet;
+use crate::board::cards::{CARDS_PER_LOCK, Cards};
+use crate::board::changes::Changed;
 use crate::board::root::Root;
+use crate::board::sync_set::SyncSet;
 use crate::board::{numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Error, Kind, Result};

@@ -12,15 +12,13 @@ use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
-use super::files::{self, SyncSet};
+use super::files;
 use super::incoming::Incoming;
 use super::lock::{self, Lock};
-use super::runs::Runs;
+use super::runs::{REFUSED, Runs};
+use super::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
-
-/// The field of a `request.json` that says: cancelled before it came, never to be started.
-pub const REFUSED: &str = "refused";
 
 /// How one begins that has it.
 const REFUSAL: &[u8] = b"{\"refused\":";

@@ -69,23 +69,14 @@ impl Tally {
     }
 }
 
-/// Whether this was last changed longer ago than that; `false` for what is not there.
-pub fn is_older(path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
-    let Some(meta) = files::gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
-        return Ok(false);
-    };
-    let changed = meta.modified().at(path)?;
-    Ok(now.duration_since(changed).is_ok_and(|age| age > than))
-}
-
 /// Whether no card has come to a directory of `done/`, or left it, for so long.
 pub fn shard_is_older(root: &Root, shard: u64, than: Duration, now: SystemTime) -> Result<bool> {
-    is_older(&Cards::new(root).path(&format!("done/{shard}")), than, now)
+    files::is_older(&Cards::new(root).path(&format!("done/{shard}")), than, now)
 }
 
 /// Whether a finished card was last written longer ago than that.
 pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> Result<bool> {
-    is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
+    files::is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
 /// Removes a finished card and its list of children; `false` if it was gone, or is for a newer
@@ -205,7 +196,7 @@ pub fn remove_claims(board: &Board, than: Duration, now: SystemTime, tally: &mut
 
 fn remove_claim(board: &Board, path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
     let Some(meta) = files::gone_is_fine(fs::metadata(path)).at(path)? else { return Ok(false) };
-    if meta.nlink() > 1 || !is_older(path, than, now)? {
+    if meta.nlink() > 1 || !files::is_older(path, than, now)? {
         return Ok(false);
     }
     let Some(bytes) = files::read(path)? else { return Ok(false) };
@@ -223,7 +214,7 @@ pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime, tally: &mut 
     let dir = Cards::new(root).path("bad");
     for name in tally.names(&dir) {
         let path = dir.join(name);
-        tally.note(match is_older(&path, than, now) {
+        tally.note(match files::is_older(&path, than, now) {
             Ok(true) => files::remove(&path).map(|()| true),
             other => other,
         });
@@ -258,7 +249,7 @@ fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool>
     let Some(meta) = files::gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
         return Ok(false);
     };
-    if !meta.is_file() || !is_older(path, LITTER, now)? {
+    if !meta.is_file() || !files::is_older(path, LITTER, now)? {
         return Ok(false);
     }
     // Any other name there is in the middle of being linked, a day ago.
@@ -313,7 +304,7 @@ pub fn remove_uploads(board: &Board, now: SystemTime, tally: &mut Tally) {
 }
 
 fn are_unneeded(board: &Board, job: u64, uploads: &Path, now: SystemTime) -> Result<bool> {
-    if !is_older(uploads, ORPHANED, now)? {
+    if !files::is_older(uploads, ORPHANED, now)? {
         return Ok(false);
     }
     let path = board.cards.card_path(Column::Done, job);

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 
 use super::cards::Cards;
 use super::claims;
-use super::files::{self, SyncSet};
+use super::files;
 use super::lock;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
 use crate::model::ids;

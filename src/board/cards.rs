@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::batches;
-pub use super::changes::Changed;
 use super::claims;
-use super::files::{self, Story, SyncSet};
+use super::files;
 use super::lock::Lock;
 use super::numbers;
 use super::root::Root;
+use super::story::Story;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
 use crate::model::ids;

@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use super::batches;
 use super::cards::{COLUMNS, Cards, put_aside, recovered_soon};
-use super::files::{self, Story, SyncSet};
+use super::files;
 use super::lock::Lock;
+use super::story::Story;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Card, Column, Event, What};
 

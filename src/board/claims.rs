@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::batches::{self, Fate};
 use super::cards::Cards;
-use super::files::{self, SyncSet};
+use super::files;
 use super::listing::card_numbers;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
 

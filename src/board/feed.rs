@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Story};
+use super::files;
 use super::lock::Lock;
 use super::root::{Root, boot_id};
 use super::runs::Runs;
+use super::story::Story;
 use super::watch::Watch;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::run_status::RunStatus;

@@ -9,12 +9,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use serde::Serialize;
 
-pub use super::story::Story;
-pub use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 
 /// Mode of files that the group may read, before the umask.
@@ -255,4 +254,13 @@ pub fn json_line<T: Serialize>(line: &T) -> Result<Vec<u8>> {
 
 fn json_failed(error: serde_json::Error) -> Error {
     Error::new(Kind::Internal, format!("cannot write JSON: {error}"))
+}
+
+/// Whether this was last changed longer ago than that; `false` for what is not there.
+pub fn is_older(path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+    let Some(meta) = gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
+        return Ok(false);
+    };
+    let changed = meta.modified().at(path)?;
+    Ok(now.duration_since(changed).is_ok_and(|age| age > than))
 }

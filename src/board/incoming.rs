@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
-use super::attic;
-use super::files::{self, SyncSet};
+use super::files;
 use super::lock;
 use super::root::Root;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 
 /// What the names of such directories begin with.
@@ -249,7 +249,7 @@ pub fn is_one(path: &Path) -> bool {
 
 /// Whether nobody writes there any more. `false` for one that is gone.
 pub fn is_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
-    if !attic::is_older(path, ABANDONED, now)? {
+    if !files::is_older(path, ABANDONED, now)? {
         return Ok(false);
     }
     let Some(dir) = files::gone_is_fine(File::open(path)).at(path)? else { return Ok(false) };

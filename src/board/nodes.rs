@@ -11,10 +11,11 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::cards::Cards;
-use super::files::{self, SyncSet};
+use super::files;
 use super::lock::Lock;
 use super::root::Root;
 use super::runs::Runs;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::attempt::Attempt;
 use crate::model::ids::{self, NodejobId};

@@ -13,16 +13,20 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::acceptance::REFUSED;
-use super::files::{self, Story, SyncSet};
+use super::files;
 use super::lock::Lock;
 use super::root::Root;
+use super::story::Story;
+use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::model::newer;
 use crate::model::range::{Line, Range};
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
+
+/// The field of a `request.json` that says: cancelled before it came, never to be started.
+pub const REFUSED: &str = "refused";
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;

@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::{info, start, status};
 use crate::board::acceptance::{Entered, Prepared};
-use crate::board::files::{self, SyncSet};
+use crate::board::files;
 use crate::board::incoming::{Arrived, Incoming};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
+use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::request::Spec;
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
-use crate::board::files::SyncSet;
+use crate::board::sync_set::SyncSet;
 use crate::error::{At, Result};
 
 /// Bytes that are copied at once: what a pipe holds.

@@ -14,11 +14,12 @@ use serde_json::{Map, Value};
 
 use super::supervise::{Claimed, Supervisor};
 use super::{start, status};
-use crate::board::acceptance::REFUSED;
 use crate::board::feed;
-use crate::board::files::{self, SyncSet};
+use crate::board::files;
 use crate::board::lock::Lock;
+use crate::board::runs::REFUSED;
 use crate::board::slots::{self, Record, Slot};
+use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;

@@ -8,11 +8,13 @@ use nix::sys::signal::Signal;
 
 use super::{start, status, sweep, tree};
 use crate::board::feed;
-use crate::board::files::{self, Story, SyncSet};
+use crate::board::files;
 use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Kill, Slot};
+use crate::board::story::Story;
+use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::{Killed, KilledTasks, Kills};
