@@ -52,6 +52,9 @@ pub struct Outcome {
     /// The end in a person's words; absent where the program exited with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a kill: who asked for it. Absent in what 0.1 wrote, whose reason alone names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Of a loss, or a kill whose end nobody saw: processes of it may still run. A loss is then tried
     /// again only with `retry_lost`.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -72,6 +75,7 @@ impl Outcome {
             cause: Cause::Exit,
             code: Some(code),
             reason: (!good).then(|| format!("exit {code}")),
+            by: None,
             unproven: false,
         }
     }
@@ -93,20 +97,26 @@ impl Outcome {
 
     /// A user killed it.
     pub fn killed(by: &str) -> Outcome {
-        Outcome::error(Cause::Killed, format!("killed by {by}"))
+        let killed = Outcome::error(Cause::Killed, format!("killed by {by}"));
+        Outcome { by: Some(by.to_string()), ..killed }
     }
 
     /// A user killed it, and nobody saw its end.
     pub fn killed_unseen(by: &str, why: &str) -> Outcome {
-        Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
+        Outcome { reason: Some(format!("killed by {by}; {why}")), ..Outcome::killed(by) }
     }
 
     /// Whether it is one of these two, by this user.
     pub fn is_killed_by(&self, by: &str) -> bool {
+        self.cause == Cause::Killed
+            && self.by.as_ref().map_or_else(|| self.names_killer(by), |killer| killer == by)
+    }
+
+    /// Whether its reason says so: that was all that programs of 0.1 wrote down.
+    fn names_killer(&self, by: &str) -> bool {
         let told = Outcome::killed(by).reason.unwrap_or_default();
         let rest = self.reason.as_deref().and_then(|reason| reason.strip_prefix(&told));
-        self.cause == Cause::Killed
-            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
     }
 
     /// It waited for too long; `before` says what had become of it until then, where it had been
@@ -131,7 +141,14 @@ impl Outcome {
 
     /// An end that is not an exit.
     pub fn error(cause: Cause, reason: String) -> Outcome {
-        Outcome { status: Status::Error, cause, code: None, reason: Some(reason), unproven: false }
+        Outcome {
+            status: Status::Error,
+            cause,
+            code: None,
+            reason: Some(reason),
+            by: None,
+            unproven: false,
+        }
     }
 
     /// The exit code of a command that waited for this: the program's own, else 1.
@@ -187,6 +204,9 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// See [`Outcome::by`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// See [`Outcome::unproven`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub unproven: bool,
@@ -215,6 +235,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            by: None,
             unproven: false,
             proof: None,
             tasks: None,
@@ -240,6 +261,7 @@ impl RunStatus {
             cause: Some(outcome.cause),
             code: outcome.code,
             reason: outcome.reason.clone(),
+            by: outcome.by.clone(),
             unproven: outcome.unproven,
             ..RunStatus::queued(clock::now())
         }
@@ -265,6 +287,7 @@ impl RunStatus {
             cause: self.cause.unwrap_or(Cause::Lost),
             code: self.code,
             reason: self.reason.clone(),
+            by: self.by.clone(),
             unproven: self.unproven,
         })
     }
@@ -273,5 +296,26 @@ impl RunStatus {
     #[must_use]
     pub fn of(self, id: &str) -> RunStatus {
         RunStatus { id: Some(id.to_string()), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_killed_it_is_told_beside_the_reason_and_read_from_it_where_it_is_not() {
+        let killed = Outcome::killed("ada");
+        let unseen = Outcome::killed_unseen("ada", "its supervisor died");
+        for outcome in [&killed, &unseen] {
+            assert!(outcome.is_killed_by("ada") && !outcome.is_killed_by("ad"), "{outcome:?}");
+            let old = Outcome { by: None, ..outcome.clone() };
+            assert!(old.is_killed_by("ada") && !old.is_killed_by("ad"), "{old:?}");
+            assert_eq!(RunStatus::stopped(outcome).outcome().as_ref(), Some(outcome));
+        }
+        // What a reason says decides nothing where it is told who it was.
+        assert!(!Outcome::killed("ada; bob").is_killed_by("ada"));
+        assert!(Outcome { by: None, ..Outcome::killed("ada; bob") }.is_killed_by("ada"));
+        assert!(!Outcome::lost("killed by ada").is_killed_by("ada"));
     }
 }
