@@ -1,7 +1,5 @@
 //! Killing a job, wherever it is in its life.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 
 use super::{status, sweep, tree};
@@ -13,8 +11,9 @@ use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Kill, Slot};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::kill::{Killed, KilledTasks, Kills};
+use crate::model::kill::{Killed, KilledTasks, Kills, Wish};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
+use crate::model::proof;
 use crate::model::range::{self, Line, Range, Step};
 use crate::model::report::Report;
 use crate::model::request::Spec;
@@ -48,16 +47,16 @@ pub(super) fn all_asked(runs: &Runs, id: &str, slot: Option<&Slot>, tasks: bool)
 
 /// Kills tasks of a range: those that were not started never are, the one that runs is ended as
 /// [`kill`] does. Durable when this returns; tasks that have ended are left as they are. 404 for a
-/// range that is not here: it may come. Answers with what is known of the range now.
-pub fn kill_tasks(
-    root: &Root,
-    id: &str,
-    tasks: &TaskSet,
-    grace: Option<Duration>,
-    by: &str,
-) -> Result<RunStatus> {
+/// range that is not here: it may come. Answers with what is known of the range now, or of what is
+/// in its place.
+pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus> {
+    let Wish { id, grace, by, .. } = wish;
     let runs = Runs::new(root);
     let held = runs.lock()?;
+    if !is_meant(&runs, wish)? {
+        drop(held);
+        return status::of(root, id);
+    }
     runs.for_change(id)?;
     let spec = Spec::for_node(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
@@ -73,7 +72,7 @@ pub fn kill_tasks(
         Some(end) if end.state == RunState::Stopped => {}
         _ if runs.is_queued(id)? => return end_waiting(&runs, &held, id, &all, tasks, by),
         _ => {
-            let killed = Killed::now(by, grace);
+            let killed = Killed::now(by, *grace);
             let kill = KilledTasks { tasks: tasks.clone(), killed: killed.clone() };
             if let Err(error) = record_tasks(&runs, id, &kill) {
                 note(&runs, &held, id, Some(tasks.clone()), killed).map_err(|_| error)?;
@@ -88,6 +87,14 @@ pub fn kill_tasks(
         status::of(root, id)
     };
     told().map_err(files::unknown)
+}
+
+/// Whether it is the run under this id that is to be ended: it shows what it has to, or there is none.
+/// One whose request cannot be read shows nothing, and is what its id says. Under the lock.
+fn is_meant(runs: &Runs, wish: &Wish) -> Result<bool> {
+    let Some(proof) = &wish.proof else { return Ok(true) };
+    let request = files::read(&runs.request_path(&wish.id))?.unwrap_or_default();
+    Ok(proof::of_request(&request).is_none_or(|shown| shown == *proof))
 }
 
 /// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
@@ -196,14 +203,15 @@ fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
 /// (else the request's, else the setting) made to, one that has not come yet will be refused. Of one
 /// whose supervisor died, what is left is ended now. Durable when this returns; an ended job is left
-/// as it is. Answers with what is known now.
-pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+/// as it is, and so is one that is not meant. Answers with what is known now.
+pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
+    let Wish { id, grace, by, .. } = wish;
     check_id(id)?;
     let runs = Runs::new(root);
-    if let Some(end) = end_at_once(&runs, id, by)? {
-        return Ok(end);
+    if let Some(known) = end_at_once(&runs, wish)? {
+        return Ok(known);
     }
-    let killed = Killed::now(by, grace).again(asked(&runs, id)?);
+    let killed = Killed::now(by, *grace).again(asked(&runs, id)?);
     let record = files::json_line(&killed)?;
     if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record) {
         let held = runs.lock()?;
@@ -212,7 +220,7 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     let told = || -> Result<RunStatus> {
         if !wake(&runs, id)? {
             end_abandoned(&runs, id);
-            if let Some(end) = end_at_once(&runs, id, by)? {
+            if let Some(end) = end_at_once(&runs, wish)? {
                 return Ok(end); // it had not started, and waited again
             }
         }
@@ -221,11 +229,16 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
     told().map_err(files::unknown)
 }
 
-/// The end of a job that can be ended at once, or has ended, or never will be started here; `None` for
-/// one that is claimed.
-fn end_at_once(runs: &Runs, id: &str, by: &str) -> Result<Option<RunStatus>> {
+/// The end of a job that can be ended at once, or has ended, or never will be started here; what is
+/// known of one that is not meant. `None` for one that is claimed.
+fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
+    let Wish { id, by, .. } = wish;
     let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
+    if !is_meant(runs, wish)? {
+        drop(held);
+        return status::of(runs.root(), id).map(Some);
+    }
     let before = runs.last_line(id)?;
     let untouched = before.is_none();
     let ended = before.filter(|line| line.state == RunState::Stopped);
