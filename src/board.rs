@@ -39,6 +39,7 @@ pub mod poller_lock;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod steps;
 pub mod unheard;
 pub mod uploads;
 pub mod vault;

@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
@@ -17,6 +17,7 @@ use super::attic;
 use super::files::{self, SyncSet};
 use super::lock;
 use super::root::Root;
+use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
 
 /// What the names of such directories begin with.
@@ -238,7 +239,7 @@ pub fn is_one(path: &Path) -> bool {
 }
 
 /// Whether nobody writes there any more. `false` for one that is gone.
-pub fn is_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
+pub fn is_abandoned(path: &Path, now: &Present) -> Result<bool> {
     if !attic::is_older(path, ABANDONED, now)? {
         return Ok(false);
     }
