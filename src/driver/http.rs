@@ -17,9 +17,9 @@ use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::{nodes, vault};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
+use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
-use crate::model::tasks::TaskSet;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
@@ -229,12 +229,48 @@ impl Http {
         ))
     }
 
+    /// Ends the run that shows this, or whatever is under the id.
+    fn kill_run(&self, wish: &Wish, proof: Option<&str>) -> Result<RunStatus> {
+        let Wish { id, grace, by, tasks, .. } = wish;
+        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
+        let mut path = format!("jobs/{id}/kill?by={by}");
+        path.extend(grace.map(|grace| format!("&grace={}", grace.as_secs_f64())));
+        path.extend(proof.map(|proof| format!("&proof={proof}")));
+        let ask = |path: &str| self.json(self.post(path, "application/json", Body::Bytes(b""))?);
+        let Some(tasks) = tasks else { return ask(&path) };
+        let mut status = None;
+        for piece in tasks.pieces(RUNS_PER_REQUEST) {
+            status = Some(ask(&format!("{path}&task={piece}"))?);
+        }
+        status.ok_or_else(|| Error::bad("no task is named"))
+    }
+
     /// One job with its files, as a form.
     fn run_with_files(&self, run: &Run) -> Result<()> {
         let mut form = Form::new(&run.request, &run.uploads)?;
         let (content_type, length) = (form.content_type().to_string(), form.length());
         let form = Body::Reader(&mut form, length);
         self.post("jobs/new", &content_type, form).map(|_| ())
+    }
+}
+
+/// Several requests that belong together. One that is not answered is the last: each of the others
+/// would be waited for as long.
+#[derive(Default)]
+struct Asking {
+    silence: Option<Error>,
+}
+
+impl Asking {
+    fn ask<T>(&mut self, request: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(silence) = &self.silence {
+            return Err(silence.clone());
+        }
+        request().inspect_err(|error| {
+            if matches!(error.kind, Kind::GatewayTimeout | Kind::Shortage) {
+                self.silence = Some(error.clone());
+            }
+        })
     }
 }
 
@@ -263,8 +299,9 @@ pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
 impl Questions for Http {
     fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
+        let mut asking = Asking::default();
         for ids in ids.chunks(IDS_PER_REQUEST) {
-            match self.some_statuses(ids) {
+            match asking.ask(|| self.some_statuses(ids)) {
                 Ok(some) => answers.extend(some),
                 Err(error) if answers.is_empty() => return Err(error),
                 // What was said of those before counts.
@@ -334,10 +371,11 @@ impl Driver for Http {
             }
         }
         let mut answers = Vec::with_capacity(plain.len());
+        let mut asking = Asking::default();
         for batch in batches(plain) {
             let count = batch.len();
             // What went wrong with one request says nothing of the others.
-            let many = self.run_many(batch);
+            let many = asking.ask(|| self.run_many(batch));
             answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
         }
         let mut answers = answers.into_iter();
@@ -347,26 +385,14 @@ impl Driver for Http {
             .collect()
     }
 
-    fn kill(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-        by: &str,
-        tasks: Option<&TaskSet>,
-    ) -> Result<RunStatus> {
-        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
-        let grace =
-            grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
-        let path = format!("jobs/{id}/kill?by={by}{grace}");
-        let Some(tasks) = tasks else {
-            return self.json(self.post(&path, "application/json", Body::Bytes(b""))?);
-        };
-        let mut status = None;
-        for piece in tasks.pieces(RUNS_PER_REQUEST) {
-            let path = format!("{path}&task={piece}");
-            status = Some(self.json(self.post(&path, "application/json", Body::Bytes(b""))?)?);
+    fn kill(&self, wish: &Wish) -> Result<RunStatus> {
+        match self.kill_run(wish, wish.proof.as_deref()) {
+            // So say the programs of 0.1, which know of no proofs.
+            Err(e) if e.kind == Kind::BadRequest && wish.proof.is_some() => {
+                self.kill_run(wish, None)
+            }
+            killed => killed,
         }
-        status.ok_or_else(|| Error::bad("no task is named"))
     }
 
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
