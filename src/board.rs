@@ -1,10 +1,11 @@
 //! The boards: the only code that knows paths, publishes, appends, moves, locks and numbers.
 //!
 //! - [`root`]: where a root is, and its tree with modes.
-//! - [`files`]: the primitives, each with what a crash can leave behind.
+//! - [`files`]: the primitives, each with what a crash can leave behind; `story` appends, `sync_set`
+//!   makes durable what is told together.
 //! - [`lock`]: flock with a deadline.
 //! - [`numbers`]: job numbers and the cluster's name.
-//! - [`cards`]: the head's board, `state/scheduler`.
+//! - [`cards`]: the head's board, `state/scheduler`; `changes`: how its cards are stamped and moved.
 //! - [`listing`]: which cards there are.
 //! - [`attic`]: removing what need not be kept.
 //! - [`audit`]: walks the board for `scheduler check`.
@@ -17,6 +18,7 @@
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
 //! - [`incoming`]: files that come with a request, as they arrive.
+//! - [`steps`]: by how much the clock was put forward.
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
@@ -27,6 +29,7 @@ pub mod attic;
 pub mod audit;
 pub mod batches;
 pub mod cards;
+mod changes;
 mod claims;
 pub mod feed;
 pub mod files;
@@ -40,6 +43,8 @@ pub mod root;
 pub mod runs;
 pub mod slots;
 pub mod steps;
+mod story;
+mod sync_set;
 pub mod unheard;
 pub mod uploads;
 pub mod vault;

@@ -3,6 +3,7 @@
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
 //! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
+//! - [`log`]: which piece of a log a query asks for.
 //! - [`alarm`]: what ends a request that hangs.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
@@ -13,6 +14,7 @@
 pub mod alarm;
 pub mod body;
 mod form;
+pub mod log;
 mod parameter;
 pub mod program;
 pub mod request;

@@ -10,9 +10,12 @@ pub fn now() -> String {
     rfc3339(SystemTime::now())
 }
 
-/// A time as `2026-01-31T12:00:00.250Z`.
+/// A time as `2026-01-31T12:00:00.250Z`. One that has no such form, as files may have (`touch -d`), is
+/// the nearest that has: of the years 1970 to 9999.
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
 /// Reads an RFC 3339 time in UTC.
@@ -134,6 +137,17 @@ mod tests {
         assert_eq!(wait.goes_on(until), None);
         assert_eq!(wait.goes_on(at("2026-01-01T00:00:00Z")), None, "set back by a year");
         assert_eq!(Wait::read("t", "2027-01-01T00:01:00Z"), None);
+    }
+
+    #[test]
+    fn every_time_has_a_form() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(rfc3339(UNIX_EPOCH - hour), "1970-01-01T00:00:00.000Z");
+        let far = UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+        for time in [far, far + hour] {
+            assert_eq!(rfc3339(time), "9999-12-31T23:59:59.999Z");
+        }
+        assert_eq!(rfc3339(far - hour), "9999-12-31T23:00:00.000Z");
     }
 
     #[test]

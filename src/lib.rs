@@ -27,6 +27,8 @@ pub mod auth;
 
 pub mod tokens;
 
+pub mod check;
+
 pub mod processor;
 
 pub mod driver;

@@ -1,5 +1,6 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
+pub mod admission;
 pub mod array;
 pub mod attempt;
 pub mod card;
@@ -16,5 +17,6 @@ pub mod range;
 pub mod report;
 pub mod request;
 pub mod resources;
+pub mod retry;
 pub mod state;
 pub mod tasks;

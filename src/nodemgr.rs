@@ -9,14 +9,13 @@ use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, uploads};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::Need::{Control, Read};
-use crate::cgi::{Call, Key, Program, Response, Route, alarm};
+use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::Column;
 use crate::model::ids::{self, NodejobId};
 use crate::model::kill::Wish;
-use crate::model::log::LogQuery;
 use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::placement::Rooms;
@@ -93,13 +92,7 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: ":name/jobs/:id/log",
         need: Read,
-        query: &[
-            Key::new("stream", "stdout|stderr", "of a job whose output is split"),
-            Key::new("offset", "BYTES", "from there on"),
-            Key::new("limit", "BYTES", "at most so much"),
-            Key::new("tail", "LINES", "the last lines"),
-            Key::new("task", "K", "of this task of a range"),
-        ],
+        query: &asked::keys(Key::new("task", "K", "of this task of a range")),
         body: false,
         help: "the log of a job on a node",
         handler: log,
@@ -165,16 +158,7 @@ fn status(call: &Call) -> Result<Response> {
 
 fn log(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
-    let query = LogQuery {
-        stream: call.request.param("stream").map(str::to_string),
-        offset: call.request.number("offset")?.unwrap_or(0),
-        limit: call.request.number("limit")?,
-        tail: call.request.number("tail")?,
-        task: call.request.task()?,
-    };
-    if query.stream.as_deref().is_some_and(|s| s != "stdout" && s != "stderr") {
-        return Err(Error::bad("stream must be stdout or stderr"));
-    }
+    let query = asked::query(call.request)?;
     let piece = driver.log(id(call)?, &query)?;
     Ok(Response::text(piece.bytes).header("X-Corkboard-Offset", piece.next.to_string()))
 }

@@ -14,9 +14,9 @@
 //! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
 
 use crate::cgi::Method::{Delete, Get, Post};
-use crate::cgi::Need::{Admin, Control, Read, Shell, Submit};
-use crate::cgi::{Call, Key, Program, Response, Route};
-use crate::error::Result;
+use crate::cgi::Need::{Admin, Control, Read, Submit};
+use crate::cgi::{Key, Program, Route, log};
+use crate::check as words;
 use crate::tokens;
 
 pub mod check;
@@ -34,14 +34,7 @@ pub mod update;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
 
-const LOG_QUERY: &[Key] = &[
-    Key::new("stream", "stdout|stderr", "of a job whose output is split"),
-    Key::new("offset", "BYTES", "from there on"),
-    Key::new("limit", "BYTES", "at most so much"),
-    Key::new("tail", "LINES", "the last lines"),
-    Key::new("follow", "1", "until the job has ended"),
-    TASK,
-];
+const LOG_QUERY: &[Key] = &log::keys_with_follow(TASK);
 
 const ROUTES: &[Route] = &[
     Route {
@@ -210,15 +203,7 @@ const ROUTES: &[Route] = &[
     tokens::LIST,
     tokens::NEW,
     tokens::REMOVE,
-    Route {
-        method: Get,
-        pattern: "check",
-        need: Shell,
-        query: &[Key::new("repair", "1", "mend what has one right answer")],
-        body: false,
-        help: "check every invariant of the board; exit code 1 if one is violated",
-        handler: run_check,
-    },
+    words::route(|call| words::answer(call, check::check)),
 ];
 
 /// The program.
@@ -234,15 +219,3 @@ pub const PROGRAM: Program = Program {
         ("Check and repair", &["check"]),
     ],
 };
-
-fn run_check(call: &Call) -> Result<Response> {
-    let repair = call.request.switch("repair")?;
-    if repair {
-        call.root.for_change()?;
-    }
-    let check::Found { wrong, notes } = check::check(call.root, repair)?;
-    let mut text: String = wrong.iter().map(|line| format!("{line}\n")).collect();
-    text.extend(notes.iter().map(|line| format!("note: {line}\n")));
-    let code = if wrong.is_empty() { 0 } else { crate::error::exit::REFUSED };
-    Ok(Response::text(text).exit_code(code))
-}

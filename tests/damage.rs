@@ -214,6 +214,22 @@ fn what_a_power_loss_left_of_a_batch_is_removed() {
     root.check();
 }
 
+/// As long as it lies where it lay, nobody may take it for gone.
+#[test]
+fn a_damaged_card_that_cannot_be_put_aside_is_not_gone() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": ["true"], "state": "held"}));
+    let card = format!("state/scheduler/queue/{job}.job");
+    let whole = root.read(&card);
+    root.write(&card, "what");
+    fs::remove_dir(root.path("state/scheduler/bad")).unwrap();
+    let path = format!("/scheduler/jobs/{job}/update?release=1");
+    let refused = root.cgi("POST", &path, &[], b"").expect(500);
+    assert!(refused.body.contains("cannot be read, and cannot be put aside"), "{refused:?}");
+    root.write(&card, &whole);
+    root.cgi("POST", &path, &[], b"").expect(200);
+}
+
 #[test]
 fn damaged_lines_are_passed_over() {
     let root = open_root("");
@@ -278,6 +294,27 @@ fn numbers_are_not_guessed() {
     }
     root.write("state/scheduler/seq", &good);
     assert_eq!(root.cmd_in("scheduler", &["jobs", "new", "-q"], request).body, "2\n");
+    root.check();
+}
+
+#[test]
+fn numbers_come_to_an_end_and_are_not_begun_again() {
+    let root = open_root("");
+    let one = r#"{"command": ["true"], "state": "held"}"#;
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    for next in [u64::MAX, u64::MAX - 1, 999_999_999_999_999_999, 999_999_999_999_999_998] {
+        root.write("state/scheduler/seq", &format!("next={next} limit={next} boot=x\n"));
+        for body in [one.to_string(), format!("[{one},{one}]")] {
+            let answer = root.cmd_in("scheduler", &["jobs", "new", "-q"], &body);
+            if next == 999_999_999_999_999_998 && body == one {
+                assert_eq!(answer.expect(0).body, format!("{next}\n"));
+                root.cmd("scheduler", &["jobs", &next.to_string()]).expect(0);
+                continue;
+            }
+            assert!(answer.stderr.contains("the job numbers are used up"), "{next}: {answer:?}");
+            assert_eq!(answer.code, 1);
+        }
+    }
     root.check();
 }
 
@@ -348,6 +385,9 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_listed_and_checked() {
     assert!(reason.ends_with("is a directory") && listed[0].get("state").is_none(), "{listed}");
     let held = root.cmd("scheduler", &["jobs", "state=held"]).expect(0).body;
     assert_eq!(held.lines().count(), 2, "{held}");
+    let record = root.cmd("scheduler", &["jobs", &parent.to_string()]).expect(0);
+    assert_eq!((&record.json()["job"], record.json().get("children")), (&json!(parent), None));
+    assert!(record.stderr.contains(&format!("children/{parent}: is a directory")), "{record:?}");
     let graph = root.cmd("scheduler", &["jobs", &parent.to_string(), "graph"]).expect(0).json();
     assert_eq!((graph["jobs"].as_array().unwrap().len(), &graph["cut"]), (1, &json!(true)));
     let nodes = root.cmd("scheduler", &["nodes", "list"]).expect(0).json();
@@ -463,6 +503,11 @@ fn a_card_of_a_batch_that_cannot_be_made_keeps_no_other_from_it() {
     let second = in_the_way(&root, 2);
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
     assert!(queue(1).exists() && queue(3).exists(), "{}", root.tree());
+    // It was accepted, and is not gone.
+    let second_of = |path: &str| root.cgi("GET", &format!("/scheduler/jobs/2{path}"), &[], b"");
+    for path in ["", "/status", "/status?wait=0.1", "/log"] {
+        assert!(second_of(path).expect(503).body.contains("job 2 is being recovered"));
+    }
     // As if the submitter had died before it made any.
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);
     root.cgi("POST", "/scheduler/jobs/new", &[], three).expect(201);

@@ -11,11 +11,13 @@ mod net;
 mod proxy;
 
 use std::fs::{self, File};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{Cluster, NEW, OFTEN, cause};
 use common::head::{node_reaches, register};
-use common::{Answer, TestRoot, until};
+use common::{Answer, TestRoot, let_pass, until};
+use corkboard::board::cards::Cards;
+use corkboard::board::root::Root;
 use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
 use proxy::{Act, Proxy};
@@ -135,9 +137,8 @@ fn a_record_that_cannot_be_read_is_no_removal() {
     fs::rename(record(&cluster), &aside).unwrap();
     fs::create_dir(record(&cluster)).unwrap();
     let waiting = cluster.submit("true", json!({}));
-    // Nothing but time goes by: longer than a job of a node that is not registered would be kept.
-    let begun = Instant::now();
-    until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
+    // Longer than a job of a node that is not registered would be kept.
+    let_pass(Duration::from_millis(2500));
     assert_eq!(cluster.card(running).state, State::Running);
     assert_eq!(cluster.card(waiting).state, State::Queued);
     fs::remove_dir(record(&cluster)).unwrap();
@@ -204,8 +205,7 @@ fn a_node_is_removed_in_the_instant_before_a_job_is_placed_on_it() {
     });
     fs::remove_file(record(&cluster)).unwrap();
     drop(held);
-    let begun = Instant::now();
-    until("it would have been placed", || begun.elapsed() > Duration::from_secs(1));
+    let_pass(Duration::from_secs(1)); // in which it would have been placed
     assert_eq!(cluster.card(job).attempts.len(), 0);
     register(&cluster.head, &node);
     cluster.assert_ran_once(job);
@@ -246,14 +246,18 @@ fn a_machine_that_was_registered_later_is_not_heard_about_an_attempt() {
     let proxy = Proxy::start(httpd.port);
     let job = cluster.submit_waiting(json!({}));
     let id = cluster.card(job).attempts[0].nodejob.clone();
-    let before = fs::read_to_string(record(&cluster)).unwrap();
     let uri = format!("http://127.0.0.1:{}", proxy.port);
-    let replace = |text: &str| {
+    let own = cluster.far()["uri"].as_str().unwrap().to_string();
+    // Under the board's lock, as all who change a record: else the poller writes over it.
+    let register_at = |old: &str, new: &str| {
+        let board = Root::open(&cluster.head.dir).unwrap();
+        let _lock = Cards::new(&board).lock().unwrap();
+        let text = fs::read_to_string(record(&cluster)).unwrap();
         let prepared = cluster.head.path("prepared");
-        fs::write(&prepared, text).unwrap();
+        fs::write(&prepared, text.replace(old, new)).unwrap();
         fs::rename(&prepared, record(&cluster)).unwrap();
     };
-    replace(&before.replace(&cluster.far_uri(&before), &uri));
+    register_at(&own, &uri);
     until("it is followed", || proxy.count("/processor/events?since=") > 0);
     // With the key of the attempt, and so with the right proof.
     let request = cluster.node.read(&format!("state/processor/job/{id}/request.json"));
@@ -270,12 +274,87 @@ fn a_machine_that_was_registered_later_is_not_heard_about_an_attempt() {
     cluster.head.cmd("scheduler", &["jobs", &job.to_string(), "log"]).expect(75);
     assert_eq!(proxy.count(&id), 0);
     assert_eq!(cluster.card(job).state, State::Running);
-    let now = fs::read_to_string(record(&cluster)).unwrap();
-    replace(&now.replace(&uri, &cluster.far_uri(&before)));
+    register_at(&uri, &own);
     cluster.go();
     cluster.assert_ran_once(job);
     cluster.assert_clean();
     other.check();
+}
+
+/// A record of which a crash of the disk, or a hand, has left a part: the node is registered anew, and
+/// has what it had.
+#[test]
+fn a_damaged_record_is_written_anew_and_its_jobs_stay() {
+    let cluster = Cluster::new("60s");
+    let (other, httpd) = other_machine();
+    let job = cluster.submit_waiting(json!({}));
+    let uri = cluster.far()["uri"].clone();
+    let whole = cluster.head.read("state/scheduler/nodes/far.json");
+    let damage = |text: &str| {
+        let board = Root::open(&cluster.head.dir).unwrap();
+        let _lock = Cards::new(&board).lock().unwrap();
+        fs::write(record(&cluster), text).unwrap();
+    };
+    for text in ["", "\0\0\0\0", &whole[..whole.len() / 2]] {
+        damage(text);
+        for refused in [
+            remove(&cluster),
+            update(&cluster, "far", &json!({"uri": httpd.url()})),
+            update(&cluster, "far", &json!({"drain": true})),
+            cluster.head.cmd_in(
+                "scheduler",
+                &["nodes", "new"],
+                r#"{"name":"far","uri":"http://127.0.0.1:9"}"#,
+            ),
+        ] {
+            assert_eq!(refused.code, 1, "{refused:?}");
+            let told = ["node far has job 1", "`scheduler nodes far update` with all its fields"];
+            assert!(told.iter().any(|told| refused.stderr.contains(told)), "{refused:?}");
+        }
+        let found = cluster.head.cmd("scheduler", &["check"]).expect(1).body;
+        assert!(found.contains("`scheduler nodes far remove` removes it"), "{found}");
+        update(&cluster, "far", &json!({"name": "far", "uri": uri})).expect(0);
+        cluster.until_node("connected");
+        assert_eq!(cluster.far()["uri"], uri);
+        assert_eq!(cluster.card(job).state, State::Running);
+    }
+    let next = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(next);
+    cluster.go();
+    cluster.assert_ran_once(job);
+    damage("{");
+    remove(&cluster).expect(0);
+    remove(&cluster).expect(1);
+    register(&cluster.head, &json!({"name": "far", "uri": uri}));
+    let last = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(last);
+    assert!(!has_had_jobs(&other));
+    cluster.assert_clean();
+}
+
+/// What may still run there is remembered as far as the record still says it.
+#[test]
+fn what_was_given_up_is_not_forgotten_with_a_damaged_record() {
+    let cluster = Cluster::new("1s");
+    let job = cluster.submit_waiting(json!({}));
+    let id = cluster.card(job).attempts[0].nodejob.clone();
+    cluster.proxy.cut();
+    assert_eq!(cause(&cluster.ended(job)), Cause::Lost);
+    until("it is given up", || cluster.far()["given_up"].as_array().map(Vec::len) == Some(1));
+    let uri = cluster.far()["uri"].clone();
+    let text = cluster.head.read("state/scheduler/nodes/far.json");
+    let end = text.rfind(']').unwrap();
+    fs::write(record(&cluster), &text[..end]).unwrap();
+    let refused = remove(&cluster).expect(1);
+    assert!(refused.stderr.contains("1 attempts that were given up"), "{refused:?}");
+    let elsewhere = json!({"uri": "http://127.0.0.1:9"});
+    let refused = update(&cluster, "far", &elsewhere).expect(1);
+    assert!(refused.stderr.contains("1 attempts that were given up"), "{refused:?}");
+    let written = update(&cluster, "far", &json!({"uri": uri})).expect(0).json();
+    assert_eq!(written["given_up"], json!([id]));
+    cluster.proxy.heal();
+    assert_eq!(cluster.node.ended(&id)["cause"], "killed", "it is not let run on unseen");
+    cluster.assert_clean();
 }
 
 /// The same for a poller that begins while the record cannot be read.
@@ -288,8 +367,7 @@ fn a_record_that_cannot_be_read_at_the_start_is_no_removal() {
     fs::rename(record(&cluster), &aside).unwrap();
     fs::create_dir(record(&cluster)).unwrap();
     let poller = cluster.head.poller();
-    let begun = Instant::now();
-    until("`lost_after` is over", || begun.elapsed() > Duration::from_millis(2500));
+    let_pass(Duration::from_millis(2500)); // longer than `lost_after`
     assert_eq!(cluster.card(running).state, State::Running);
     let log = cluster.head.read("poller.log");
     assert_eq!(

@@ -270,6 +270,28 @@ fn down_with_jobs_does_not_say_none_where_it_cannot_know() {
 }
 
 #[test]
+fn down_with_jobs_kills_once_more_what_it_could_not_kill() {
+    let root = Root::real("not-killed-at-once");
+    assert!(root.up(&[]).status.success());
+    let sleeps = ["jobs", "new", "-r", "sleeps", "--", "sleep", "1000"];
+    assert!(program(&root, "processor", &sleeps).status.success());
+    let (processor, real) = (root.dir.join("cgi-bin/processor"), root.dir.join("cgi-bin/real"));
+    fs::rename(&processor, &real).unwrap();
+    let script = format!(
+        "#!/bin/sh\n[ \"$3\" != kill ] || mkdir {0}/first 2>/dev/null || exec {0}/cgi-bin/real \"$@\"\n[ \"$3\" = kill ] || exec {0}/cgi-bin/real \"$@\"\necho no room >&2; exit 75\n",
+        root.dir.display()
+    );
+    fs::write(&processor, script).unwrap();
+    Command::new("chmod").arg("755").arg(&processor).status().unwrap();
+    let down = root.down(&["--jobs"]);
+    assert!(down.status.success(), "{down:?}");
+    let lines = String::from_utf8_lossy(&down.stdout).into_owned();
+    assert_eq!((lines.matches("job sleeps killed").count(), said(&down)), (1, "no room\n".into()));
+    fs::rename(&real, &processor).unwrap();
+    assert_eq!(program(&root, "processor", &["jobs", "state=running"]).stdout, b"");
+}
+
+#[test]
 fn a_root_may_have_any_name() {
     let root = Root::real("it's a \"root\" of $HOME; `x` \\ * ");
     let up = root.up(&["--open"]);

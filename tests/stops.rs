@@ -10,11 +10,10 @@ mod net;
 #[path = "common/proxy.rs"]
 mod proxy;
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use cluster::{Cluster, cause};
-use common::{signal, until, wait_for};
+use common::{let_pass, signal, until, wait_for};
 use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
 use serde_json::json;
@@ -27,15 +26,15 @@ fn a_poller_that_was_stopped_loses_no_job() {
     cluster.until_node("disconnected");
     cluster.poller(0, "STOP");
     cluster.proxy.heal();
-    sleep(Duration::from_secs(9)); // longer than `lost_after`
+    let_pass(Duration::from_secs(9)); // longer than `lost_after`
     cluster.poller(0, "CONT");
     cluster.until_node("connected");
     // Nor does one that is hardly ever awake.
     for _ in 0..5 {
         cluster.poller(0, "STOP");
-        sleep(Duration::from_secs(2));
+        let_pass(Duration::from_secs(2));
         cluster.poller(0, "CONT");
-        sleep(Duration::from_millis(50));
+        let_pass(Duration::from_millis(50));
     }
     cluster.go();
     cluster.assert_ran_once(job);
@@ -68,7 +67,7 @@ fn a_job_whose_supervisor_is_stopped_stays_running() {
     assert_eq!(supervisors.len(), 1);
     signal(supervisors[0], "STOP");
     cluster.go();
-    sleep(Duration::from_secs(4)); // longer than `lost_after` and `unknown_after`
+    let_pass(Duration::from_secs(4)); // longer than `lost_after` and `unknown_after`
     assert_eq!(cluster.card(job).state, State::Running);
     signal(supervisors[0], "CONT");
     cluster.assert_ran_once(job);
@@ -86,7 +85,7 @@ fn a_failure_that_could_not_be_recorded_is_not_counted_later() {
     cluster.proxy.cut();
     until("it has failed", || cluster.proxy.refused() > 1);
     cluster.proxy.heal();
-    sleep(Duration::from_secs(5)); // longer than `lost_after`
+    let_pass(Duration::from_secs(5)); // longer than `lost_after`
     std::fs::rename(&away, &tmp).unwrap();
     cluster.until_node("connected");
     cluster.proxy.cut();

@@ -519,7 +519,7 @@ fn a_question_that_was_stopped_past_its_deadline_takes_in_what_has_come() {
     signal(pid, "STOP");
     fs::write(&gate, "").unwrap();
     until("it is answered", || gate.with_extension("answered").exists());
-    thread::sleep(std::time::Duration::from_secs(3)); // longer than `request_timeout`
+    common::let_pass(std::time::Duration::from_secs(3)); // longer than `request_timeout`
     signal(pid, "CONT");
     let code = wait_for(SOON, || child.try_wait().unwrap().ok_or_else(|| "runs".to_string()));
     assert!(code.success() && root.read("said").contains("\"cores\":7"), "{}", root.read("said"));

@@ -536,6 +536,27 @@ fn a_file_is_told_from_others_by_what_it_holds_and_kept_as_it_was_sent() {
     root.check();
 }
 
+/// A repeat comes while the job has put there what nobody can sync: a FIFO that nobody writes to, a
+/// link that leads nowhere.
+#[test]
+fn what_a_job_puts_beside_its_files_holds_up_no_repeat() {
+    let root = open_root("");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", root.path("go").display());
+    let command = format!("mkfifo pipe; ln -s /nowhere link; chmod 0 in; touch put; {wait}");
+    let job = json!({"command": command, "request_id": "r"}).to_string();
+    let body = [part("name=\"job\"", &job), file("in", "data"), END.into()].concat();
+    let path = "/processor/jobs/new";
+    root.cgi("POST", path, &[FORM], body.as_bytes()).expect(201);
+    until("it has put them there", || root.exists("state/processor/job/r/work/put"));
+    let mut repeat = begin(&root, path, body.len(), body.as_bytes());
+    let ended = wait_for(SOON, || repeat.try_wait().unwrap().ok_or("it hangs".to_string()));
+    assert!(ended.success());
+    root.cgi("POST", path, &[FORM], body.as_bytes()).expect(200);
+    root.write("go", "");
+    assert_eq!(root.ended("r")["status"], "good");
+    root.check();
+}
+
 #[test]
 fn files_are_given_by_words() {
     let root = open_root("max_upload = 1 KiB\n");

@@ -95,6 +95,21 @@ fn every_word_has_a_help_that_names_its_keys_and_options() {
 }
 
 #[test]
+fn boards_are_checked_by_the_same_words() {
+    let root = TestRoot::new(CONF);
+    root.open();
+    for program in ["scheduler", "processor"] {
+        for words in
+            [&["check"][..], &["check", "repair=0"], &["check", "repair=1"], &["check", "--repair"]]
+        {
+            assert_eq!(root.cmd(program, words).expect(0).body, "", "{program} {words:?}");
+        }
+        root.cmd(program, &["check", "repair=please"]).expect(1);
+        root.cgi("GET", &format!("/{program}/check"), &[], b"").expect(403);
+    }
+}
+
+#[test]
 fn every_program_tells_its_version() {
     let root = TestRoot::new(CONF);
     let version = env!("CARGO_PKG_VERSION");

@@ -1,10 +1,12 @@
 //! How a job gets onto the node's board, or is refused before it came.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
@@ -127,10 +129,14 @@ impl Runs<'_> {
             sync.file(file, path);
         }
         let work = self.work_dir(id);
-        for name in files::names(&work)? {
+        // Of a job that has started they are its own, and after a power loss it is lost anyway.
+        let names = match self.last_line(id)? {
+            None => files::names(&work)?,
+            Some(_) => Vec::new(),
+        };
+        for name in names {
             let path = work.join(name);
-            // Its own copies are the job's to change and to remove.
-            if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+            if let Some(file) = open_plain(&path)? {
                 sync.file(file, path);
                 sync.dir(&work);
             }
@@ -214,6 +220,21 @@ impl Runs<'_> {
         let placed = placed.and_then(|()| sync.commit());
         let _ = files::remove_tree(&prepared.dir); // clean-up removes what is left
         placed
+    }
+}
+
+/// A plain file in a job's `work/`, to be synced; `None` for anything else that the job has put there,
+/// or taken from its owner: its copies are its own to change. No link is followed, and a FIFO is not
+/// waited for, since the board's lock is held meanwhile.
+fn open_plain(path: &Path) -> Result<Option<File>> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    match opened {
+        Ok(file) => Ok(file.metadata().at(path)?.is_file().then_some(file)),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::EACCES | Errno::ELOOP | Errno::ENXIO) => Ok(None),
+            _ => Err(error).at(path),
+        },
     }
 }
 

@@ -12,6 +12,7 @@ use super::claims::{self, Released};
 use super::files;
 use super::incoming;
 use super::listing;
+use super::lock;
 use super::root::Root;
 use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
@@ -262,6 +263,9 @@ fn remove_if_litter(cards: &Cards, path: &Path, now: &Present) -> Result<bool> {
     }
     // Any other name there is in the middle of being linked, a day ago.
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if batches::is_name(name) && lock::is_locked(path)? {
+        return Ok(false); // its submitter is at work: it is the clock that made a day of a moment
+    }
     let is_card = listing::card_number(name).is_some();
     let litter = !is_card || meta.nlink() == 1 || was_abandoned(cards, path)?;
     if litter {

@@ -13,11 +13,11 @@ use super::cards::Cards;
 use super::claims::rejoin;
 use super::files::{self, SyncSet};
 use super::listing;
+use super::nodes::{self, Recorded};
 use super::root::{Root, TREE};
 use crate::error::Result;
 use crate::model::card::{Card, Column};
 use crate::model::ids;
-use crate::model::node::Node;
 
 /// Something in a column.
 #[derive(Debug)]
@@ -197,12 +197,13 @@ pub fn records(root: &Root) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let dir = root.state("scheduler/nodes");
     for name in files::names(&dir)? {
-        let path = dir.join(&name);
-        let valid = name.strip_suffix(".json").is_some_and(ids::is_valid);
-        let unread = |bytes: Vec<u8>| Node::parse(&name, &bytes).is_err();
-        match files::read(&path).map(|read| !valid || read.is_some_and(unread)) {
-            Ok(true) => wrong.push(format!("{}: not a node's record", path.display())),
-            Ok(false) => {}
+        let Some(node) = name.strip_suffix(".json").filter(|node| ids::is_valid(node)) else {
+            wrong.push(format!("{}: not a node's record", dir.join(&name).display()));
+            continue;
+        };
+        match nodes::look(root, node) {
+            Ok(Recorded::Damaged(damaged)) => wrong.push(damaged.why.message),
+            Ok(Recorded::Absent | Recorded::Known(_)) => {}
             Err(error) => wrong.push(error.message),
         }
     }

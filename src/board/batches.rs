@@ -294,21 +294,27 @@ fn restore(cards: &Cards, accepted: &Accepted, line: &[u8]) -> Result<bool> {
     let prepared = cards.prepared(job);
     let readable = files::read(&prepared)?.is_some_and(|bytes| Card::parse(&bytes).is_ok());
     if !readable {
-        files::remove(&prepared)?;
-        let mut line = line.to_vec();
-        line.push(b'\n');
-        files::create(&prepared, &line)?;
-        relink_claim(cards, accepted)?;
+        write_anew(cards, accepted, line)?;
     }
     files::rename_new(&prepared, &cards.card_path(Column::Queue, job))
 }
 
-/// Lets a claim name the card that was written anew: one inode with two names.
-fn relink_claim(cards: &Cards, accepted: &Accepted) -> Result<()> {
+/// Prepares a card again. Whoever dies meanwhile is followed by one who does all of it: the card has
+/// its name last, once its claim is a second name of it.
+fn write_anew(cards: &Cards, accepted: &Accepted, line: &[u8]) -> Result<()> {
+    let mut line = line.to_vec();
+    line.push(b'\n');
+    let fresh = cards.path("tmp").join(files::random_name()?);
+    files::create(&fresh, &line)?;
     let claim = cards.claim_path(&accepted.by, &accepted.request_id);
-    if files::read(&claim)?.is_some() {
-        files::remove(&claim)?;
-        files::link_new(&cards.prepared(accepted.job), &claim)?;
+    let prepared = cards.prepared(accepted.job);
+    let claimed = claim.try_exists().at(&claim).and_then(|is_there| match is_there {
+        true => claims::replace(cards, &fresh, &claim),
+        false => Ok(()),
+    });
+    let named = claimed.and_then(|()| fs::rename(&fresh, &prepared).at(&prepared));
+    if named.is_err() {
+        files::remove(&fresh)?;
     }
-    Ok(())
+    named
 }

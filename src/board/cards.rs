@@ -6,17 +6,18 @@
 //! inode in `requests/`, so that the same request can be found, and finished, by whoever repeats it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::batches;
+pub use super::changes::Changed;
 use super::claims;
 use super::files::{self, Story, SyncSet};
 use super::lock::Lock;
 use super::numbers;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::card::{Accepted, Card, Column, Event, What};
+use crate::model::card::{Accepted, Card, Column};
 use crate::model::ids;
 
 /// Cards in one directory of `done/`.
@@ -25,7 +26,7 @@ pub const DONE_SHARD: u64 = 1000;
 /// Most cards that are changed under one hold of the lock.
 pub const CARDS_PER_LOCK: usize = 100;
 
-const COLUMNS: [Column; 3] = [Column::Queue, Column::Running, Column::Done];
+pub(super) const COLUMNS: [Column; 3] = [Column::Queue, Column::Running, Column::Done];
 
 /// What became of a submission.
 #[derive(Debug)]
@@ -34,15 +35,6 @@ pub enum Submitted {
     New,
     /// The request id is in use: the card that has it. The caller compares the requests.
     Existing(Box<Card>),
-}
-
-/// A card after a change, with what has to be synced before anyone is told.
-#[derive(Debug)]
-pub struct Changed {
-    /// As it is now.
-    pub card: Card,
-    /// Empty if nothing changed.
-    pub sync: SyncSet,
 }
 
 /// The cards of a root.
@@ -98,7 +90,7 @@ impl<'r> Cards<'r> {
         meta.map_or(Ok(SystemTime::UNIX_EPOCH), |meta| meta.modified().at(&path))
     }
 
-    fn lock_path(&self) -> PathBuf {
+    pub(super) fn lock_path(&self) -> PathBuf {
         self.path("lock")
     }
 
@@ -142,8 +134,13 @@ impl<'r> Cards<'r> {
                 }
             }
         }
-        // With a claim, somebody who repeated the request may have moved it already.
-        if let Err(error) = self.publish_prepared(job)
+        let published = match self.publish_prepared(job) {
+            Ok(true) => Ok(()),
+            // With a claim, somebody who repeated the request may have moved it already.
+            Ok(false) => Err(vanished(&prepared)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = published
             && self.take_back(accepted, who).map_err(files::unknown)?
         {
             return Err(error);
@@ -190,15 +187,20 @@ impl<'r> Cards<'r> {
     /// was cleaned up or cannot be read, 503 for one that a batch is going to restore. Moves nothing:
     /// who only looks leaves what is wrong to whoever changes something.
     pub fn find(&self, job: u64) -> Result<Card> {
+        self.peek(job)?.ok_or_else(|| self.missing(job))
+    }
+
+    /// The same for whoever need not know why there is no card: then `None`.
+    pub fn peek(&self, job: u64) -> Result<Option<Card>> {
         let mut found = self.look(job)?;
         if found.is_none() && self.was_used(job)? {
             // A stranger, who may not lock, looks twice: a card moves once in that time, if at all.
             let _lock = self.root.is_own().then(|| self.lock()).transpose()?;
             found = self.look(job)?;
         }
-        let Some((column, bytes)) = found else { return Err(self.missing(job)) };
+        let Some((column, bytes)) = found else { return Ok(None) };
         match Card::parse(&bytes) {
-            Ok(card) => Ok(card),
+            Ok(card) => Ok(Some(card)),
             Err(_) if batches::covers(self, job).unwrap_or(true) => Err(recovered_soon(job)),
             Err(why) => Err(Error::new(
                 Kind::Gone,
@@ -224,11 +226,12 @@ impl<'r> Cards<'r> {
     }
 
     /// The error for a job that is in no column.
-    fn missing(&self, job: u64) -> Error {
+    pub(super) fn missing(&self, job: u64) -> Error {
         if self.path(&format!("bad/{job}.job")).exists() {
             return Error::new(Kind::Gone, format!("job {job}: {}", put_aside(job)));
         }
         match self.was_used(job) {
+            Ok(true) if batches::covers(self, job).unwrap_or(true) => recovered_soon(job),
             Ok(true) => Error::new(Kind::Gone, format!("job {job} is not on the board any more")),
             Ok(false) => Error::not_found(format!("there is no job {job}")),
             Err(error) => {
@@ -261,87 +264,6 @@ impl<'r> Cards<'r> {
         Ok(files::gone_is_fine(fs::metadata(&path)).at(&path)?.map(|meta| meta.len()))
     }
 
-    /// Changes a card under the board's lock: reads it, lets `decide` say what happens (an error
-    /// changes nothing), appends that in one write, and moves the card to its column. Nothing is
-    /// synced: the caller commits [`Changed::sync`], for a whole round at once, before telling.
-    ///
-    /// A crash after the append leaves the card in its old column, and so does a disk that has room for
-    /// the line and not for the move; it is moved when next touched.
-    /// A card whose first line cannot be read goes to `bad/`; one that a newer program wrote is
-    /// refused and left where it is.
-    pub fn change(
-        &self,
-        lock: &Lock,
-        job: u64,
-        decide: impl FnOnce(&Card) -> Result<Vec<What>>,
-    ) -> Result<Changed> {
-        let mut decide = Some(decide);
-        // One copy of what follows, and not one for each caller.
-        let mut decide = |card: &Card| decide.take().map_or(Ok(Vec::new()), |decide| decide(card));
-        self.change_by(lock, job, &mut decide)
-    }
-
-    fn change_by(
-        &self,
-        lock: &Lock,
-        job: u64,
-        decide: &mut dyn FnMut(&Card) -> Result<Vec<What>>,
-    ) -> Result<Changed> {
-        let mut opened = None;
-        for column in COLUMNS {
-            if let Some(story) = Story::open(self.card_path(column, job))? {
-                opened = Some((column, story));
-                break;
-            }
-        }
-        let Some((column, mut story)) = opened else { return Err(self.missing(job)) };
-        let mut card = match Card::parse(&story.read()?) {
-            Ok(card) if card.job() == job => card,
-            Ok(other) => {
-                let why = format!("it is the card of job {}", other.job());
-                return Err(self.quarantine(column, job, &why));
-            }
-            Err(why) => return Err(self.quarantine(column, job, &why)),
-        };
-        card.for_change()?;
-        let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
-        let mut sync = SyncSet::new();
-        let stamped = !events.is_empty();
-        for event in &events {
-            card.apply(event.clone());
-        }
-        let to = card.column();
-        let mut moved_to = to;
-        if to != column
-            && let Err(error) = self.make_room_for(to, job, &mut sync)
-        {
-            if !stamped || error.kind != Kind::Unavailable {
-                return Err(error);
-            }
-            moved_to = column; // what happened is said all the same
-        }
-        if stamped {
-            if (column, moved_to) == (Column::Queue, Column::Queue) {
-                // Before the line: whoever sees the time and takes the lock then sees the line.
-                lock.touch(&self.lock_path())?;
-            }
-            story.append(&events)?;
-            let (file, path) = story.into_file();
-            card.length = file.metadata().at(&path)?.len();
-            sync.file(file, path);
-        } else if to != column {
-            // Whoever stamped it died before the move, and so before its sync.
-            let (file, path) = story.into_file();
-            sync.file(file, path);
-        }
-        match self.move_to(column, moved_to, job, &mut sync) {
-            Err(error) if !stamped => return Err(error),
-            Err(error) if error.kind != Kind::Unavailable => return Err(files::unknown(error)),
-            Ok(()) | Err(_) => {}
-        }
-        Ok(Changed { card, sync })
-    }
-
     /// What makes a card durable as it is, for one that a change left alone: whoever made that
     /// change may have died before its sync.
     pub fn sync_of(&self, job: u64) -> Result<SyncSet> {
@@ -363,68 +285,17 @@ impl<'r> Cards<'r> {
         let dir = fs::File::open(&path).at(&path)?;
         nix::unistd::syncfs(&dir).at(&path)
     }
-
-    /// The directory of a thousand cards is made with the first of them.
-    fn make_room_for(&self, column: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
-        let path = self.card_path(column, job);
-        let dir = files::parent(&path);
-        if files::gone_is_fine(fs::metadata(dir)).at(dir)?.is_none() {
-            fs::create_dir(dir).at(dir)?;
-            sync.dir(files::parent(dir));
-        }
-        Ok(())
-    }
-
-    fn move_to(&self, from: Column, to: Column, job: u64, sync: &mut SyncSet) -> Result<()> {
-        if from == to {
-            return Ok(());
-        }
-        let (old, new) = (self.card_path(from, job), self.card_path(to, job));
-        if !files::rename_new(&old, &new)? {
-            return Err(Error::new(
-                Kind::Internal,
-                format!("{} exists twice: see `scheduler check`", new.display()),
-            ));
-        }
-        sync.dir(files::parent(&new));
-        sync.dir(files::parent(&old));
-        Ok(())
-    }
-
-    /// Puts a card that cannot be read aside, and says so, unless a batch can still restore it.
-    fn quarantine(&self, column: Column, job: u64, why: &str) -> Error {
-        let from = self.card_path(column, job);
-        let restorable = batches::covers(self, job).unwrap_or(true);
-        if restorable {
-            return recovered_soon(job);
-        }
-        let bad = self.path(&format!("bad/{job}.job"));
-        let moved = files::rename_new(&from, &bad).and_then(|fresh| {
-            if fresh {
-                return Ok(bad);
-            }
-            let other = self.path(&format!("bad/{job}.job.{}", files::random_name()?));
-            files::rename_new(&from, &other).map(|_| other)
-        });
-        match moved {
-            Ok(aside) => {
-                // From now on it waits for a person, whenever it was written. Best effort.
-                let _ = fs::File::open(aside).and_then(|file| file.set_modified(SystemTime::now()));
-                eprintln!("job {job}: {}: {why}", put_aside(job));
-                self.missing(job)
-            }
-            Err(error) => {
-                let why = error.message; // so whether it ever was there is not known
-                Error::new(Kind::Gone, format!("job {job} is not on the board: {why}"))
-            }
-        }
-    }
 }
 
-fn put_aside(job: u64) -> String {
+fn vanished(prepared: &Path) -> Error {
+    let why = "vanished before it was published: somebody has emptied tmp/; submit it again";
+    Error::new(Kind::Unavailable, format!("{}: {why}", prepared.display()))
+}
+
+pub(super) fn put_aside(job: u64) -> String {
     format!("its card cannot be read and lies in bad/{job}.job")
 }
 
-fn recovered_soon(job: u64) -> Error {
+pub(super) fn recovered_soon(job: u64) -> Error {
     Error::new(Kind::Unavailable, format!("job {job} is being recovered"))
 }

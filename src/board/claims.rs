@@ -3,6 +3,7 @@
 //! Whoever makes that name first has the id; whoever comes later finds the card under it, and
 //! finishes what the first one left undone.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -96,27 +97,39 @@ impl Cards<'_> {
     pub(super) fn take_back(&self, accepted: &Accepted, who: Option<&str>) -> Result<bool> {
         let _lock = self.lock()?;
         let prepared = self.prepared(accepted.job);
-        if files::gone_is_fine(fs::remove_file(&prepared)).at(&prepared)?.is_none() {
+        let claim = who.map(|who| self.claim_path(who, &accepted.request_id));
+        let was_there = files::gone_is_fine(fs::remove_file(&prepared)).at(&prepared)?.is_some();
+        if !was_there && self.was_finished(accepted.job, claim.as_deref())? {
             return Ok(false);
         }
-        if let Some(who) = who {
-            files::remove(&self.claim_path(who, &accepted.request_id))?;
-        }
+        claim.map_or(Ok(()), |claim| files::remove(&claim))?;
         Ok(true)
     }
 
-    /// Moves a prepared card into the queue; one that somebody else has moved is no error.
-    pub(super) fn publish_prepared(&self, job: u64) -> Result<()> {
-        let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
-        match files::rename_new(&from, &to) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) if !from.exists() => Ok(()),
-            Ok(false) => Err(Error::new(
-                Kind::Internal,
-                format!("{} exists already: its number was used twice", to.display()),
-            )),
-            Err(error) => Err(error),
+    /// Whether a card that is prepared no more was published: it is on the board, or its claim tells
+    /// that it has been, and stopped. Under the lock.
+    fn was_finished(&self, job: u64, claim: Option<&Path>) -> Result<bool> {
+        if self.look(job)?.is_some() {
+            return Ok(true);
         }
+        let claimed = claim.map_or(Ok(None), files::read)?;
+        let card = claimed.and_then(|bytes| Card::parse(&bytes).ok());
+        Ok(card.is_some_and(|card| card.job() == job && card.column() == Column::Done))
+    }
+
+    /// Moves a prepared card into the queue. `false` if it is not there (any more): somebody else has
+    /// moved it, or removed it.
+    pub(super) fn publish_prepared(&self, job: u64) -> Result<bool> {
+        let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
+        let renamed = files::rename_new(&from, &to);
+        if !matches!(renamed, Ok(true)) && !from.try_exists().at(&from)? {
+            return Ok(false);
+        }
+        if renamed? {
+            return Ok(true);
+        }
+        let why = format!("{} exists already: its number was used twice", to.display());
+        Err(Error::new(Kind::Internal, why))
     }
 
     /// Publishes cards that a submitter prepared and claimed a request id for, and then died.
@@ -125,8 +138,9 @@ impl Cards<'_> {
     pub fn recover_prepared(&self) -> Result<usize> {
         let mut recovered = 0;
         let mut failed = Ok(());
+        let mut claims = Claims::default();
         for job in card_numbers(&self.path("tmp"))? {
-            match self.recover_one(job) {
+            match self.recover_one(job, &mut claims) {
                 Ok(published) => recovered += usize::from(published),
                 Err(error) => failed = failed.and(Err(error)),
             }
@@ -137,7 +151,7 @@ impl Cards<'_> {
         failed.map(|()| recovered)
     }
 
-    fn recover_one(&self, job: u64) -> Result<bool> {
+    fn recover_one(&self, job: u64, claims: &mut Claims) -> Result<bool> {
         let path = self.prepared(job);
         let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
             return Ok(false);
@@ -147,14 +161,11 @@ impl Cards<'_> {
         }
         let bytes = files::read(&path)?.unwrap_or_default();
         let Ok(card) = Card::parse(&bytes) else {
-            abandon_unreadable(self, job)?;
+            abandon_unreadable(self, job, claims)?;
             return Ok(false);
         };
         let single = card.accepted.batch.is_none() && card.newer.is_none();
-        if single {
-            self.publish_prepared(job)?;
-        }
-        Ok(single)
+        if single { self.publish_prepared(job) } else { Ok(false) }
     }
 }
 
@@ -179,13 +190,19 @@ pub(super) fn rejoin(cards: &Cards, claim: &Path, job: u64) -> Result<bool> {
     if whose(&claimed) != whose(&card) || inode(claim)? == inode(&path)? {
         return Ok(false);
     }
+    replace(cards, &path, claim).map(|()| true)
+}
+
+/// Lets a claim be a second name of this card, in place of what it was: at every time it is the one or
+/// the other.
+pub(super) fn replace(cards: &Cards, card: &Path, claim: &Path) -> Result<()> {
     let prepared = cards.path("tmp").join(files::random_name()?);
-    files::link_new(&path, &prepared)?;
-    let joined = fs::rename(&prepared, claim).at(claim);
-    if joined.is_err() {
+    files::link_new(card, &prepared)?;
+    let placed = fs::rename(&prepared, claim).at(claim);
+    if placed.is_err() {
         files::remove(&prepared)?;
     }
-    joined.map(|()| true)
+    placed
 }
 
 /// Links a prepared card under its request id. Returns the card that has it already, unless that
@@ -278,7 +295,7 @@ fn same_file_in(dir: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
 
 /// Removes what a power loss left of a batch before its commit: a prepared card that cannot be read,
 /// and its claim. `false` if a batch may yet restore it.
-fn abandon_unreadable(cards: &Cards, job: u64) -> Result<bool> {
+fn abandon_unreadable(cards: &Cards, job: u64, claims: &mut Claims) -> Result<bool> {
     let _lock = cards.lock()?;
     let path = cards.prepared(job);
     let Some(bytes) = files::read(&path)? else { return Ok(false) };
@@ -286,9 +303,39 @@ fn abandon_unreadable(cards: &Cards, job: u64) -> Result<bool> {
         return Ok(false);
     }
     let meta = fs::metadata(&path).at(&path)?;
-    if let Some(claim) = same_file_in(&cards.path("requests"), &meta)? {
+    if let Some(claim) = claims.of(cards, &meta)? {
         files::remove(&claim)?;
     }
     files::remove(&path)?;
     Ok(true)
+}
+
+/// The claims by the files that they are names of, as they were when the first was asked for: a power
+/// loss may have left thousands of cards without content.
+#[derive(Default)]
+struct Claims {
+    by_file: Option<HashMap<(u64, u64), PathBuf>>,
+}
+
+impl Claims {
+    /// The claim that is a name of this file.
+    fn of(&mut self, cards: &Cards, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
+        let file = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+        let look = |path: &Path| files::gone_is_fine(fs::symlink_metadata(path)).at(path);
+        let by_file = match self.by_file.take() {
+            Some(by_file) => by_file,
+            None => {
+                let dir = cards.path("requests");
+                let mut by_file = HashMap::new();
+                for path in files::names(&dir)?.into_iter().map(|name| dir.join(name)) {
+                    by_file.extend(look(&path)?.map(|meta| (file(&meta), path)));
+                }
+                by_file
+            }
+        };
+        let by_file = self.by_file.insert(by_file);
+        let Some(claim) = by_file.get(&file(meta)) else { return Ok(None) };
+        let same = look(claim)?.is_some_and(|now| file(&now) == file(meta));
+        Ok(same.then(|| claim.clone()))
+    }
 }

@@ -1,25 +1,21 @@
-//! Primitives of the boards: publish, append, move, sync.
+//! Primitives of the boards: publish, move, sync; to append see `story`, what to sync together
+//! `sync_set`.
 //!
 //! All rest on two facts of a local file system with an ordered journal: a rename or link is
 //! atomic, and after power loss directory changes are there in the order in which they were made,
 //! up to some point. What must not vanish is synced before anyone is told of it ([`SyncSet`]).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use serde::Serialize;
 
+pub use super::story::Story;
+pub use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
-
-/// Files above this number are synced by one `syncfs`. Measured on ext4: a file costs 0.25 to
-/// 0.5 ms, the whole file system 0.3 to 1 ms, but that waits for what others wrote, too.
-const SYNC_EACH_UP_TO: usize = 4;
-
-/// Stack of a thread that syncs a directory.
-const SYNC_STACK: usize = 64 << 10;
 
 /// Mode of files that the group may read, before the umask.
 pub(super) const MODE: u32 = 0o640;
@@ -240,82 +236,6 @@ pub fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A story: a file of JSON lines that is only ever appended to.
-#[derive(Debug)]
-pub struct Story {
-    file: File,
-    path: PathBuf,
-}
-
-impl Story {
-    /// Opens an existing story to read and append; `None` where there is none.
-    pub fn open(path: PathBuf) -> Result<Option<Story>> {
-        let opened = OpenOptions::new().read(true).append(true).open(&path);
-        let file = gone_is_fine(opened).at(&path)?;
-        Ok(file.map(|file| Story { file, path }))
-    }
-
-    /// Opens a story to append, making an empty one where there is none.
-    pub fn open_or_create(path: PathBuf) -> Result<Story> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(MODE)
-            .open(&path)
-            .at(&path)?;
-        Ok(Story { file, path })
-    }
-
-    /// All of it.
-    pub fn read(&mut self) -> Result<Vec<u8>> {
-        let size = self.file.metadata().at(&self.path)?.size();
-        if size == 0 {
-            return Ok(Vec::new()); // that of most jobs when it is opened
-        }
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        io::Seek::rewind(&mut self.file).at(&self.path)?;
-        self.file.read_to_end(&mut bytes).at(&self.path)?;
-        Ok(bytes)
-    }
-
-    /// Appends lines by one write that starts and ends with a newline, so that a line torn by a
-    /// crash cannot spoil its neighbours. If only a part could be written, that part is cut off
-    /// again; the caller must be the only one who appends. Not synced.
-    pub fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<()> {
-        let bytes = json_lines(lines)?;
-        let error = loop {
-            match self.file.write(&bytes) {
-                Ok(written) if written == bytes.len() => return Ok(()),
-                Ok(written) => {
-                    if let Ok(meta) = self.file.metadata() {
-                        let _ = self.file.set_len(meta.size().saturating_sub(written as u64));
-                    }
-                    break io::Error::from(nix::Error::ENOSPC);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break error,
-            }
-        };
-        Err(Error::io(&self.path, &error))
-    }
-
-    /// The open file, to lock or to sync.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Its path when it was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Gives the file away, to be synced.
-    pub fn into_file(self) -> (File, PathBuf) {
-        (self.file, self.path)
-    }
-}
-
 /// Lines of JSON, with a newline before the first and after each.
 pub fn json_lines<T: Serialize>(lines: &[T]) -> Result<Vec<u8>> {
     let mut bytes = vec![b'\n'];
@@ -335,106 +255,4 @@ pub fn json_line<T: Serialize>(line: &T) -> Result<Vec<u8>> {
 
 fn json_failed(error: serde_json::Error) -> Error {
     Error::new(Kind::Internal, format!("cannot write JSON: {error}"))
-}
-
-/// What must be durable before anyone is told of it. Collected over a round, then made durable
-/// by [`SyncSet::commit`] in one go.
-#[derive(Debug, Default)]
-#[must_use = "nothing is durable before commit"]
-pub struct SyncSet {
-    /// The first few; more are not kept open, since one `syncfs` does for all.
-    files: Vec<(File, PathBuf)>,
-    dirs: Vec<PathBuf>,
-    /// How many files are not kept.
-    others: usize,
-}
-
-impl SyncSet {
-    /// Nothing yet.
-    pub fn new() -> SyncSet {
-        SyncSet::default()
-    }
-
-    /// This file's content.
-    pub fn file(&mut self, file: File, path: PathBuf) {
-        if self.files.len() <= SYNC_EACH_UP_TO {
-            self.files.push((file, path));
-        } else {
-            self.others += 1;
-        }
-    }
-
-    /// This directory's entries.
-    pub fn dir(&mut self, path: &Path) {
-        if !self.dirs.iter().any(|dir| dir == path) {
-            self.dirs.push(path.to_path_buf());
-        }
-    }
-
-    /// Everything that another one has.
-    pub fn merge(&mut self, other: SyncSet) {
-        for (file, path) in other.files {
-            self.file(file, path);
-        }
-        self.others += other.others;
-        for dir in other.dirs {
-            self.dir(&dir);
-        }
-    }
-
-    /// How many files and directories are to be synced.
-    pub fn len(&self) -> usize {
-        self.files.len() + self.dirs.len() + self.others
-    }
-
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Makes all of it durable. After an error the outcome is unknown (the lines are written,
-    /// and may or may not survive a power loss): 500, and the caller says to repeat.
-    pub fn commit(self) -> Result<()> {
-        if self.len() > SYNC_EACH_UP_TO {
-            let (dir, path) = match (self.files.into_iter().next(), self.dirs.into_iter().next()) {
-                (Some((file, path)), _) => (file, path),
-                (None, Some(dir)) => (File::open(&dir).at(&dir).map_err(unknown)?, dir),
-                (None, None) => return Ok(()),
-            };
-            return nix::unistd::syncfs(&dir).at(&path).map_err(unknown);
-        }
-        for (file, path) in &self.files {
-            sync(file, path).map_err(unknown)?;
-        }
-        for dir in &self.dirs {
-            sync_dir(dir).map_err(unknown)?;
-        }
-        Ok(())
-    }
-
-    /// [`SyncSet::commit`] with the directories synced beside the files, each by a thread: one
-    /// commit of the file system's journal serves all who ask for it at a time. For a process that
-    /// has threads anyway; one that cannot be started is no error.
-    pub fn commit_beside(mut self) -> Result<()> {
-        if self.len() > SYNC_EACH_UP_TO {
-            return self.commit();
-        }
-        let dirs = std::mem::take(&mut self.dirs);
-        std::thread::scope(|scope| {
-            let beside: Vec<_> = dirs
-                .iter()
-                .map(|dir| {
-                    let thread = std::thread::Builder::new().stack_size(SYNC_STACK);
-                    (dir, thread.spawn_scoped(scope, || sync_dir(dir)))
-                })
-                .collect();
-            let mut synced = self.commit();
-            for (dir, thread) in beside {
-                let done = thread.ok().and_then(|thread| thread.join().ok());
-                let done = done.unwrap_or_else(|| sync_dir(dir));
-                synced = synced.and(done.map_err(unknown));
-            }
-            synced
-        })
-    }
 }

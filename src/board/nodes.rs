@@ -17,7 +17,7 @@ use super::root::Root;
 use super::runs::Runs;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::attempt::Attempt;
-use crate::model::ids;
+use crate::model::ids::{self, NodejobId};
 use crate::model::node::{DriverKind, Node};
 
 /// Name of the node that every root has.
@@ -34,7 +34,12 @@ fn path(root: &Root, name: &str) -> Result<PathBuf> {
 
 /// A node's record; 404 where there is none.
 pub fn read(root: &Root, name: &str) -> Result<Node> {
-    find(root, name)?.ok_or_else(|| Error::not_found(format!("there is no node {name}")))
+    find(root, name)?.ok_or_else(|| none(name))
+}
+
+/// 404 for a node that is not there.
+pub fn none(name: &str) -> Error {
+    Error::not_found(format!("there is no node {name}"))
 }
 
 /// A node's record; `None` where there is none.
@@ -44,14 +49,79 @@ pub fn find(root: &Root, name: &str) -> Result<Option<Node>> {
 }
 
 fn parse(root: &Root, name: &str, bytes: Option<&[u8]>) -> Result<Option<Node>> {
-    let Some(bytes) = bytes else { return Ok((name == LOCALHOST).then(Node::localhost)) };
-    let wrong = |why, path: PathBuf| {
-        Error::new(Kind::Internal, format!("{}: not a node's record: {why}", path.display()))
-    };
-    match Node::parse(name, bytes) {
-        Ok(node) => Ok(Some(node)),
-        Err(why) => Err(wrong(why, path(root, name)?)),
+    match recorded(root, name, bytes)? {
+        Recorded::Absent => Ok(None),
+        Recorded::Known(node) => Ok(Some(*node)),
+        Recorded::Damaged(damaged) => Err(damaged.why),
     }
+}
+
+/// What lies where a node's record should.
+#[derive(Debug)]
+pub enum Recorded {
+    /// Nothing, and every root has not got this node by itself.
+    Absent,
+    /// A record; perhaps a newer program's.
+    Known(Box<Node>),
+    /// What a crash, a disk or a hand has left of one: where the node is, nobody knows.
+    Damaged(Damaged),
+}
+
+/// A record that cannot be read.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Why, for a person.
+    pub why: Error,
+    /// What of it is there.
+    text: String,
+}
+
+impl Damaged {
+    /// What of it has the form of an attempt's id: it may have been given up.
+    pub fn attempts(&self) -> Vec<String> {
+        let mut found: Vec<String> = self
+            .text
+            .split('"')
+            .filter(|word| NodejobId::parse(word).is_some())
+            .map(str::to_string)
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Whether what of it is there says that a node at this address must prove its reports.
+    pub fn must_prove(&self, node: &Node) -> bool {
+        let same = node.uri.as_ref().is_some_and(|uri| self.text.contains(&format!("\"{uri}\"")));
+        same && self.text.contains("\"proves\": true")
+    }
+}
+
+/// What lies where the record of this node should. An error where that cannot be looked at: then
+/// nothing says that the record is damaged.
+pub fn look(root: &Root, name: &str) -> Result<Recorded> {
+    let bytes = files::read(&path(root, name)?)?;
+    recorded(root, name, bytes.as_deref())
+}
+
+fn recorded(root: &Root, name: &str, bytes: Option<&[u8]>) -> Result<Recorded> {
+    let Some(bytes) = bytes else {
+        let own = (name == LOCALHOST).then(|| Recorded::Known(Node::localhost().into()));
+        return Ok(own.unwrap_or(Recorded::Absent));
+    };
+    let why = match Node::parse(name, bytes) {
+        Ok(node) => return Ok(Recorded::Known(node.into())),
+        Err(why) => why,
+    };
+    let path = path(root, name)?;
+    let why = Error::new(
+        Kind::Internal,
+        format!(
+            "{}: not a node's record: {why}; `scheduler nodes {name} update` with all its fields writes it anew, `scheduler nodes {name} remove` removes it",
+            path.display()
+        ),
+    );
+    Ok(Recorded::Damaged(Damaged { why, text: String::from_utf8_lossy(bytes).into_owned() }))
 }
 
 /// All nodes by name. One whose record cannot be read is left out.
@@ -65,7 +135,7 @@ pub type Unreadable = Vec<(String, Error)>;
 /// All nodes by name; then those whose records cannot be read.
 pub fn list_all(root: &Root) -> Result<(Vec<Node>, Unreadable)> {
     let (mut nodes, mut unreadable) = (Vec::new(), Vec::new());
-    for name in names(root)?.into_iter().filter(|name| ids::is_valid(name)) {
+    for name in names(root)? {
         match find(root, &name) {
             Ok(node) => nodes.extend(node),
             Err(error) => unreadable.push((name, error)),
@@ -84,11 +154,12 @@ pub fn shown(root: &Root) -> Result<Vec<Value>> {
     Ok(all)
 }
 
-/// Names of all nodes, in order.
+/// Names of all nodes, in order. What cannot be one is left out; the check names it.
 pub fn names(root: &Root) -> Result<Vec<String>> {
     let mut names: Vec<String> = files::names(&root.state("scheduler/nodes"))?
         .iter()
         .filter_map(|name| name.strip_suffix(".json"))
+        .filter(|name| ids::is_valid(name))
         .map(str::to_string)
         .collect();
     if !names.iter().any(|name| name == LOCALHOST) {
@@ -122,8 +193,8 @@ pub fn holder(root: &Root, attempt: &Attempt) -> Result<Node> {
     Err(Error::new(Kind::Unavailable, why))
 }
 
-/// What is registered, for whoever holds the board's lock and acts on it before letting go: each
-/// record is read once.
+/// What is registered: each record is read once. For whoever only looks, or acts on it while it holds the
+/// board's lock.
 pub struct Registered<'r> {
     root: &'r Root,
     read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
@@ -149,9 +220,13 @@ impl Registered<'_> {
     }
 }
 
-/// Refuses to change a record that a newer program wrote. One that cannot be read may be replaced.
+/// Refuses to change a record that a newer program wrote, or that cannot be looked at. A damaged one
+/// may be replaced.
 fn check_known(root: &Root, name: &str) -> Result<()> {
-    find(root, name).ok().flatten().map_or(Ok(()), |node| node.for_use())
+    match look(root, name)? {
+        Recorded::Known(node) => node.for_use(),
+        Recorded::Absent | Recorded::Damaged(_) => Ok(()),
+    }
 }
 
 /// Writes a node's record, whole and durable.

@@ -11,12 +11,13 @@
 use std::fs::File;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::files;
 use super::lock::Lock;
 use super::root::{Root, boot_id};
 use crate::error::{At, Error, Kind, Result};
+use crate::model::ids;
 
 /// How many numbers one sync pays for.
 const BLOCK: u64 = 1000;
@@ -75,7 +76,8 @@ pub fn reserve(root: &Root, count: u64) -> Result<RangeInclusive<u64>> {
         seq = Seq { next: seq.limit, limit: seq.limit, boot };
     }
     let first = seq.next;
-    let next = first + count;
+    let next = first.checked_add(count).filter(|next| *next <= ids::HIGHEST_NUMBER);
+    let next = next.ok_or_else(|| used_up(&path))?;
     if next > seq.limit {
         seq.limit = next + BLOCK;
         let boot = std::mem::replace(&mut seq.boot, NOT_SYNCED.into());
@@ -87,6 +89,11 @@ pub fn reserve(root: &Root, count: u64) -> Result<RangeInclusive<u64>> {
     seq.next = next;
     write(&lock, &path, &seq)?;
     Ok(first..=next - 1)
+}
+
+fn used_up(path: &Path) -> Error {
+    let why = "the job numbers are used up: no card of a higher one would be found";
+    Error::new(Kind::Internal, format!("{}: {why}", path.display()))
 }
 
 fn write(lock: &Lock, path: &PathBuf, seq: &Seq) -> Result<()> {
@@ -118,7 +125,7 @@ fn read(file: &File, path: &PathBuf) -> Result<Option<Seq>> {
 }
 
 fn has_cards(root: &Root) -> Result<bool> {
-    for dir in ["queue", "running", "done", "requests"] {
+    for dir in ["queue", "running", "done", "bad", "requests"] {
         if !files::names(&root.state("scheduler").join(dir))?.is_empty() {
             return Ok(true);
         }
@@ -146,7 +153,7 @@ pub fn known_cluster(root: &Root) -> Result<Option<String>> {
     let path = cluster_path(root);
     if let Some(bytes) = files::read(&path)? {
         let name = String::from_utf8_lossy(&bytes).trim().to_string();
-        if crate::model::ids::is_valid(&name) && name.len() <= 24 {
+        if ids::is_valid(&name) && name.len() <= 24 {
             return Ok(Some(name));
         }
         return Err(Error::new(

@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime};
 use super::attempt::Attempt;
 use super::card::Card;
 use super::event::{Event, What};
-use super::outcome::{Cause, Outcome, Status};
+use super::outcome::Outcome;
 use super::report::{Ended, Report, add_ended};
+use super::retry::may_repeat;
 use super::state::State;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock::{self, Wait};
@@ -305,16 +306,6 @@ impl Card {
             () if array.held => State::Held,
             () => State::Queued,
         };
-    }
-}
-
-/// Whether an end allows another try at all. A loss may be `unproven` by who says so, or by its own
-/// word.
-pub fn may_repeat(outcome: &Outcome, retry_lost: bool, unproven: bool) -> bool {
-    match outcome.cause {
-        Cause::Exit | Cause::Signal | Cause::Timeout => outcome.status != Status::Good,
-        Cause::Lost => retry_lost || !(unproven || outcome.unproven),
-        Cause::Killed | Cause::Aborted | Cause::Expired => false,
     }
 }
 

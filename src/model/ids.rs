@@ -13,6 +13,9 @@ pub fn is_valid(id: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
 }
 
+/// The highest number that a job can have: [`parse_number`] reads no longer ones.
+pub const HIGHEST_NUMBER: u64 = 999_999_999_999_999_999;
+
 /// A job's number as a path or a file name spells it: decimal, no sign, no leading zero, not 0.
 pub fn parse_number(text: &str) -> Option<u64> {
     let plain = (1..=18).contains(&text.len())

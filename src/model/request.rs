@@ -1,4 +1,5 @@
-//! A job's request: its fields, and what is refused.
+//! A job's request: its fields, and what they mean. What is refused of a new one: see
+//! [`super::admission`].
 //!
 //! One reader serves the head and the node; each has its own list of fields, since a node knows
 //! nothing of priorities and retries. The card keeps the request as it was written; [`Spec`] is
@@ -11,7 +12,6 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
-use super::ids;
 use super::resources::Resources;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
@@ -91,22 +91,22 @@ enum FirstState {
 
 /// The fields as JSON has them; their names have been checked before.
 #[derive(Deserialize)]
-struct Raw {
-    action: Option<String>,
+pub(super) struct Raw {
+    pub action: Option<String>,
     command: Option<Command>,
     commands: Option<Vec<Exec>>,
-    name: Option<String>,
+    pub name: Option<String>,
     #[serde(default)]
-    environment: BTreeMap<String, String>,
-    dir: Option<String>,
+    pub environment: BTreeMap<String, String>,
+    pub dir: Option<String>,
     stdin: Option<String>,
-    request_id: Option<String>,
+    pub request_id: Option<String>,
     #[serde(default)]
-    requested_resources: Resources,
+    pub requested_resources: Resources,
     #[serde(default)]
     priority: i64,
     #[serde(default, deserialize_with = "duration")]
-    timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     max_termination_time: Option<Duration>,
     #[serde(default)]
@@ -186,16 +186,6 @@ pub enum Expires {
 }
 
 impl Spec {
-    /// Reads a request to the head.
-    pub fn for_head(request: &Value) -> Result<Spec> {
-        Spec::read(request, &[NODE_FIELDS, HEAD_FIELDS])
-    }
-
-    /// Reads a request to a node.
-    pub fn for_node(request: &Value) -> Result<Spec> {
-        Spec::read(request, &[NODE_FIELDS, &[RANGE_FIELD]])
-    }
-
     /// What a request meant that the head has accepted before: nothing is refused any more. What a
     /// newer program let in and this one does not know is named; the rest of the request is as it
     /// can be understood without that.
@@ -243,70 +233,8 @@ impl Spec {
         }
     }
 
-    fn read(request: &Value, fields: &[&[&str]]) -> Result<Spec> {
-        let Value::Object(map) = request else {
-            return Err(Error::bad("a job's request must be a JSON object"));
-        };
-        if let Some(unknown) = map.keys().find(|key| !fields.iter().any(|f| f.contains(&&***key))) {
-            let known: Vec<&str> = fields.concat();
-            return Err(Error::bad(format!(
-                "unknown field {unknown:?} in the request; known are {}",
-                known.join(", ")
-            )));
-        }
-        let raw = Raw::deserialize(request)
-            .map_err(|e| Error::bad(format!("the request has a wrong value: {e}")))?;
-        Spec::admit(&raw)?;
-        let spec = Spec::of(raw)?;
-        if spec.commands.is_empty() {
-            return Err(Error::bad("commands must not be empty"));
-        }
-        for argv in &spec.commands {
-            if argv.first().is_none_or(String::is_empty) {
-                return Err(Error::bad("a command must name a program"));
-            }
-            for word in argv {
-                no_nul("command", word)?;
-            }
-        }
-        Ok(spec)
-    }
-
-    /// What is refused of a new request though it could be understood.
-    fn admit(raw: &Raw) -> Result<()> {
-        if raw.action.as_deref().is_some_and(|action| action != "add_job") {
-            return Err(Error::bad("action must be \"add_job\""));
-        }
-        for (name, value) in &raw.environment {
-            if name.is_empty() || name.contains('=') {
-                return Err(Error::bad(format!("environment: {name:?} cannot be a name")));
-            }
-            no_nul("environment", name)?;
-            no_nul("environment", value)?;
-        }
-        if let Some(dir) = &raw.dir {
-            no_nul("dir", dir)?;
-            if !dir.starts_with('/') {
-                return Err(Error::bad(format!("dir must be an absolute path, not {dir:?}")));
-            }
-        }
-        if let Some(id) = &raw.request_id {
-            check_request_id(id)?;
-        }
-        if raw.requested_resources.cores == 0 {
-            return Err(Error::bad("requested_resources: cores must be at least 1"));
-        }
-        if raw.timeout.is_some_and(|t| t.is_zero()) {
-            return Err(Error::bad("timeout must be longer than 0"));
-        }
-        if raw.name.as_ref().is_some_and(|name| name.chars().count() > 200) {
-            return Err(Error::bad("name must have at most 200 characters"));
-        }
-        Ok(())
-    }
-
     /// What the fields mean.
-    fn of(raw: Raw) -> Result<Spec> {
+    pub(super) fn of(raw: Raw) -> Result<Spec> {
         let commands: Vec<Vec<String>> = match (raw.command, raw.commands) {
             (Some(command), None) => vec![command.argv()],
             (None, Some(commands)) => commands.into_iter().map(|c| c.exec.argv()).collect(),
@@ -343,17 +271,6 @@ impl Spec {
     }
 }
 
-/// Refuses a request id that cannot be one.
-pub fn check_request_id(id: &str) -> Result<()> {
-    if ids::is_valid(id) {
-        return Ok(());
-    }
-    let shown: String = id.chars().take(80).collect();
-    Err(Error::bad(format!(
-        "request_id {shown:?} is not an id: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit"
-    )))
-}
-
 /// Takes `request_id` out of a request: the id (given, or new), and the rest.
 pub fn split_request_id(request: &Value) -> (Option<String>, Map<String, Value>) {
     let mut map = request.as_object().cloned().unwrap_or_default();
@@ -363,13 +280,6 @@ pub fn split_request_id(request: &Value) -> (Option<String>, Map<String, Value>)
 
 fn tasks<T: FromStr<Err = String>>(field: &str, text: &str) -> Result<T> {
     text.parse().map_err(|why| Error::bad(format!("{field}: {why}")))
-}
-
-fn no_nul(field: &str, text: &str) -> Result<()> {
-    if text.contains('\0') {
-        return Err(Error::bad(format!("{field} must not contain a NUL byte")));
-    }
-    Ok(())
 }
 
 fn expires(value: &Value) -> Result<Expires> {
@@ -419,21 +329,6 @@ mod tests {
         let spec = Spec::for_node(&node).unwrap();
         assert_eq!(spec.commands[1], ["sh", "-c", "echo a; echo b"]);
         assert_eq!(spec.request_id.as_deref(), Some("123456789"));
-    }
-
-    #[test]
-    fn refuses_what_it_does_not_know() {
-        let refused = |value: Value| Spec::for_head(&value).unwrap_err().message;
-        assert!(
-            refused(json!({"command": ["x"], "comand": 1})).contains("unknown field \"comand\"")
-        );
-        assert!(refused(json!({"command": []})).contains("must name a program"));
-        assert!(refused(json!({"command": ["a\u{0}b"]})).contains("NUL"));
-        assert!(refused(json!({"command": ["a"], "timeout": "soon"})).contains("not a duration"));
-        assert!(refused(json!({"command": ["a"], "request_id": "../x"})).contains("is not an id"));
-        assert!(refused(json!({"command": 3})).contains("wrong value"));
-        assert!(refused(json!([])).contains("JSON object"));
-        assert!(Spec::for_node(&json!({"command": ["a"], "priority": 1})).is_err());
     }
 
     #[test]

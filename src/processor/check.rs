@@ -14,6 +14,7 @@ use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id, written_by_newer};
 use crate::board::slots::{self, Seen};
+use crate::check::Found;
 use crate::error::{Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 
@@ -60,7 +61,8 @@ impl Findings {
 /// answer is mended, and the line says so; a second check then no longer finds it. After them what is
 /// in order and worth knowing. What cannot be looked at is a violation, and the rest is checked all
 /// the same.
-pub fn check(root: &Root, repair: bool) -> Result<(Vec<String>, Vec<String>)> {
+pub fn check(root: &Root, repair: bool) -> Result<Found> {
+    root.for_change()?; // even a look needs the board's lock
     let runs = Runs::new(root);
     let mut findings = Findings { repair, lines: Vec::new(), notes: Vec::new() };
     let tree = findings.told(audit::tree(root));
@@ -80,7 +82,7 @@ pub fn check(root: &Root, repair: bool) -> Result<(Vec<String>, Vec<String>)> {
     if repair {
         findings.told(sweep::remove_litter(&runs));
     }
-    Ok((findings.lines, findings.notes))
+    Ok(Found { wrong: findings.lines, notes: findings.notes })
 }
 
 fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {

@@ -14,7 +14,8 @@ use crate::board::runs::Runs;
 use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::request::LONGEST_WAIT;
-use crate::cgi::{Call, Key, Method, Need, Response, Route};
+use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
+use crate::check;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
@@ -34,6 +35,8 @@ const fn get(
 }
 
 const TASK: Key = Key::new("task", "K", "of this task of a range");
+
+const LOG_QUERY: &[Key] = &asked::keys_with_follow(TASK);
 
 /// All of them.
 pub const ROUTES: &[Route] = &[
@@ -70,19 +73,7 @@ pub const ROUTES: &[Route] = &[
         "its status",
         one_status,
     ),
-    get(
-        "jobs/:id/log",
-        &[
-            Key::new("stream", "stdout|stderr", "of a job whose output is split"),
-            Key::new("offset", "BYTES", "from there on"),
-            Key::new("limit", "BYTES", "at most so much"),
-            Key::new("tail", "LINES", "the last lines"),
-            Key::new("follow", "1", "until the job has ended"),
-            TASK,
-        ],
-        "its output",
-        output,
-    ),
+    get("jobs/:id/log", LOG_QUERY, "its output", output),
     get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
     get("jobs/:id/files/:name", &[], "one of those files", work_file),
     Route {
@@ -121,6 +112,7 @@ pub const ROUTES: &[Route] = &[
         "what changed, and the cursor to go on from",
         events,
     ),
+    check::route(|call| check::answer(call, super::check::check)),
     tokens::LIST,
     tokens::NEW,
     tokens::REMOVE,
@@ -315,17 +307,8 @@ fn one_status(call: &Call) -> Result<Response> {
 
 fn output(call: &Call) -> Result<Response> {
     let id = call.value(0);
-    let query = LogQuery {
-        stream: call.request.param("stream").map(str::to_string),
-        offset: call.request.number("offset")?.unwrap_or(0),
-        limit: call.request.number("limit")?,
-        tail: call.request.number("tail")?,
-        task: call.request.task()?,
-    };
-    let follow = call.request.switch("follow")?;
-    if follow && query.limit.is_some() {
-        return Err(Error::bad("limit and follow exclude each other"));
-    }
+    let query = asked::query(call.request)?;
+    let follow = asked::is_followed(call.request, &query)?;
     // Also where it is followed: what is wrong with the request is said before the stream.
     let piece = log::read(call.root, id, &query)?;
     let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };

@@ -10,11 +10,12 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
-use super::{check, log, routes, start, status, supervise, sweep};
+use super::{log, routes, start, status, supervise, sweep};
 use crate::auth;
 use crate::board::root::Root;
 use crate::cgi::words::{COMMAND, command, flag, with};
 use crate::cgi::{Given, Need, Special, program};
+use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
 use crate::model::outcome::RunState;
@@ -38,15 +39,7 @@ pub const SPECIALS: &[Special] = &[
         epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
         run: submit,
     },
-    Special {
-        usage: "[--repair]",
-        options: || vec![flag("repair", "mend what has one right answer")],
-        ..Special::plain(
-            "check",
-            "check every invariant of the board; exit code 1 if one is violated",
-            check_board,
-        )
-    },
+    check::REPAIR,
     Special::plain("sweep", "recover what crashes left; start what waits", sweep_once),
     Special {
         usage: "[--stay]",
@@ -86,18 +79,6 @@ fn sweep_once(_: &Given) -> anyhow::Result<i32> {
     root.for_change()?;
     let swept = sweep::sweep(&root).context("recovering what crashes left")?;
     Ok(program::told("processor", writeln!(io::stdout(), "{}", json!(swept)), 0))
-}
-
-fn check_board(words: &Given) -> anyhow::Result<i32> {
-    let root = Root::find()?;
-    root.for_change()?; // even a look needs the board's lock
-    let checked = check::check(&root, words.flag("repair"));
-    let (found, notes) = checked.context("checking the board")?;
-    let code = if found.is_empty() { 0 } else { exit::REFUSED };
-    let mut lines = found.into_iter().chain(notes.into_iter().map(|note| format!("note: {note}")));
-    let mut out = io::stdout().lock();
-    let written = lines.try_for_each(|line| writeln!(out, "{line}"));
-    Ok(program::told("processor", written, code))
 }
 
 fn submit(words: &Given) -> anyhow::Result<i32> {

@@ -8,21 +8,13 @@ use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::{nodes, numbers, vault};
+use crate::check::Found;
 use crate::error::{Error, Kind, Result};
 use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::DriverKind;
 use crate::processor::list;
-
-/// What a check found.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// What must not be.
-    pub wrong: Vec<String>,
-    /// What is in order, and worth knowing.
-    pub notes: Vec<String>,
-}
 
 /// Checks the board, and repairs it if asked to. Returns what is wrong (and was not repaired).
 /// What cannot be looked at is wrong, too, and the rest is checked all the same. Cards may come
@@ -68,7 +60,11 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         if listed.as_ref().is_none_or(|known| known.contains(&child)) {
             continue;
         }
-        if cards.find(parent).is_err_and(|e| is_gone(&e)) {
+        let is_there = match cards.peek(parent) {
+            Ok(card) => card.is_some(),
+            Err(error) => !is_gone(&error),
+        };
+        if !is_there {
             continue; // its list was cleaned up with it
         }
         if repair {

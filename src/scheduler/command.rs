@@ -14,8 +14,9 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::words::{self, COMMAND, command, flag, with};
+use crate::cgi::words::{COMMAND, command, flag, with};
 use crate::cgi::{Given, Special, program};
+use crate::check;
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::tokens;
@@ -34,13 +35,7 @@ pub const SPECIALS: &[Special] = &[
         epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
         run: new,
     },
-    Special {
-        usage: "--repair",
-        options: || vec![flag("repair", "mend what has one right answer")],
-        ..Special::plain("check", "mend what has one right answer", |given| {
-            words::again(given.program, &["check".into(), "repair=1".into()])
-        })
-    },
+    check::REPAIR,
     tokens::LS,
     tokens::RM_ID,
     tokens::RM,

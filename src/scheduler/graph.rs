@@ -74,12 +74,13 @@ fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Graph {
                     cut = true;
                     break;
                 }
-                match cards.find(child) {
-                    Ok(card) => {
+                match cards.peek(child) {
+                    Ok(Some(card)) => {
                         jobs.insert(child, card);
                         next.push(child);
                     }
                     // A number without a card: its submission was never finished, or it was cleaned up.
+                    Ok(None) => {}
                     Err(error) => cut |= !matches!(error.kind, Kind::NotFound | Kind::Gone),
                 }
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::reason::reason;
+use super::reason::Reasons;
 use super::rounds::Rounds;
 use super::tasks;
 use crate::board::cards::Cards;
@@ -55,20 +55,21 @@ pub fn list(call: &Call) -> Result<Response> {
                 column => cards.numbers(column)?,
             };
             numbers.sort_unstable_by(|a, b| b.cmp(a));
+            numbers.dedup();
             (numbers, true)
         }
     };
     if !read {
         return Ok(Response::text(lines(&numbers)));
     }
-    let mut found = Vec::new();
+    let (mut found, reasons) = (Vec::new(), Reasons::new(call.root));
     for job in numbers {
         if found.len() >= limit {
             break;
         }
         match cards.find(job) {
             Ok(card) if state.is_none_or(|state| state == card.state) => {
-                found.push((job, summary(call.root, &card)?));
+                found.push((job, summary(&reasons, &card)?));
             }
             Ok(_) => {}
             Err(error) => {
@@ -186,7 +187,11 @@ pub fn record(call: &Call) -> Result<Response> {
         map.insert("failures".into(), json!(array.ended.failed));
     }
     map.insert("events".into(), json!(card.events));
-    map.insert("children".into(), json!(cards.children(card.job())?));
+    match cards.children(card.job()) {
+        Ok(children) => drop(map.insert("children".into(), json!(children))),
+        // That says nothing against what else is known.
+        Err(error) => eprintln!("scheduler: job {}: its children: {}", card.job(), error.message),
+    }
     let tag = format!("\"{}-{}\"", card.job(), card.events.len());
     Ok(Response::json(&map)?.header("ETag", tag))
 }
@@ -260,6 +265,10 @@ fn wait_until(
 
 /// The fields of a status answer.
 pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
+    fields(&Reasons::new(root), card)
+}
+
+fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     let last = card.attempts.last();
     let mut map = Map::new();
     map.insert("state".into(), card.state.word().into());
@@ -283,7 +292,7 @@ pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
-    add("reason", told_reason(reason(root, card)).map(Value::from));
+    add("reason", told_reason(reasons.of(card)).map(Value::from));
     add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
     Ok(map)
 }
@@ -293,7 +302,7 @@ pub fn told_reason(reason: Result<Option<String>>) -> Option<String> {
     reason.unwrap_or_else(|error| Some(error.message))
 }
 
-fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {
+fn summary(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
     if let Some(name) = &card.spec.name {
@@ -301,7 +310,7 @@ fn summary(root: &Root, card: &Card) -> Result<Map<String, Value>> {
     }
     map.insert("commands".into(), json!(card.spec.commands));
     map.insert("priority".into(), card.priority.into());
-    map.extend(status_fields(root, card)?);
+    map.extend(fields(reasons, card)?);
     if let Some(Value::Object(tasks)) = map.get_mut("tasks") {
         tasks.remove("failed_tasks"); // of one array a line, of a thousand megabytes
     }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
+use crate::board::nodes::{Damaged, Recorded};
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{nodes, vault};
@@ -11,8 +12,8 @@ use crate::cgi::{Call, Response};
 use crate::driver::check_uri;
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Column};
-use crate::model::ids;
-use crate::model::node::{DriverKind, Node, NodeState};
+use crate::model::ids::{self, NodejobId};
+use crate::model::node::{Address, DriverKind, Node, NodeState};
 
 /// Fields that a registration may have; the others of a record are the poller's.
 const FIELDS: &[&str] =
@@ -66,7 +67,7 @@ pub fn new(call: &Call) -> Result<Response> {
     existing.as_ref().map_or(Ok(()), Node::for_use)?;
     let given = |node: &Node| registered(node) != registered(&Node::localhost());
     if let Some(old) = existing.as_ref().filter(|old| !given(old)) {
-        check_idle(call.root, old, &old.given_up, Some(&node))?;
+        check_idle(call.root, &old.name, Some(&old.address()), &old.given_up, Some(&node))?;
         node.given_up.clone_from(&old.given_up);
     }
     if let Some(old) = existing.filter(|old| given(old)) {
@@ -95,12 +96,19 @@ pub fn update(call: &Call) -> Result<Response> {
     let forget = take_given_up(&mut fields)?;
     // Before the record is read: what the poller or another admin writes must not be lost.
     let lock = Cards::new(call.root).lock()?;
-    let old = nodes::read(call.root, call.value(0))?;
-    old.for_use()?;
-    if fields.get("name").is_some_and(|name| name.as_str() != Some(&old.name)) {
+    let name = call.value(0);
+    if fields.get("name").is_some_and(|given| given.as_str() != Some(name)) {
         return Err(Error::bad("a node's name cannot be changed"));
     }
     let token = take_token(&mut fields)?;
+    let old = match nodes::look(call.root, name)? {
+        Recorded::Known(old) => *old,
+        Recorded::Absent => return Err(nodes::none(name)),
+        Recorded::Damaged(damaged) => {
+            return rewrite(call.root, &lock, name, (fields, token, forget), &damaged);
+        }
+    };
+    old.for_use()?;
     let mut merged = registered(&old);
     for (field, value) in fields {
         if value.is_null() {
@@ -111,7 +119,7 @@ pub fn update(call: &Call) -> Result<Response> {
     }
     let mut node = checked(Value::Object(merged))?;
     let given_up = if forget { &[] } else { &*old.given_up };
-    check_idle(call.root, &old, given_up, Some(&node))?;
+    check_idle(call.root, name, Some(&old.address()), given_up, Some(&node))?;
     node.given_up = given_up.to_vec();
     if node.address() == old.address() {
         // What the poller knows of it still holds.
@@ -131,38 +139,98 @@ pub fn update(call: &Call) -> Result<Response> {
     Response::json(&node)
 }
 
+/// Writes a record anew in place of a damaged one: what is given is all of it, but for the token. Jobs
+/// of the node are where their cards say; the registration has to lead there. What was given up there
+/// is remembered as far as it can still be made out.
+fn rewrite(
+    root: &Root,
+    lock: &Lock,
+    name: &str,
+    (mut fields, token, forget): (Map<String, Value>, Option<Option<String>>, bool),
+    damaged: &Damaged,
+) -> Result<Response> {
+    fields.retain(|_, value| !value.is_null());
+    fields.insert("name".into(), name.into());
+    let whole = checked(Value::Object(fields))
+        .map_err(|e| Error::new(e.kind, format!("{}: {}", damaged.why, e.message)))?;
+    let given_up = if forget { Vec::new() } else { given_up_in(root, name, damaged)? };
+    let proves = damaged.must_prove(&whole).then_some(true);
+    let node = Node { given_up, proves, ..whole };
+    check_idle(root, name, None, &node.given_up, Some(&node))?;
+    save(root, lock, &node, token)?;
+    Response::json(&node)
+}
+
+/// What a damaged record still names of attempts that this node was given.
+fn given_up_in(root: &Root, name: &str, damaged: &Damaged) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for id in damaged.attempts() {
+        if attempt_of(root, &id)?.is_some_and(|attempt| attempt.node == name) {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// The attempt of this id, if its job's card is on the board. For who holds the board's lock.
+fn attempt_of(root: &Root, id: &str) -> Result<Option<Attempt>> {
+    let Some(parsed) = NodejobId::parse(id) else { return Ok(None) };
+    for column in [Column::Done, Column::Running, Column::Queue] {
+        if let Some(card) = Cards::new(root).read_in(column, parsed.job)? {
+            return Ok(card.attempts.into_iter().find(|attempt| attempt.nodejob == id));
+        }
+    }
+    Ok(None)
+}
+
 /// `POST nodes/NAME/remove`: not while it has jobs.
 pub fn remove(call: &Call) -> Result<Response> {
-    let name = call.value(0);
-    let lock = Cards::new(call.root).lock()?;
-    let node = nodes::read(call.root, name)?;
-    check_idle(call.root, &node, &node.given_up, None)?;
-    nodes::remove(call.root, &lock, name)?;
-    vault::set_node_token(call.root, name, None)?;
-    Response::json(&node)
+    let (root, name) = (call.root, call.value(0));
+    let lock = Cards::new(root).lock()?;
+    let (address, given_up, shown) = match nodes::look(root, name)? {
+        Recorded::Known(node) => (Some(node.address()), node.given_up.clone(), json!(node)),
+        Recorded::Absent => return Err(nodes::none(name)),
+        Recorded::Damaged(damaged) => {
+            let shown = json!({"name": name, "reason": damaged.why.message});
+            (None, given_up_in(root, name, &damaged)?, shown)
+        }
+    };
+    check_idle(root, name, address.as_ref(), &given_up, None)?;
+    nodes::remove(root, &lock, name)?;
+    vault::set_node_token(root, name, None)?;
+    Response::json(&shown)
 }
 
 /// Refuses with 409 to take a node from its address, to another or to none, while it has jobs, or
 /// attempts that were given up: they are where their cards say, and nobody else may be asked about
 /// them. What this very root has can be asked about wherever its server listens. Of a card that cannot
-/// be read, or is a newer program's, nobody knows where it is: it may be there.
+/// be read, or is a newer program's, nobody knows where it is: it may be there. `from` is `None` where
+/// it is not known what the address was.
 ///
 /// Reads every running card, 20 µs or so each, under the board's lock, under which jobs are placed,
 /// too: none can come to it in between, and an address is changed seldom.
-fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) -> Result<()> {
-    let (name, address) = (&old.name, old.address());
-    if new.is_some_and(|new| new.address() == address) {
+fn check_idle(
+    root: &Root,
+    name: &str,
+    from: Option<&Address>,
+    given_up: &[String],
+    new: Option<&Node>,
+) -> Result<()> {
+    let to = new.map(Node::address);
+    if to.is_some() && to.as_ref() == from {
         return Ok(());
     }
     let stays_here = new.map_or(Ok(false), |new| nodes::is_this_root(root, new))?;
     let runs = Runs::new(root);
     let hinders = |id: &String| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
+    let is_left = |address: Address| {
+        from.is_none_or(|from| address == *from) && to.as_ref() != Some(&address)
+    };
     let cards = Cards::new(root);
     let mut jobs = Vec::new();
     let mut unknown = Vec::new();
     for job in cards.numbers(Column::Running)? {
-        let is_there =
-            |a: &Attempt| a.node == *name && a.address() == address && hinders(&a.nodejob);
+        let is_there = |a: &Attempt| a.node == *name && is_left(a.address()) && hinders(&a.nodejob);
         match cards.whole_in(Column::Running, job) {
             Ok(Some(card)) if card.with_nodes().any(is_there) => jobs.push(job),
             Ok(card) => unknown.extend(card.and_then(|c| Some((job, c.newer_reason()?)))),
@@ -184,7 +252,13 @@ fn check_idle(root: &Root, old: &Node, given_up: &[String], new: Option<&Node>) 
             "may have job {job}, of which nobody can tell where it is: {why}; see `scheduler check`"
         ));
     }
-    match given_up.iter().filter(|id| hinders(id)).count() {
+    let mut count = 0;
+    for id in given_up.iter().filter(|id| hinders(id)) {
+        // Where the address was is known, or the attempt's card says it.
+        let left = from.is_some() || attempt_of(root, id)?.is_some_and(|a| is_left(a.address()));
+        count += usize::from(left);
+    }
+    match count {
         0 => Ok(()),
         count => refuse(format!(
             "may still run {count} attempts that were given up, and is told to kill them when it answers; if that machine is gone for good: nodes/{name}/update with {{\"given_up\": null}}"

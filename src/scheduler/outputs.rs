@@ -12,7 +12,7 @@ use super::tasks;
 use crate::board::cards::Cards;
 use crate::board::{nodes, root::Root, uploads, watch};
 use crate::cgi::request::LONGEST_WAIT;
-use crate::cgi::{Call, Response};
+use crate::cgi::{Call, Response, log as asked};
 use crate::driver::{self, Questions};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, State};
@@ -32,20 +32,8 @@ const NAMED: usize = 10;
 pub fn log(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let request = call.request;
-    let query = LogQuery {
-        stream: request.param("stream").map(str::to_string),
-        offset: request.number("offset")?.unwrap_or(0),
-        limit: request.number("limit")?,
-        tail: request.number("tail")?,
-        task: request.task()?,
-    };
-    if query.stream.as_deref().is_some_and(|s| s != "stdout" && s != "stderr") {
-        return Err(Error::bad("stream must be stdout or stderr"));
-    }
-    if request.switch("follow")? {
-        if query.limit.is_some() {
-            return Err(Error::bad("limit and follow exclude each other"));
-        }
+    let query = asked::query(request)?;
+    if asked::is_followed(request, &query)? {
         let root = call.root.clone();
         // As a command there is nobody in between who would give up.
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);

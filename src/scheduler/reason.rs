@@ -1,9 +1,10 @@
 //! Why a job is where it is: every job that waits has a reason, worked out when somebody asks, so
 //! that a hundred thousand waiting cards cost nothing to keep up to date.
 
+use std::cell::OnceCell;
 use std::time::SystemTime;
 
-use crate::board::nodes;
+use crate::board::nodes::{self, Registered};
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -18,14 +19,46 @@ const NO_POLLER: &str = "no poller is running";
 
 /// The reason, for a person; `None` for a job that simply runs or ended well.
 pub fn reason(root: &Root, card: &Card) -> Result<Option<String>> {
-    if let Some(why) = card.newer_reason() {
-        return Ok(Some(why));
+    Reasons::new(root).of(card)
+}
+
+/// What reasons are worked out from, read once however many jobs are listed: there may be a thousand
+/// nodes, too.
+pub struct Reasons<'r> {
+    root: &'r Root,
+    registered: Registered<'r>,
+    nodes: OnceCell<Result<Vec<Node>>>,
+    poller: OnceCell<Result<bool>>,
+}
+
+impl<'r> Reasons<'r> {
+    /// Nothing is read yet.
+    pub fn new(root: &'r Root) -> Reasons<'r> {
+        let registered = Registered::new(root);
+        Reasons { root, registered, nodes: OnceCell::new(), poller: OnceCell::new() }
     }
-    match card.state {
-        State::Stopped => Ok(card.outcome.as_ref().and_then(|o| o.reason.clone())),
-        State::Held => Ok(Some(held(card))),
-        State::Queued => queued(root, card).map(Some),
-        State::Placed | State::Running | State::Stopping => with_node(root, card),
+
+    /// See [`reason`].
+    pub fn of(&self, card: &Card) -> Result<Option<String>> {
+        if let Some(why) = card.newer_reason() {
+            return Ok(Some(why));
+        }
+        match card.state {
+            State::Stopped => Ok(card.outcome.as_ref().and_then(|o| o.reason.clone())),
+            State::Held => Ok(Some(held(card))),
+            State::Queued => queued(self, card).map(Some),
+            State::Placed | State::Running | State::Stopping => with_node(self, card),
+        }
+    }
+
+    /// All nodes whose records can be read.
+    fn nodes(&self) -> Result<&[Node]> {
+        let read = self.nodes.get_or_init(|| nodes::list(self.root));
+        read.as_deref().map_err(Clone::clone)
+    }
+
+    fn has_poller(&self) -> Result<bool> {
+        self.poller.get_or_init(|| poller_lock::is_held(self.root)).clone()
     }
 }
 
@@ -37,20 +70,20 @@ fn held(card: &Card) -> String {
     format!("held by {} until released", by.unwrap_or(&card.accepted.by))
 }
 
-fn queued(root: &Root, card: &Card) -> Result<String> {
-    if !poller_lock::is_held(root)? {
+fn queued(by: &Reasons, card: &Card) -> Result<String> {
+    if !by.has_poller()? {
         return Ok(NO_POLLER.into());
     }
     let now = SystemTime::now();
     if let Some(array) = &card.array {
         return match array.next_time(now).filter(|_| array.ready(now).is_empty()) {
             Some(time) => Ok(until(time, "what failed is tried again then")),
-            None => no_room_for(root, card, array, now),
+            None => no_room_for(by, card, array, now),
         };
     }
     let why = match card.not_before.and_then(|wait| wait.goes_on(now)) {
         Some(time) => format!("waiting until {}", clock::rfc3339(time)),
-        None => placement::why_waiting(&card.spec.resources, &nodes::list(root)?),
+        None => placement::why_waiting(&card.spec.resources, by.nodes()?),
     };
     Ok(match &card.requeue_reason {
         Some(before) => format!("{why} ({before})"),
@@ -64,11 +97,11 @@ fn until(time: SystemTime, why: &str) -> String {
 
 /// Why no node has tasks of an array that may be placed: those that refused it are left out for a
 /// while, and are the reason if no other takes any.
-fn no_room_for(root: &Root, card: &Card, array: &Array, now: SystemTime) -> Result<String> {
+fn no_room_for(by: &Reasons, card: &Card, array: &Array, now: SystemTime) -> Result<String> {
     let needed = &card.spec.resources;
     let takes =
         |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
-    let all = nodes::list(root)?;
+    let all = by.nodes()?;
     let refused = |node: &Node| array.refused_until(&node.name, now);
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
@@ -77,7 +110,7 @@ fn no_room_for(root: &Root, card: &Card, array: &Array, now: SystemTime) -> Resu
     }
     let open = refusing.iter().filter(takes);
     let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
-    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, &all)) };
+    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, all)) };
     let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
     let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
     Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))
@@ -85,11 +118,11 @@ fn no_room_for(root: &Root, card: &Card, array: &Array, now: SystemTime) -> Resu
 
 /// The same of one task of an array that waits.
 pub fn of_waiting_task(root: &Root, card: &Card, array: &Array, task: u32) -> Result<String> {
-    let now = SystemTime::now();
+    let (now, by) = (SystemTime::now(), &Reasons::new(root));
     if array.held {
         return Ok(held(card));
     }
-    if !poller_lock::is_held(root)? {
+    if !by.has_poller()? {
         return Ok(NO_POLLER.into());
     }
     if let Some(time) = array.not_before(task, now) {
@@ -99,13 +132,13 @@ pub fn of_waiting_task(root: &Root, card: &Card, array: &Array, task: u32) -> Re
         Some(most) if card.with_nodes().count() as u64 >= most => {
             Ok(format!("at most {most} of its tasks may run at a time"))
         }
-        _ => no_room_for(root, card, array, now),
+        _ => no_room_for(by, card, array, now),
     }
 }
 
 /// The same of one that a node has, in this state; `None` if it simply runs.
 pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Option<String>> {
-    if let Some(trouble) = trouble_of(root, range)? {
+    if let Some(trouble) = trouble_of(&Reasons::new(root), range)? {
         return Ok(Some(trouble));
     }
     Ok(match state {
@@ -121,8 +154,9 @@ pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Opt
 }
 
 /// What is wrong with the node of an attempt.
-fn trouble_of(root: &Root, attempt: &Attempt) -> Result<Option<String>> {
-    let node = match nodes::find(root, &attempt.node) {
+fn trouble_of(by: &Reasons, attempt: &Attempt) -> Result<Option<String>> {
+    let root = by.root;
+    let node = match by.registered.find(&attempt.node) {
         Ok(node) => node,
         Err(error) => return Ok(Some(error.message)),
     };
@@ -137,10 +171,10 @@ fn trouble_of(root: &Root, attempt: &Attempt) -> Result<Option<String>> {
     })
 }
 
-fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
+fn with_node(by: &Reasons, card: &Card) -> Result<Option<String>> {
     let mut first = None;
     for attempt in card.with_nodes() {
-        let trouble = trouble_of(root, attempt)?;
+        let trouble = trouble_of(by, attempt)?;
         if trouble.is_some() {
             return Ok(trouble);
         }
@@ -149,7 +183,7 @@ fn with_node(root: &Root, card: &Card) -> Result<Option<String>> {
     let Some(attempt) = first else { return Ok(None) };
     let untold = |a: &&Attempt| a.started_at.is_none() || card.state == State::Stopping;
     let trouble = card.with_nodes().filter(untold).find_map(|attempt| attempt.trouble.clone());
-    let poller = poller_lock::is_held(root)?;
+    let poller = by.has_poller()?;
     Ok(match card.state {
         _ if !poller => Some(NO_POLLER.into()),
         _ if trouble.is_some() => trouble,

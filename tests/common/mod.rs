@@ -396,6 +396,11 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(SOON, || if is_so() { Ok(()) } else { Err(what.to_string()) });
 }
 
+/// Lets time go by in which something must not happen: there is nothing to wait for.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Signals a process that the test has started, directly or not.
 pub fn signal(pid: i32, name: &str) {
     let _ = Command::new("kill").args([format!("-{name}"), "--".into(), pid.to_string()]).status();
