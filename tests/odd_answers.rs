@@ -42,6 +42,10 @@ fn a_node_that_does_not_wait_is_not_asked_over_and_over() {
 #[test]
 fn what_runs_though_its_node_has_refused_it_is_ended() {
     let cluster = Cluster::new("60s");
+    // The refusal comes first.
+    cluster.proxy.rule(FEED, Act::DelayReply(Duration::from_millis(1500)), OFTEN);
+    let before = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(before); // told by a question that was under way
     cluster.proxy.rule(NEW, Act::Belie(503), 1);
     let go = cluster.path("go");
     let job = cluster.submit(&format!("until [ -e {go} ]; do sleep 0.02; done"), json!({}));
@@ -51,6 +55,17 @@ fn what_runs_though_its_node_has_refused_it_is_ended() {
     cluster.go();
     let card = cluster.ended(job);
     assert_eq!((cause(&card), card.attempts.len()), (Cause::Exit, 2), "{card:?}");
+    cluster.assert_clean();
+}
+
+#[test]
+fn what_is_told_to_run_is_not_taken_back_for_a_refusal() {
+    let cluster = Cluster::new("60s");
+    cluster.proxy.rule(NEW, Act::BelieLater(503, Duration::from_secs(1)), 1);
+    let job = cluster.submit_waiting(json!({}));
+    sleep(Duration::from_millis(1200)); // the refusal is there
+    cluster.go();
+    cluster.assert_ran_once(job);
     cluster.assert_clean();
 }
 

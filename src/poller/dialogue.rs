@@ -12,7 +12,7 @@ use crate::board::nodes;
 use crate::board::runs::Runs;
 use crate::driver::{self, Run};
 use crate::error::{Kind, Result};
-use crate::model::card::{Attempt, Card};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::kill::Wish;
 use crate::model::node::{Address, Node, NodeState};
@@ -203,6 +203,8 @@ impl Engine<'_> {
                     }
                     ask.push(id);
                 }
+                // It has told of it by now: what it said first says less.
+                _ if known.state == State::Running => ask.push(id),
                 _ if known.was_sent_once() => refused.push((id, error.message)),
                 _ => self.ask_for_good(node, id, &error.message),
             }

@@ -38,6 +38,8 @@ pub enum Act {
     Refuse(u16),
     /// It arrives; whoever sent it is told that it was refused with this code.
     Belie(u16),
+    /// The same, and is told so later.
+    BelieLater(u16, Duration),
     /// It does not arrive; this is said to whoever sent it.
     Say(&'static str),
 }
@@ -267,6 +269,11 @@ impl Proxy {
             Some(Act::Refuse(code)) => said(code, r#"{"error":"not today"}"#),
             Some(Act::Belie(code)) => {
                 self.ask(&request, None);
+                said(code, r#"{"error":"not today"}"#)
+            }
+            Some(Act::BelieLater(code, time)) => {
+                self.ask(&request, None);
+                thread::sleep(time);
                 said(code, r#"{"error":"not today"}"#)
             }
             Some(Act::Say(body)) => said(200, body),
