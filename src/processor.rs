@@ -3,7 +3,7 @@
 //! - [`accept`]: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
-//! - `supervise`: runs jobs; with `claim` (what is durable when), `linger`, `run` (one job), `range`
+//! - `supervise`: runs jobs; with `claim` and `tell` (what is durable when), `linger`, `run` (one job), `range`
 //!   (tasks of an array), `heed`, `ending`, `surroundings`, `inherited` (what it must not have from its starter),
 //!   `child` (fork and exec), `contain` (where it is born), `capture` (output), `small` (memory).
 //! - `tree`, [`cgroup`]: processes, and what holds them together.
@@ -41,6 +41,7 @@ mod supervise;
 mod surroundings;
 pub mod sweep;
 pub mod tasks;
+mod tell;
 mod tree;
 mod words;
 

@@ -34,7 +34,7 @@ pub mod update;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
 
-const LOG_QUERY: &[Key] = &log::keys_with_follow(TASK);
+const LOG_QUERY: &[Key] = &log::keys_of_attempts(TASK);
 
 const ROUTES: &[Route] = &[
     Route {

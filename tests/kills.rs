@@ -1,211 +1,19 @@
-//! Kills on a node: of jobs and of tasks, on a full disk, once more, and of what has not started.
-//!
-//! Small file systems are mounted: root and tmpfs are needed.
+//! Kills on a node: of jobs and of tasks, once more, of what has not started, and of what nobody looks
+//! after.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 
 use common::array::{root_with, tasks_reach};
-use common::node::{assert_clean, submit};
-use common::{SOON, TestRoot, signal, until, wait_for};
+use common::kills::{give_range, kill, reason};
+use common::node::{assert_clean, claims, submit};
+use common::{TestRoot, signal, until};
+use fs2::FileExt;
 use serde_json::{Value, json};
-
-/// A root whose state lies on a file system of this size; unmounted at the end.
-struct Small {
-    root: TestRoot,
-    state: PathBuf,
-}
-
-impl Small {
-    fn new(options: &str) -> Small {
-        let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
-        let state = root.path("state");
-        fs::create_dir_all(&state).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "corkboard-test"]).arg(&state);
-        assert!(mount.status().unwrap().success(), "cannot mount a tmpfs: root is needed");
-        root.open();
-        Small { root, state }
-    }
-
-    /// A command that fills the disk, then goes on for long.
-    fn filler(&self) -> String {
-        let dir = self.state.join("filler");
-        format!(
-            "mkdir {0}; cd {0}; n=0; while touch $n; do n=$((n+1)); [ $n -lt 150 ] || break; done; \
-             cat /dev/zero > 0; cd /; touch {1}; sleep 1000",
-            dir.display(),
-            self.root.path("full").display()
-        )
-    }
-
-    fn is_full(&self) {
-        until("the disk is full", || self.root.exists("full"));
-        assert!(fs::write(self.state.join("more"), [b'x'; 4096]).is_err());
-        let _ = fs::remove_file(self.state.join("more"));
-    }
-
-    fn make_room(&self) {
-        fs::remove_dir_all(self.state.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.state).status();
-    }
-}
-
-fn kill(root: &TestRoot, id: &str, query: &[&str]) -> Value {
-    let words = [&["jobs", id, "kill"], query].concat();
-    root.cmd("processor", &words).expect(0).json()
-}
-
-/// A range of a node without a head.
-fn give_range(root: &TestRoot, id: &str, tasks: &str, command: &str) {
-    submit(root, json!({"command": command, "tasks": tasks, "request_id": id}));
-}
-
-/// The story of a range's tasks: how each ended.
-fn reason(root: &TestRoot, id: &str, task: u32) -> String {
-    wait_for(SOON, || {
-        let words = ["jobs", id, "status", &format!("task={task}")].map(str::to_string);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let status = root.cmd("processor", &words).expect(0).json();
-        match status["state"].as_str() {
-            Some("stopped") => Ok(status["reason"].as_str().unwrap_or("good").to_string()),
-            _ => Err(status.to_string()),
-        }
-    })
-}
-
-#[test]
-fn a_job_that_fills_the_disk_can_be_killed() {
-    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
-        let small = Small::new(options);
-        let root = &small.root;
-        submit(root, json!({"command": small.filler(), "request_id": "fills", "dir": "/"}));
-        small.is_full();
-        kill(root, "fills", &["by=ada", "grace=0.2"]);
-        let end = root.ended("fills");
-        assert_eq!(end["reason"], "killed by ada", "{options}");
-        assert!(!root.exists("state/processor/job/fills/kill"), "there was no room for it");
-        small.make_room();
-        root.cmd("processor", &["sweep"]).expect(0);
-        until("it is reported", || root.supervisors().is_empty());
-        assert_clean(root);
-    }
-}
-
-#[test]
-fn a_task_that_fills_the_disk_can_be_killed() {
-    let small = Small::new("size=1m,mode=0750");
-    let root = &small.root;
-    let command = format!("[ $CORKBOARD_TASK != 0 ] && exit 0; {}", small.filler());
-    give_range(root, "r", "0-2", &command);
-    small.is_full();
-    kill(root, "r", &["by=ada", "task=0", "grace=0.2"]);
-    until("its end is stamped", || {
-        let story = root.read("state/processor/job/r/tasks");
-        story.contains("killed by ada")
-    });
-    small.make_room();
-    root.cmd("processor", &["sweep"]).expect(0);
-    assert_eq!(reason(root, "r", 0), "killed by ada");
-    root.ended("r");
-    until("it is reported", || root.supervisors().is_empty());
-    assert_clean(root);
-}
-
-/// By the head, whose disk is the same.
-#[test]
-fn the_head_kills_a_job_that_fills_the_disk() {
-    let small = Small::new("size=1m,mode=0750");
-    let root = &small.root;
-    let _poller = root.poller();
-    let job = root.submit(&json!({"command": small.filler(), "dir": "/"}));
-    small.is_full();
-    root.update(job, "kill=1").expect(0);
-    until("its program has ended", || {
-        root.node_status(&format!("{}-{job}.1", root.read("state/scheduler/cluster").trim()))["state"]
-            == "stopped"
-    });
-    small.make_room();
-    assert_eq!(root.reaches(job, "stopped")["cause"], "killed");
-    until("it is reported", || root.supervisors().is_empty());
-    root.check();
-}
-
-/// What waits has no story yet, nor is there room for one: its request is written over.
-#[test]
-fn what_waits_on_a_full_disk_can_be_killed() {
-    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
-        let small = Small::new(options);
-        let root = &small.root;
-        let go = root.path("go");
-        let command =
-            format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
-        submit(root, json!({"command": command, "request_id": "fills", "dir": "/"}));
-        submit(root, json!({"command": "true", "request_id": "w"}));
-        give_range(root, "r", "0-2", "true");
-        root.write("go", "");
-        small.is_full();
-        for id in ["w", "r"] {
-            let ended = kill(root, id, &["by=ada"]);
-            assert_eq!((&ended["state"], &ended["cause"]), (&json!("stopped"), &json!("killed")));
-            kill(root, id, &["by=eve"]); // once more
-            let status = root.cmd("processor", &["jobs", id, "status"]).expect(1);
-            assert!(status.stderr.contains("will not be started"), "{options}: {status:?}");
-            assert!(!root.exists(&format!("state/processor/queue/{id}")), "{options}");
-        }
-        kill(root, "fills", &["by=ada", "grace=0.2"]);
-        root.ended("fills");
-        small.make_room();
-        root.cmd("processor", &["sweep"]).expect(0);
-        until("it is reported", || root.supervisors().is_empty());
-        // The id is taken.
-        let again = json!({"command": "true", "request_id": "w"}).to_string();
-        root.cmd_in("processor", &["jobs", "new"], &again).expect(1);
-        assert_clean(root);
-    }
-}
-
-/// Not even a directory can be made for what has ended: the line alone says it.
-#[test]
-fn the_head_kills_what_waits_on_a_full_disk() {
-    for options in ["size=1m,mode=0750", "size=4m,nr_inodes=120,mode=0750"] {
-        let small = Small::new(options);
-        let root = &small.root;
-        let _poller = root.poller();
-        let go = root.path("go");
-        let command =
-            format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
-        let first = root.submit(&json!({"command": command, "dir": "/"}));
-        root.reaches(first, "running");
-        let waits = root.submit(&json!({"command": "true", "dir": "/"}));
-        let held = root.submit(&json!({"command": "true", "dir": "/", "state": "held"}));
-        let array = root.submit(&json!({"command": "true", "dir": "/", "array": "0-9"}));
-        root.write("go", "");
-        small.is_full();
-        for job in [waits, held, array] {
-            let killed = root.update(job, "kill=1").expect(0).json();
-            assert_eq!((&killed["state"], &killed["cause"]), (&json!("stopped"), &json!("killed")));
-            assert_eq!(root.status(job)["state"], "stopped", "{options}");
-        }
-        root.update(first, "kill=1").expect(0);
-        let id = format!("{}-{first}.1", root.read("state/scheduler/cluster").trim());
-        root.ended(&id);
-        small.make_room();
-        assert_eq!(root.reaches(first, "stopped")["cause"], "killed");
-        until("it is reported", || root.supervisors().is_empty());
-        until("all are where they belong", || root.cmd("scheduler", &["check"]).code == 0);
-        root.check();
-    }
-}
 
 #[test]
 fn a_second_kill_may_be_less_patient() {
@@ -424,5 +232,74 @@ fn a_kill_ends_what_nobody_is_responsible_for() {
     let said = kill(&root, &id, &["by=ada"]);
     assert!(!common::lives(left), "{said}");
     assert_eq!(said["cause"], "killed", "{said}");
+    assert_clean(&root);
+}
+
+/// Whoever recovers a slot holds it while it still names the supervisor that died, whose pid may be
+/// anybody's by then.
+#[test]
+fn a_kill_signals_nobody_but_a_supervisor() {
+    let root = root_with(1);
+    submit(&root, json!({"command": "sleep 1000", "request_id": "j"}));
+    until("it runs", || root.node_status("j")["state"] == "running");
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    let supervisor = root.supervisors()[0];
+    let program = root.node_status("j")["pid"].as_i64().unwrap() as i32;
+    signal(supervisor, "KILL");
+    until("both are dead", || ![supervisor, program].into_iter().any(common::lives));
+    root.write("state/processor/slot/1", &claims(stranger.id() as i32, &["j"]));
+    let slot = File::options().write(true).open(root.path("state/processor/slot/1")).unwrap();
+    FileExt::lock_exclusive(&slot).unwrap();
+    let said = kill(&root, "j", &["by=ada"]);
+    assert_eq!(said["state"], "running", "{said}");
+    drop(slot);
+    root.cmd("processor", &["sweep"]).expect(0);
+    let reason = root.ended("j")["reason"].to_string();
+    assert!(reason.contains("killed by ada"), "{reason}");
+    let lives = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(lives, "it was signalled");
+    assert_clean(&root);
+}
+
+/// Its supervisor is known by the lock that it holds.
+#[test]
+fn a_kill_is_heeded_at_once_where_a_slot_cannot_be_read() {
+    let root = root_with(1);
+    submit(&root, json!({"command": "sleep 1000", "request_id": "j"}));
+    until("it runs", || root.node_status("j")["state"] == "running");
+    let (slot, kept) = (root.path("state/processor/slot/1"), root.path("kept"));
+    fs::rename(&slot, &kept).unwrap();
+    fs::create_dir(&slot).unwrap();
+    kill(&root, "j", &["by=ada", "grace=0.1"]);
+    assert_eq!(root.ended("j")["reason"], "killed by ada");
+    fs::remove_dir(&slot).unwrap();
+    fs::rename(&kept, &slot).unwrap();
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+/// Where no poller is at work nobody else would start it.
+#[test]
+fn a_kill_starts_what_waits_again_since_a_supervisor_died() {
+    let root = root_with(2);
+    let both = json!({"cores": 2});
+    submit(
+        &root,
+        json!({"command": "sleep 1000", "request_id": "hold", "requested_resources": both}),
+    );
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    for id in ["b", "c"] {
+        submit(&root, json!({"command": "true", "request_id": id}));
+        fs::remove_file(root.path(&format!("state/processor/queue/{id}"))).unwrap();
+    }
+    root.write("state/processor/slot/7", &claims(1, &["b", "c"]));
+    root.write("corkboard.conf", "cores = 3\nmemory = 4 GiB\n");
+    assert_eq!(kill(&root, "b", &["by=ada"])["cause"], "killed");
+    assert_eq!(root.ended("c")["status"], "good");
+    kill(&root, "hold", &["grace=0.1"]);
+    root.ended("hold");
+    until("it is reported", || root.supervisors().is_empty());
     assert_clean(&root);
 }

@@ -275,3 +275,23 @@ fn commands_from_a_shell() {
     root.cmd("processor", &["tokens", "rm", &id]).expect(0);
     assert_eq!(root.cmd("processor", &["tokens"]).expect(0).json()["tokens"], json!([]));
 }
+
+/// To open it would wait for its writer, with the board's lock in hand.
+#[test]
+fn a_pipe_in_its_work_directory_holds_up_no_repeat() {
+    let root = root();
+    let request = json!({"command": "mkfifo pipe; chmod 0 pipe; sleep 1000", "request_id": "r"});
+    let body = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{request}\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"in\"\r\n\r\nhello\r\n--b--\r\n"
+    );
+    let form = [("Content-Type", "multipart/form-data; boundary=b")];
+    let post = || root.cgi("POST", "/processor/jobs/new", &form, body.as_bytes());
+    post().expect(201);
+    until("it is there", || root.exists("state/processor/job/r/work/pipe"));
+    post().expect(200);
+    root.cmd("processor", &["jobs", "r", "kill", "grace=0.1"]).expect(0);
+    root.ended("r");
+    post().expect(200);
+    assert_clean(&root);
+}

@@ -5,27 +5,11 @@ mod common;
 mod faults;
 
 use std::fs;
-use std::process::Command;
 
 use common::node::root;
-use common::{TestRoot, feed, program, until};
+use common::{TestRoot, until};
 use faults::Act;
 use serde_json::{Value, json};
-
-/// Accepts a job, and starts nobody: by a program of another name, which starts the root's own.
-fn accept(root: &TestRoot, request: &Value) {
-    let path = root.path("accept");
-    if !root.exists("accept") {
-        // Not copied here: what some thread's child still has open for writing cannot be started.
-        let mut install = Command::new("install");
-        let done = install.args(["-m", "755"]).arg(program("processor")).arg(&path).status();
-        assert!(done.unwrap().success());
-    }
-    let mut command = Command::new(path);
-    command.args(["jobs", "new", "-q"]).env("CORKBOARD_ROOT", &root.dir);
-    let output = feed(&mut command, request.to_string().as_bytes());
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// A node whose settings have become smaller: what can never run there goes back to the head that has
 /// sent it, what no head has sent waits and says why, and the others run.
@@ -37,7 +21,7 @@ fn one_that_no_longer_fits_keeps_no_other_waiting() {
         let needs = json!({"cores": cores});
         let witness = format!("echo {id} >> {}", root.path("ran").display());
         let request = json!({"command": witness, "request_id": id, "requested_resources": needs});
-        accept(&root, &request);
+        assert!(Act::accept(&root, &request).acknowledged());
     };
     give("own", 2);
     give("head-1.1", 2);
@@ -70,44 +54,46 @@ fn one_that_no_longer_fits_keeps_no_other_waiting() {
     assert_eq!((check.code, check.body.as_str()), (0, ""));
 }
 
-/// The head hears that, says why, and sends it elsewhere or once more.
+/// The head hears that, says why, and sends it elsewhere or once more; one that scans seldom hears of it
+/// at once, by the feed.
 #[test]
 fn the_head_takes_back_what_no_longer_fits() {
-    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 100ms\n");
-    root.open();
-    root.starts_no_supervisor();
-    let _poller = root.poller();
-    let job = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
-    root.reaches(job, "placed");
-    until("the node has it", || {
-        fs::read_dir(root.path("state/processor/queue")).is_ok_and(|mut dir| dir.next().is_some())
-    });
-    root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\nscan_every = 100ms\n");
-    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "").run();
-    assert!(supervise.acknowledged(), "{supervise:?}");
-    until("it is taken back", || root.story(job).contains(&"refused".to_string()));
-    let refused = root.card(job).into_iter().find(|line| line["event"] == "refused").unwrap();
-    let reason = refused["reason"].as_str().unwrap();
-    assert!(reason.contains("this node has 1 core"), "{reason}");
-    assert_eq!(Act::cmd(&root, "processor", &["check"], "").run().code, 0);
+    for scan_every in ["100ms", "1h"] {
+        let conf =
+            |cores: u32| format!("cores = {cores}\nmemory = 4 GiB\nscan_every = {scan_every}\n");
+        let root = TestRoot::new(&conf(2));
+        root.open();
+        root.starts_no_supervisor();
+        let _poller = root.poller();
+        let job = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
+        root.reaches(job, "placed");
+        let queue = root.path("state/processor/queue");
+        until("the node has it", || fs::read_dir(&queue).is_ok_and(|mut dir| dir.next().is_some()));
+        root.write("corkboard.conf", &conf(1));
+        let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "").run();
+        assert!(supervise.acknowledged(), "{supervise:?}");
+        until("it is taken back", || root.story(job).contains(&"refused".to_string()));
+        let refused = root.card(job).into_iter().find(|line| line["event"] == "refused").unwrap();
+        let reason = refused["reason"].as_str().unwrap();
+        assert!(reason.contains("this node has 1 core"), "{reason}");
+        assert_eq!(Act::cmd(&root, "processor", &["check"], "").run().code, 0);
+    }
 }
 
-/// A head that scans seldom hears of it at once, by the feed.
+/// Somebody killed it after it was claimed.
 #[test]
-fn what_is_given_back_is_heard_of_at_once() {
-    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 1h\n");
-    root.open();
+fn one_that_was_killed_is_not_given_back() {
+    let root = root();
     root.starts_no_supervisor();
-    let _poller = root.poller();
-    let job = root.submit(&json!({"command": ["true"], "requested_resources": {"cores": 2}}));
-    root.reaches(job, "placed");
-    until("the node has it", || {
-        fs::read_dir(root.path("state/processor/queue")).is_ok_and(|mut dir| dir.next().is_some())
-    });
-    root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\nscan_every = 1h\n");
-    let supervise = Act::cmd(&root, "processor", &["supervise", "--stay"], "").run();
-    assert!(supervise.acknowledged(), "{supervise:?}");
-    until("it is taken back", || root.story(job).contains(&"refused".to_string()));
+    let request = json!({"command": ["true"], "request_id": "head-1.1",
+        "requested_resources": {"cores": 2}});
+    assert!(Act::accept(&root, &request).acknowledged());
+    root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\n");
+    let killed = json!({"at": "2026-01-01T00:00:00.000Z", "by": "ada"});
+    root.write("state/processor/job/head-1.1/kill", &format!("{killed}\n"));
+    assert!(Act::cmd(&root, "processor", &["supervise", "--stay"], "").run().acknowledged());
+    assert_eq!(root.ended("head-1.1")["reason"], "killed by ada");
+    assert_eq!(Act::cmd(&root, "processor", &["check"], "").run().code, 0);
 }
 
 /// What a supervisor leaves that dies while it gives a job back.
@@ -121,7 +107,7 @@ fn giving_back_stands_a_crash_at_any_point() {
         let witness = format!("echo {id} >> {}", root.path("ran").display());
         let request = json!({"command": witness, "request_id": id,
             "requested_resources": {"cores": 2}});
-        accept(&root, &request);
+        assert!(Act::accept(&root, &request).acknowledged());
         root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\n");
     };
     give("head-0.1");

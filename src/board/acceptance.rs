@@ -1,6 +1,7 @@
 //! How a job gets onto the node's board, or is refused before it came.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,13 +14,16 @@ use serde_json::{Value, json};
 
 use super::files::{self, SyncSet};
 use super::incoming::Incoming;
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::runs::Runs;
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
 
 /// The field of a `request.json` that says: cancelled before it came, never to be started.
 pub const REFUSED: &str = "refused";
+
+/// How one begins that has it.
+const REFUSAL: &[u8] = b"{\"refused\":";
 
 /// A job's directory that has been made in `tmp/` and has no other name yet.
 #[derive(Debug)]
@@ -180,6 +184,23 @@ impl Runs<'_> {
     pub fn refuse_waiting(&self, _held: &Lock, id: &str, by: &str) -> Result<()> {
         let path = self.request_path(id);
         let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+        self.write_over(&file, id, by)
+    }
+
+    /// The same of a job that is claimed and has not started: whoever is to start it locks the request
+    /// and looks at it for the last time, see [`is_refused`]. `false` if somebody has it locked, or it
+    /// has a story; nothing has changed then.
+    pub fn refuse_unstarted(&self, _held: &Lock, id: &str, by: &str) -> Result<bool> {
+        let path = self.request_path(id);
+        let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+        if !lock::try_lock(&file).at(&path)? || self.last_line(id)?.is_some() {
+            return Ok(false);
+        }
+        self.write_over(&file, id, by).map(|()| true)
+    }
+
+    fn write_over(&self, file: &File, id: &str, by: &str) -> Result<()> {
+        let path = self.request_path(id);
         let length = usize::try_from(file.metadata().at(&path)?.len()).unwrap_or(0);
         let lines = [json!({"at": clock::now(), "by": by}), json!({"by": by}), json!({})];
         let lines = lines.map(|refused| files::json_line(&json!({REFUSED: refused})));
@@ -191,7 +212,7 @@ impl Runs<'_> {
         line.resize(length - 1, b' ');
         line.push(b'\n');
         file.write_all_at(&line, 0).at(&path)?;
-        files::sync(&file, &path).map_err(files::unknown)?;
+        files::sync(file, &path).map_err(files::unknown)?;
         self.finish_refusal(id).map_err(files::unknown)
     }
 
@@ -223,6 +244,13 @@ impl Runs<'_> {
     }
 }
 
+/// Whether this open request was refused. For who has it locked: after that nobody refuses it.
+pub fn is_refused(request: &File) -> io::Result<bool> {
+    let mut begin = [0; REFUSAL.len()];
+    let length = request.read_at(&mut begin, 0)?;
+    Ok(&begin[..length] == REFUSAL)
+}
+
 /// A plain file in a job's `work/`, to be synced; `None` for anything else that the job has put there,
 /// or taken from its owner: its copies are its own to change. No link is followed, and a FIFO is not
 /// waited for, since the board's lock is held meanwhile.
@@ -240,4 +268,16 @@ fn open_plain(path: &Path) -> Result<Option<File>> {
 
 fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o750).create(path).at(path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_by_how_it_begins() {
+        let line = files::json_line(&json!({REFUSED: {"by": "ada"}})).unwrap();
+        assert!(line.starts_with(REFUSAL));
+    }
 }

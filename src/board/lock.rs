@@ -1,9 +1,9 @@
 //! Locks: `flock(2)` on files that are never renamed or removed. The kernel frees a lock when its
 //! owner dies, however it dies; nothing has to be cleaned up.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,22 @@ pub fn is_locked(path: &Path) -> Result<bool> {
         Err(e) => return Err(e).at(path),
     };
     is_free(&file).map(|free| !free).at(path)
+}
+
+/// The process that has a file locked exclusively and is one of those that are meant, as far as the
+/// kernel tells: `None` where nobody has it, or only somebody in another container.
+pub fn holder(path: &Path, is_meant: impl Fn(i32) -> bool) -> Option<i32> {
+    let inode = fs::metadata(path).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // "7: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"; one that waits has "->" after the number.
+        let mut fields = line.split_whitespace().skip(1);
+        let is_held = fields.next()? == "FLOCK" && fields.nth(1)? == "WRITE";
+        let pid = fields.next()?.parse().ok().filter(|_| is_held)?;
+        let file: u64 = fields.next()?.rsplit(':').next()?.parse().ok()?;
+        // The number of an inode alone is that of others, too, on other file systems.
+        (file == inode && is_meant(pid)).then_some(pid)
+    })
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -2,7 +2,7 @@
 //! at once do no harm follows from the board's lock and from attempts being idempotent.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::files;
@@ -34,18 +34,12 @@ pub fn is_held(root: &Root) -> Result<bool> {
 /// The process that has the lock, as far as the kernel tells; `None` where no poller is at work, or
 /// only in another container.
 pub fn holder(root: &Root) -> Option<i32> {
-    let inode = fs::metadata(root.state(FILE)).ok()?.ino();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        // "7: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"; one that waits has "->" after the number.
-        let mut fields = line.split_whitespace().skip(1);
-        let is_held = fields.next()? == "FLOCK" && fields.nth(1)? == "WRITE";
-        let pid = fields.next()?.parse().ok().filter(|_| is_held)?;
-        let file: u64 = fields.next()?.rsplit(':').next()?.parse().ok()?;
-        // The number of an inode alone is that of others, too, on other file systems.
-        let exe = fs::read_link(format!("/proc/{pid}/exe")).ok().filter(|_| file == inode)?;
-        exe.file_name()?.to_str()?.trim_end_matches(" (deleted)").eq("poller").then_some(pid)
-    })
+    let is_poller = |pid| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let name = exe.as_deref().and_then(|path| path.file_name()?.to_str());
+        name.is_some_and(|name| name.trim_end_matches(" (deleted)") == "poller")
+    };
+    lock::holder(&root.state(FILE), is_poller)
 }
 
 /// Whether no poller of this boot has looked for what the machine's last stop left; the file says in

@@ -111,6 +111,19 @@ impl Record {
         self.kills = noted.into_iter().filter(|kill| self.jobs.contains(&kill.id)).collect();
     }
 
+    /// Adds a kill; one that was asked for before is that one once more.
+    fn add_kill(&mut self, Kill { id, tasks, killed }: &Kill) {
+        let known = self.kills.iter_mut().find(|known| known.id == *id && known.tasks == *tasks);
+        match known {
+            Some(known) => known.killed = killed.clone().again(Some(known.killed.clone())),
+            None => self.kills.push(Kill {
+                id: id.clone(),
+                tasks: tasks.clone(),
+                killed: killed.clone(),
+            }),
+        }
+    }
+
     /// The line, if it has room.
     fn line(&self) -> Result<Option<Vec<u8>>> {
         let mut line = files::json_line(self)?;
@@ -308,7 +321,7 @@ pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
     for seen in all(runs)?.into_iter().filter(|seen| seen.live && seen.jobs().contains(&kill.id)) {
         let slot = Slot::open(runs, seen.number).at(path(runs, seen.number))?;
         let Some(mut record) = seen.record else { continue };
-        record.kills.push(kill.clone());
+        record.add_kill(kill);
         let Some(line) = record.line()? else { return Ok(false) };
         slot.file.write_all_at(&line, 0).at(&slot.path)?;
         files::sync(&slot.file, &slot.path)?;

@@ -10,6 +10,7 @@ const OFFSET: Key = Key::new("offset", "BYTES", "from there on");
 const LIMIT: Key = Key::new("limit", "BYTES", "at most so much");
 const TAIL: Key = Key::new("tail", "LINES", "the last lines");
 const FOLLOW: Key = Key::new("follow", "1", "until the job has ended");
+const ATTEMPT: Key = Key::new("attempt", "K", "of this attempt, or followed from it on");
 
 /// The keys of [`query`]; `task` says of what it is one.
 pub const fn keys(task: Key) -> [Key; 5] {
@@ -19,6 +20,11 @@ pub const fn keys(task: Key) -> [Key; 5] {
 /// The same where the log can be followed.
 pub const fn keys_with_follow(task: Key) -> [Key; 6] {
     [STREAM, OFFSET, LIMIT, TAIL, FOLLOW, task]
+}
+
+/// [`keys_with_follow`] for what may have been tried more than once.
+pub const fn keys_of_attempts(task: Key) -> [Key; 7] {
+    [STREAM, OFFSET, LIMIT, TAIL, FOLLOW, ATTEMPT, task]
 }
 
 /// What is asked for.

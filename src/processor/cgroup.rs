@@ -210,7 +210,7 @@ impl Group {
     }
 
     /// Whether no process is in it, nor in a group that a job has made below. True for one that is
-    /// not there.
+    /// not there, false where that cannot be read.
     pub fn is_empty(&self) -> bool {
         match self.version {
             Version::Two => match fs::read_to_string(self.dir.join("cgroup.events")) {
@@ -218,40 +218,44 @@ impl Group {
                 Err(e) => is_gone(&e),
             },
             // Threads, whose process may have ended but for them.
-            Version::One => self.ids("tasks").is_empty(),
+            Version::One => self.ids("tasks").is_ok_and(|ids| ids.is_empty()),
         }
     }
 
     /// The processes in it, and in groups that a job has made below.
     pub fn members(&self) -> Vec<i32> {
-        self.ids("cgroup.procs")
+        self.ids("cgroup.procs").unwrap_or_default()
     }
 
     fn has_this_process(&self) -> bool {
         self.members().contains(&(std::process::id() as i32))
     }
 
-    fn ids(&self, file: &str) -> Vec<i32> {
+    fn ids(&self, file: &str) -> io::Result<Vec<i32>> {
         let mut found = Vec::new();
-        for dir in self.all_dirs() {
-            let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+        for dir in self.all_dirs()? {
+            let text = unless_gone(fs::read_to_string(dir.join(file)))?.unwrap_or_default();
             found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
-        found
+        Ok(found)
     }
 
     /// It and those below, each before those that are in it.
-    fn all_dirs(&self) -> Vec<PathBuf> {
+    fn all_dirs(&self) -> io::Result<Vec<PathBuf>> {
         let mut dirs = vec![self.dir.clone()];
         let mut at = 0;
         while let Some(dir) = dirs.get(at) {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            let below: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+            let mut below = Vec::new();
+            for entry in unless_gone(fs::read_dir(dir))?.into_iter().flatten() {
+                let entry = entry?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    below.push(entry.path());
+                }
+            }
             dirs.extend(below);
             at += 1;
         }
-        dirs
+        Ok(dirs)
     }
 
     /// Kills all that is in it, without waiting. Nothing escapes by being born meanwhile. Not for
@@ -293,7 +297,7 @@ impl Group {
     }
 
     fn remove_dirs(&self) {
-        for dir in self.all_dirs().iter().rev() {
+        for dir in self.all_dirs().unwrap_or_default().iter().rev() {
             let _ = fs::remove_dir(dir); // not there, or not empty
         }
     }
@@ -315,6 +319,15 @@ impl Group {
 fn is_gone(error: &io::Error) -> bool {
     // ENODEV: it was removed after the file was opened.
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
+}
+
+/// `None` for a group that is not there, or not any more.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the groups that are left of a root, once none of its programs runs: of one that is being

@@ -1,4 +1,4 @@
-//! Claiming jobs, and reporting what became of them: the supervisor's part of the protocol.
+//! Claiming jobs: the supervisor's part of the protocol, with `tell`, which says what became of them.
 //!
 //! A claim is made under the board's lock: the slot's record names the jobs, then their links
 //! leave the queue. A crash between the two leaves jobs that are named and still wait, which
@@ -9,11 +9,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use super::ending::AGAIN;
 use super::supervise::{Claimed, Supervisor};
 use super::{start, status};
 use crate::board::acceptance::REFUSED;
@@ -24,7 +22,7 @@ use crate::board::slots::{self, Record, Slot};
 use crate::clock;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
-use crate::model::outcome::{RunState, RunStatus};
+use crate::model::outcome::RunStatus;
 use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
@@ -251,17 +249,6 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells what has ended. Where that cannot be said now, this process stays until it can: its slot
-    /// names them.
-    fn tell_all(&mut self) -> Result<()> {
-        self.make_durable()?;
-        if !self.ended.is_empty() {
-            std::thread::sleep(AGAIN);
-            self.heed_signals_between("")?; // no job is at it
-        }
-        Ok(())
-    }
-
     /// There is nothing to claim, and all is told: lets the slot go, or lingers.
     fn end_under(&mut self, held: Lock, may_linger: bool) -> Result<bool> {
         if let Some(slot) = self.slot.take() {
@@ -294,61 +281,6 @@ impl Supervisor<'_> {
         drop(held);
         files::sync_dir(&self.runs.queue_dir())?; // the machine may be going down
         Ok(false)
-    }
-
-    /// Makes what ended durable, then says so in the feed, with one more line if given.
-    pub(super) fn report(&mut self, line: Option<RunStatus>) -> Result<()> {
-        let tasks = self.sync()?;
-        self.tell(line, tasks)
-    }
-
-    /// [`report`](Self::report) for whoever needs only that the claim, or that of tasks, is durable:
-    /// what cannot be told is told later.
-    pub(super) fn make_durable(&mut self) -> Result<()> {
-        let tasks = self.sync()?;
-        if let Err(error) = self.tell(None, tasks) {
-            eprintln!("processor: {}", error.message);
-        }
-        Ok(())
-    }
-
-    /// Makes durable what has ended and what was claimed; returns what is to be told of a range. After
-    /// an error this process must record no more.
-    fn sync(&mut self) -> Result<Option<RunStatus>> {
-        let mut sync = std::mem::take(&mut self.ended_sync);
-        let tasks = self.range.as_mut().map_or(Ok(None), |range| range.tell(&mut sync));
-        let synced = tasks.and_then(|tasks| sync.commit().map(|()| tasks));
-        self.failed |= synced.is_err();
-        self.claim_is_durable |= synced.is_ok();
-        synced
-    }
-
-    /// Says in the feed what is durable. What could not be said is said the next time.
-    fn tell(&mut self, line: Option<RunStatus>, tasks: Option<RunStatus>) -> Result<()> {
-        self.ended_since = None;
-        if self.ended.is_empty() && line.is_none() && tasks.is_none() {
-            return Ok(());
-        }
-        let (ended, of_range) = (self.ended.len(), tasks.clone());
-        let mut lines: Vec<RunStatus> = self.ended.drain(..).chain(line).chain(tasks).collect();
-        for line in &mut lines {
-            let Some(id) = &line.id else { continue };
-            line.proof = match line.state {
-                RunState::Stopped => self.proofs.remove(id).or(line.proof.take()),
-                _ => self.proofs.get(id).cloned(),
-            };
-        }
-        let told = self.runs.lock();
-        let told = told.and_then(|held| feed::append(self.runs.root(), &held, &lines));
-        if told.is_err() {
-            lines.truncate(ended);
-            self.ended = lines; // the slot goes on naming them
-            self.ended_since = (ended > 0).then(|| Instant::now() + AGAIN);
-            if let (Some(range), Some(line)) = (&mut self.range, of_range) {
-                range.tell_again(line);
-            }
-        }
-        told
     }
 
     /// Lets a claimed job wait again that was not started.
@@ -394,13 +326,6 @@ impl Supervisor<'_> {
             files::rename_new(&job, &aside)?;
         }
         files::remove(&self.runs.queue_path(id))
-    }
-
-    /// Whether the results that wait have waited long enough.
-    pub(super) fn report_due(&self) -> Option<Instant> {
-        let ended = self.ended_since.map(|since| since + super::supervise::SHARE_SYNC);
-        let tasks = self.range.as_ref().and_then(|range| range.due());
-        ended.into_iter().chain(tasks).min()
     }
 
     /// The descriptor of `/dev/null`.

@@ -1,11 +1,15 @@
 //! Killing a job, wherever it is in its life.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::{status, sweep, tree};
+use super::{start, status, sweep, tree};
 use crate::board::feed;
 use crate::board::files::{self, Story, SyncSet};
-use crate::board::lock::Lock;
+use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Kill, Slot};
@@ -18,6 +22,12 @@ use crate::model::range::{self, Line, Range, Step};
 use crate::model::report::Report;
 use crate::model::request::Spec;
 use crate::model::tasks::TaskSet;
+
+/// How long a kill on a full disk waits for a job that is just being started.
+const UNTIL_STARTED: Duration = Duration::from_secs(2);
+
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether somebody wants all of this job to end. A record that cannot be read counts: only a kill is
 /// ever written there.
@@ -83,6 +93,7 @@ pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus
     let told = || -> Result<RunStatus> {
         if !wake(&runs, id)? {
             end_abandoned(&runs, id);
+            start_others(&runs);
         }
         status::of(root, id)
     };
@@ -213,15 +224,18 @@ pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
     }
     let killed = Killed::now(by, *grace).again(asked(&runs, id)?);
     let record = files::json_line(&killed)?;
-    if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record) {
-        let held = runs.lock()?;
-        note(&runs, &held, id, None, killed).map_err(|_| error)?;
+    if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record)
+        && let Some(end) = kill_without_space(&runs, wish, &killed, &error)?
+    {
+        return Ok(end);
     }
     let told = || -> Result<RunStatus> {
         if !wake(&runs, id)? {
             end_abandoned(&runs, id);
-            if let Some(end) = end_at_once(&runs, wish)? {
-                return Ok(end); // it had not started, and waited again
+            let end = end_at_once(&runs, wish); // it had not started, and waited again
+            start_others(&runs);
+            if let Some(end) = end? {
+                return Ok(end);
             }
         }
         status::of(root, id)
@@ -229,11 +243,52 @@ pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
     told().map_err(files::unknown)
 }
 
+/// Kills a job that is claimed where its directory has no room for it, by what needs none: what runs is
+/// noted in its slot, what has not started never will be, and that is returned. One that is just being
+/// started is waited for. `error` is why there is no room.
+fn kill_without_space(
+    runs: &Runs,
+    wish: &Wish,
+    killed: &Killed,
+    error: &Error,
+) -> Result<Option<RunStatus>> {
+    let Wish { id, by, .. } = wish;
+    let deadline = Instant::now() + UNTIL_STARTED;
+    loop {
+        let held = runs.lock()?;
+        let state = runs.last_line(id)?.map(|line| line.state);
+        if state == Some(RunState::Stopped) {
+            return Ok(None);
+        }
+        if state == Some(RunState::Running) {
+            note(runs, &held, id, None, killed.clone()).map_err(|_| error.clone())?;
+            return Ok(None);
+        }
+        // Of a range some tasks may have ended before, which a refusal would not tell.
+        let waits = runs.is_queued(id)?;
+        if !waits && runs.range(id)?.report.is_empty() && runs.refuse_unstarted(&held, id, by)? {
+            return Ok(Some(refused(id, by)));
+        }
+        drop(held);
+        if waits && let Some(end) = end_at_once(runs, wish)? {
+            return Ok(Some(end));
+        }
+        if Instant::now() >= deadline {
+            return Err(error.clone());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// How a job ends that was killed before it has started, where that is all there is to tell.
+fn refused(id: &str, by: &str) -> RunStatus {
+    RunStatus::stopped(&Outcome::killed(by)).of(id)
+}
+
 /// The end of a job that can be ended at once, or has ended, or never will be started here; what is
 /// known of one that is not meant. `None` for one that is claimed.
 fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
     let Wish { id, by, .. } = wish;
-    let refused = || RunStatus::stopped(&Outcome::killed(by)).of(id);
     let held = runs.lock()?;
     if !is_meant(runs, wish)? {
         drop(held);
@@ -247,11 +302,11 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
         Err(_) if ended.is_some() => {} // a power loss may have left it empty
         Err(e) if e.kind == Kind::Gone => {
             runs.finish_refusal(id)?; // whoever published it may have died before
-            return Ok(Some(refused()));
+            return Ok(Some(refused(id, by)));
         }
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
-            return Ok(Some(refused()));
+            return Ok(Some(refused(id, by)));
         }
         Err(e) => return Err(e),
     }
@@ -275,7 +330,7 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
                     {
                         let refused_there = runs.refuse_waiting(&held, id, by);
                         refused_there.map_err(|e| if e.kind == error.kind { error } else { e })?;
-                        return Ok(Some(refused()));
+                        return Ok(Some(refused(id, by)));
                     }
                     ended => ended?,
                 }
@@ -303,33 +358,46 @@ fn end_abandoned(runs: &Runs, id: &str) {
     }
 }
 
-/// The live supervisor that has the job: its slot, and its pid.
-fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<(u64, i32)>> {
-    Ok(slots::all(runs)?.into_iter().filter(|slot| slot.live).find_map(|slot| {
-        let record = slot.record.filter(|record| record.jobs.iter().any(|job| job == id))?;
-        Some((slot.number, record.pid))
-    }))
+/// What a dead supervisor had claimed beside that waits again by now. A later sweep does it, too.
+fn start_others(runs: &Runs) {
+    if let Err(error) = start::poke(runs.root()) {
+        eprintln!("processor: {}", error.message);
+    }
 }
 
-/// Tells the job's supervisor to look. One that has not started the job yet looks by itself, and so, a
-/// little later, does one whose slot cannot be read. `false`: it has none that is known.
+/// The live supervisor that has the job: by the slots, or, where one of those cannot be read, by the
+/// lock that it holds once it is about to start the job.
+fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<i32>> {
+    let seen = slots::all(runs)?;
+    let named = seen.iter().filter(|slot| slot.live).find_map(|slot| {
+        let record = slot.record.as_ref().filter(|record| record.jobs.iter().any(|job| job == id));
+        record.map(|record| record.pid)
+    });
+    if named.is_some() || seen.iter().all(|slot| slot.unreadable.is_none()) {
+        return Ok(named);
+    }
+    Ok(lock::holder(&runs.request_path(id), start::is_supervisor))
+}
+
+/// Tells the job's supervisor to look. One that has not started the job yet looks by itself. `false`: it
+/// has none that is known.
 fn wake(runs: &Runs, id: &str) -> Result<bool> {
     let Some(found) = supervisor_of(runs, id)? else { return Ok(false) };
-    let Some(process) = tree::open(found.1) else {
-        // Gone, or this process has no descriptor left for it.
-        return match supervisor_of(runs, id)? {
-            Some(still) if still == found => Err(Error::new(
-                Kind::Internal,
-                format!(
-                    "the kill of {id} is recorded, but its supervisor cannot be told: repeat it"
-                ),
-            )),
-            other => Ok(other.is_some()),
-        };
+    let process = match tree::open(found) {
+        Ok(process) => process,
+        // Whoever recovers its slot looks once it has ended what is left.
+        Err(Errno::ESRCH) => return Ok(supervisor_of(runs, id)?.is_some()),
+        Err(errno) => {
+            let why = Error::io(Path::new("pidfd"), &errno.into()).message;
+            let what = format!(
+                "the kill of {id} is recorded, but its supervisor cannot be told ({why}): repeat it"
+            );
+            return Err(Error::new(Kind::Internal, what));
+        }
     };
     let now = supervisor_of(runs, id)?;
-    // The slot is still held by that pid, so the process in our hands is the supervisor.
-    if now == Some(found) && !tree::has_ended(&process) {
+    // A slot that is being recovered still names the dead one, whose pid may be anybody's by now.
+    if now == Some(found) && start::is_supervisor(found) && !tree::has_ended(&process) {
         tree::send(&process, Signal::SIGUSR1);
     }
     Ok(now.is_some())

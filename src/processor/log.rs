@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::{status, tasks};
+use super::{status, sweep, tasks};
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, Stream};
@@ -17,6 +17,12 @@ use crate::model::request::{Output, Spec};
 
 /// Most bytes of output in one answer.
 pub const PIECE: u64 = 4 << 20;
+
+/// Most bytes between two looks at the clock while output is followed.
+const FOLLOWED: u64 = 256 << 10;
+
+/// How long a command waits before it looks after the job's supervisor.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 
 /// Bytes that are looked at in one go when lines are counted from the end.
 const BACKWARDS: u64 = 64 << 10;
@@ -74,11 +80,12 @@ pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
 }
 
 fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
-    let length = part.size.saturating_sub(offset).min(limit).min(PIECE);
+    let offset = offset.min(part.size);
+    let length = (part.size - offset).min(limit).min(PIECE);
     let mut bytes = vec![0; length as usize];
     let length = part.file.read_at(&mut bytes, part.from + offset)?;
     bytes.truncate(length);
-    Ok(LogPiece { next: offset.min(part.size) + length as u64, bytes })
+    Ok(LogPiece { next: offset + length as u64, bytes })
 }
 
 /// Where the last `lines` lines begin, or what one answer can hold of them.
@@ -107,18 +114,28 @@ fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
     Ok(if lines == 0 { size } else { first })
 }
 
+/// How far output was followed.
+#[derive(Debug)]
+pub struct Followed {
+    /// Where to go on.
+    pub next: u64,
+    /// Whether there is nothing more to tell: it has ended, or the reader has left.
+    pub over: bool,
+}
+
 /// Writes output as it comes, from where the query says, until the job, or the task that the query
-/// names, has ended or `wait` is over. Returns where to go on.
+/// names, has ended or `wait` is over, however much comes.
 pub fn follow(
     root: &Root,
     id: &str,
     mut query: LogQuery,
     wait: Duration,
     out: &mut dyn Write,
-) -> Result<u64> {
+) -> Result<Followed> {
     let runs = Runs::new(root);
     let deadline = Instant::now() + wait;
     let watch = Watch::on(&[&runs.job_dir(id)]);
+    query.limit = Some(FOLLOWED);
     loop {
         // Asked before the output is read: what is written before the end is read after it.
         let ended = match query.task {
@@ -132,11 +149,34 @@ pub fn follow(
             }
             query.offset = part.next;
             if out.write_all(&part.bytes).and_then(|()| out.flush()).is_err() {
-                return Ok(query.offset); // the reader has left
+                return Ok(Followed { next: query.offset, over: true });
+            }
+            if Instant::now() >= deadline {
+                return Ok(Followed { next: query.offset, over: false });
             }
         }
         if ended || !watch.wait_until(deadline) {
-            return Ok(query.offset);
+            return Ok(Followed { next: query.offset, over: ended });
+        }
+    }
+}
+
+/// [`follow`] for a command, behind which nobody gives up: until it is over. Its supervisor may die
+/// meanwhile, which is seen where the root may be changed.
+pub(super) fn follow_on(
+    root: &Root,
+    id: &str,
+    mut query: LogQuery,
+    out: &mut dyn Write,
+) -> Result<()> {
+    loop {
+        let followed = follow(root, id, query.clone(), LOOK, out)?;
+        if followed.over {
+            return Ok(());
+        }
+        query.offset = followed.next;
+        if root.for_change().is_ok() {
+            sweep::sweep(root)?;
         }
     }
 }
@@ -166,6 +206,10 @@ mod tests {
         File::create(&path).unwrap().set_len(size).unwrap();
         let part = Part { file: File::open(&path).unwrap(), from: 0, size };
         assert_eq!(start_of_tail(&part, 3).unwrap(), size - PIECE);
+        // From beyond its end, as far as a number goes.
+        let of_a_task = Part { from: 7, size: 5, ..part };
+        let beyond = piece(&of_a_task, u64::MAX, PIECE).unwrap();
+        assert_eq!((beyond.bytes.len(), beyond.next), (0, 5));
         fs::remove_file(&path).unwrap();
     }
 }

@@ -229,11 +229,12 @@ impl Supervisor<'_> {
                 range.claimed = range.claimed.without(&this);
             }
             let (outcome, _) = ran?;
-            let Some(range) = &mut self.range else { return Err(gone()) };
             // A result must not be lost for want of space: it is tried until there is some.
-            while let Err(error) = range.note_end(&this, &outcome, true) {
+            loop {
+                let Some(range) = &mut self.range else { return Err(gone()) };
+                let Err(error) = range.note_end(&this, &outcome, true) else { break };
                 eprintln!("processor: {}", error.message);
-                std::thread::sleep(super::ending::AGAIN);
+                self.wait_for_space(&job.id);
             }
         }
         Ok(())

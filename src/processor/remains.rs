@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::cgroup::Group;
+use super::ending::AGAIN;
 use super::{start, tree};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::slots::{Record, Slot};
+use crate::error::reason;
 use crate::model::outcome::Outcome;
 
 /// How long a dead supervisor's processes are waited for after SIGKILL. A program that has become
@@ -56,7 +58,7 @@ fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
 pub(super) fn end(root: &Root, id: &str, started: Option<(i32, u64)>, remains: Remains) -> Outcome {
     let left = started.and_then(|(pid, ticks)| kill_found(root, id, pid, ticks));
     let why = match (left, remains) {
-        (Some(pid), _) => format!("process {pid} could not be killed"),
+        (Some(why), _) => why,
         (None, Remains::None) => return Outcome::lost(DIED),
         (None, Remains::Some) => "processes of it could not be killed".to_string(),
         (None, Remains::Unknown) => {
@@ -66,24 +68,35 @@ pub(super) fn end(root: &Root, id: &str, started: Option<(i32, u64)>, remains: R
     Outcome::lost_unproven(&format!("{DIED}; {why}"))
 }
 
-/// Kills what can be found of a job's processes, and waits until it is gone. Returns one that does
-/// not end.
-fn kill_found(root: &Root, id: &str, pid: i32, ticks: u64) -> Option<i32> {
+/// Kills what can be found of a job's processes, and waits until it is gone. Returns why that is not
+/// known, where it is not: one does not end, or this process lacks what it takes to look.
+fn kill_found(root: &Root, id: &str, pid: i32, ticks: u64) -> Option<String> {
     let own = tree::look(std::process::id() as i32);
     let own: Vec<i32> = own.iter().flat_map(tree::line).map(|process| process.pid).collect();
     let deadline = Instant::now() + UNTIL_KILLED;
     let mut empty = 0;
     // One look may miss what makes children and ends.
     while empty < 2 {
-        let mut remains = tree::remains(id, pid, ticks);
+        let is_over = Instant::now() >= deadline;
+        let mut remains = match tree::remains(id, pid, ticks) {
+            Ok(remains) => remains,
+            Err(error) if is_over => {
+                let why = reason(&error);
+                return Some(format!("what is left of it could not be looked for: {why}"));
+            }
+            Err(_) => {
+                std::thread::sleep(AGAIN);
+                continue;
+            }
+        };
         remains.retain(|process| !is_elsewhere(root, process, &own));
         let Some(first) = remains.first() else {
             empty += 1;
             continue;
         };
         empty = 0;
-        if Instant::now() >= deadline {
-            return Some(first.pid);
+        if is_over {
+            return Some(format!("process {} could not be killed", first.pid));
         }
         for process in &remains {
             tree::signal(process, Signal::SIGSTOP);

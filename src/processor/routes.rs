@@ -313,11 +313,14 @@ fn output(call: &Call) -> Result<Response> {
     let piece = log::read(call.root, id, &query)?;
     let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };
     let response = if follow {
-        let (root, id) = (call.root.clone(), id.to_string());
+        let (root, id, command) = (call.root.clone(), id.to_string(), call.request.command);
         let query = LogQuery { offset, tail: None, ..query };
         Response::stream(
             "text/plain; charset=utf-8",
-            Box::new(move |out| log::follow(&root, &id, query, LONGEST_WAIT, out).map(|_| ())),
+            Box::new(move |out| match command {
+                true => log::follow_on(&root, &id, query, out),
+                false => log::follow(&root, &id, query, LONGEST_WAIT, out).map(|_| ()),
+            }),
         )
     } else {
         Response::text(piece.bytes)

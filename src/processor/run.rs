@@ -16,11 +16,12 @@ use super::kill;
 use super::remains::Remains;
 use super::supervise::{Claimed, Supervisor};
 use super::{range, surroundings, sweep};
+use crate::board::acceptance::is_refused;
 use crate::board::files::{self, Story};
 use crate::board::lock;
 use crate::board::runs::{Stream, known_answer};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::model::outcome::{Outcome, RunStatus};
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
@@ -65,11 +66,19 @@ pub(super) struct Running {
 impl Supervisor<'_> {
     /// Runs a claimed job to its end and records it. An error means that nothing was started.
     pub(super) fn run_job(&mut self, job: Claimed) -> Result<()> {
-        if let Some(why) = &job.unfit {
+        // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
+        let path = self.runs.request_path(&job.id);
+        lock::wait_for(&job.request, &path)?;
+        if is_refused(&job.request).at(&path)? {
+            self.proofs.remove(&job.id); // killed since it was claimed, on a full disk
+            return Ok(());
+        }
+        if let Some(why) = &job.unfit
+            && self.runs.last_line(&job.id)?.is_none()
+            && kill::asked(&self.runs, &job.id)?.is_none()
+        {
             return self.give_back(&job, why);
         }
-        // Whoever finds it locked sees that the job runs; probes hold it only for an instant.
-        lock::wait_for(&job.request, &self.runs.request_path(&job.id))?;
         let mut story = self.runs.story(&job.id)?;
         let before = known_answer(&job.id, &story.read()?)?;
         let mut captures = Vec::new();
@@ -122,7 +131,7 @@ impl Supervisor<'_> {
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
-            std::thread::sleep(AGAIN);
+            self.wait_for_space(&job.id);
         }
         for capture in captures {
             capture.into_sync(&mut self.ended_sync);
@@ -133,6 +142,16 @@ impl Supervisor<'_> {
         self.ended.push(line.of(&job.id));
         self.ended_since.get_or_insert_with(Instant::now);
         Ok(())
+    }
+
+    /// Waits a little until what became of a job may be recorded, and keeps nobody waiting with it.
+    pub(super) fn wait_for_space(&mut self, id: &str) {
+        if !self.claimed.is_empty()
+            && let Err(error) = self.put_back(id)
+        {
+            eprintln!("processor: {}", error.message);
+        }
+        std::thread::sleep(AGAIN);
     }
 
     /// The files that a job's output goes to.

@@ -16,11 +16,11 @@ use super::{kill, range, start, tree};
 use crate::board::feed;
 use crate::board::files::{self, SyncSet};
 use crate::board::incoming;
-use crate::board::lock::Lock;
+use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Record, Slot};
-use crate::cgi::body::LONGEST_ARRIVAL;
+use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 use crate::model::request::RANGE_FIELD;
@@ -79,6 +79,8 @@ pub fn recover(root: &Root) -> Result<Swept> {
         }
     }
     drop(held);
+    // Until it is let go, one that names nothing looks like that of a supervisor that lingers.
+    dead.sort_by_key(|(_, record)| !record.jobs.is_empty());
     for (slot, record) in dead {
         if let Err(error) = finish(&runs, &slot, record, &mut swept) {
             passed_over(&slot, error);
@@ -179,6 +181,11 @@ fn finish_one(
     if line.state == RunState::Stopped {
         sync.merge(runs.sync_of_end(id)?);
         return Ok(line.of(id));
+    }
+    // Another one may have it by now, whose slot does not show that.
+    let hidden = slots::all(runs)?.iter().any(|seen| seen.unreadable.is_some());
+    if hidden && lock::is_locked(&runs.request_path(id))? {
+        return Err(Error::conflict("another supervisor runs it"));
     }
     let lost = end_remains(runs, id, remains)?;
     let line = lose(runs, id, Some(slot), &lost, sync)?;

@@ -8,11 +8,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result, is_shortage};
 
 /// Longest line of processes that is followed: it is read while it may change.
 const LONGEST_LINE: usize = 1000;
@@ -82,18 +83,32 @@ fn parse_any(pid: i32, stat: &str) -> Option<(bool, Process)> {
 }
 
 /// When the process that has this pid started, even if only its exit code is left.
-fn ticks_of(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_any(pid, &stat).map(|(_, process)| process.ticks)
+fn ticks_of(pid: i32) -> io::Result<Option<u64>> {
+    let stat = unless_short(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+    Ok(stat.and_then(|stat| parse_any(pid, &stat)).map(|(_, process)| process.ticks))
 }
 
-/// Every process that lives.
-pub fn all() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(look)
-        .collect()
+/// What could be read; `None` where there is nothing that this process may see. What it lacks itself
+/// proves nothing and is an error.
+fn unless_short<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Every process that lives. An error where this process lacks what it takes to see all.
+pub fn all() -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let stat = unless_short(text(&format!("/proc/{pid}/stat")))?;
+        found.extend(stat.and_then(|stat| parse(pid, &stat)));
+    }
+    Ok(found)
 }
 
 /// The children of a process as the kernel lists them: in time that goes by their number, so that
@@ -111,14 +126,16 @@ fn listed_children(pid: i32) -> Option<Vec<Process>> {
 
 /// The children of a process, save those that are born or orphaned meanwhile.
 pub fn children(pid: i32) -> Vec<Process> {
+    let seen = || all().unwrap_or_default(); // whoever looks looks again
     listed_children(pid)
-        .unwrap_or_else(|| all().into_iter().filter(|process| process.parent == pid).collect())
+        .unwrap_or_else(|| seen().into_iter().filter(|process| process.parent == pid).collect())
 }
 
 /// All that descend from a process, without those that are `other` and what descends from them;
 /// each after its parent. What is born or orphaned meanwhile may be missing.
 pub fn descendants(ancestor: i32, other: impl Fn(i32) -> bool) -> Vec<Process> {
-    let all = if listed_children(ancestor).is_none() { Some(all()) } else { None };
+    let is_listed = listed_children(ancestor).is_some();
+    let all = if is_listed { None } else { Some(all().unwrap_or_default()) };
     let of = |parent: i32| match &all {
         Some(all) => all.iter().filter(|process| process.parent == parent).copied().collect(),
         None => listed_children(parent).unwrap_or_default(),
@@ -151,20 +168,23 @@ pub fn runs(pid: i32, program: &str, word: &str) -> bool {
 /// environment or belong to the session of its program, and started no earlier than that did.
 /// The session counts only while its number can still be that program's: the pid is free, for the
 /// kernel gives none away that names a session, or that very process has it.
-pub fn remains(id: &str, pid: i32, ticks: u64) -> Vec<Process> {
+///
+/// Errors: this process lacks what it takes to look, and nothing is known.
+pub fn remains(id: &str, pid: i32, ticks: u64) -> io::Result<Vec<Process>> {
     let mark = format!("CORKBOARD_NODEJOB={id}");
-    let all = all();
+    let all = all()?;
     // After the list: a leader seen in it that has gone since leaves its session in doubt.
-    let own_session = ticks_of(pid).map_or_else(
+    let own_session = ticks_of(pid)?.map_or_else(
         || all.iter().all(|process| process.pid != pid || process.ticks == ticks),
         |now| now == ticks,
     );
-    all.into_iter()
-        .filter(|process| process.ticks >= ticks)
-        .filter(|process| {
-            (own_session && process.session == pid) || has_in_environment(process.pid, &mark)
-        })
-        .collect()
+    let mut found = Vec::new();
+    for process in all.into_iter().filter(|process| process.ticks >= ticks) {
+        if own_session && process.session == pid || has_in_environment(process.pid, &mark)? {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }
 
 /// The process and those that it descends from, the nearest first.
@@ -180,32 +200,38 @@ pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
         .find_map(|pair| Some(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec()))
 }
 
-fn has_in_environment(pid: i32, mark: &str) -> bool {
-    let has = |path: &str| {
-        fs::read(path)
-            .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))
+fn has_in_environment(pid: i32, mark: &str) -> io::Result<bool> {
+    let has = |path: &Path| -> io::Result<bool> {
+        let bytes = unless_short(fs::read(path))?.unwrap_or_default();
+        Ok(bytes.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))
     };
-    // It can be read of a thread that lives; the first one need not.
-    has(&format!("/proc/{pid}/environ")) || {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        threads.filter_map(|thread| thread.path().join("environ").to_str().map(has)).any(|it| it)
+    if has(Path::new(&format!("/proc/{pid}/environ")))? {
+        return Ok(true);
     }
+    // It can be read of a thread that lives; the first one need not.
+    let threads = unless_short(fs::read_dir(format!("/proc/{pid}/task")))?;
+    for thread in threads.into_iter().flatten().flatten() {
+        if has(&thread.path().join("environ"))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Signals exactly this process; `false` if it is gone.
 pub fn signal(process: &Process, signal: Signal) -> bool {
-    let Some(fd) = open(process.pid) else { return false };
+    let Ok(fd) = open(process.pid) else { return false };
     // Whatever has the pid now keeps it in our hands; is it the one that was meant?
     look(process.pid).is_some_and(|now| now.ticks == process.ticks) && send(&fd, signal)
 }
 
-/// A descriptor of the process with this pid.
-pub fn open(pid: i32) -> Option<OwnedFd> {
+/// A descriptor of the process with this pid; `ESRCH` if there is none.
+pub fn open(pid: i32) -> nix::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Signals the process that a descriptor stands for; `false` if it is gone.
@@ -248,7 +274,7 @@ mod tests {
         let mut child = command.arg("100").spawn().unwrap();
         let pid = child.id() as i32;
         let leader = look(pid).unwrap();
-        let found = |ticks: u64| remains("no-such-job", pid, ticks).contains(&leader);
+        let found = |ticks: u64| remains("no-such-job", pid, ticks).unwrap().contains(&leader);
         // The recorded program had the same pid, and started earlier.
         let (own, other) = (found(leader.ticks), found(leader.ticks - 1));
         child.kill().unwrap();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -57,9 +56,6 @@ pub const SPECIALS: &[Special] = &[
 
 /// What a supervisor does, as an error says it.
 const SUPERVISING: &str = "running what waits";
-
-/// How long one look of `--wait` lasts; it is repeated until the job has ended.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// A supervisor, if that is what these words start. One is started for each slot, and stays: it has
 /// no use for what reads the words of people.
@@ -117,21 +113,20 @@ fn request(words: &Given) -> Result<Value> {
     Ok(request)
 }
 
-/// Prints the job's output until it has ended; the exit code is the job's own.
+/// Prints the job's output until it has ended; the exit code is the job's own, also where nobody reads
+/// the output to its end.
 fn wait(root: &Root, id: &str) -> Result<i32> {
-    let mut offset = 0;
-    loop {
-        let query = LogQuery { offset, ..LogQuery::default() };
-        offset = log::follow(root, id, query, LOOK, &mut io::stdout().lock())?;
-        let status = status::of(root, id)?;
+    log::follow_on(root, id, LogQuery::default(), &mut io::stdout().lock())?;
+    let end = loop {
+        let status = status::wait(root, id, RunState::Stopped, log::LOOK)?;
         if status.state == RunState::Stopped {
-            let outcome = status.outcome();
-            let reason = outcome.as_ref().and_then(|outcome| outcome.reason.as_deref());
-            if let Some(reason) = reason {
-                eprintln!("processor: job {id}: {reason}");
-            }
-            return Ok(outcome.map_or(exit::REFUSED, |outcome| outcome.exit_code()));
+            break status;
         }
         sweep::sweep(root)?; // its supervisor may have died
+    };
+    let outcome = end.outcome();
+    if let Some(reason) = outcome.as_ref().and_then(|outcome| outcome.reason.as_deref()) {
+        eprintln!("processor: job {id}: {reason}");
     }
+    Ok(outcome.map_or(exit::REFUSED, |outcome| outcome.exit_code()))
 }

@@ -19,6 +19,14 @@ use crate::model::card::{Attempt, Card, State};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::tasks::TaskSet;
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The key that says in which attempt's log an offset counts.
+const ATTEMPT: &str = "attempt";
+
+/// Most bytes between two looks at the clock while a log is followed over HTTP.
+const FOLLOWED: u64 = 256 << 10;
+
 /// Between two looks at a log that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
@@ -39,13 +47,11 @@ pub fn log(call: &Call) -> Result<Response> {
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
         let card = Cards::new(&root).find(job)?;
         check(&card, &query)?;
-        // An offset counts in the log of the attempt in which it runs now, or ran last; the ranges
-        // of an array are told from the first.
-        let ran = card.attempts.iter().rposition(|attempt| tasks::may_have_run(attempt, None));
-        let first = ran.filter(|_| card.array.is_none()).unwrap_or(0);
+        let first = first_to_tell(&card, request.number(ATTEMPT)?);
+        let place = place_of(&root, &card, first, &query);
         let mut rounds = Rounds::for_request(&root, request, job)?;
-        return Ok(Response::stream(
-            "text/plain; charset=utf-8",
+        let response = Response::stream(
+            TEXT,
             Box::new(move |out| {
                 let ended = follow(&root, job, first, query, deadline, rounds.as_mut(), out)?;
                 if let Some(rounds) = rounds.filter(|_| ended) {
@@ -53,31 +59,82 @@ pub fn log(call: &Call) -> Result<Response> {
                 }
                 Ok(())
             }),
-        ));
+        );
+        return Ok(match place {
+            Some((attempt, offset)) => located(response, attempt, offset),
+            None => response,
+        });
     }
     let card = Cards::new(call.root).find(job)?;
     check(&card, &query)?;
+    if let Some(number) = request.number::<u32>(ATTEMPT)? {
+        let attempt = card.attempts.iter().find(|attempt| attempt.attempt == number);
+        let absent = || Error::not_found(format!("job {job} has no attempt {number}"));
+        let attempt = attempt.ok_or_else(absent)?;
+        let piece = ask(call.root, attempt)?.log(&attempt.nodejob, &query)?;
+        let response = Response::bytes(TEXT, piece.bytes);
+        return Ok(located(response, number, piece.next));
+    }
     if card.array.is_some() && query.task.is_none() {
         return Err(Error::bad(format!(
             "job {job} is an array: name a task with task=K, or ask for all with follow=1"
         )));
     }
-    let piece = last_log(call.root, &card, &query)?;
-    Ok(Response::bytes("text/plain; charset=utf-8", piece.bytes)
-        .header("X-Corkboard-Offset", piece.next.to_string()))
+    let (attempt, piece) = last_log(call.root, &card, &query)?;
+    Ok(located(Response::bytes(TEXT, piece.bytes), attempt, piece.next))
 }
 
-/// A piece of the log of the attempt in which the job, or the task, last ran. Empty before that.
-fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<LogPiece> {
+/// Says where in which attempt's log to go on; of one that is followed, where it begins.
+fn located(response: Response, attempt: u32, offset: u64) -> Response {
+    response
+        .header("X-Corkboard-Attempt", attempt.to_string())
+        .header("X-Corkboard-Offset", offset.to_string())
+}
+
+/// Which attempt's log is to be followed first: the one from which on the request counts its offset.
+/// Otherwise the one in which the job runs now, or ran last; the ranges of an array are told from the
+/// first.
+fn first_to_tell(card: &Card, from: Option<u32>) -> usize {
+    let attempts = &card.attempts;
+    match from {
+        Some(from) => {
+            let first = attempts.iter().position(|attempt| attempt.attempt >= from);
+            first.unwrap_or(attempts.len())
+        }
+        None if card.array.is_some() => 0,
+        None => {
+            let ran = attempts.iter().rposition(|attempt| tasks::may_have_run(attempt, None));
+            ran.unwrap_or(0)
+        }
+    }
+}
+
+/// Where what is followed begins: whoever is cut off goes on from there, and from as many bytes as came.
+/// `None` where the node that knows does not answer.
+fn place_of(root: &Root, card: &Card, first: usize, query: &LogQuery) -> Option<(u32, u64)> {
+    let attempt = card.attempts.get(first);
+    let number =
+        attempt.map_or(1 + card.attempts.last().map_or(0, |last| last.attempt), |a| a.attempt);
+    let (Some(attempt), Some(_)) = (attempt, query.tail) else {
+        return Some((number, query.offset));
+    };
+    let nothing = LogQuery { limit: Some(0), ..query.clone() };
+    let piece = ask(root, attempt).and_then(|node| node.log(&attempt.nodejob, &nothing)).ok()?;
+    Some((number, piece.next))
+}
+
+/// A piece of the log of the attempt in which the job, or the task, last ran, and which that is. Empty
+/// before that.
+fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<(u32, LogPiece)> {
     for attempt in tasks::runs_of(card, query.task) {
         let over = card.with_nodes().all(|at| at.attempt != attempt.attempt);
         match ask(root, attempt)?.log(&attempt.nodejob, query) {
             // Nothing was written: it may never have run there.
             Ok(piece) if piece.next == 0 => match query.task {
                 Some(task) if !tasks::has_run(card, attempt, task) => {}
-                _ => return Ok(piece),
+                _ => return Ok((attempt.attempt, piece)),
             },
-            Ok(piece) => return Ok(piece),
+            Ok(piece) => return Ok((attempt.attempt, piece)),
             // It did not come there before it ended, or the node has not got it yet.
             Err(e) if is_absent(&e) && attempt.started_at.is_none() => {
                 if !over && query.task.is_none() {
@@ -87,7 +144,8 @@ fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<LogPiece> {
             Err(e) => return Err(e),
         }
     }
-    Ok(LogPiece { bytes: Vec::new(), next: 0 })
+    let next = card.attempts.last().map_or(1, |attempt| attempt.attempt);
+    Ok((next, LogPiece { bytes: Vec::new(), next: 0 }))
 }
 
 /// Refuses a task that the job does not have.
@@ -98,7 +156,8 @@ fn check(card: &Card, query: &LogQuery) -> Result<()> {
 /// Copies a job's log to `out` as it grows, until the job has ended (`true`), or the deadline,
 /// where there is one, or the reader has left. Begins with the attempt at this index, with what the
 /// query says; of a job that is tried again the log of each later attempt follows whole, of an
-/// array one range after the other, unless the query names a task.
+/// array one range after the other, unless the query names a task. An offset that is beyond the end of an
+/// attempt that is over counts on in the next: so many bytes were told before.
 ///
 /// Without a deadline it says meanwhile, on standard error, what the job waits for. Looks after the
 /// rounds that are made meanwhile.
@@ -132,9 +191,10 @@ pub fn follow(
                 || task.is_some_and(|task| !attempt.left.contains(task));
             let later = card.attempts.get(index + 1..).unwrap_or_default();
             let is_last = !later.iter().any(|attempt| tasks::may_have_run(attempt, task));
-            match copy(root, attempt, &mut query, out) {
-                Ok(true) => give_up = None,
-                Ok(false) => return Ok(false),
+            let mut beyond = 0;
+            match copy(root, attempt, &mut query, deadline, out) {
+                Ok(Some(left)) => (beyond, give_up) = (left, None),
+                Ok(None) => return Ok(false),
                 Err(e) if !over && e.kind == Kind::NotFound => {} // the node has not got it yet
                 Err(e) if is_unreachable(&e) && !over => {}
                 Err(e) if is_unreachable(&e) => {
@@ -153,7 +213,7 @@ pub fn follow(
             }
             index += 1;
             give_up = None;
-            (query.offset, query.tail) = (0, None);
+            (query.offset, query.tail) = (beyond, None);
         }
         if ended && !waits {
             return Ok(true);
@@ -177,19 +237,28 @@ pub fn follow(
     }
 }
 
-/// Copies what the log of an attempt has beyond the query's offset, which moves on. `false`: the
-/// reader has left.
-fn copy(root: &Root, attempt: &Attempt, query: &mut LogQuery, out: &mut dyn Write) -> Result<bool> {
+/// Copies what the log of an attempt has beyond the query's offset, which moves on. Returns how far
+/// beyond its end that was, or `None` if the reader has left or the deadline has passed.
+fn copy(
+    root: &Root,
+    attempt: &Attempt,
+    query: &mut LogQuery,
+    deadline: Option<Instant>,
+    out: &mut dyn Write,
+) -> Result<Option<u64>> {
     let node = ask(root, attempt)?;
+    let limit = deadline.map(|_| FOLLOWED);
     loop {
-        let piece = node.log(&attempt.nodejob, query)?;
+        let piece = node.log(&attempt.nodejob, &LogQuery { limit, ..query.clone() })?;
+        let beyond = query.offset.saturating_sub(piece.next);
         query.offset = piece.next;
         query.tail = None;
         if piece.bytes.is_empty() {
-            return Ok(true);
+            return Ok(Some(beyond));
         }
-        if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
-            return Ok(false);
+        let told = out.write_all(&piece.bytes).and_then(|()| out.flush());
+        if told.is_err() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
         }
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 pub mod array;
 pub mod boards;
 pub mod head;
+pub mod kills;
 pub mod node;
 pub mod processes;
 pub mod users;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{TestRoot, program};
 
@@ -48,6 +48,13 @@ pub fn run(root: &TestRoot, request: Value) -> Value {
 /// What the job has written.
 pub fn log(root: &TestRoot, id: &str) -> String {
     root.cmd("processor", &["jobs", id, "log"]).expect(0).body
+}
+
+/// The record of a slot in which this process, in this boot, has claimed these jobs.
+pub fn claims(pid: i32, jobs: &[&str]) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let one = json!({"cores": 1, "memory": 0});
+    format!("{}\n", json!({"pid": pid, "boot": boot.trim(), "resources": one, "jobs": jobs}))
 }
 
 /// `check` finds nothing wrong.

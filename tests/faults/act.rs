@@ -166,6 +166,16 @@ impl Act {
         }
     }
 
+    /// Has a node accept a job, and starts nobody where the root's own program
+    /// [does nothing](TestRoot::starts_no_supervisor): that is what one of another name starts.
+    pub fn accept(root: &TestRoot, request: &Value) -> Ran {
+        if !root.exists("accept") {
+            root.install("accept", &program("processor"), "755");
+        }
+        let accept = Act::cmd(root, "processor", &["jobs", "new", "-q"], &request.to_string());
+        Act { program: root.path("accept"), ..accept }.run()
+    }
+
     /// Submits a job, or an array of them.
     pub fn submit(root: &TestRoot, request: &Value) -> Act {
         Act::cmd(root, "scheduler", &["jobs", "new"], &request.to_string())

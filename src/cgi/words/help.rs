@@ -4,6 +4,9 @@
 use super::place::{Place, segments, shown};
 use crate::cgi::program::Program;
 
+/// Longest line of a help.
+const WIDTH: usize = 80;
+
 impl Place {
     /// The help of this place.
     pub fn help(&self) -> String {
@@ -77,16 +80,16 @@ impl Place {
         Some(format!("Keys:{}", lines.collect::<String>()))
     }
 
-    /// Two lines for each thing that can be asked here.
+    /// Two lines for each thing that can be asked here, and more where its keys need them.
     fn lines(&self) -> String {
         let words = self.segments.iter().copied().map(shown).collect::<Vec<_>>().join(" ");
         let routes = self.routes().map(|route| {
-            let keys: String = route.query.iter().map(|key| format!(" [{}=]", key.name)).collect();
+            let keys = route.query.iter().map(|key| format!("[{}=]", key.name)).collect();
             (route.method.name(), keys, route.help)
         });
-        let special = self.special().map(|own| ("", format!(" {}", own.usage), own.help));
-        let lines = routes.chain(special).map(|(method, end, help)| {
-            let first = format!("  {method:<6} {words}{end}");
+        let special = self.special().map(|own| ("", vec![own.usage.to_string()], own.help));
+        let lines = routes.chain(special).map(|(method, ends, help)| {
+            let first = wrapped(format!("  {method:<6} {words}"), &ends);
             format!("{}\n         {help}\n", first.trim_end())
         });
         lines.collect()
@@ -119,6 +122,18 @@ impl Place {
         });
         text
     }
+}
+
+/// A line with more at its end, or on lines below it where it would be too long.
+fn wrapped(mut line: String, ends: &[String]) -> String {
+    let mut length = line.len();
+    for end in ends {
+        let space = if length + 1 + end.len() > WIDTH { "\n         " } else { " " };
+        length = end.len() + if space.len() > 1 { space.len() - 1 } else { length + 1 };
+        line.push_str(space);
+        line.push_str(end);
+    }
+    line
 }
 
 /// The section in whose list a pattern is: the one with the longest beginning that fits.
