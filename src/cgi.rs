@@ -2,6 +2,7 @@
 //!
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
+//! - `arrival`: a body as it comes, and how long it may take.
 //! - `form`: a form with files, taken apart as it comes (`parameter`: of its headers).
 //! - [`log`]: which piece of a log a query asks for.
 //! - [`alarm`]: what ends a request that hangs.
@@ -12,6 +13,7 @@
 //! - [`usage`]: what is wrong with words.
 
 pub mod alarm;
+mod arrival;
 pub mod body;
 mod form;
 pub mod log;

@@ -2,8 +2,9 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP: one request (`server`), the connection for it
-//!   (`line`), where that leads (`names`), who is there (`tls`), and whether anybody is (`knock`).
+//! - [`http`]: the processor of a root, by HTTP: one request (`server`), where that leads (`place`,
+//!   `names`), the connection for it (`line`), who is there (`tls`), and whether anybody is (`knock`).
+//!   What it says in words is bounded (`said`), and files go there as they are read (`form`).
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::uploads::Upload;
-use crate::cgi::body::LONGEST_ARRIVAL;
+use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
@@ -22,13 +23,14 @@ use crate::model::outcome::RunStatus;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
-mod batches;
 mod form;
 pub mod http;
 mod knock;
 mod line;
 pub mod local;
 mod names;
+mod place;
+mod said;
 mod server;
 mod tls;
 

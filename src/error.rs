@@ -79,8 +79,8 @@ impl Kind {
     /// The kind of an HTTP status that another root answered.
     pub fn from_http(status: u16) -> Kind {
         match status {
-            401 => Kind::Unauthorized,
-            403 => Kind::Forbidden,
+            // The token that it refuses is this root's, and not that of whoever asks this root.
+            401 | 403 => Kind::Forbidden,
             404 => Kind::NotFound,
             405 => Kind::MethodNotAllowed,
             409 => Kind::Conflict,

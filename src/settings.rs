@@ -161,12 +161,14 @@ impl Settings {
             "max_body" => self.max_body = size()?,
             "max_upload" => self.max_upload = size()?,
             "max_jobs_per_request" => self.max_jobs_per_request = count()?,
+            // None of these stands in a host: such an entry would admit nobody, and nobody would know.
             "allowed_hosts" => {
-                self.allowed_hosts = value
-                    .split(',')
-                    .map(|host| host.trim().to_ascii_lowercase())
-                    .filter(|host| !host.is_empty())
-                    .collect();
+                let hosts = value.split(',').map(|host| host.trim().to_ascii_lowercase());
+                let hosts: Vec<String> = hosts.filter(|host| !host.is_empty()).collect();
+                if hosts.iter().any(|host| host.contains(['/', '@', ' ', ';'])) {
+                    return Err(wrong("a list of hosts such as head.example, 10.0.0.1:8080"));
+                }
+                self.allowed_hosts = hosts;
             }
             "group_readable" => self.group_readable = switch()?,
             "allow_network_fs" => self.allow_network_fs = switch()?,
@@ -177,7 +179,7 @@ impl Settings {
             "unknown_after" => self.unknown_after = wait()?,
             "kill_unreadable" => self.kill_unreadable = switch()?,
             "advertise" if value.is_empty() => self.advertise = None,
-            "advertise" if value.starts_with("http://") || value.starts_with("https://") => {
+            "advertise" if is_url(value) => {
                 self.advertise = Some(value.trim_end_matches('/').to_string());
             }
             "advertise" => return Err(wrong("a URL such as http://10.0.0.1:8080/cgi-bin")),
@@ -203,6 +205,12 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Whether a text begins as the URL of some server does.
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
 }
 
 /// Reads a size: a number of bytes, or "64 KiB", "1 GiB", "10 MB". "1G" is 1 GiB, as in `ls -h`.
@@ -238,6 +246,15 @@ mod tests {
             let said = message(&format!("\n{name} = 0s"));
             assert_eq!(said, format!("line 2: {name}: \"0s\" is not more than 0"));
         }
+        for wrong in ["advertise = head.example", "advertise = http://", "advertise = https:///x"] {
+            assert!(message(wrong).contains("is not a URL such as"), "{wrong}");
+        }
+        for wrong in ["http://head.example", "head.example, a b", "u@head.example"] {
+            let said = message(&format!("allowed_hosts = {wrong}"));
+            assert!(said.contains("is not a list of hosts such as"), "{said}");
+        }
+        let hosts = Settings::parse("allowed_hosts = Head.example:8080, ,[::1], *").unwrap();
+        assert_eq!(hosts.allowed_hosts, ["head.example:8080", "[::1]", "*"]);
         assert_eq!(Settings::parse("linger = 0").unwrap().linger, Duration::ZERO);
         assert_eq!(message("cores = 1\ncores = 2"), "line 2: cores is set twice");
         assert_eq!(message("cores"), "line 1: not `name = value`: cores");

@@ -10,6 +10,7 @@ use crate::board::vault::{self, Role};
 use crate::cgi::{Call, Given, Key, Method, Need, Response, Route, Special, words};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::model::ids;
 
 /// `tokens`.
 pub const LIST: Route = Route {
@@ -74,6 +75,8 @@ pub const RM: Special = Special {
 
 fn revoke(given: &Given, ids: &[String]) -> anyhow::Result<i32> {
     match ids {
+        // What is no id might be an option there.
+        [id] if !ids::is_valid(id) => Err(Error::bad(format!("{id:?} is no token's id")).into()),
         [id] => words::again(given.program, &["tokens".into(), id.clone(), "remove".into()]),
         _ => Err(Error::bad("one token is needed: tokens rm ID; tokens lists them").into()),
     }

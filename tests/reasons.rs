@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+mod faults;
 
 use std::fs::File;
 use std::process::{Command, Stdio};
 
 use common::array::{root_with, tasks_reach};
-use common::head::{drain_localhost, host, node_reaches, register};
-use common::{TestRoot, wait_for};
+use common::head::{drain_localhost, host, node_reaches, open_root, register};
+use common::{TestRoot, until, wait_for};
+use faults::Act;
 use serde_json::{Value, json};
 
 fn task(root: &TestRoot, job: u64, task: u32) -> Value {
@@ -143,4 +145,25 @@ fn a_command_that_waited_in_vain_says_why_the_job_waits() {
         if why == "no node has 64 cores" { Ok(()) } else { Err(status.to_string()) }
     });
     root.check();
+}
+
+/// There may be as many nodes as jobs, and each would be read for each.
+#[test]
+fn a_list_of_jobs_that_wait_reads_each_node_once() {
+    let root = open_root("");
+    root.cmd("scheduler", &["jobs"]).expect(0);
+    for number in 0..30 {
+        let node = json!({"uri": "http://127.0.0.1:9", "drain": true}).to_string();
+        root.write(&format!("state/scheduler/nodes/n{number}.json"), &node);
+    }
+    let jobs = vec![json!({"command": "true", "requested_resources": {"cores": 50}}); 30];
+    root.cmd_in("scheduler", &["jobs", "new"], &json!(jobs).to_string()).expect(0);
+    let _poller = root.poller();
+    until("it is at work", || root.status(1)["reason"] != "no poller is running");
+    let (ran, trace) = Act::cmd(&root, "scheduler", &["jobs", "format=json"], "").watch();
+    let listed = ran.json();
+    assert_eq!(listed.as_array().unwrap().len(), 30);
+    assert!(listed.as_array().unwrap().iter().all(|job| job["reason"] != Value::Null), "{listed}");
+    let reads = trace.matches("nodes/n7.json").count();
+    assert_eq!(reads, 1, "{trace}");
 }

@@ -270,6 +270,23 @@ fn down_with_jobs_does_not_say_none_where_it_cannot_know() {
 }
 
 #[test]
+fn up_writes_a_damaged_record_of_its_own_machine_anew() {
+    let root = Root::real("damaged-record");
+    assert!(root.up(&[]).status.success());
+    for text in ["", "\0\0\0\0"] {
+        fs::write(root.dir.join("state/scheduler/nodes/localhost.json"), text).unwrap();
+        let up = root.up(&[]);
+        assert!(up.status.success(), "{up:?}");
+        assert!(
+            root.read("state/scheduler/nodes/localhost.json")
+                .contains(&format!(":{}\"", root.port()))
+        );
+        run_a_job(&root);
+    }
+    assert_eq!(program(&root, "scheduler", &["check"]).stdout, b"");
+}
+
+#[test]
 fn down_with_jobs_kills_once_more_what_it_could_not_kill() {
     let root = Root::real("not-killed-at-once");
     assert!(root.up(&[]).status.success());

@@ -2,6 +2,8 @@
 //! head believes, and what it says of those that it does not.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "common/answering.rs"]
+mod answering;
 mod common;
 
 use std::fs;
@@ -11,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use answering::WITHOUT_LENGTH;
 use common::head::{drain_localhost, host, node_reaches, open_root, register};
-use common::{Answer, SOON, TestRoot, signal, until, wait_for};
+use common::{Answer, SOON, TestRoot, wait_for};
 use serde_json::{Value, json};
 
 /// Makes certificates, in a directory of its own.
@@ -275,6 +278,7 @@ fn whom_a_head_does_not_believe_it_says_and_why() {
     let uri = |name: &str| server.uri(kinds.iter().position(|kind| *kind == name).unwrap());
     let ca = |name: &str| json!(authority.path(name));
     root.write("empty.pem", "not a certificate\n");
+    assert!(Command::new("mkfifo").arg(authority.path("fifo")).status().unwrap().success());
     let plain = format!("https://127.0.0.1:{}", httpd.port);
     let cases = [
         ("unknown", uri("good"), Value::Null, "the issuer of its certificate is unknown here"),
@@ -285,6 +289,8 @@ fn whom_a_head_does_not_believe_it_says_and_why() {
         ("both", uri("both"), ca("both.pem"), "make one with basicConstraints CA:FALSE"),
         ("none", uri("good"), ca("nowhere.pem"), "nowhere.pem: no such file or directory"),
         ("empty", uri("good"), json!(root.path("empty.pem")), "empty.pem: no certificate in it"),
+        ("fifo", uri("good"), ca("fifo"), "fifo: not a plain file of at most 16 MiB"),
+        ("endless", uri("good"), json!("/dev/zero"), "/dev/zero: not a plain file of"),
         ("plain", plain, ca("ca.pem"), "it does not speak TLS there"),
     ];
     for (name, uri, ca, _) in &cases {
@@ -322,6 +328,31 @@ fn whom_a_head_does_not_believe_it_says_and_why() {
 }
 
 #[test]
+fn whom_a_machine_trusts_is_said_by_its_environment_and_by_what_it_can_read() {
+    let mut root = open_root("");
+    let (other, _httpd, token) = host("");
+    let authority = Authority::new(&root);
+    authority.signs("good", HERE, "-days 30");
+    let server = Lighttpd::start(&other, &authority, &["good"]);
+    register(&root, &json!({"name": "n", "uri": server.uri(0), "token": token}));
+    let unknown = "the issuer of its certificate is unknown here";
+    let said = ask(&root, "n").expect(75).stderr;
+    assert!(said.contains(unknown) || said.contains("trusts no issuer"), "{said}");
+    let dir = root.path("issuers");
+    fs::create_dir(&dir).unwrap();
+    fs::copy(authority.path("ca.pem"), dir.join("own.pem")).unwrap();
+    let dir = dir.display().to_string();
+    for (name, value) in [("SSL_CERT_FILE", authority.path("ca.pem")), ("SSL_CERT_DIR", dir)] {
+        root.env = vec![(name.into(), value)];
+        ask(&root, "n").expect(0);
+    }
+    // Issuers that could not be read are not taken for none: the directory and a file in it are two.
+    root.wrap = ["prlimit", "--nofile=4:4"].map(String::from).to_vec();
+    let said = ask(&root, "n").expect(75).stderr;
+    assert!(said.contains("n cannot be asked from here: too many open files"), "{said}");
+}
+
+#[test]
 fn what_is_registered_for_tls() {
     let root = open_root("");
     let refused = |node: Value, part: &str| {
@@ -347,105 +378,6 @@ fn what_is_registered_for_tls() {
     let said = ask(&root, "n").expect(75).stderr;
     assert!(said.contains("refused") || said.contains("assign"), "{said}"); // without IPv6
     root.check();
-}
-
-/// A server that does this with each request, until its listener is dropped with the process.
-fn stand_in(answer: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, answer) = (stream.unwrap(), answer.clone());
-            thread::spawn(move || {
-                let mut request = Vec::new();
-                let mut buffer = [0; 1024];
-                while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                    match stream.read(&mut buffer) {
-                        Ok(read @ 1..) => request.extend_from_slice(&buffer[..read]),
-                        _ => return,
-                    }
-                }
-                answer(stream);
-            });
-        }
-    });
-    port
-}
-
-/// An answer that ends with its connection.
-const WITHOUT_LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n{\"resources\":{\"cores\":1,\"memory\":1}}";
-
-fn node_at(root: &TestRoot, name: &str, port: u16) {
-    register(root, &json!({"name": name, "uri": format!("http://127.0.0.1:{port}")}));
-}
-
-#[test]
-fn answers_that_lead_elsewhere_never_end_or_end_too_soon() {
-    let root = open_root("request_timeout = 3s\n");
-    let say = |text: &'static [u8]| {
-        move |mut stream: TcpStream| {
-            let _ = stream.write_all(text);
-            let _ = stream.shutdown(Shutdown::Write);
-            let _ = stream.read(&mut [0; 1]);
-        }
-    };
-    let asked = stand_in(say(WITHOUT_LENGTH));
-    let elsewhere = move |mut stream: TcpStream| {
-        let text = format!(
-            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{asked}/\r\nContent-Length: 0\r\n\r\n"
-        );
-        let _ = stream.write_all(text.as_bytes());
-    };
-    let endless = |mut stream: TcpStream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        while stream.write_all(&[b' '; 64 << 10]).is_ok() {}
-    };
-    let endless_head = |mut stream: TcpStream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: ");
-        while stream.write_all(&[b'x'; 1024]).is_ok() {}
-    };
-    let reset = |mut stream: TcpStream| {
-        // Whole as JSON; but who knows what would have followed?
-        let _ = stream.write_all(WITHOUT_LENGTH);
-        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-    };
-    let drip = |mut stream: TcpStream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        while stream.write_all(b" ").is_ok() {
-            thread::sleep(std::time::Duration::from_millis(50));
-        }
-    };
-    for (name, port, part) in [
-        ("elsewhere", stand_in(elsewhere), "says 302: ask http://127.0.0.1:"),
-        ("endless", stand_in(endless), "the answer is too large"),
-        ("head", stand_in(endless_head), "too large"),
-        ("drip", stand_in(drip), "timeout"),
-        ("reset", stand_in(reset), "eset by peer"),
-        ("short", stand_in(say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")), "ended before"),
-        (
-            "cut",
-            stand_in(say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")),
-            "ended before",
-        ),
-        ("nothing", stand_in(say(b"")), "ended before"),
-        ("other", stand_in(say(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")), "does not speak HTTP"),
-        (
-            "sorry",
-            stand_in(say(b"HTTP/1.1 500 Oh\r\nContent-Length: 18\r\n\r\n{\"error\": \"sorry\"}")),
-            "says 500: sorry",
-        ),
-    ] {
-        node_at(&root, name, port);
-        let answer = ask(&root, name);
-        assert!(answer.code != 0 && answer.stderr.contains(part), "{name}: {answer:?}");
-    }
-    node_at(&root, "plain", stand_in(say(WITHOUT_LENGTH)));
-    ask(&root, "plain").expect(0);
-    let pieces = stand_in(say(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"resourc\r\n1b\r\nes\":{\"cores\":1,\"memory\":1}}\r\n0\r\n\r\n",
-    ));
-    node_at(&root, "pieces", pieces);
-    assert_eq!(ask(&root, "pieces").expect(0).json()["resources"]["cores"], 1);
 }
 
 /// A server over TLS that answers so, and then ends the connection by its own word or is cut.
@@ -496,31 +428,4 @@ fn an_answer_over_tls_ends_by_the_servers_own_word() {
     assert_eq!(ask(&root, "whole").expect(0).json()["resources"]["cores"], 1);
     let said = ask(&root, "cut").expect(75).stderr;
     assert!(said.contains("the connection was cut"), "{said}");
-}
-
-#[test]
-fn a_question_that_was_stopped_past_its_deadline_takes_in_what_has_come() {
-    let root = open_root("request_timeout = 2s\n");
-    let gate = root.path("go");
-    let waits = gate.clone();
-    let port = stand_in(move |mut stream| {
-        fs::write(waits.with_extension("asked"), "").unwrap();
-        until("the asker is stopped", || waits.exists());
-        let body = "{\"resources\":{\"cores\":7,\"memory\":1}}";
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-        let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(body.as_bytes());
-        fs::write(waits.with_extension("answered"), "").unwrap();
-    });
-    node_at(&root, "n", port);
-    let mut child = root.start_into("said", "nodemgr", &["n"]);
-    let pid = child.id() as i32;
-    until("it has asked", || gate.with_extension("asked").exists());
-    signal(pid, "STOP");
-    fs::write(&gate, "").unwrap();
-    until("it is answered", || gate.with_extension("answered").exists());
-    common::let_pass(std::time::Duration::from_secs(3)); // longer than `request_timeout`
-    signal(pid, "CONT");
-    let code = wait_for(SOON, || child.try_wait().unwrap().ok_or_else(|| "runs".to_string()));
-    assert!(code.success() && root.read("said").contains("\"cores\":7"), "{}", root.read("said"));
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use common::head::CONF;
@@ -62,8 +63,8 @@ fn every_word_has_a_help_that_names_its_keys_and_options() {
                 assert!(text.contains(help), "{name} in {text}");
                 assert!(all.contains(&format!(" [{name}=]")) || *name == "id", "{name} in {all}");
             }
-            // What lies on the way has one, too, which leads on; but `nodemgr jobs` is a node's name.
-            let path = if pattern == "jobs/run" { Vec::new() } else { typed(pattern) };
+            // What lies on the way has one, too, which leads on.
+            let path = typed(pattern);
             for length in 1..path.len() {
                 let text = help(&root, program.name, &path[..length]);
                 assert!(text.contains(&words), "{words} in {text}");
@@ -210,6 +211,18 @@ fn a_wrong_word_is_told_what_may_have_been_meant() {
             2,
             "unknown option --onec: did you mean \"--once\"? try poller --help",
         ),
+        // Nothing, as of a variable that is not set.
+        ("scheduler", "jobs  update kill=1", 2, "a word is empty; try scheduler --help"),
+        ("nodemgr", " jobs", 2, "a word is empty; try nodemgr --help"),
+        ("nodemgr", "jobs", 2, "no such words; --help lists them; try nodemgr jobs --help"),
+        (
+            "nodemgr",
+            "jobs runn",
+            2,
+            "no such word \"runn\": did you mean \"run\"? try nodemgr jobs --help",
+        ),
+        ("scheduler", "tokens rm id=--help", 1, "\"--help\" is no token's id"),
+        ("scheduler", "tokens rm id=", 1, "\"\" is no token's id"),
         ("poller", "now", 2, "\"now\": no such words; --help lists them; try poller --help"),
         ("scheduler", "jobs 7 -- status", 2, "unknown option --; try scheduler jobs N --help"),
         // Keys.
@@ -341,6 +354,9 @@ fn words_are_read_however_they_are_arranged() {
     assert_eq!(run(&["queue", "5"]).expect(0).json()["valid"], true);
     assert_eq!(run(&["-X", "DELETE", "queue", "5"]).expect(0).json()["state"], "stopped");
     assert_eq!(run(&["queue", "5", "-X", "get"]).expect(0).json()["valid"], false);
+    assert_eq!(run(&["-XGET", "queue", "5"]).expect(0).json()["valid"], false);
+    run(&["-XDELETE", "queue", "4"]).expect(0);
+    run(&[&format!("-d{job}"), "nodes", "new"]).expect(1);
     // Words of the paths may be names.
     let node = r#"{"name": "update", "uri": "http://127.0.0.1:9"}"#;
     run(&["nodes", "new", "-d", node]).expect(0);
@@ -373,6 +389,21 @@ fn words_are_read_however_they_are_arranged() {
     run(&["tokens", "rm", &id]).expect(0);
     assert_eq!(run(&["tokens"]).expect(0).json()["tokens"], serde_json::json!([]));
     root.check();
+}
+
+#[test]
+fn words_that_are_no_text_are_wrong_words() {
+    let root = TestRoot::new(CONF);
+    let word = std::ffi::OsStr::from_bytes(b"jo\xffbs");
+    for name in ["scheduler", "processor", "nodemgr", "poller"] {
+        let mut command = Command::new(program(name));
+        let answer = command.arg(word).env("CORKBOARD_ROOT", &root.dir).output().unwrap();
+        assert_eq!(answer.status.code(), Some(2), "{name}: {answer:?}");
+        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        let is_a_line = said.starts_with(&format!("{name}: ")) && said.lines().count() == 1;
+        assert!(is_a_line && said.ends_with(" --help\n"), "{name}: {said}");
+    }
+    assert!(!root.exists("state"));
 }
 
 #[test]

@@ -28,8 +28,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// Most files of one request.
 pub const MOST_FILES: usize = 10_000;
 
-/// So many bytes of a file are written before they are synced: the last sync, for which whoever
-/// sends it waits, has no more than that to do, and little of the machine's memory is kept busy.
+/// So many bytes are written, of however many files, before they are synced: the last sync, for which
+/// whoever sends them waits, has no more than that to do, and little of the machine's memory is kept busy.
 const SYNC_EVERY: u64 = 32 << 20;
 
 /// Which board the files come to.
@@ -57,12 +57,14 @@ pub struct Arrived {
 pub struct Incoming {
     dir: PathBuf,
     /// Locked while this is there.
-    _alive: File,
+    alive: File,
     place: Place,
     /// How many bytes more there may be.
     left: u64,
     most: u64,
     files: Vec<Arrived>,
+    /// How many bytes of these are not synced.
+    unsynced: u64,
     sync: SyncSet,
     is_placed: bool,
 }
@@ -87,11 +89,12 @@ impl Incoming {
         let most = root.settings.max_upload;
         Ok(Incoming {
             dir,
-            _alive: alive?,
+            alive: alive?,
             place,
             left: most,
             most,
             files: Vec::new(),
+            unsynced: 0,
             sync: SyncSet::new(),
             is_placed: false,
         })
@@ -164,6 +167,8 @@ impl Incoming {
     /// Gives the directory its name, on the same file system. Not durable before the set, the
     /// directory and the one that holds its name are synced. An error where something has that name.
     pub(super) fn become_dir(mut self, to: &Path) -> Result<SyncSet> {
+        // Its age there counts from now on: the last of its files may have taken long to arrive.
+        self.alive.set_modified(SystemTime::now()).at(&self.dir)?;
         if !files::rename_new(&self.dir, to)? {
             return Err(Error::new(Kind::Internal, format!("{} is there already", to.display())));
         }
@@ -202,9 +207,13 @@ impl Arriving<'_> {
         }
         self.size += length;
         self.unsynced += length;
-        if self.unsynced >= SYNC_EVERY {
-            self.file.sync_data().at(&self.path)?;
-            self.unsynced = 0;
+        if self.unsynced + self.incoming.unsynced >= SYNC_EVERY {
+            match self.incoming.unsynced {
+                0 => self.file.sync_data().at(&self.path)?,
+                // Those before it are closed: all of the file system has to be.
+                _ => nix::unistd::syncfs(&self.file).at(&self.path)?,
+            }
+            (self.unsynced, self.incoming.unsynced) = (0, 0);
         }
         Ok(())
     }
@@ -212,6 +221,7 @@ impl Arriving<'_> {
     /// That was all of it.
     pub fn end(self) {
         let hash = self.hash.map(|hash| hash.finalize().to_vec());
+        self.incoming.unsynced += self.unsynced;
         self.incoming.sync.file(self.file, self.path);
         self.incoming.files.push(Arrived { name: self.name, size: self.size, hash });
     }

@@ -5,31 +5,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use serde_json::Value;
 
-use super::alarm;
+use super::arrival::{Arrival, OVERRIDE_HINT};
 use super::form::{Form, Source};
 use super::request::{Method, var};
 use crate::board::incoming::{Incoming, MOST_FILES, Place};
 use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};
-
-const OVERRIDE_HINT: &str =
-    "a body needs POST: send it by POST with the header X-HTTP-Method-Override";
-
-/// Longest that a form with files may take to arrive. Whoever forgets what became of a job must
-/// remember it for longer than a request for it can be under way.
-pub const LONGEST_ARRIVAL: Duration = Duration::from_secs(20 * 60);
-
-/// Longest that no byte of it may come: then it is refused, before the alarm ends everything.
-const LONGEST_PAUSE: Duration = Duration::from_secs(50);
 
 /// What stands around the files of a form, at most.
 const AROUND_FILES: u64 = MOST_FILES as u64 * 512;
@@ -140,16 +125,7 @@ impl Body {
                 if *length > limit {
                     return Err(too_large(limit));
                 }
-                let mut bytes = Vec::with_capacity(*length as usize);
-                io::stdin()
-                    .lock()
-                    .take(*length)
-                    .read_to_end(&mut bytes)
-                    .at("the request's body")?;
-                if bytes.len() as u64 != *length {
-                    return Err(too_short(bytes.len() as u64, *length));
-                }
-                Ok(bytes)
+                Arrival::new(*length).all()
             }
             Body::Stdin => read_limited(io::stdin().lock(), limit, "standard input"),
             Body::File(path) => {
@@ -169,13 +145,6 @@ fn essence(content_type: &str) -> String {
 
 fn too_large(limit: u64) -> Error {
     Error::new(Kind::TooLarge, format!("the body is larger than {limit} bytes (setting max_body)"))
-}
-
-fn too_short(read: u64, length: u64) -> Error {
-    Error::new(
-        Kind::LengthRequired,
-        format!("the body ended after {read} of {length} bytes; {OVERRIDE_HINT}"),
-    )
 }
 
 fn read_limited(from: impl Read, limit: u64, name: &str) -> Result<Vec<u8>> {
@@ -246,68 +215,5 @@ pub fn from_option(data: &str) -> Result<Body> {
             Ok(Body::File(path.into()))
         }
         None => Ok(Body::Bytes(data.as_bytes().to_vec())),
-    }
-}
-
-/// A body that arrives on standard input, of this length.
-struct Arrival {
-    length: u64,
-    read: u64,
-    deadline: Instant,
-}
-
-impl Arrival {
-    fn new(length: u64) -> Arrival {
-        Arrival { length, read: 0, deadline: Instant::now() + LONGEST_ARRIVAL }
-    }
-
-    /// Waits until there is something to read.
-    fn wait(&self, stdin: &impl AsFd) -> Result<()> {
-        let begun = Instant::now();
-        let until = self.deadline.min(begun + LONGEST_PAUSE);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, left) {
-                Ok(0) => break,
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).at("the request's body"),
-            }
-        }
-        let (read, length) = (self.read, self.length);
-        let why = if Instant::now() >= self.deadline {
-            format!("after {} s {read} of {length} bytes have come", LONGEST_ARRIVAL.as_secs())
-        } else {
-            let pause = LONGEST_PAUSE.as_secs();
-            format!("nothing came for {pause} s after {read} of {length} bytes")
-        };
-        Err(Error::new(Kind::LengthRequired, format!("the body does not arrive: {why}")))
-    }
-}
-
-impl Source for Arrival {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let left = usize::try_from(self.length - self.read).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        if most == 0 {
-            return Ok(0);
-        }
-        let stdin = io::stdin();
-        self.wait(&stdin)?;
-        // Not by the library's buffer, which would only copy what is as large as its own.
-        let read = loop {
-            match nix::unistd::read(&stdin, &mut buffer[..most]) {
-                Err(Errno::EINTR) => {}
-                read => break read.at("the request's body")?,
-            }
-        };
-        if read == 0 {
-            return Err(too_short(self.read, self.length));
-        }
-        self.read += read as u64;
-        alarm::put_off();
-        Ok(read)
     }
 }

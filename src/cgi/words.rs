@@ -81,7 +81,8 @@ pub(super) fn run(program: &'static Program) -> i32 {
     let args: Vec<String> = match env::args_os().skip(1).map(|a| a.into_string()).collect() {
         Ok(args) => args,
         Err(_) => {
-            return program::complain(program.name, &Error::bad("the arguments are not UTF-8"));
+            let place = Place { program, segments: Vec::new() };
+            return usage::refuse(&place.command(), "the words are not UTF-8", None);
         }
     };
     if args.is_empty() {
@@ -95,6 +96,11 @@ pub(super) fn run(program: &'static Program) -> i32 {
 /// Carries words out; returns the exit code.
 pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> {
     let split = Split::of(program, args);
+    if split.has_empty {
+        // A variable of a script that is not set, most likely: what is left may mean something else.
+        let place = Place { program, segments: Vec::new() };
+        return Ok(usage::refuse(&place.command(), "a word is empty", None));
+    }
     let Found { place, path, stray } = find(program, &split.path);
     if let Some(word) = stray {
         let (command, error) = place.stray(&word);
@@ -208,9 +214,10 @@ struct Found<'a> {
     stray: Option<String>,
 }
 
-/// As far as words lead. A word counts for more than a `:name`, as for a request.
+/// As far as words lead. A word counts for more than a `:name`, as for a request, and also where others
+/// have to follow it: `nodemgr jobs` is no node.
 fn find<'a>(program: &'static Program, path: &'a [String]) -> Found<'a> {
-    let mut best: (bool, usize, usize) = (false, 0, usize::MAX);
+    let mut best: (usize, usize, bool) = (0, usize::MAX, false);
     let mut place = Place { program, segments: Vec::new() };
     for pattern in program.patterns() {
         let all: Vec<&'static str> = segments(pattern).collect();
@@ -219,9 +226,9 @@ fn find<'a>(program: &'static Program, path: &'a [String]) -> Found<'a> {
         let values = all[..length].iter().filter(|segment| segment.starts_with(':')).count();
         let whole = length == all.len() && length == path.len();
         let fewest = usize::MAX - values;
-        let better = (whole, length, fewest) > best;
+        let better = (length, fewest, whole) > best;
         if better {
-            best = (whole, length, fewest);
+            best = (length, fewest, whole);
             place.segments = all[..length].to_vec();
         }
     }

@@ -1,31 +1,34 @@
 //! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::Read;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::batches::batches;
-use super::form::Form;
-use super::knock::Knock;
-use super::names::check_uri;
-use super::server::{Body, Fetched, Patience, Question, Reply, Server, Unread};
-use super::tls::Distrust;
-use super::{Answer, Driver, Info, Questions, Run, longest_passing};
+use super::server::{Body, Reply, Server};
+use super::{Answer, Driver, Info, Questions, Run, said};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
-use crate::board::{nodes, vault};
-use crate::error::{Error, Kind, Result, is_shortage, reason};
+use crate::error::{Error, Kind, Result};
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::outcome::RunStatus;
 use crate::model::tasks::TaskSet;
+
+mod asking;
+mod sending;
+
+use asking::nonsense;
+pub(super) use asking::unanswered;
 
 /// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
 const IDS_PER_REQUEST: usize = 80;
 
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
+
+/// Most ids that a node is asked to list: more than it has, where it would name a thousand else.
+const ALL: u32 = 1_000_000_000;
 
 /// See the module.
 pub struct Http {
@@ -38,226 +41,24 @@ pub struct Http {
 }
 
 impl Http {
-    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
-    pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
-        check_uri(uri)?;
-        let uri = uri.trim_end_matches('/');
-        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
-        let (server, base) = match uri[host..].find('/') {
-            Some(path) => uri.split_at(host + path),
-            None => (uri, "/cgi-bin"),
-        };
-        let server = Server::new(server, root.settings.connect_timeout)
-            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
-        Ok(Http {
-            node: node.to_string(),
-            server,
-            base: base.to_string(),
-            root: root.clone(),
-            patience: root.settings.request_timeout,
-        })
-    }
-
-    /// Asks the node, with what is presented to it: that is read for every request, since it may
-    /// have been replaced.
-    fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        content_type: Option<&str>,
-        body: Body,
-        patience: Patience,
-    ) -> Result<io::Result<Reply>> {
-        let path = format!("{}/processor/{path}", self.base);
-        let authorization = self.authorization()?;
-        let authorization = authorization.as_deref();
-        let question = Question { method, path: &path, authorization, content_type, body };
-        Ok(self.server()?.ask(question, patience))
-    }
-
-    /// Asks the node for what may be long.
-    fn fetch(&self, path: &str) -> Result<(Box<dyn Read>, u64)> {
-        let path = format!("{}/processor/{path}", self.base);
-        let authorization = self.authorization()?;
-        let authorization = authorization.as_deref();
-        let question = Question {
-            method: "GET",
-            path: &path,
-            authorization,
-            content_type: None,
-            body: Body::None,
-        };
-        let patience = self.patience_for(u64::MAX);
-        match self.server()?.fetch(&question, patience) {
-            Ok(Fetched::Content(content, length)) => Ok((content, length)),
-            Ok(Fetched::Other(reply)) => {
-                self.checked(Ok(reply))?;
-                Err(self.nonsense("a file without its length"))
-            }
-            Err(error) => Err(unanswered(&self.node, &error)),
-        }
-    }
-
-    /// How long a request may take with which so many bytes are sent, or fetched.
-    fn patience_for(&self, bytes: u64) -> Patience {
-        Patience { pause: self.patience, whole: self.patience + longest_passing(bytes) }
-    }
-
-    /// The server, to be believed by what is registered now, as with the token.
-    fn server(&self) -> Result<&Server> {
-        if self.server.is_secure() {
-            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
-            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
-        }
-        Ok(&self.server)
-    }
-
-    fn authorization(&self) -> Result<Option<String>> {
-        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
-        Ok(token.map(|token| format!("Bearer {token}")))
-    }
-
-    /// Begins to ask whether the node is there, see [`Knock`].
-    pub(super) fn knock(&self) -> Result<Knock> {
-        let path = format!("{}/processor/info", self.base);
-        let authorization = self.authorization()?;
-        let authorization = authorization.as_deref();
-        let question = Question {
-            method: "GET",
-            path: &path,
-            authorization,
-            content_type: None,
-            body: Body::None,
-        };
-        self.server()?.knock(&question, self.patience).map_err(|e| unanswered(&self.node, &e))
-    }
-
-    fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
-        self.checked(self.ask("GET", path, None, Body::None, Patience::of(patience))?)
-    }
-
-    /// What is read while it is sent may take longer, as long as it goes on.
-    fn post(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
-        let patience = match body {
-            Body::Reader(_, length) => self.patience_for(length),
-            _ => Patience::of(self.patience),
-        };
-        let sent = self.ask("POST", path, Some(content_type), body, patience)?;
-        if let Err(error) = &sent
-            && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
-            && self.info().is_ok()
-        {
-            // It refused this request before it had read all of it; it is there.
-            let said = format!("node {} broke off the request", self.node);
-            return Err(Error::new(Kind::BadGateway, said));
-        }
-        self.checked(sent)
-    }
-
-    /// An answer with a good status, or the error that it is.
-    fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
-        let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
-        let status = reply.status;
-        if (200..300).contains(&status) {
-            return Ok(reply);
-        }
-        if let (300..400, Some(to)) = (status, &reply.location) {
-            let said = format!(
-                "node {} says {status}: ask {to}, which is not done: register the uri that it means",
-                self.node
-            );
-            return Err(Error::new(Kind::BadGateway, said));
-        }
-        let said = self
-            .json::<Value>(reply)
-            .ok()
-            .and_then(|body| body.get("error")?.as_str().map(str::to_string))
-            .unwrap_or_else(|| "no reason given".into());
-        Err(Error::new(
-            Kind::from_http(status),
-            format!("node {} says {status}: {said}", self.node),
-        ))
-    }
-
-    fn json<T: serde::de::DeserializeOwned>(&self, reply: Reply) -> Result<T> {
-        serde_json::from_slice(&reply.body).map_err(|e| self.nonsense(&e.to_string()))
-    }
-
     fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let text = self.get(path, self.patience)?.body;
+        let text = self.get(path, self.patience())?.body;
         Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
     }
 
-    fn nonsense(&self, what: &str) -> Error {
-        Error::new(Kind::BadGateway, format!("node {} answers nonsense: {what}", self.node))
+    fn run_status(&self, reply: Reply) -> Result<RunStatus> {
+        self.json(reply).map(said::status)
     }
 
     /// What the node knows of as many jobs as one request can name.
     fn some_statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
         let path = format!("jobs/status?ids={}", ids.join(","));
-        let all: Vec<Value> = self.json(self.get(&path, self.patience)?)?;
+        let all: Vec<Value> = self.json(self.get(&path, self.patience())?)?;
         if all.len() != ids.len() {
             return Err(self.nonsense("not one status for each id"));
         }
         Ok(all.into_iter().map(|one| one_answer(&self.node, one)).collect())
     }
-
-    /// Several jobs in one request.
-    fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<()>>> {
-        let count = requests.len();
-        let body = Value::Array(requests).to_string();
-        let answer: Value =
-            self.json(self.post("jobs/new", "application/json", Body::Bytes(body.as_bytes()))?)?;
-        let results: Vec<Result<()>> = answer
-            .get("nodejobs")
-            .and_then(Value::as_array)
-            .map(|all| all.iter().map(|one| self.one_result(one)).collect())
-            .unwrap_or_default();
-        if results.len() == count {
-            Ok(results)
-        } else {
-            Err(self.nonsense(&format!("{} results for {count} jobs", results.len())))
-        }
-    }
-
-    fn one_result(&self, one: &Value) -> Result<()> {
-        let Some(code) = one.get("code").and_then(Value::as_u64) else { return Ok(()) };
-        let said = one.get("error").and_then(Value::as_str).unwrap_or("no reason given");
-        Err(Error::new(
-            Kind::from_http(u16::try_from(code).unwrap_or(500)),
-            format!("node {} says {code}: {said}", self.node),
-        ))
-    }
-
-    /// One job with its files, as a form.
-    fn run_with_files(&self, run: &Run) -> Result<()> {
-        let mut form = Form::new(&run.request, &run.uploads)?;
-        let (content_type, length) = (form.content_type().to_string(), form.length());
-        let form = Body::Reader(&mut form, length);
-        self.post("jobs/new", &content_type, form).map(|_| ())
-    }
-}
-
-/// What this root cannot read of its own: nothing that the node has done.
-fn not_asked(error: Error) -> Error {
-    Error { kind: Kind::Shortage, ..error }
-}
-
-/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked, which is not its doing.
-pub(super) fn unanswered(node: &str, error: &io::Error) -> Error {
-    if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
-        let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
-        return Error::new(kind, format!("node {node} is not asked: {unread}"));
-    }
-    if is_shortage(error) {
-        let why = reason(error);
-        return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
-    }
-    let said = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
-        true => format!("node {node} is not trusted: {error}"),
-        false => format!("node {node} does not answer: {error}"),
-    };
-    Error::new(Kind::GatewayTimeout, said)
 }
 
 impl Questions for Http {
@@ -288,8 +89,12 @@ impl Questions for Http {
         if let Some(task) = query.task {
             path.push_str(&format!("&task={task}"));
         }
-        let Reply { offset, body: bytes, .. } = self.get(&path, self.patience)?;
-        let next = offset.unwrap_or(query.offset + bytes.len() as u64);
+        let Reply { offset, body: bytes, .. } = self.get(&path, self.patience())?;
+        let end = query.offset.saturating_add(bytes.len() as u64);
+        let next = offset.unwrap_or(end);
+        if next < end && !bytes.is_empty() {
+            return Err(self.nonsense("a log that goes back")); // who follows it would for ever
+        }
         Ok(LogPiece { bytes, next })
     }
 
@@ -298,7 +103,7 @@ impl Questions for Http {
         struct Names {
             files: Vec<String>,
         }
-        let answer: Names = self.json(self.get(&format!("jobs/{id}/files"), self.patience)?)?;
+        let answer: Names = self.json(self.get(&format!("jobs/{id}/files"), self.patience())?)?;
         Ok(answer.files)
     }
 
@@ -323,28 +128,7 @@ impl Driver for Http {
     }
 
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
-        let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
-        let mut plain = Vec::new();
-        for run in runs {
-            if run.uploads.is_empty() {
-                plain.push(run.request);
-                results.push(None);
-            } else {
-                results.push(Some(self.run_with_files(&run)));
-            }
-        }
-        let mut answers = Vec::with_capacity(plain.len());
-        for batch in batches(plain) {
-            let count = batch.len();
-            // What went wrong with one request says nothing of the others.
-            let many = self.run_many(batch);
-            answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
-        }
-        let mut answers = answers.into_iter();
-        results
-            .into_iter()
-            .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
-            .collect()
+        self.send(runs)
     }
 
     fn kill(
@@ -359,12 +143,13 @@ impl Driver for Http {
             grace.map(|grace| format!("&grace={}", grace.as_secs_f64())).unwrap_or_default();
         let path = format!("jobs/{id}/kill?by={by}{grace}");
         let Some(tasks) = tasks else {
-            return self.json(self.post(&path, "application/json", Body::Bytes(b""))?);
+            return self.run_status(self.post(&path, "application/json", Body::Bytes(b""))?);
         };
         let mut status = None;
         for piece in tasks.pieces(RUNS_PER_REQUEST) {
             let path = format!("{path}&task={piece}");
-            status = Some(self.json(self.post(&path, "application/json", Body::Bytes(b""))?)?);
+            status =
+                Some(self.run_status(self.post(&path, "application/json", Body::Bytes(b""))?)?);
         }
         status.ok_or_else(|| Error::bad("no task is named"))
     }
@@ -373,19 +158,19 @@ impl Driver for Http {
         let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
         let path = format!("jobs/{id}/kill?by={by}&forbid=1");
         match self.post(&path, "application/json", Body::Bytes(b"")) {
-            Ok(reply) => Ok(Answer::Known(self.json(reply)?)),
+            Ok(reply) => Ok(Answer::Known(Box::new(self.run_status(reply)?))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        self.lines("jobs")
+        self.lines(&format!("jobs?limit={ALL}"))
     }
 
     fn unfinished(&self) -> Result<Vec<String>> {
-        let mut ids = self.lines("jobs?state=queued")?;
-        ids.extend(self.lines("jobs?state=running")?);
+        let mut ids = self.lines(&format!("jobs?state=queued&limit={ALL}"))?;
+        ids.extend(self.lines(&format!("jobs?state=running&limit={ALL}"))?);
         Ok(ids)
     }
 
@@ -397,7 +182,7 @@ impl Driver for Http {
             cursor: String,
             events: Vec<Value>,
         }
-        let Page { cursor, events } = self.json(self.get(&path, self.patience + wait)?)?;
+        let Page { cursor, events } = self.json(self.get(&path, self.patience() + wait)?)?;
         Ok(FeedPage { cursor, events: readable(events) })
     }
 
@@ -407,7 +192,7 @@ impl Driver for Http {
     }
 
     fn info(&self) -> Result<Info> {
-        self.json(self.get("info", self.patience)?)
+        self.json(self.get("info", self.patience())?)
     }
 }
 
@@ -417,20 +202,23 @@ fn one_answer(node: &str, one: Value) -> Result<Answer> {
     let error = one.get("error").and_then(Value::as_str);
     match (error, one.get("code").and_then(Value::as_u64)) {
         (Some(_), Some(404)) => Ok(Answer::Unknown),
-        (Some(why), Some(410)) => Ok(Answer::Cancelled(why.to_string())),
+        (Some(why), Some(410)) => Ok(Answer::Cancelled(said::bounded(why))),
         (Some(error), _) => {
+            let error = said::bounded(error);
             Err(Error::new(Kind::BadGateway, format!("node {node} cannot say: {error}")))
         }
-        (None, _) => serde_json::from_value(one).map(Answer::Known).map_err(|e| {
-            Error::new(Kind::BadGateway, format!("node {node} answers nonsense: {e}"))
-        }),
+        (None, _) => match serde_json::from_value(one) {
+            Ok(status) => Ok(Answer::Known(Box::new(said::status(status)))),
+            Err(error) => Err(nonsense(node, &error.to_string())),
+        },
     }
 }
 
 /// The lines of a feed that can be read. One that cannot keeps no other: what it is about is asked
 /// about with the rest.
 fn readable(events: Vec<Value>) -> Vec<RunStatus> {
-    events.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
+    let read = |one| serde_json::from_value(one).ok().map(said::status);
+    events.into_iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

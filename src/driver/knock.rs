@@ -136,6 +136,10 @@ impl Knock {
                     let _ = talk.write_tls(&mut self.stream); // tells the server, if it can be told
                     return Err(tls::why(&error));
                 }
+                // One that always has more to say, and never an answer, holds up all others.
+                if Instant::now() >= self.by {
+                    return Err(ErrorKind::TimedOut.into());
+                }
             },
         };
         match read {

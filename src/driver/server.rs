@@ -1,4 +1,4 @@
-//! One HTTP request to a server, and its answer, by `ureq`, over a connection of its own (`line`).
+//! One HTTP request to a server, and its answer, by `ureq`, over a connection of its own (`place`, `line`).
 //!
 //! Whatever a server answers is an answer: what its status means is the caller's to say, and an
 //! answer that leads elsewhere is not followed. Never by a proxy: `HTTP_PROXY` in a CGI environment
@@ -16,7 +16,8 @@ use ureq::http::{HeaderValue, Request, Response, Uri, request};
 use ureq::{Agent, AsSendBody, SendBody};
 
 use super::knock::Knock;
-use super::line::{self, Place};
+use super::line;
+use super::place::{Finder, Opener, Place};
 
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
@@ -226,7 +227,7 @@ fn agent(place: &Arc<Place>) -> Agent {
         .accept("")
         .accept_encoding("")
         .build();
-    Agent::with_parts(config, line::Opener(place.clone()), line::Finder(place.clone()))
+    Agent::with_parts(config, Opener(place.clone()), Finder(place.clone()))
 }
 
 fn reply(mut response: Response<ureq::Body>) -> Result<Reply, ureq::Error> {

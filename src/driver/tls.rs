@@ -1,6 +1,7 @@
 //! Who a server proves to be, over TLS. Nothing of it is touched unless a server is asked so.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
 use crate::clock;
 use crate::error::{is_shortage, reason};
@@ -153,6 +155,19 @@ type Version = (u64, u64, i64, i64, u64);
 /// to read, and with it go the sessions that need no proof again.
 static KNOWN: Mutex<BTreeMap<Option<PathBuf>, Known>> = Mutex::new(BTreeMap::new());
 
+/// Longest file of certificates that is read. Those of all the world's issuers are a quarter of a MiB.
+const LARGEST: u64 = 16 << 20;
+
+/// Where a machine keeps all of its issuers in one file: of Debian and what is like it, Fedora, SUSE,
+/// Alpine. What else there is finds the library, which would read a directory of them beside it, too, each
+/// from a file of its own.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
     let file = ca.map(|path| version(path).map_err(|e| unreadable(path, e))).transpose()?;
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,6 +195,11 @@ fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
 
 fn version(path: &Path) -> io::Result<Version> {
     let meta = fs::metadata(path)?;
+    // Others are read for ever, or until somebody writes to them.
+    if !meta.is_file() || meta.len() > LARGEST {
+        let most = LARGEST >> 20;
+        return Err(io::Error::other(format!("not a plain file of at most {most} MiB")));
+    }
     Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
 }
 
@@ -202,7 +222,17 @@ fn file_roots(path: &Path) -> io::Result<RootCertStore> {
 }
 
 fn machine_roots() -> io::Result<RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
+    let told = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some());
+    let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists()).filter(|_| !told);
+    let of_bundle = bundle.map(|path| load_certs_from_paths(Some(path), None));
+    let found = match of_bundle.filter(|found| !found.certs.is_empty()) {
+        Some(found) => found,
+        None => load_native_certs(),
+    };
+    // Some of them would be taken for all, and kept.
+    if let Some(shortage) = found.errors.into_iter().find_map(shortage) {
+        return Err(shortage);
+    }
     let mut roots = RootCertStore::empty();
     let (good, _) = roots.add_parsable_certificates(found.certs);
     match good {
@@ -211,4 +241,10 @@ fn machine_roots() -> io::Result<RootCertStore> {
         )),
         _ => Ok(roots),
     }
+}
+
+/// What kept certificates from being read, if this process lacked what it takes.
+fn shortage(error: rustls_native_certs::Error) -> Option<io::Error> {
+    let rustls_native_certs::ErrorKind::Io { inner, .. } = error.kind else { return None };
+    is_shortage(&inner).then_some(inner)
 }

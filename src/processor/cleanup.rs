@@ -10,7 +10,7 @@ use crate::board::attic::Tally;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
-use crate::cgi::body::LONGEST_ARRIVAL;
+use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::outcome::RunState;

@@ -206,6 +206,10 @@ mod tests {
         File::create(&path).unwrap().set_len(size).unwrap();
         let part = Part { file: File::open(&path).unwrap(), from: 0, size };
         assert_eq!(start_of_tail(&part, 3).unwrap(), size - PIECE);
+        // From beyond its end, as far as a number goes.
+        let of_a_task = Part { from: 7, size: 5, ..part };
+        let beyond = piece(&of_a_task, u64::MAX, PIECE).unwrap();
+        assert_eq!((beyond.bytes.len(), beyond.next), (0, 5));
         fs::remove_file(&path).unwrap();
     }
 }

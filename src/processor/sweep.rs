@@ -20,7 +20,7 @@ use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots::{self, Record, Slot};
-use crate::cgi::body::LONGEST_ARRIVAL;
+use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::{Outcome, RunState, RunStatus};
 use crate::model::request::RANGE_FIELD;

@@ -13,11 +13,13 @@ pub(super) struct Split {
     pub path: Vec<String>,
     /// Options with their values, KEY=VALUE, and all behind `--`.
     pub rest: Vec<String>,
+    /// Whether there is an argument without anything in it where a word may stand.
+    pub has_empty: bool,
 }
 
 impl Split {
     pub fn of(program: &Program, args: &[String]) -> Split {
-        let mut split = Split { path: Vec::new(), rest: Vec::new() };
+        let mut split = Split { path: Vec::new(), rest: Vec::new(), has_empty: false };
         let own = LazyCell::new(|| {
             program.specials.iter().flat_map(|special| (special.options)()).collect()
         });
@@ -38,6 +40,7 @@ impl Split {
             } else if arg.contains('=') {
                 split.rest.push(arg.clone());
             } else {
+                split.has_empty |= arg.is_empty();
                 let words = arg.split('/').filter(|word| !word.is_empty());
                 split.path.extend(words.map(String::from));
             }
@@ -52,6 +55,8 @@ fn takes_value(own: &impl Deref<Target = Vec<Arg>>, option: &str) -> Option<bool
     match option {
         "-q" | "--quiet" | "-h" | "--help" | "-V" | "--version" => return Some(false),
         "-d" | "-X" => return Some(true),
+        // As in `-XDELETE`.
+        glued if glued.starts_with("-d") || glued.starts_with("-X") => return Some(false),
         _ => {}
     }
     let name = option.split('=').next().unwrap_or_default();

@@ -1,0 +1,202 @@
+//! How a node's programs are asked, by HTTP: under the address that is registered, with what is presented
+//! to it; and what its answers mean where they are no good ones.
+
+use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Http;
+use crate::board::root::Root;
+use crate::board::{nodes, vault};
+use crate::cgi::alarm;
+use crate::driver::knock::Knock;
+use crate::driver::names::check_uri;
+use crate::driver::server::{Body, Fetched, Patience, Question, Reply, Server, Unread};
+use crate::driver::tls::Distrust;
+use crate::driver::{Driver, longest_passing, said};
+use crate::error::{Error, Kind, Result, is_shortage, reason};
+
+impl Http {
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
+    pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
+        check_uri(uri)?;
+        let uri = uri.trim_end_matches('/');
+        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
+        let (server, base) = match uri[host..].find('/') {
+            Some(path) => uri.split_at(host + path),
+            None => (uri, "/cgi-bin"),
+        };
+        let server = Server::new(server, root.settings.connect_timeout)
+            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
+        Ok(Http {
+            node: node.to_string(),
+            server,
+            base: base.to_string(),
+            root: root.clone(),
+            patience: root.settings.request_timeout,
+        })
+    }
+
+    /// Puts a question to the node's server, with what is presented to it: that is read for every
+    /// question, since it may have been replaced.
+    ///
+    /// Errors: it is not asked, for a reason of this root's, or of this request's.
+    fn put<T>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Body,
+        content_type: Option<&str>,
+        put: impl FnOnce(&Server, Question) -> io::Result<T>,
+    ) -> Result<io::Result<T>> {
+        if alarm::left().is_some_and(|left| left.is_zero()) {
+            let said = format!("node {} is not asked: this request has no time left", self.node);
+            return Err(Error::new(Kind::Shortage, said));
+        }
+        let path = format!("{}/processor/{path}", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question = Question { method, path: &path, authorization, content_type, body };
+        Ok(put(self.server()?, question))
+    }
+
+    /// Asks the node for what may be long.
+    pub(super) fn fetch(&self, path: &str) -> Result<(Box<dyn Read>, u64)> {
+        let patience = self.patience_for(u64::MAX);
+        let fetched = self.put("GET", path, Body::None, None, |server, question| {
+            server.fetch(&question, patience)
+        })?;
+        match fetched {
+            Ok(Fetched::Content(content, length)) => Ok((content, length)),
+            Ok(Fetched::Other(reply)) => {
+                self.checked(Ok(reply))?;
+                Err(self.nonsense("a file without its length"))
+            }
+            Err(error) => Err(unanswered(&self.node, &error)),
+        }
+    }
+
+    /// How long a request may take that brings and fetches nothing long: a request that this program
+    /// answers itself comes to its end before its alarm.
+    pub(super) fn patience(&self) -> Duration {
+        alarm::left().map_or(self.patience, |left| left.min(self.patience))
+    }
+
+    /// How long a request may take with which so many bytes are sent, or fetched.
+    fn patience_for(&self, bytes: u64) -> Patience {
+        let pause = self.patience();
+        Patience { pause, whole: pause + longest_passing(bytes) }
+    }
+
+    /// The server, to be believed by what is registered now, as with the token.
+    pub(super) fn server(&self) -> Result<&Server> {
+        if self.server.is_secure() {
+            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
+            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+        }
+        Ok(&self.server)
+    }
+
+    fn authorization(&self) -> Result<Option<String>> {
+        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
+        Ok(token.map(|token| format!("Bearer {token}")))
+    }
+
+    /// Begins to ask whether the node is there, see [`Knock`].
+    pub fn knock(&self) -> Result<Knock> {
+        self.put("GET", "info", Body::None, None, |server, question| {
+            server.knock(&question, self.patience)
+        })?
+        .map_err(|error| unanswered(&self.node, &error))
+    }
+
+    pub(super) fn get(&self, path: &str, patience: Duration) -> Result<Reply> {
+        let patience = Patience::of(patience);
+        let ask = |server: &Server, question: Question| server.ask(question, patience);
+        self.checked(self.put("GET", path, Body::None, None, ask)?)
+    }
+
+    /// What is read while it is sent may take longer, as long as it goes on.
+    pub(super) fn post(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
+        let patience = match body {
+            Body::Reader(_, length) => self.patience_for(length),
+            _ => Patience::of(self.patience()),
+        };
+        let ask = |server: &Server, question: Question| server.ask(question, patience);
+        let sent = self.put("POST", path, body, Some(content_type), ask)?;
+        if let Err(error) = &sent
+            && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+            && self.info().is_ok()
+        {
+            // It refused this request before it had read all of it; it is there.
+            let said = format!("node {} broke off the request", self.node);
+            return Err(Error::new(Kind::BadGateway, said));
+        }
+        self.checked(sent)
+    }
+
+    /// An answer with a good status, or the error that it is.
+    fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
+        let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
+        let status = reply.status;
+        if (200..300).contains(&status) {
+            return Ok(reply);
+        }
+        if let (300..400, Some(to)) = (status, &reply.location) {
+            let said = format!(
+                "node {} says {status}: ask {to}, which is not done: register the uri that it means",
+                self.node
+            );
+            return Err(Error::new(Kind::BadGateway, said));
+        }
+        let said = self
+            .json::<Value>(reply)
+            .ok()
+            .and_then(|body| body.get("error")?.as_str().map(said::bounded))
+            .unwrap_or_else(|| "no reason given".into());
+        Err(Error::new(
+            Kind::from_http(status),
+            format!("node {} says {status}: {said}", self.node),
+        ))
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self, reply: Reply) -> Result<T> {
+        serde_json::from_slice(&reply.body).map_err(|e| self.nonsense(&e.to_string()))
+    }
+
+    pub(super) fn nonsense(&self, what: &str) -> Error {
+        nonsense(&self.node, what)
+    }
+}
+
+/// An answer that is none. What is wrong with it may quote it.
+pub(super) fn nonsense(node: &str, what: &str) -> Error {
+    let what = said::bounded(what);
+    Error::new(Kind::BadGateway, format!("node {node} answers nonsense: {what}"))
+}
+
+/// What this root cannot read of its own: nothing that the node has done.
+fn not_asked(error: Error) -> Error {
+    Error { kind: Kind::Shortage, ..error }
+}
+
+/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked,
+/// which is not its doing.
+pub(in crate::driver) fn unanswered(node: &str, error: &io::Error) -> Error {
+    if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
+        let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
+        return Error::new(kind, format!("node {node} is not asked: {unread}"));
+    }
+    if is_shortage(error) {
+        let why = reason(error);
+        return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
+    }
+    let how = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+        true => "is not trusted",
+        false => "does not answer",
+    };
+    let why = said::bounded(&error.to_string()); // it may have names of a certificate in it
+    Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"))
+}

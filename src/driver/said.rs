@@ -1,0 +1,63 @@
+//! What a node says in words: of any length there, and with anything in it. Here it goes onto cards, which
+//! every reader reads whole, into records, to terminals and logs; so it is made short and plain where it
+//! comes in.
+
+use crate::model::outcome::RunStatus;
+
+/// Most characters of it that are kept.
+const LONGEST: usize = 1000;
+
+/// As much of a node's words as is kept, in one line.
+pub(super) fn bounded(text: &str) -> String {
+    let mut characters = text.chars();
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut kept: String = characters.by_ref().take(LONGEST).map(plain).collect();
+    if characters.next().is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// What a node says of a job, with its words.
+pub(super) fn status(mut said: RunStatus) -> RunStatus {
+    let tasks = said.tasks.iter_mut().flat_map(|report| &mut report.failed);
+    let reasons = tasks.map(|ended| &mut ended.outcome.reason);
+    let words = reasons.chain([&mut said.reason, &mut said.started, &mut said.boot]);
+    words.flatten().for_each(|text| {
+        if text.len() > LONGEST || text.chars().any(char::is_control) {
+            *text = bounded(text);
+        }
+    });
+    said
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn words_are_short_and_plain_wherever_they_stand() {
+        assert_eq!(bounded("no room: é"), "no room: é");
+        assert_eq!(bounded("a\r\n\u{1b}[2Jb"), "a   [2Jb");
+        let (long, kept) = ("é".repeat(LONGEST), "é".repeat(LONGEST));
+        assert_eq!(bounded(&long), kept);
+        assert_eq!(bounded(&format!("{long}x")), format!("{kept}…"));
+        let said = json!({
+            "state": "stopped", "status": "error", "cause": "exit", "code": 1, "at": "t",
+            "reason": "x".repeat(5000),
+            "tasks": {"failed": [
+                {"tasks": "1", "status": "error", "cause": "lost", "reason": "y".repeat(5000)},
+                {"tasks": "2", "status": "error", "cause": "lost", "reason": "short"},
+            ]},
+        });
+        let said = status(serde_json::from_value(said).unwrap());
+        let length = |reason: &Option<String>| reason.as_ref().unwrap().chars().count();
+        assert_eq!(length(&said.reason), LONGEST + 1);
+        let failed = said.tasks.unwrap().failed;
+        assert_eq!(length(&failed[0].outcome.reason), LONGEST + 1);
+        assert_eq!(failed[1].outcome.reason.as_deref(), Some("short"));
+    }
+}
