@@ -63,7 +63,9 @@ impl<F: AsFd> Arrival<F> {
         let until = self.deadline.min(Instant::now() + self.pause);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            // Rounded up: a wait is not over before its time.
+            let left = PollTimeout::try_from(left + Duration::from_millis(1));
+            let left = left.unwrap_or(PollTimeout::ZERO);
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, left) {
                 Ok(0) => break,
