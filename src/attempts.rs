@@ -155,13 +155,20 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
     card.events.drain(before..).map(|event| event.what).collect()
 }
 
+/// So many different late reports of an attempt are kept: a node that says something else each time
+/// makes no card grow without end.
+const MOST_LATE: usize = 8;
+
 /// Whether a late report says what the card does not say yet. Nodes repeat themselves.
 fn is_news(card: &Card, id: &NodejobId, outcome: &Outcome) -> bool {
     let known = card.attempts.iter().find(|a| a.attempt == id.attempt);
     let told = card.events.iter().any(
         |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
     );
-    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told
+    let of_attempt =
+        |event: &&Event| matches!(event.what, What::Late { attempt, .. } if attempt == id.attempt);
+    let lates = card.events.iter().filter(of_attempt).count();
+    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told && lates < MOST_LATE
 }
 
 /// What reports did. Ids come with the node that has the attempt.
@@ -171,8 +178,10 @@ pub struct Applied {
     pub cards: Vec<Card>,
     /// Results that are safe here now: the node may forget them.
     pub safe: Vec<(String, String)>,
-    /// Attempts that run though the head has given them up.
+    /// Attempts that run though the head has given them up...
     pub stale: Vec<(String, String)>,
+    /// ...and those that run though their nodes have refused them: nobody knows of them any more.
+    pub taken_back: Vec<(String, String)>,
     /// Attempts that have ended.
     pub ended: Vec<String>,
     /// What went wrong with cards by themselves: their reports are still with the nodes.
@@ -256,7 +265,10 @@ fn note(card: &Card, reports: &[(NodejobId, Said)], applied: &mut Applied) -> bo
             applied.ended.push(id.to_string());
             applied.safe.push((said.node.clone(), id.to_string()));
         } else if !card.is_current(id) {
-            applied.stale.push((said.node.clone(), id.to_string()));
+            let refused = |a: &Attempt| a.attempt == id.attempt && a.refused.is_some();
+            let is_refused = said.proven && card.attempts.iter().any(refused);
+            let stale = if is_refused { &mut applied.taken_back } else { &mut applied.stale };
+            stale.push((said.node.clone(), id.to_string()));
         }
     }
     any_end

@@ -18,6 +18,7 @@
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed.
 //! - [`incoming`]: files that come with a request, as they arrive.
+//! - [`steps`]: by how much the clock was put forward.
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
@@ -41,6 +42,7 @@ pub mod poller_lock;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod steps;
 pub mod story;
 pub mod sync_set;
 pub mod unheard;

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// The present, as every `at` in the state files is written.
 pub fn now() -> String {
     rfc3339(SystemTime::now())
@@ -42,6 +44,51 @@ impl Wait {
         const SET_BACK: Duration = Duration::from_secs(60); // more than clocks are put right by
         let left = self.until.duration_since(now).ok().filter(|left| !left.is_zero())?;
         (left <= self.longest + SET_BACK).then_some(self.until)
+    }
+}
+
+/// The present, by which ages are counted.
+#[derive(Debug, Clone)]
+pub struct Present {
+    now: SystemTime,
+    steps: Vec<Step>,
+}
+
+/// A clock was put forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it would have said without that: earlier times are from before. Milliseconds since 1970.
+    pub before: i64,
+    /// By so many milliseconds.
+    pub by: i64,
+}
+
+impl Present {
+    /// As the clock says, which was put forward like this.
+    pub fn of(now: SystemTime, steps: Vec<Step>) -> Present {
+        Present { now, steps }
+    }
+
+    /// What the clock says.
+    pub fn time(&self) -> SystemTime {
+        self.now
+    }
+
+    /// How long ago that was: none for a time that is yet to come. A step of the clock is no time that
+    /// has passed.
+    pub fn age(&self, time: SystemTime) -> Duration {
+        let since = self.now.duration_since(time).unwrap_or_default();
+        let written = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let steps = self.steps.iter().filter(|step| written < step.before);
+        let put: i64 = steps.map(|step| step.by).sum();
+        since.saturating_sub(Duration::from_millis(put.max(0) as u64))
+    }
+}
+
+impl From<SystemTime> for Present {
+    /// By a clock that nobody has set.
+    fn from(now: SystemTime) -> Present {
+        Present::of(now, Vec::new())
     }
 }
 

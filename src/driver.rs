@@ -17,11 +17,11 @@ use crate::board::root::Root;
 use crate::board::uploads::Upload;
 use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::error::{Error, Kind, Result};
+use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
-use crate::model::tasks::TaskSet;
 
 mod form;
 pub mod http;
@@ -115,15 +115,10 @@ pub trait Driver: Questions + Send {
     /// nothing twice.
     fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
 
-    /// Kills a job, or only some tasks of a range: SIGTERM, then after `grace` SIGKILL. What has
-    /// not been started never is; of a range that has not come yet only all tasks can be killed.
-    fn kill(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-        by: &str,
-        tasks: Option<&TaskSet>,
-    ) -> Result<RunStatus>;
+    /// Kills a job, or only some tasks of a range: SIGTERM, then after the grace SIGKILL. What has
+    /// not been started never is; of a range that has not come yet only all tasks can be killed. A
+    /// run that is not the one that is meant is left alone, and the answer is what is known of it.
+    fn kill(&self, wish: &Wish) -> Result<RunStatus>;
 
     /// Forbids the start of an attempt that is not there; one that is there is left alone. The
     /// answer is the node's durable word: `Cancelled`, or what it knows of it.

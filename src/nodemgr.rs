@@ -15,6 +15,7 @@ use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::Column;
 use crate::model::ids::{self, NodejobId};
+use crate::model::kill::Wish;
 use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::placement::Rooms;
@@ -176,7 +177,14 @@ fn kill(call: &Call) -> Result<Response> {
     if attempt.is_some() && attempt != numbers::known_cluster(call.root)? {
         call.who.check_run_id(id)?; // what is another head's is none of this head's users'
     }
-    Response::json(&driver.kill(id, grace, &call.who.name, None)?.of(id))
+    let wish = Wish {
+        id: id.to_string(),
+        proof: None, // whoever names it means what is there
+        grace,
+        by: call.who.name.clone(),
+        tasks: None,
+    };
+    Response::json(&driver.kill(&wish)?.of(id))
 }
 
 fn new(call: &Call) -> Result<Response> {

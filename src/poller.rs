@@ -1,8 +1,9 @@
 //! The poller: places jobs on nodes, takes in what nodes report, looks after what waits.
 //!
 //! - [`engine`]: one round after another: wake-ups in, transitions and orders out.
-//! - `scan`, `transitions`, `placing`, `dialogue`, `membership`: what a round is made of: looking at
-//!   the board, changing cards, placing them, talking to nodes, knowing which there are.
+//! - `hearing`, `scan`, `transitions`, `placing`, `dialogue`, `answers`, `membership`: what a round is
+//!   made of: taking in what came, looking at the board, changing cards, placing them, talking to
+//!   nodes, what they say of attempts, knowing which there are.
 //! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
 //! - [`index`]: what it knows of the board without looking.
@@ -26,12 +27,14 @@ use crate::error::{Error, Result};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
 
+mod answers;
 mod belief;
 pub mod cleanup;
 mod desk;
 mod dialogue;
 pub mod engine;
 pub mod gather;
+mod hearing;
 pub mod index;
 mod killing;
 pub mod link;

@@ -12,7 +12,7 @@ mod proxy;
 
 use std::fs;
 
-use cluster::{Cluster, NEW, OFTEN, STATUS, cause};
+use cluster::{Cluster, KILL, NEW, OFTEN, STATUS, cause};
 use common::head::{Poller, node_reaches, open_root, register};
 use common::{SOON, TestRoot, until, wait_for};
 use corkboard::model::card::State;
@@ -161,6 +161,50 @@ fn who_takes_an_id_while_a_start_is_under_way_ends_nothing() {
         }
         cluster.assert_clean();
     }
+}
+
+#[test]
+fn a_kill_ends_no_run_that_somebody_else_put_under_the_id() {
+    for more in [json!({}), json!({"array": "0-1"})] {
+        let (cluster, _poller) = cluster();
+        cluster.proxy.rule(STATUS, Act::Lose, OFTEN);
+        cluster.proxy.rule(NEW, Act::Lose, OFTEN);
+        let is_array = more["array"].is_string();
+        let job = cluster.submit("true", more);
+        until("it is under way", || cluster.proxy.count(NEW) > 0);
+        let id = cluster.card(job).attempts[0].nodejob.clone();
+        let go = cluster.path("go");
+        let wait = format!("until [ -e {go} ]; do sleep 0.02; done");
+        let mut others = json!({"command": wait, "request_id": id});
+        if is_array {
+            others["tasks"] = json!("0-1");
+        }
+        put(cluster.server.port, &others);
+        let state = || cluster.node.node_status(&id)["state"].clone();
+        until("it runs", || state() == "running");
+        let kills = cluster.proxy.count(KILL);
+        cluster.kill(job);
+        until("the node is told", || cluster.proxy.count(KILL) > kills);
+        cluster.proxy.clear();
+        assert_eq!(cause(&cluster.ended(job)), Cause::Killed);
+        assert_eq!(state(), "running", "{}", cluster.node.node_status(&id));
+        cluster.go();
+        assert_eq!(cluster.node.ended(&id)["status"], "good");
+        assert!(cluster.ran().is_empty());
+        cluster.assert_clean();
+    }
+}
+
+#[test]
+fn a_node_that_knows_of_no_proofs_is_told_to_kill_all_the_same() {
+    let (cluster, _poller) = cluster();
+    let job = cluster.submit_waiting(json!({}));
+    // So says one of 0.1 to a question with what it does not know.
+    cluster.proxy.rule("&proof=", Act::Refuse(400), OFTEN);
+    cluster.kill(job);
+    assert_eq!(cause(&cluster.ended(job)), Cause::Killed);
+    assert_eq!(cluster.proxy.count("&proof="), 1);
+    cluster.assert_clean();
 }
 
 #[test]

@@ -285,7 +285,7 @@ fn old_jobs_are_removed_and_others_kept() {
     set_age("young", hour);
     set_age("lab-7f3k-2.1", hour);
     let opened = corkboard::board::root::Root::open(&root.dir).unwrap();
-    let tally = corkboard::processor::cleanup::clean(&opened, std::time::SystemTime::now());
+    let tally = corkboard::processor::cleanup::clean(&opened, &std::time::SystemTime::now().into());
     assert_eq!((tally.removed, tally.trouble.len()), (1, 0), "{tally:?}");
     assert!(!root.exists("state/processor/job/old"));
     assert!(

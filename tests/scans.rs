@@ -103,3 +103,30 @@ fn a_wait_that_a_clock_ahead_wrote_down_is_over() {
     assert_eq!(root.reaches(array, "stopped")["status"], "good");
     root.check();
 }
+
+/// What the poller took out to be placed it considers again, though nothing has changed on the card.
+#[test]
+fn tasks_that_could_not_be_placed_are_once_the_board_can_be_changed_again() {
+    let conf = |cores: u32| format!("cores = {cores}\nmemory = 4 GiB\nscan_every = 0.2\n");
+    let root = TestRoot::new(&conf(2));
+    root.open();
+    let _poller = root.poller();
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done", root.path("go").display());
+    let command = format!("[ $CORKBOARD_TASK -gt 1 ] || {wait}");
+    let job = root.submit(&json!({"command": command, "array": "0-3"}));
+    let tasks = |which: &str| root.status(job)["tasks"][which].as_u64().unwrap();
+    until("two run", || tasks("running") == 2);
+    let (lock, aside) = (root.path("state/scheduler/lock"), root.path("aside"));
+    fs::rename(&lock, &aside).unwrap();
+    fs::create_dir(&lock).unwrap();
+    root.write("corkboard.conf", &conf(4));
+    until("there would be room", || root.read("poller.log").contains("gives 4 cores"));
+    assert!(root.read("poller.log").contains("scheduler/lock"));
+    std::thread::sleep(Duration::from_millis(500)); // in the same round it is tried to place them
+    fs::remove_dir(&lock).unwrap();
+    fs::rename(&aside, &lock).unwrap();
+    until("the others have run", || tasks("good") == 2);
+    root.write("go", "");
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    root.check();
+}

@@ -1,14 +1,18 @@
 //! Which reports are about attempts that this head made. Their nodes show it by a digest of the
 //! attempt's key, which the head makes again: nothing is stored.
 
+use std::time::Duration;
+
 use subtle::ConstantTimeEq;
 
 use super::Said;
+use super::kills::KillOrder;
 use crate::auth;
 use crate::board::root::Root;
 use crate::board::{numbers, vault};
 use crate::error::Result;
 use crate::model::ids::NodejobId;
+use crate::model::kill::Wish;
 use crate::model::proof;
 use crate::model::run_status::RunStatus;
 
@@ -38,6 +42,18 @@ impl Proofs {
         Ok(Proofs { cluster: numbers::cluster(root)?, secret: vault::attempt_secret(root)? })
     }
 
+    /// What the node of an attempt is to be told, if somebody wants its end: no other run is to be
+    /// ended.
+    pub fn wish(&self, id: &str, grace: Option<Duration>, kill: KillOrder) -> Result<Wish> {
+        let KillOrder { by, tasks } = kill;
+        let proof = NodejobId::parse(id).map(|id| self.of(&id)).transpose()?;
+        Ok(Wish { id: id.to_string(), proof, grace, by, tasks })
+    }
+
+    fn of(&self, id: &NodejobId) -> Result<String> {
+        Ok(proof::of_key(&auth::attempt_key(&self.secret, id)?))
+    }
+
     /// What a node's report is worth, the node being one that `must_prove` what it reports or not.
     pub fn judge(&self, node: &str, must_prove: bool, status: RunStatus) -> Result<Worth> {
         let status = Box::new(status);
@@ -49,8 +65,7 @@ impl Proofs {
         let Some(shown) = &status.proof else {
             return Ok(if must_prove { Worth::Unproven(status) } else { said(false, status) });
         };
-        let expected = proof::of_key(&auth::attempt_key(&self.secret, &id)?);
-        let equal: bool = expected.as_bytes().ct_eq(shown.as_bytes()).into();
+        let equal: bool = self.of(&id)?.as_bytes().ct_eq(shown.as_bytes()).into();
         Ok(if equal { said(true, status) } else { Worth::Strangers(status) })
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::batches;
 use super::cards::{Cards, DONE_SHARD};
@@ -14,6 +14,7 @@ use super::incoming;
 use super::listing;
 use super::lock;
 use super::root::Root;
+use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::model::ids;
@@ -70,12 +71,12 @@ impl Tally {
 }
 
 /// Whether no card has come to a directory of `done/`, or left it, for so long.
-pub fn shard_is_older(root: &Root, shard: u64, than: Duration, now: SystemTime) -> Result<bool> {
+pub fn shard_is_older(root: &Root, shard: u64, than: Duration, now: &Present) -> Result<bool> {
     files::is_older(&Cards::new(root).path(&format!("done/{shard}")), than, now)
 }
 
 /// Whether a finished card was last written longer ago than that.
-pub fn done_is_older(root: &Root, job: u64, than: Duration, now: SystemTime) -> Result<bool> {
+pub fn done_is_older(root: &Root, job: u64, than: Duration, now: &Present) -> Result<bool> {
     files::is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
@@ -186,7 +187,7 @@ impl<'r> Board<'r> {
 
 /// Removes claims of request ids whose card is gone from the board, and that are old: after that
 /// the same request id makes a new job.
-pub fn remove_claims(board: &Board, than: Duration, now: SystemTime, tally: &mut Tally) {
+pub fn remove_claims(board: &Board, than: Duration, now: &Present, tally: &mut Tally) {
     let dir = board.cards.path("requests");
     for name in tally.names(&dir) {
         let path = dir.join(name);
@@ -194,7 +195,7 @@ pub fn remove_claims(board: &Board, than: Duration, now: SystemTime, tally: &mut
     }
 }
 
-fn remove_claim(board: &Board, path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+fn remove_claim(board: &Board, path: &Path, than: Duration, now: &Present) -> Result<bool> {
     let Some(meta) = files::gone_is_fine(fs::metadata(path)).at(path)? else { return Ok(false) };
     if meta.nlink() > 1 || !files::is_older(path, than, now)? {
         return Ok(false);
@@ -210,7 +211,7 @@ fn remove_claim(board: &Board, path: &Path, than: Duration, now: SystemTime) -> 
 }
 
 /// Removes unreadable cards that were put aside long ago.
-pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime, tally: &mut Tally) {
+pub fn remove_old_bad(root: &Root, than: Duration, now: &Present, tally: &mut Tally) {
     let dir = Cards::new(root).path("bad");
     for name in tally.names(&dir) {
         let path = dir.join(name);
@@ -224,7 +225,7 @@ pub fn remove_old_bad(root: &Root, than: Duration, now: SystemTime, tally: &mut 
 /// Removes what writers that died left in `tmp/`: files that were arriving as soon as nobody holds
 /// them, the rest when it is old. A prepared card with a claim is no litter: the poller publishes it,
 /// unless it is of a batch that was abandoned.
-pub fn remove_litter(root: &Root, now: SystemTime, tally: &mut Tally) {
+pub fn remove_litter(root: &Root, now: &Present, tally: &mut Tally) {
     let cards = Cards::new(root);
     let dir = cards.path("tmp");
     for name in tally.names(&dir) {
@@ -237,7 +238,7 @@ pub fn remove_litter(root: &Root, now: SystemTime, tally: &mut Tally) {
 }
 
 /// Removes where files arrived, if nobody writes there any more.
-fn remove_if_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
+fn remove_if_abandoned(path: &Path, now: &Present) -> Result<bool> {
     let abandoned = incoming::is_abandoned(path, now)?;
     if abandoned {
         files::remove_tree(path)?;
@@ -245,7 +246,7 @@ fn remove_if_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
     Ok(abandoned)
 }
 
-fn remove_if_litter(cards: &Cards, path: &Path, now: SystemTime) -> Result<bool> {
+fn remove_if_litter(cards: &Cards, path: &Path, now: &Present) -> Result<bool> {
     let Some(meta) = files::gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
         return Ok(false);
     };
@@ -291,7 +292,7 @@ pub fn remove_children(board: &Board, tally: &mut Tally) {
 
 /// Removes uploads of jobs that have stopped, and of those that are not on the board, once no
 /// submission can still be going to use them.
-pub fn remove_uploads(board: &Board, now: SystemTime, tally: &mut Tally) {
+pub fn remove_uploads(board: &Board, now: &Present, tally: &mut Tally) {
     let dir = board.cards.path("files");
     for name in tally.names(&dir) {
         let Some(job) = ids::parse_number(&name) else { continue };
@@ -303,7 +304,7 @@ pub fn remove_uploads(board: &Board, now: SystemTime, tally: &mut Tally) {
     }
 }
 
-fn are_unneeded(board: &Board, job: u64, uploads: &Path, now: SystemTime) -> Result<bool> {
+fn are_unneeded(board: &Board, job: u64, uploads: &Path, now: &Present) -> Result<bool> {
     if !files::is_older(uploads, ORPHANED, now)? {
         return Ok(false);
     }

@@ -9,11 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use serde::Serialize;
 
+use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
 
 /// Mode of files that the group may read, before the umask.
@@ -257,10 +258,9 @@ fn json_failed(error: serde_json::Error) -> Error {
 }
 
 /// Whether this was last changed longer ago than that; `false` for what is not there.
-pub fn is_older(path: &Path, than: Duration, now: SystemTime) -> Result<bool> {
+pub fn is_older(path: &Path, than: Duration, now: &Present) -> Result<bool> {
     let Some(meta) = gone_is_fine(fs::symlink_metadata(path)).at(path)? else {
         return Ok(false);
     };
-    let changed = meta.modified().at(path)?;
-    Ok(now.duration_since(changed).is_ok_and(|age| age > than))
+    Ok(now.age(meta.modified().at(path)?) > than)
 }

@@ -17,6 +17,7 @@ use super::files;
 use super::lock;
 use super::root::Root;
 use super::sync_set::SyncSet;
+use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
 
 /// What the names of such directories begin with.
@@ -248,7 +249,7 @@ pub fn is_one(path: &Path) -> bool {
 }
 
 /// Whether nobody writes there any more. `false` for one that is gone.
-pub fn is_abandoned(path: &Path, now: SystemTime) -> Result<bool> {
+pub fn is_abandoned(path: &Path, now: &Present) -> Result<bool> {
     if !files::is_older(path, ABANDONED, now)? {
         return Ok(false);
     }

@@ -16,6 +16,9 @@ use crate::error::{At, Error, Kind, Result};
 /// How long a lock that others hold for milliseconds is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the holder of a lock is looked for.
+const LOOKS: usize = 10;
+
 /// A lock that is held; let go when dropped. Close-on-exec, so no child keeps it.
 #[derive(Debug)]
 pub struct Lock {
@@ -105,6 +108,18 @@ pub fn is_locked(path: &Path) -> Result<bool> {
 /// The process that has a file locked exclusively and is one of those that are meant, as far as the
 /// kernel tells: `None` where nobody has it, or only somebody in another container.
 pub fn holder(path: &Path, is_meant: impl Fn(i32) -> bool) -> Option<i32> {
+    for _ in 0..LOOKS {
+        let found = seen_holder(path, &is_meant);
+        if found.is_some() || !matches!(is_locked(path), Ok(true)) {
+            return found;
+        }
+    }
+    None
+}
+
+/// The same by one look. The kernel lists all locks of the machine, a page at a time: one may be passed
+/// over when those before it are let go meanwhile.
+fn seen_holder(path: &Path, is_meant: impl Fn(i32) -> bool) -> Option<i32> {
     let inode = fs::metadata(path).ok()?.ino();
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {

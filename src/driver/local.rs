@@ -11,9 +11,9 @@ use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
 use crate::board::uploads::Upload;
 use crate::error::{Error, Kind, Result};
+use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::run_status::RunStatus;
-use crate::model::tasks::TaskSet;
 use crate::processor;
 use crate::processor::accept::NewRun;
 
@@ -30,6 +30,12 @@ impl Local {
 }
 
 impl Local {
+    /// The same root with its settings as they are now: they may have been changed since this process
+    /// began. Settings that are wrong now are told by [`Driver::info`].
+    fn as_set_now(&self) -> Root {
+        Root::open(self.root.dir()).unwrap_or_else(|_| self.root.clone())
+    }
+
     /// Copies of files for a job's own directory.
     fn take_over(&self, uploads: &[Upload]) -> Result<Option<Incoming>> {
         if uploads.is_empty() {
@@ -91,7 +97,8 @@ impl Driver for Local {
                 None
             })
             .collect();
-        let mut accepted = processor::accept::accept(&self.root, taken).map_err(own)?.into_iter();
+        let mut accepted =
+            processor::accept::accept(&self.as_set_now(), taken).map_err(own)?.into_iter();
         let mut next = || {
             let missing = || Err(Error::new(Kind::Internal, "no answer for the job"));
             accepted.next().unwrap_or_else(missing).map(|_| ())
@@ -99,14 +106,8 @@ impl Driver for Local {
         Ok(errors.into_iter().map(|error| error.map_or_else(&mut next, Err)).collect())
     }
 
-    fn kill(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-        by: &str,
-        tasks: Option<&TaskSet>,
-    ) -> Result<RunStatus> {
-        processor::report::kill(&self.root, id, tasks, grace, by).map_err(own)
+    fn kill(&self, wish: &Wish) -> Result<RunStatus> {
+        processor::report::kill(&self.root, wish).map_err(own)
     }
 
     fn forbid(&self, id: &str, by: &str) -> Result<Answer> {

@@ -21,8 +21,8 @@ pub(super) fn bounded(text: &str) -> String {
 /// What a node says of a job, with its words.
 pub(super) fn status(mut said: RunStatus) -> RunStatus {
     let tasks = said.tasks.iter_mut().flat_map(|report| &mut report.failed);
-    let reasons = tasks.map(|ended| &mut ended.outcome.reason);
-    let words = reasons.chain([&mut said.reason, &mut said.started, &mut said.boot]);
+    let of_tasks = tasks.flat_map(|ended| [&mut ended.outcome.reason, &mut ended.outcome.by]);
+    let words = of_tasks.chain([&mut said.reason, &mut said.by, &mut said.started, &mut said.boot]);
     words.flatten().for_each(|text| {
         if text.len() > LONGEST || text.chars().any(char::is_control) {
             *text = bounded(text);

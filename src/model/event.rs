@@ -256,6 +256,7 @@ mod tests {
             },
             What::Late { attempt: 1, outcome: Outcome::lost_unproven("gone") },
             What::Stopped { attempt: None, outcome },
+            What::Stopped { attempt: Some(3), outcome: Outcome::killed_unseen("ada", "gone") },
         ];
         for what in all {
             let event = Event::now(what);

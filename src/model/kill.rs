@@ -8,6 +8,22 @@ use super::outcome::Outcome;
 use super::tasks::TaskSet;
 use crate::clock;
 
+/// What a node is asked to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The job's id on the node.
+    pub id: String,
+    /// What a run under that id has to show (see [`super::proof`]): any other is left alone.
+    /// `None`: whosever it is.
+    pub proof: Option<String>,
+    /// Between SIGTERM and SIGKILL, where the killer says.
+    pub grace: Option<Duration>,
+    /// Who asks.
+    pub by: String,
+    /// Of a range: only these tasks.
+    pub tasks: Option<TaskSet>,
+}
+
 /// The content of `job/ID/kill`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Killed {

@@ -113,7 +113,7 @@ mod field {
     pub const RETRY: u32 = 1 << 17;
     pub const ENDED: u32 = 1 << 18;
     pub const UNPROVEN: u32 = 1 << 19;
-    pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | UNPROVEN;
+    pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | BY | UNPROVEN;
 }
 
 impl Flat {
@@ -174,14 +174,15 @@ struct FlatOutcome {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    by: Option<String>,
     #[serde(default)]
     unproven: bool,
 }
 
 impl From<FlatOutcome> for Outcome {
     fn from(flat: FlatOutcome) -> Outcome {
-        let FlatOutcome { status, cause, code, reason, unproven } = flat;
-        Outcome { status, cause, code, reason, unproven }
+        let FlatOutcome { status, cause, code, reason, by, unproven } = flat;
+        Outcome { status, cause, code, reason, by, unproven }
     }
 }
 
@@ -194,14 +195,15 @@ struct FlatEnded {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    by: Option<String>,
     #[serde(default)]
     unproven: bool,
 }
 
 fn groups(flat: Option<Vec<FlatEnded>>) -> Vec<Ended> {
-    let group = |FlatEnded { tasks, status, cause, code, reason, unproven }| Ended {
+    let group = |FlatEnded { tasks, status, cause, code, reason, by, unproven }| Ended {
         tasks,
-        outcome: Outcome { status, cause, code, reason, unproven },
+        outcome: Outcome { status, cause, code, reason, by, unproven },
     };
     flat.into_iter().flatten().map(group).collect()
 }
@@ -236,10 +238,10 @@ impl TryFrom<Flat> for Event {
             return Err("a field is not one of this event");
         }
         let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
-        let outcome = |reason| {
+        let outcome = |reason, by| {
             let (status, cause) = (must(flat.status)?, must(flat.cause)?);
-            let unproven = flat.unproven.unwrap_or_default();
-            Ok::<_, &'static str>(Outcome { status, cause, code: flat.code, reason, unproven })
+            let (code, unproven) = (flat.code, flat.unproven.unwrap_or_default());
+            Ok::<_, &'static str>(Outcome { status, cause, code, reason, by, unproven })
         };
         let what = match flat.event {
             Name::Held => What::Held { by: must(by)? },
@@ -264,7 +266,7 @@ impl TryFrom<Flat> for Event {
                 not_before: must(not_before)?,
             },
             Name::Retry => {
-                What::Retry { attempt: must(attempt)?, outcome: outcome(reason)?, not_before }
+                What::Retry { attempt: must(attempt)?, outcome: outcome(reason, by)?, not_before }
             }
             Name::Tasks => What::Tasks {
                 attempt,
@@ -273,8 +275,8 @@ impl TryFrom<Flat> for Event {
                 not_before,
                 ended: flat.ended.map(Outcome::from),
             },
-            Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason)? },
-            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason)? },
+            Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason, by)? },
+            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason, by)? },
         };
         Ok(Event { at, what })
     }

@@ -51,6 +51,9 @@ pub struct Outcome {
     /// The end in a person's words; absent where the program exited with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a kill: who asked for it. Absent in what 0.1 wrote, whose reason alone names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Of a loss, or a kill whose end nobody saw: processes of it may still run. A loss is then tried
     /// again only with `retry_lost`.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -71,6 +74,7 @@ impl Outcome {
             cause: Cause::Exit,
             code: Some(code),
             reason: (!good).then(|| format!("exit {code}")),
+            by: None,
             unproven: false,
         }
     }
@@ -92,20 +96,26 @@ impl Outcome {
 
     /// A user killed it.
     pub fn killed(by: &str) -> Outcome {
-        Outcome::error(Cause::Killed, format!("killed by {by}"))
+        let killed = Outcome::error(Cause::Killed, format!("killed by {by}"));
+        Outcome { by: Some(by.to_string()), ..killed }
     }
 
     /// A user killed it, and nobody saw its end.
     pub fn killed_unseen(by: &str, why: &str) -> Outcome {
-        Outcome::error(Cause::Killed, format!("killed by {by}; {why}"))
+        Outcome { reason: Some(format!("killed by {by}; {why}")), ..Outcome::killed(by) }
     }
 
     /// Whether it is one of these two, by this user.
     pub fn is_killed_by(&self, by: &str) -> bool {
+        self.cause == Cause::Killed
+            && self.by.as_ref().map_or_else(|| self.names_killer(by), |killer| killer == by)
+    }
+
+    /// Whether its reason says so: that was all that programs of 0.1 wrote down.
+    fn names_killer(&self, by: &str) -> bool {
         let told = Outcome::killed(by).reason.unwrap_or_default();
         let rest = self.reason.as_deref().and_then(|reason| reason.strip_prefix(&told));
-        self.cause == Cause::Killed
-            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("; "))
     }
 
     /// It waited for too long; `before` says what had become of it until then, where it had been
@@ -130,7 +140,14 @@ impl Outcome {
 
     /// An end that is not an exit.
     pub fn error(cause: Cause, reason: String) -> Outcome {
-        Outcome { status: Status::Error, cause, code: None, reason: Some(reason), unproven: false }
+        Outcome {
+            status: Status::Error,
+            cause,
+            code: None,
+            reason: Some(reason),
+            by: None,
+            unproven: false,
+        }
     }
 
     /// Whether it allows another try at all. A loss may be `unproven` by who says so, or by its own

@@ -16,6 +16,12 @@ pub const KEY_VARIABLE: &str = "CORKBOARD_TOKEN";
 /// What a report says of a run that was given no key: it is no head's.
 pub const NONE: &str = "none";
 
+/// Whether this has the form of a proof.
+pub fn is_one(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text == NONE || text.len() == 32 && text.bytes().all(is_digit)
+}
+
 /// The digest of a key: 128 bits of its SHA-256, in hexadecimal.
 pub fn of_key(key: &str) -> String {
     base16ct::lower::encode_string(&Sha256::digest(key.as_bytes())[..16])
@@ -58,6 +64,8 @@ mod tests {
         let of = |text: &str| of_request(text.as_bytes());
         let proof = of_key(key);
         assert_eq!(proof.len(), 32);
+        assert!(is_one(&proof) && is_one(NONE));
+        assert!(!is_one(&proof.to_uppercase()) && !is_one(&proof[1..]) && !is_one(""));
         let request =
             r#"{"command":"x","environment":{"A":"b","CORKBOARD_TOKEN":"cbkey_c-7.1_00"}}"#;
         assert_eq!(of(request), Some(proof.clone()));

@@ -24,14 +24,15 @@ struct FlatEnded {
     cause: Cause,
     code: Option<i32>,
     reason: Option<String>,
+    by: Option<String>,
     #[serde(default)]
     unproven: bool,
 }
 
 impl From<FlatEnded> for Ended {
     fn from(flat: FlatEnded) -> Ended {
-        let FlatEnded { tasks, status, cause, code, reason, unproven } = flat;
-        Ended { tasks, outcome: Outcome { status, cause, code, reason, unproven } }
+        let FlatEnded { tasks, status, cause, code, reason, by, unproven } = flat;
+        Ended { tasks, outcome: Outcome { status, cause, code, reason, by, unproven } }
     }
 }
 

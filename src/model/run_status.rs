@@ -53,6 +53,9 @@ pub struct RunStatus {
     /// See [`Outcome::reason`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// See [`Outcome::by`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// See [`Outcome::unproven`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub unproven: bool,
@@ -81,6 +84,7 @@ impl RunStatus {
             cause: None,
             code: None,
             reason: None,
+            by: None,
             unproven: false,
             proof: None,
             tasks: None,
@@ -106,6 +110,7 @@ impl RunStatus {
             cause: Some(outcome.cause),
             code: outcome.code,
             reason: outcome.reason.clone(),
+            by: outcome.by.clone(),
             unproven: outcome.unproven,
             ..RunStatus::queued(clock::now())
         }
@@ -131,6 +136,7 @@ impl RunStatus {
             cause: self.cause.unwrap_or(Cause::Lost),
             code: self.code,
             reason: self.reason.clone(),
+            by: self.by.clone(),
             unproven: self.unproven,
         })
     }
@@ -139,5 +145,26 @@ impl RunStatus {
     #[must_use]
     pub fn of(self, id: &str) -> RunStatus {
         RunStatus { id: Some(id.to_string()), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_killed_it_is_told_beside_the_reason_and_read_from_it_where_it_is_not() {
+        let killed = Outcome::killed("ada");
+        let unseen = Outcome::killed_unseen("ada", "its supervisor died");
+        for outcome in [&killed, &unseen] {
+            assert!(outcome.is_killed_by("ada") && !outcome.is_killed_by("ad"), "{outcome:?}");
+            let old = Outcome { by: None, ..outcome.clone() };
+            assert!(old.is_killed_by("ada") && !old.is_killed_by("ad"), "{old:?}");
+            assert_eq!(RunStatus::stopped(outcome).outcome().as_ref(), Some(outcome));
+        }
+        // What a reason says decides nothing where it is told who it was.
+        assert!(!Outcome::killed("ada; bob").is_killed_by("ada"));
+        assert!(Outcome { by: None, ..Outcome::killed("ada; bob") }.is_killed_by("ada"));
+        assert!(!Outcome::lost("killed by ada").is_killed_by("ada"));
     }
 }

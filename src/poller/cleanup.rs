@@ -8,6 +8,7 @@ use crate::board::attic::{self, Board, SHARD, Tally};
 use crate::board::batches;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
+use crate::clock::Present;
 use crate::error::{Error, Result};
 
 /// How often the poller cleans up.
@@ -28,9 +29,10 @@ pub struct Cleaned {
     pub trouble: Vec<Error>,
 }
 
-/// Cleans up the head's board by the settings' ages and counts. What submitters that died left is
+/// Cleans up the head's board by the settings' ages and counts; no clock that was set makes anything
+/// old. What submitters that died left is
 /// finished first: a job that will yet have its card keeps its uploads.
-pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
+pub fn clean(root: &Root, now: &Present) -> Cleaned {
     let settings = &root.settings;
     let cards = Cards::new(root);
     let mut others = Tally::default();
@@ -55,7 +57,7 @@ pub fn clean(root: &Root, now: SystemTime) -> Cleaned {
 /// has come for so long that all are old, and from the oldest number on up to the first directory
 /// of which all are to be kept; of the others, in turn, a few directories each time. So with a
 /// million cards it costs a look at each directory and at some thousands of cards.
-fn clean_done(root: &Root, board: &Board, now: SystemTime, tally: &mut Tally) -> Result<()> {
+fn clean_done(root: &Root, board: &Board, now: &Present, tally: &mut Tally) -> Result<()> {
     let cards = Cards::new(root);
     let shards = cards.done_shards()?;
     let mut room = root.settings.keep_done_count;
@@ -66,7 +68,7 @@ fn clean_done(root: &Root, board: &Board, now: SystemTime, tally: &mut Tally) ->
         *surplus = count.saturating_sub(room);
         room -= count.min(room);
     }
-    let turn = Turn::of(shards.len(), now);
+    let turn = Turn::of(shards.len(), now.time());
     let mut all_old_so_far = true;
     for (index, (shard, mut surplus)) in shards.into_iter().zip(surplus).rev().enumerate() {
         let quiet = tally.told(attic::shard_is_older(root, shard, root.settings.keep_done, now));

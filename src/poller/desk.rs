@@ -9,7 +9,7 @@ use super::News;
 use super::link::{Line, Open, ask};
 use crate::driver::{Driver, Run};
 use crate::error::Kind;
-use crate::model::tasks::TaskSet;
+use crate::model::kill::Wish;
 
 /// How long the thread stays for the next order.
 const LINGER: Duration = Duration::from_secs(1);
@@ -32,16 +32,7 @@ pub enum Order {
     /// Say which there are that have not ended.
     List,
     /// Kill this one.
-    Kill {
-        /// Its id on the node.
-        id: String,
-        /// Between SIGTERM and SIGKILL.
-        grace: Option<Duration>,
-        /// Who asked.
-        by: String,
-        /// Of a range: only these tasks.
-        tasks: Option<TaskSet>,
-    },
+    Kill(Wish),
     /// Forbid the start of this one, unless it is there.
     Forbid(String),
     /// These results are safe.
@@ -111,11 +102,16 @@ impl Desk {
         }
     }
 
+    /// From now on there is little time to begin anything.
+    pub fn end(&self) {
+        self.state().over.get_or_insert_with(|| Instant::now() + CLOSE_WITHIN);
+        self.changed.notify_all();
+    }
+
     /// Waits until all orders are carried out, but for those that a node keeps waiting for long.
     pub fn close(&self, line: &Arc<Line>) {
-        self.changed.notify_all();
+        self.end();
         let mut state = self.state();
-        state.over = Some(Instant::now() + CLOSE_WITHIN);
         while state.at_work {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -202,11 +198,9 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<News> {
             News::Statuses { ids, answers }
         }
         Order::List => News::Listed(ask(line, driver, |driver| driver.unfinished())),
-        Order::Kill { id, grace, by, tasks } => {
-            let tasks = tasks.as_ref();
-            let status =
-                ask(line, driver, |driver| driver.kill(&id, grace, &by, tasks)).map(Box::new);
-            News::Killed { id, status }
+        Order::Kill(wish) => {
+            let status = ask(line, driver, |driver| driver.kill(&wish)).map(Box::new);
+            News::Killed { id: wish.id, status }
         }
         Order::Forbid(id) => {
             let answer = ask(line, driver, |driver| driver.forbid(&id, FORBIDDEN_BY));

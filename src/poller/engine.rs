@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Wake;
 use super::belief::Doubts;
 use super::gather::Gathered;
 use super::index::Index;
@@ -20,11 +21,9 @@ use super::silence::Silences;
 use super::silent::Silent;
 use super::step::Step;
 use super::sweeping::Sweeper;
-use super::{News, Wake};
-use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::model::card::State;
 use crate::model::node::Node;
 
@@ -42,7 +41,7 @@ pub enum Until {
 }
 
 /// Everything is looked at again so soon after something went wrong; each time twice as late.
-const AFTER_TROUBLE: Duration = Duration::from_millis(500);
+pub(super) const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -227,6 +226,7 @@ impl<'r> Engine<'r> {
         self.told(recorded);
         // What the nodes were to be told is told.
         self.acknowledge();
+        self.links.values().for_each(Link::end);
         for (_, link) in std::mem::take(&mut self.links) {
             // A round from cron ends when it has sent what it could: the next one would begin anew.
             link.close(self.once);
@@ -273,67 +273,14 @@ impl<'r> Engine<'r> {
         self.links.iter().all(|(node, link)| link.outstanding == 0 && self.seen.contains_key(node))
     }
 
-    /// What has come, or comes within this time. `failed`: what was due last time could not be done.
-    fn next_wakes(&mut self, patience: Duration, failed: bool) -> Vec<Wake> {
-        let soon = self.index.next_time().map(|time| {
-            let left = time.duration_since(SystemTime::now()).unwrap_or_default();
-            // It is due still, and would be over and over.
-            if failed { left.max(AFTER_TROUBLE) } else { left }
-        });
-        let patience = soon.map_or(patience, |soon| soon.min(patience));
-        // A round for cron writes the records at its end.
-        let records = self.records.due().filter(|_| !self.once);
-        let dues = [self.acknowledge_at, self.gathered.due(), records];
-        let now = Instant::now();
-        let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));
-        let patience = left.fold(patience, Duration::min);
-        let silent = [&self.silences, &self.unheard];
-        let patience = silent.iter().filter_map(|s| s.patience()).fold(patience, Duration::min);
-        let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
-        match self.wakes.recv_timeout(patience) {
-            Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Vec::new(),
-        }
-    }
-
-    /// Wake-ups that come until the deadline.
-    pub(super) fn wakes_until(&mut self, deadline: Instant) -> Vec<Wake> {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        self.wakes.recv_timeout(patience).into_iter().collect()
-    }
-
     pub(super) fn say(&self, line: &str) {
         if !self.quiet {
             eprintln!("{line}");
         }
     }
 
-    /// The first half of a round: takes in what came since the last one. Before anything is
-    /// concluded from silence.
-    fn hear(&mut self, wakes: Vec<Wake>) {
-        let mut reports = Vec::new();
-        let mut touched = BTreeSet::new();
-        let mut nodes = false;
-        for wake in wakes {
-            let heeded = self.heed(wake, &mut reports, &mut touched, &mut nodes);
-            self.told(heeded);
-        }
-        if nodes {
-            let loaded = self.load_nodes();
-            self.told(loaded);
-        }
-        let recorded = self.record(reports);
-        self.told(recorded);
-        if self.acknowledge_at.is_some_and(|at| at <= Instant::now()) {
-            self.acknowledge();
-        }
-        for job in touched {
-            let looked = self.look(job);
-            self.told(looked);
-        }
-    }
-
-    /// The other half: does what follows from that, and from the time that has passed.
+    /// The second half of a round: does what follows from what was heard, and from the time that has
+    /// passed.
     fn act(&mut self) {
         self.give_up_unreachable();
         let expired = self.index.pass_time(SystemTime::now());
@@ -343,72 +290,6 @@ impl<'r> Engine<'r> {
         self.told(placed);
         if !self.once {
             self.save_records();
-        }
-    }
-
-    fn heed(
-        &mut self,
-        wake: Wake,
-        reports: &mut Vec<Said>,
-        touched: &mut BTreeSet<u64>,
-        nodes: &mut bool,
-    ) -> Result<()> {
-        match wake {
-            Wake::Card(job) => {
-                touched.insert(job);
-            }
-            Wake::Batch => {}
-            Wake::Nodes => *nodes = true, // there may be many
-            Wake::Overflow => {
-                self.scans = 0;
-                self.scan();
-            }
-            Wake::End => self.ending = true,
-            Wake::Saved { failed } => self.saved(failed),
-            Wake::Swept(error) => return Err(error),
-            // One that is closed may have led to another machine.
-            Wake::Node { node, line, news } => {
-                if self.links.get(&node).is_some_and(|link| link.is(line)) {
-                    return self.heed_node(&node, news, reports);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn heed_node(&mut self, node: &str, news: News, reports: &mut Vec<Said>) -> Result<()> {
-        self.note_silent_word(node, &news);
-        match news {
-            News::Up(resources) => self.up(node, resources),
-            News::Info(resources) => self.informed(node, resources),
-            News::Down(error) => self.down(node, &error)?,
-            News::Feed(events) => {
-                // Taken in whatever else goes wrong: the feed does not come back to them.
-                let said = self.believed(node, events);
-                self.heard(node);
-                let said = said?;
-                self.paces.note(node, said.iter().map(|said| &*said.status));
-                reports.extend(said);
-            }
-            News::Sent { ids, results } => self.sent(node, ids, results),
-            News::Statuses { ids, answers } => {
-                reports.extend(self.statuses(node, ids, answers)?);
-            }
-            News::Forbidden { id, answer } => self.forbidden(node, &id, answer),
-            News::Listed(ids) => self.listed(node, ids)?,
-            News::Killed { id, status } => reports.extend(self.killed(node, &id, status)?),
-        }
-        Ok(())
-    }
-
-    /// Whatever a node did not answer, it is the node that did not.
-    fn note_silent_word(&mut self, node: &str, news: &News) {
-        if let News::Killed { status: Err(error), .. } | News::Forbidden { answer: Err(error), .. } =
-            news
-            && error.kind == Kind::GatewayTimeout
-        {
-            let noted = self.down(node, error);
-            self.told(noted);
         }
     }
 }

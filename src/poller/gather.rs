@@ -50,6 +50,7 @@ impl Gathered {
         for gathering in self.jobs.values_mut().filter(|gathering| gathering.until <= now) {
             ready.append(&mut gathering.reports);
         }
+        self.jobs.retain(|_, gathering| gathering.until > now); // of those none waits
         ready
     }
 

@@ -329,6 +329,11 @@ impl Index {
         self.waiting.contains_key(&job) || self.any_on_node(job).is_some()
     }
 
+    /// Whether the job, or some of its tasks, is known to wait.
+    pub fn waits(&self, job: u64) -> bool {
+        self.waiting.contains_key(&job)
+    }
+
     /// Whether a newer program wrote this job's card.
     pub fn is_untouchable(&self, job: u64) -> bool {
         self.untouchable.contains_key(&job)

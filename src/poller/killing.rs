@@ -4,6 +4,7 @@ use super::desk::Order;
 use super::engine::Engine;
 use crate::attempts::Said;
 use crate::attempts::kills::KillOrder;
+use crate::attempts::proofs::Proofs;
 use crate::error::{Kind, Result};
 use crate::model::run_status::{RunState, RunStatus};
 
@@ -15,6 +16,11 @@ impl Engine<'_> {
     /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
     pub(super) fn order_kills(&mut self, job: u64) {
         let mut orders = Vec::new();
+        if self.index.attempts(job).all(|known| known.to_kill().is_none()) {
+            return;
+        }
+        let proofs = Proofs::read(self.root);
+        let Some(proofs) = self.told(proofs) else { return }; // they are asked about with all others
         let unkilled = self.index.attempts(job).filter(|known| known.to_kill().is_some());
         let reached = unkilled.filter(|known| self.reaches(&known.node, &known.id, &known.address));
         let reached: Vec<String> = reached.map(|known| known.id.clone()).collect();
@@ -24,20 +30,31 @@ impl Engine<'_> {
                 orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
             }
         }
-        for (node, id, grace, KillOrder { by, tasks }) in orders {
-            let what = match &tasks {
+        for (node, id, grace, kill) in orders {
+            let what = match &kill.tasks {
                 Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
                 None => format!("job {job}"),
             };
-            self.say(&format!("{what}: to be killed on {node}, asked by {by}"));
-            self.order(&node, Order::Kill { id, grace, by, tasks });
+            self.say(&format!("{what}: to be killed on {node}, asked by {}", kill.by));
+            let wish = proofs.wish(&id, grace, kill);
+            if let Some(wish) = self.told(wish) {
+                self.order(&node, Order::Kill(wish));
+            }
         }
     }
 
     /// Kills an attempt that was given up, or forbids its start.
     pub(super) fn fence(&mut self, node: &str, id: String) {
-        let by = "the head, which had given it up".to_string();
-        self.order(node, Order::Kill { id, grace: None, by, tasks: None });
+        let ordered = self.order_kill(node, &id, "the head, which had given it up");
+        self.told(ordered); // asked about again with all others
+    }
+
+    /// Has an attempt ended that no card asks for: in the head's own name.
+    pub(super) fn order_kill(&mut self, node: &str, id: &str, by: &str) -> Result<()> {
+        let kill = KillOrder { by: by.to_string(), tasks: None };
+        let wish = Proofs::read(self.root)?.wish(id, None, kill)?;
+        self.order(node, Order::Kill(wish));
+        Ok(())
     }
 
     pub(super) fn killed(

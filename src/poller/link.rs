@@ -33,6 +33,10 @@ const BUSY: usize = 4;
 /// has more to tell. Far shorter than the time for which jobs are sent ahead.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// A node that says at once that nothing has happened, and does not wait for it, is asked again after
+/// this.
+const NOTHING_YET: Duration = Duration::from_millis(250);
+
 /// A node's feed is begun anew no more often than this.
 const NEW_EPOCHS: Duration = Duration::from_secs(1);
 
@@ -149,11 +153,18 @@ impl Link {
         }
     }
 
+    /// Before [`Link::close`], of all links: what is to be carried out yet, is at the same time.
+    pub fn end(&self) {
+        self.line.closed.store(true, Ordering::Relaxed);
+        self.line.desk.end();
+        self.line.files.end();
+    }
+
     /// Waits until all orders are carried out, or have waited for too long; each of them has its own
     /// deadline. Files that are on their way are given up unless they are to be `sent`, which takes
     /// long: whoever is at work after this process sends them again.
     pub fn close(self, sent: bool) {
-        self.line.closed.store(true, Ordering::Relaxed);
+        self.end();
         self.line.desk.close(&self.line);
         if sent {
             self.line.files.close(&self.line);
@@ -258,7 +269,8 @@ impl Line {
     pub fn follow(self: &Arc<Line>) -> Result<()> {
         let begun = Instant::now();
         *self.holder() = Holder::Follower(begun);
-        let follower = Follower { line: self.clone(), begun, driver: None, asked: None };
+        let follower =
+            Follower { line: self.clone(), begun, driver: None, asked: None, is_hasty: false };
         self.spawn("feed", move || follower.run()).inspect_err(|_| {
             *self.holder() = Holder::Silent;
         })
@@ -309,6 +321,8 @@ struct Follower {
     driver: Open,
     /// When the node was last asked what it gives to jobs.
     asked: Option<Instant>,
+    /// Whether it said that nothing has happened, long before it had to.
+    is_hasty: bool,
 }
 
 impl Follower {
@@ -333,6 +347,9 @@ impl Follower {
                     }
                     if busy {
                         thread::sleep(GATHER);
+                    }
+                    if self.is_hasty {
+                        thread::sleep(NOTHING_YET);
                     }
                 }
                 Err(error) if error.kind == Kind::Gone && cursor.is_some() => {
@@ -373,7 +390,9 @@ impl Follower {
         }
         let every = (line.root.settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
         let wait = FEED_WAIT.min(every);
+        let begun = Instant::now();
         let page = ask(&line, &mut self.driver, |driver| driver.feed(cursor.as_deref(), wait))?;
+        self.is_hasty = page.events.is_empty() && begun.elapsed() < wait / 2;
         *cursor = Some(page.cursor);
         let mut news = vec![News::Feed(page.events)];
         if self.asked.is_none_or(|asked| asked.elapsed() >= every) {

@@ -83,8 +83,7 @@ impl Engine<'_> {
                     eprintln!(
                         "poller: {id} on {node}: killed, since the card of its job cannot be read"
                     );
-                    let by = BY.to_string();
-                    self.order(node, Order::Kill { id: id.clone(), grace: None, by, tasks: None });
+                    self.order_kill(node, &id, BY)?;
                 }
             }
             None | Some(Worth::Strangers(_) | Worth::NotOurs) => {} // which is told

@@ -49,6 +49,13 @@ impl Paces {
         }
     }
 
+    /// Forgets attempts that no node has any more, and whose end was told otherwise.
+    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        for pace in self.nodes.values_mut() {
+            pace.started.retain(|id, _| is_there(id));
+        }
+    }
+
     /// How many jobs each node may be sent beyond its room.
     pub fn ahead<'a>(&mut self, nodes: impl Iterator<Item = &'a String>) -> Vec<(String, u64)> {
         let now = Instant::now();

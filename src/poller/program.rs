@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Command;
@@ -17,6 +17,7 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock;
 use crate::board::root::Root;
+use crate::board::steps;
 use crate::cgi::usage;
 use crate::cgi::words::{flag, with};
 use crate::edge;
@@ -143,10 +144,18 @@ fn stand_by(root: &Root, engine: &mut Engine) -> Result<Option<Lock>> {
 /// Cleans up both boards. What cannot be removed is told once, and keeps nothing from going on:
 /// it is no reason to place no jobs.
 fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
-    let now = SystemTime::now();
-    let head = cleanup::clean(root, now);
-    let node = processor::cleanup::clean(root, now);
-    for error in head.trouble.into_iter().chain(node.trouble) {
+    let (mut removed, mut trouble) = ((0, 0, 0), Vec::new());
+    match steps::present(root) {
+        Ok((now, kept)) => {
+            trouble.extend(kept.err());
+            let head = cleanup::clean(root, &now);
+            let node = processor::cleanup::clean(root, &now);
+            removed = (head.cards, head.others, node.removed);
+            trouble.extend(head.trouble.into_iter().chain(node.trouble));
+        }
+        Err(error) => trouble.push(error), // so nobody knows how old anything is
+    }
+    for error in trouble {
         if told.len() >= MOST_TOLD {
             told.clear();
         }
@@ -154,10 +163,10 @@ fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
             eprintln!("poller: clean-up: {}", error.message);
         }
     }
-    if !quiet && (head.cards, head.others, node.removed) != (0, 0, 0) {
+    if !quiet && removed != (0, 0, 0) {
+        let (cards, others, jobs) = removed;
         eprintln!(
-            "clean-up: {} finished cards, {} other files of the head, {} jobs of the processor",
-            head.cards, head.others, node.removed
+            "clean-up: {cards} finished cards, {others} other files of the head, {jobs} jobs of the processor"
         );
     }
 }

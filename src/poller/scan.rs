@@ -9,6 +9,7 @@ use crate::board::root::booted_at;
 use crate::board::{batches, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
+use crate::model::ids::NodejobId;
 
 /// A directory's time is trusted to tell changes apart once it is so old.
 const GRAIN: Duration = Duration::from_secs(2);
@@ -36,6 +37,10 @@ impl Engine<'_> {
         self.told(swept);
         self.scans += 1;
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
+            let index = &self.index;
+            let is_there =
+                |id: &str| NodejobId::parse(id).is_some_and(|id| index.on_node(&id).is_some());
+            self.paces.retain(is_there);
             self.resync_all();
         }
         self.ask_unsure();
@@ -112,7 +117,10 @@ impl Engine<'_> {
             self.told(recovered);
         }
         for job in self.changed_jobs(full)? {
-            let looked = self.look(job);
+            let looked = match full {
+                true => self.look_anew(job),
+                false => self.look(job),
+            };
             self.told(looked);
         }
         if full {
@@ -187,12 +195,24 @@ impl Engine<'_> {
     /// Reads a card again, and acts on what it says. Most wake-ups are echoes of what this poller
     /// did itself: a card that is as long as it left it is not read.
     pub(super) fn look(&mut self, job: u64) -> Result<()> {
-        if let Some(known) =
-            self.index.any_on_node(job).filter(|known| known.state != State::Stopping)
-            && self.cards.length_in(Column::Running, job)? == Some(known.length)
-        {
-            return Ok(());
-        }
+        if self.is_as_known(job)? { Ok(()) } else { self.look_at(job) }
+    }
+
+    /// The same after something went wrong, or the clock was set: what waits of a card is worked out
+    /// again, though it says what it said. Of an array some may wait while nodes have the rest.
+    fn look_anew(&mut self, job: u64) -> Result<()> {
+        if self.index.waits(job) { self.look_at(job) } else { self.look(job) }
+    }
+
+    fn is_as_known(&self, job: u64) -> Result<bool> {
+        let with_node = self.index.any_on_node(job);
+        let Some(known) = with_node.filter(|known| known.state != State::Stopping) else {
+            return Ok(false);
+        };
+        Ok(self.cards.length_in(Column::Running, job)? == Some(known.length))
+    }
+
+    fn look_at(&mut self, job: u64) -> Result<()> {
         for column in [Column::Queue, Column::Running] {
             if let Some(card) = self.cards.read_in(column, job)? {
                 if card.column() == column || card.newer.is_some() {

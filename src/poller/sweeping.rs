@@ -57,7 +57,9 @@ impl Engine<'_> {
 fn work(root: &Root, requests: &Receiver<()>, asked: &AtomicBool, wakes: &Sender<Wake>) {
     while requests.recv().is_ok() {
         asked.store(false, Ordering::Release);
-        if let Err(error) = processor::sweep::sweep(root)
+        // With the settings as they are now; wrong ones are told where the node is asked what it gives.
+        let now = Root::open(root.dir());
+        if let Err(error) = processor::sweep::sweep(now.as_ref().unwrap_or(root))
             && wakes.send(Wake::Swept(error)).is_err()
         {
             return;

@@ -74,6 +74,13 @@ impl Engine<'_> {
                     self.fence(&node, id);
                 }
             }
+            for (node, id) in std::mem::take(&mut applied.taken_back) {
+                self.say(&format!("{id}: refused before, runs on {node}: killed"));
+                let noted = self.owe(&node, std::slice::from_ref(&id));
+                if self.told(noted).is_some() {
+                    self.fence(&node, id);
+                }
+            }
             let settled = self.settle(&applied.ended);
             self.told(settled);
             let noted = self.note_proofs(&applied);
@@ -279,12 +286,18 @@ impl Engine<'_> {
         if ids.is_empty() {
             return Ok(());
         }
+        self.owe(node, &ids)?;
+        self.end_as_lost(&ids, why)
+    }
+
+    /// Notes attempts about which a node is to be asked until they have ended there. Durable when this
+    /// returns.
+    fn owe(&mut self, node: &str, ids: &[String]) -> Result<()> {
         self.observe(node, |record| {
             let fresh: Vec<&String> =
                 ids.iter().filter(|id| !record.given_up.contains(id)).collect();
             record.given_up.extend(fresh.into_iter().cloned());
-        })?;
-        self.end_as_lost(&ids, why)
+        })
     }
 
     pub(super) fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::cgi::alarm::LONGEST_ARRIVAL;
+use crate::clock::Present;
 use crate::error::{At, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::run_status::RunState;
@@ -34,7 +35,7 @@ struct Seen {
 /// that waits, runs, or (for longer) whose head has not fetched the result. Also what crashes
 /// left in `tmp/`. Returns how many jobs are gone, and what could not be removed, or looked at: it
 /// keeps no other. A crash leaves parts in `tmp/` alone.
-pub fn clean(root: &Root, now: SystemTime) -> Tally {
+pub fn clean(root: &Root, now: &Present) -> Tally {
     let runs = Runs::new(root);
     let settings = &root.settings;
     let mut tally = Tally::default();
@@ -49,7 +50,7 @@ pub fn clean(root: &Root, now: SystemTime) -> Tally {
     seen.sort_by_key(|job| std::cmp::Reverse(job.at));
     let shortest = settings.keep_jobs.min(settings.keep_unacknowledged);
     for (index, job) in seen.iter().enumerate() {
-        let age = now.duration_since(job.at).unwrap_or_default();
+        let age = now.age(job.at);
         let surplus = index >= settings.keep_jobs_count;
         if age <= KEEP_AT_LEAST || !surplus && age <= shortest {
             continue; // what is to be kept in any case need not be read

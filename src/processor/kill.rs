@@ -17,8 +17,9 @@ use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::kill::{Killed, KilledTasks, Kills};
+use crate::model::kill::{Killed, KilledTasks, Kills, Wish};
 use crate::model::outcome::Outcome;
+use crate::model::proof;
 use crate::model::range::{self, Line, Range, Step};
 use crate::model::report::Report;
 use crate::model::request::Spec;
@@ -59,16 +60,16 @@ pub(super) fn all_asked(runs: &Runs, id: &str, slot: Option<&Slot>, tasks: bool)
 
 /// Kills tasks of a range: those that were not started never are, the one that runs is ended as
 /// [`kill`] does. Durable when this returns; tasks that have ended are left as they are. 404 for a
-/// range that is not here: it may come. Answers with what is known of the range now.
-pub fn kill_tasks(
-    root: &Root,
-    id: &str,
-    tasks: &TaskSet,
-    grace: Option<Duration>,
-    by: &str,
-) -> Result<RunStatus> {
+/// range that is not here: it may come. Answers with what is known of the range now, or of what is
+/// in its place.
+pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus> {
+    let Wish { id, grace, by, .. } = wish;
     let runs = Runs::new(root);
     let held = runs.lock()?;
+    if !is_meant(&runs, wish)? {
+        drop(held);
+        return status::of(root, id);
+    }
     runs.for_change(id)?;
     let spec = Spec::for_node(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
@@ -84,7 +85,7 @@ pub fn kill_tasks(
         Some(end) if end.state == RunState::Stopped => {}
         _ if runs.is_queued(id)? => return end_waiting(&runs, &held, id, &all, tasks, by),
         _ => {
-            let killed = Killed::now(by, grace);
+            let killed = Killed::now(by, *grace);
             let kill = KilledTasks { tasks: tasks.clone(), killed: killed.clone() };
             if let Err(error) = record_tasks(&runs, id, &kill) {
                 note(&runs, &held, id, Some(tasks.clone()), killed).map_err(|_| error)?;
@@ -100,6 +101,14 @@ pub fn kill_tasks(
         status::of(root, id)
     };
     told().map_err(files::unknown)
+}
+
+/// Whether it is the run under this id that is to be ended: it shows what it has to, or there is none.
+/// One whose request cannot be read shows nothing, and is what its id says. Under the lock.
+fn is_meant(runs: &Runs, wish: &Wish) -> Result<bool> {
+    let Some(proof) = &wish.proof else { return Ok(true) };
+    let request = files::read(&runs.request_path(&wish.id))?.unwrap_or_default();
+    Ok(proof::of_request(&request).is_none_or(|shown| shown == *proof))
 }
 
 /// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
@@ -208,24 +217,25 @@ fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
 /// (else the request's, else the setting) made to, one that has not come yet will be refused. Of one
 /// whose supervisor died, what is left is ended now. Durable when this returns; an ended job is left
-/// as it is. Answers with what is known now.
-pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<RunStatus> {
+/// as it is, and so is one that is not meant. Answers with what is known now.
+pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
+    let Wish { id, grace, by, .. } = wish;
     check_id(id)?;
     let runs = Runs::new(root);
-    if let Some(end) = end_at_once(&runs, id, by)? {
-        return Ok(end);
+    if let Some(known) = end_at_once(&runs, wish)? {
+        return Ok(known);
     }
-    let killed = Killed::now(by, grace).again(asked(&runs, id)?);
+    let killed = Killed::now(by, *grace).again(asked(&runs, id)?);
     let record = files::json_line(&killed)?;
     if let Err(error) = files::replace(&runs.tmp_dir(), &runs.kill_path(id), &record)
-        && let Some(end) = kill_without_space(&runs, id, &killed, by, &error)?
+        && let Some(end) = kill_without_space(&runs, wish, &killed, &error)?
     {
         return Ok(end);
     }
     let told = || -> Result<RunStatus> {
         if !wake(&runs, id)? {
             end_abandoned(&runs, id);
-            let end = end_at_once(&runs, id, by); // it had not started, and waited again
+            let end = end_at_once(&runs, wish); // it had not started, and waited again
             start_others(&runs);
             if let Some(end) = end? {
                 return Ok(end);
@@ -241,11 +251,11 @@ pub fn kill(root: &Root, id: &str, grace: Option<Duration>, by: &str) -> Result<
 /// started is waited for. `error` is why there is no room.
 fn kill_without_space(
     runs: &Runs,
-    id: &str,
+    wish: &Wish,
     killed: &Killed,
-    by: &str,
     error: &Error,
 ) -> Result<Option<RunStatus>> {
+    let Wish { id, by, .. } = wish;
     let deadline = Instant::now() + UNTIL_STARTED;
     loop {
         let held = runs.lock()?;
@@ -263,7 +273,7 @@ fn kill_without_space(
             return Ok(Some(refused(id, by)));
         }
         drop(held);
-        if waits && let Some(end) = end_at_once(runs, id, by)? {
+        if waits && let Some(end) = end_at_once(runs, wish)? {
             return Ok(Some(end));
         }
         if Instant::now() >= deadline {
@@ -278,10 +288,15 @@ fn refused(id: &str, by: &str) -> RunStatus {
     RunStatus::stopped(&Outcome::killed(by)).of(id)
 }
 
-/// The end of a job that can be ended at once, or has ended, or never will be started here; `None` for
-/// one that is claimed.
-fn end_at_once(runs: &Runs, id: &str, by: &str) -> Result<Option<RunStatus>> {
+/// The end of a job that can be ended at once, or has ended, or never will be started here; what is
+/// known of one that is not meant. `None` for one that is claimed.
+fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
+    let Wish { id, by, .. } = wish;
     let held = runs.lock()?;
+    if !is_meant(runs, wish)? {
+        drop(held);
+        return status::of(runs.root(), id).map(Some);
+    }
     let before = runs.last_line(id)?;
     let untouched = before.is_none();
     let ended = before.filter(|line| line.state == RunState::Stopped);

@@ -10,9 +10,9 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::error::Result;
 use crate::model::ids::NodejobId;
+use crate::model::kill::Wish;
 use crate::model::proof;
 use crate::model::run_status::RunStatus;
-use crate::model::tasks::TaskSet;
 
 /// A job's status, as [`status::of`].
 pub fn status(root: &Root, id: &str) -> Result<RunStatus> {
@@ -26,18 +26,12 @@ pub fn statuses(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
 }
 
 /// Kills a job, or some tasks of a range, as [`kill::kill`] and [`kill::kill_tasks`].
-pub fn kill(
-    root: &Root,
-    id: &str,
-    tasks: Option<&TaskSet>,
-    grace: Option<Duration>,
-    by: &str,
-) -> Result<RunStatus> {
-    let status = match tasks {
-        None => kill::kill(root, id, grace, by)?,
-        Some(tasks) => kill::kill_tasks(root, id, tasks, grace, by)?,
+pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
+    let status = match &wish.tasks {
+        None => kill::kill(root, wish)?,
+        Some(tasks) => kill::kill_tasks(root, wish, tasks)?,
     };
-    proven(root, status.of(id)).map_err(files::unknown)
+    proven(root, status.of(&wish.id)).map_err(files::unknown)
 }
 
 /// What changed, as [`feed::read`]. Lines of supervisors and recovery that do not prove themselves

@@ -18,7 +18,9 @@ use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
 use crate::check;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
+use crate::model::proof;
 use crate::model::request::{Spec, hide_values};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
@@ -82,6 +84,7 @@ pub const ROUTES: &[Route] = &[
             Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL"),
             Key::new("by", "WHO", "on whose behalf; heads say so"),
             Key::new("task", "3,5-9", "only these tasks of a range"),
+            Key::new("proof", "DIGEST", "only the run that shows this; heads say so"),
             Key::new("forbid", "1", "end nothing: only refuse an id that is unknown here"),
         ],
         body: false,
@@ -353,13 +356,18 @@ fn kill_one(call: &Call) -> Result<Response> {
     };
     let (id, grace) = (call.value(0), grace.transpose()?);
     let tasks = call.request.tasks()?;
+    let proof = call.request.param("proof").map(str::to_string);
+    if proof.as_deref().is_some_and(|proof| !proof::is_one(proof)) {
+        return Err(Error::bad("proof must be 32 hexadecimal digits in lower case, or none"));
+    }
     if call.request.switch("forbid")? {
-        if tasks.is_some() || grace.is_some() {
+        if tasks.is_some() || grace.is_some() || proof.is_some() {
             return Err(Error::bad("forbid ends nothing: it goes with by alone"));
         }
         return Response::json(&super::kill::forbid(call.root, id, by)?);
     }
-    Response::json(&report::kill(call.root, id, tasks.as_ref(), grace, by)?)
+    let (id, by) = (id.to_string(), by.to_string());
+    Response::json(&report::kill(call.root, &Wish { id, proof, grace, by, tasks })?)
 }
 
 #[derive(Deserialize)]

@@ -386,7 +386,7 @@ pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
 pub(super) fn litter(runs: &Runs) -> Result<Vec<std::path::PathBuf>> {
     let dir = runs.tmp_dir();
     let is_litter = |path: &std::path::PathBuf| match incoming::is_one(path) {
-        true => incoming::is_abandoned(path, SystemTime::now()).is_ok_and(|is| is),
+        true => incoming::is_abandoned(path, &SystemTime::now().into()).is_ok_and(|is| is),
         false => is_old(path),
     };
     Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(is_litter).collect())

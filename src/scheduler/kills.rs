@@ -46,9 +46,8 @@ fn tell(root: &Root, card: &Card, attempt: &Attempt) -> Result<Vec<Said>> {
     let proofs = Proofs::read(root)?;
     let mut said = Vec::new();
     for kill in wanted {
-        let tasks = kill.tasks.as_ref();
-        let id = &attempt.nodejob;
-        let status = processor::report::kill(root, id, tasks, card.spec.grace, &kill.by)?;
+        let wish = proofs.wish(&attempt.nodejob, card.spec.grace, kill)?;
+        let status = processor::report::kill(root, &wish)?;
         if let Worth::Counts(report) = proofs.judge(&attempt.node, false, status)? {
             said.push(report);
         }

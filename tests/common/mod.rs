@@ -141,7 +141,7 @@ impl TestRoot {
         command
     }
 
-    fn base(&self, program: &str) -> Command {
+    pub fn base(&self, program: &str) -> Command {
         let dir =
             if ["poller", "worker", "schedctl"].contains(&program) { "bin" } else { "cgi-bin" };
         let mut command = self.command(&self.dir.join(dir).join(program));

@@ -36,6 +36,12 @@ pub enum Act {
     DelayReply(Duration),
     /// It does not arrive; whoever sent it is refused with this code.
     Refuse(u16),
+    /// It arrives; whoever sent it is told that it was refused with this code.
+    Belie(u16),
+    /// The same, and is told so later.
+    BelieLater(u16, Duration),
+    /// It does not arrive; this is said to whoever sent it.
+    Say(&'static str),
 }
 
 #[derive(Debug)]
@@ -260,11 +266,17 @@ impl Proxy {
                 thread::sleep(time);
                 reply
             }
-            Some(Act::Refuse(code)) => {
-                let body = r#"{"error":"not today"}"#;
-                let head = format!("HTTP/1.0 {code} No\r\nContent-Type: application/json\r\n\r\n");
-                format!("{head}{body}").into_bytes()
+            Some(Act::Refuse(code)) => said(code, r#"{"error":"not today"}"#),
+            Some(Act::Belie(code)) => {
+                self.ask(&request, None);
+                said(code, r#"{"error":"not today"}"#)
             }
+            Some(Act::BelieLater(code, time)) => {
+                self.ask(&request, None);
+                thread::sleep(time);
+                said(code, r#"{"error":"not today"}"#)
+            }
+            Some(Act::Say(body)) => said(200, body),
             Some(Act::Delay(time)) => {
                 thread::sleep(time);
                 self.ask(&request, Some(client))
@@ -273,6 +285,11 @@ impl Proxy {
         let _ = client.write_all(&reply);
         Some(())
     }
+}
+
+fn said(code: u16, body: &str) -> Vec<u8> {
+    let head = format!("HTTP/1.0 {code} Said\r\nContent-Type: application/json\r\n\r\n");
+    format!("{head}{body}").into_bytes()
 }
 
 /// Gives fields of a reply another name of the same length.

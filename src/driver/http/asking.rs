@@ -177,6 +177,27 @@ pub(super) fn nonsense(node: &str, what: &str) -> Error {
     Error::new(Kind::BadGateway, format!("node {node} answers nonsense: {what}"))
 }
 
+/// Several requests that belong together. One that is not answered is the last: each of the others
+/// would be waited for as long.
+#[derive(Default)]
+pub(super) struct Asking {
+    silence: Option<Error>,
+}
+
+impl Asking {
+    /// Makes the next request, if all before it were answered.
+    pub(super) fn ask<T>(&mut self, request: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(silence) = &self.silence {
+            return Err(silence.clone());
+        }
+        request().inspect_err(|error| {
+            if matches!(error.kind, Kind::GatewayTimeout | Kind::Shortage) {
+                self.silence = Some(error.clone());
+            }
+        })
+    }
+}
+
 /// What this root cannot read of its own: nothing that the node has done.
 fn not_asked(error: Error) -> Error {
     Error { kind: Kind::Shortage, ..error }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Http;
+use super::asking::Asking;
 use crate::driver::form::Form;
 use crate::driver::server::Body;
 use crate::driver::{Run, said};
@@ -26,10 +27,11 @@ impl Http {
             }
         }
         let mut answers = Vec::with_capacity(plain.len());
+        let mut asking = Asking::default();
         for batch in batches(plain) {
             let count = batch.len();
             // What went wrong with one request says nothing of the others.
-            let many = self.run_many(batch);
+            let many = asking.ask(|| self.run_many(batch));
             answers.extend(many.unwrap_or_else(|error| vec![Err(error); count]));
         }
         let mut answers = answers.into_iter();

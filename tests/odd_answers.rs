@@ -1,0 +1,92 @@
+//! Nodes that answer oddly: at once where they are to wait, and not at all in the middle.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+#[path = "common/net.rs"]
+mod net;
+#[path = "common/proxy.rs"]
+mod proxy;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, FEED, NEW, OFTEN, STATUS, cause};
+use corkboard::board::{nodes, root::Root};
+use corkboard::driver::{self, Answer};
+use corkboard::error::Kind;
+use corkboard::model::outcome::Cause;
+use proxy::Act;
+use serde_json::json;
+
+#[test]
+fn a_node_that_does_not_wait_is_not_asked_over_and_over() {
+    let cluster = Cluster::new("60s");
+    cluster.proxy.rule(FEED, Act::Say(r#"{"cursor":"0123456789ab.80","events":[]}"#), OFTEN);
+    cluster.proxy.cut();
+    cluster.until_node("disconnected");
+    cluster.proxy.heal();
+    cluster.until_node("connected");
+    let before = cluster.proxy.count(FEED);
+    sleep(Duration::from_secs(2));
+    let asked = cluster.proxy.count(FEED) - before;
+    assert!((2..20).contains(&asked), "{asked} times in two seconds");
+    // What its feed does not tell, it is asked.
+    let job = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(job);
+    cluster.proxy.clear();
+    cluster.assert_clean();
+}
+
+#[test]
+fn what_runs_though_its_node_has_refused_it_is_ended() {
+    let cluster = Cluster::new("60s");
+    // The refusal comes first.
+    cluster.proxy.rule(FEED, Act::DelayReply(Duration::from_millis(1500)), OFTEN);
+    let before = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(before); // told by a question that was under way
+    cluster.proxy.rule(NEW, Act::Belie(503), 1);
+    let go = cluster.path("go");
+    let job = cluster.submit(&format!("until [ -e {go} ]; do sleep 0.02; done"), json!({}));
+    let card = cluster.until(job, |card| card.attempts.len() == 2);
+    let first = card.attempts[0].nodejob.clone();
+    assert_eq!(cluster.node.ended(&first)["cause"], "killed");
+    cluster.go();
+    let card = cluster.ended(job);
+    assert_eq!((cause(&card), card.attempts.len()), (Cause::Exit, 2), "{card:?}");
+    cluster.assert_clean();
+}
+
+#[test]
+fn what_is_told_to_run_is_not_taken_back_for_a_refusal() {
+    let cluster = Cluster::new("60s");
+    cluster.proxy.rule(NEW, Act::BelieLater(503, Duration::from_secs(1)), 1);
+    let job = cluster.submit_waiting(json!({}));
+    sleep(Duration::from_millis(1200)); // the refusal is there
+    cluster.go();
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+}
+
+#[test]
+fn a_node_that_falls_silent_while_it_is_asked_much_is_waited_for_once() {
+    let cluster = Cluster::new("60s");
+    let root = Root::open(&cluster.head.dir).unwrap();
+    let far = driver::open(&root, &nodes::read(&root, "far").unwrap()).unwrap();
+    let ids: Vec<String> = (1..=1000).map(|job| format!("other-{job}.1")).collect();
+    cluster.proxy.rule(STATUS, Act::Delay(Duration::ZERO), 1);
+    cluster.proxy.rule(STATUS, Act::SwallowReply, OFTEN);
+    let begun = Instant::now();
+    let answers = far.statuses(&ids).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert_eq!((answers.len(), cluster.proxy.count(STATUS)), (1000, 2));
+    let known = answers.iter().take_while(|one| matches!(one, Ok(Answer::Unknown))).count();
+    assert!((1..500).contains(&known), "{known}");
+    let silent = |one: &Result<Answer, corkboard::error::Error>| {
+        one.as_ref().is_err_and(|error| error.kind == Kind::GatewayTimeout)
+    };
+    assert!(answers[known..].iter().all(silent));
+    cluster.proxy.clear();
+    cluster.assert_clean();
+}
