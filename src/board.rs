@@ -27,6 +27,7 @@
 pub mod acceptance;
 pub mod attic;
 pub mod audit;
+mod batch_files;
 pub mod batches;
 pub mod cards;
 pub mod changes;
@@ -44,6 +45,7 @@ pub mod runs;
 pub mod slots;
 pub mod steps;
 pub mod story;
+pub mod submission;
 pub mod sync_set;
 pub mod unheard;
 pub mod uploads;

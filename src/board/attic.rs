@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::batches;
+use super::batch_files;
 use super::cards::{Cards, DONE_SHARD};
 use super::claims::{self, Released};
 use super::files;
@@ -147,7 +147,7 @@ impl<'r> Board<'r> {
     /// An error where it cannot be known which batches there are.
     pub fn new(root: &'r Root) -> Result<Board<'r>> {
         let cards = Cards::new(root);
-        Ok(Board { cards, committed: batches::committed(&cards)? })
+        Ok(Board { cards, committed: batch_files::committed(&cards.column_path(Column::Queue))? })
     }
 
     /// Whether a batch can restore this job's card.
@@ -255,7 +255,7 @@ fn remove_if_litter(cards: &Cards, path: &Path, now: &Present) -> Result<bool> {
     }
     // Any other name there is in the middle of being linked, a day ago.
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if batches::is_name(name) && lock::is_locked(path)? {
+    if batch_files::is_name(name) && lock::is_locked(path)? {
         return Ok(false); // its submitter is at work: it is the clock that made a day of a moment
     }
     let is_card = listing::card_number(name).is_some();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use super::batch_files;
 use super::batches;
 use super::cards::Cards;
 use super::claims::rejoin;
@@ -127,7 +128,7 @@ pub fn cards(root: &Root) -> Vec<Entry> {
             let path = found.path().to_path_buf();
             let name = found.file_name().to_string_lossy();
             let depth = if column == Column::Done { 2 } else { 1 };
-            if column == Column::Queue && batches::is_name(&name) {
+            if column == Column::Queue && batch_files::is_name(&name) {
                 continue;
             }
             match listing::card_number(&name) {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use super::batch_files;
 use super::cards::Cards;
 use super::claims;
 use super::files;
@@ -16,20 +17,6 @@ use super::lock;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
-use crate::model::ids;
-
-fn name(first: u64, last: u64) -> String {
-    format!("{first}-{last}.batch")
-}
-
-fn parse_name(name: &str) -> Option<(u64, u64)> {
-    let (first, last) = name.strip_suffix(".batch")?.split_once('-')?;
-    Some((ids::parse_number(first)?, ids::parse_number(last)?))
-}
-
-fn path(cards: &Cards, (first, last): (u64, u64)) -> PathBuf {
-    cards.path("queue").join(name(first, last))
-}
 
 /// Publishes cards with rising numbers in a row, all or none. Request ids that clients chose are
 /// claimed first (`who`); if one is in use, nothing is published and its card is returned.
@@ -41,7 +28,7 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
     for accepted in all {
         bytes.extend(files::json_line(accepted)?);
     }
-    let prepared = cards.path("tmp").join(name(range.0, range.1));
+    let prepared = cards.path("tmp").join(batch_files::name(range));
     let file = files::create(&prepared, &bytes)?;
     // Locked before the first claim: a claim whose batch is not locked is an abandoned one.
     if !lock::try_lock(&file).at(&prepared)? {
@@ -74,7 +61,7 @@ pub fn submit(cards: &Cards, all: &[Accepted], who: Option<&str>) -> Result<Opti
             sync.dir(&cards.path("requests"));
         }
         sync.commit()?;
-        let path = path(cards, range);
+        let path = batch_files::path(&cards.column_path(Column::Queue), range);
         match files::rename_new(&prepared, &path)? {
             true => Ok(()),
             false => Err(Error::new(
@@ -155,23 +142,12 @@ fn claim_all(cards: &Cards, all: &[Accepted], who: &str) -> Result<Claims> {
     Ok(Claims::All(claims))
 }
 
-/// First and last numbers of the batches that lie in the queue.
-pub fn committed(cards: &Cards) -> Result<Vec<(u64, u64)>> {
-    let names = files::names(&cards.path("queue"))?;
-    Ok(names.iter().filter_map(|name| parse_name(name)).collect())
-}
-
-/// Whether a file of the queue is called as a batch is.
-pub(super) fn is_name(name: &str) -> bool {
-    parse_name(name).is_some()
-}
-
 /// What keeps batches that lie in the queue from being finished: lines that are not those of cards, or
 /// that nobody can read them.
 pub fn damaged(cards: &Cards) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for range in committed(cards)? {
-        let path = path(cards, range);
+    for range in batch_files::committed(&cards.column_path(Column::Queue))? {
+        let path = batch_files::path(&cards.column_path(Column::Queue), range);
         let bytes = match files::read(&path) {
             Ok(bytes) => bytes.unwrap_or_default(), // finished meanwhile
             Err(error) => {
@@ -189,41 +165,6 @@ pub fn damaged(cards: &Cards) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// Whether a batch that lies in the queue can restore this job's card.
-pub(super) fn covers(cards: &Cards, job: u64) -> Result<bool> {
-    Ok(committed(cards)?.iter().any(|(first, last)| (*first..=*last).contains(&job)))
-}
-
-/// What became of a batch that claimed request ids.
-pub(super) enum Fate {
-    /// It was accepted.
-    Committed,
-    /// Its submitter is at work.
-    Pending,
-    /// Its submitter died before the commit: its claims mean nothing.
-    Abandoned,
-}
-
-/// The fate of the batch to which a card belongs that has claimed a request id. The caller holds
-/// the board's lock.
-pub(super) fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
-    // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
-    let prepared = cards.path("tmp").join(name(range.0, range.1));
-    if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {
-        if !lock::try_lock(&file).at(&prepared)? {
-            return Ok(Fate::Pending);
-        }
-        if files::gone_is_fine(fs::metadata(&prepared)).at(&prepared)?.is_some() {
-            return Ok(Fate::Abandoned);
-        }
-    }
-    let path = path(cards, range);
-    let committed = files::gone_is_fine(fs::metadata(&path)).at(&path)?.is_some()
-        || card.column() == Column::Done
-        || cards.look(card.job())?.is_some();
-    Ok(if committed { Fate::Committed } else { Fate::Abandoned })
-}
-
 /// What [`recover`] did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
@@ -238,7 +179,7 @@ pub struct Recovered {
 /// error.
 pub fn recover(cards: &Cards) -> (Recovered, Result<()>) {
     let mut recovered = Recovered::default();
-    let committed = match committed(cards) {
+    let committed = match batch_files::committed(&cards.column_path(Column::Queue)) {
         Ok(committed) => committed,
         Err(error) => return (recovered, Err(error)),
     };
@@ -250,7 +191,7 @@ pub fn recover(cards: &Cards) -> (Recovered, Result<()>) {
 }
 
 fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> Result<()> {
-    let path = path(cards, range);
+    let path = batch_files::path(&cards.column_path(Column::Queue), range);
     let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? else { return Ok(()) };
     if !lock::try_lock(&file).at(&path)? {
         recovered.pending += 1;

@@ -9,8 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::batches;
-use super::claims;
+use super::batch_files;
 use super::files;
 use super::lock::Lock;
 use super::numbers;
@@ -18,7 +17,7 @@ use super::root::Root;
 use super::story::Story;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::card::{Accepted, Card, Column};
+use crate::model::card::{Card, Column};
 use crate::model::ids;
 
 /// Cards in one directory of `done/`.
@@ -28,15 +27,6 @@ pub const DONE_SHARD: u64 = 1000;
 pub const CARDS_PER_LOCK: usize = 100;
 
 pub(super) const COLUMNS: [Column; 3] = [Column::Queue, Column::Running, Column::Done];
-
-/// What became of a submission.
-#[derive(Debug)]
-pub enum Submitted {
-    /// The card was published.
-    New,
-    /// The request id is in use: the card that has it. The caller compares the requests.
-    Existing(Box<Card>),
-}
 
 /// The cards of a root.
 #[derive(Debug, Clone, Copy)]
@@ -106,51 +96,6 @@ impl<'r> Cards<'r> {
         Lock::take(&self.lock_path())
     }
 
-    /// Publishes a card: afterwards it is in `queue/`, whole and durable. With `who` the request
-    /// id is claimed as theirs first; if it is in use, the card that has it is brought to where
-    /// the first submitter would have brought it, and returned.
-    ///
-    /// A crash before the rename leaves `tmp/N.job`. If that has a second name in `requests/`, a
-    /// repeat of the request, or the poller, finishes it; else nobody was told and it is litter.
-    pub fn submit(&self, accepted: &Accepted, who: Option<&str>) -> Result<Submitted> {
-        let job = accepted.job;
-        let mut sync = SyncSet::new();
-        if let Some(parent) = accepted.parent {
-            self.add_child(parent, &[job], &mut sync)?;
-        }
-        let prepared = self.prepared(job);
-        let file = files::create(&prepared, &files::json_line(accepted)?)?;
-        if let Err(error) = files::sync(&file, &prepared) {
-            files::remove(&prepared)?;
-            return Err(error);
-        }
-        if let Some(who) = who {
-            let claim = self.claim_path(who, &accepted.request_id);
-            match claims::claim_one(self, &prepared, &claim) {
-                Ok(None) => sync.dir(&self.path("requests")),
-                taken => {
-                    files::remove(&prepared)?;
-                    taken?;
-                    return self.finish_claim(&claim).map(|card| Submitted::Existing(card.into()));
-                }
-            }
-        }
-        let published = match self.publish_prepared(job) {
-            Ok(true) => Ok(()),
-            // With a claim, somebody who repeated the request may have moved it already.
-            Ok(false) => Err(vanished(&prepared)),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = published
-            && self.take_back(accepted, who).map_err(files::unknown)?
-        {
-            return Err(error);
-        }
-        sync.dir(&self.path("queue"));
-        sync.commit()?;
-        Ok(Submitted::New)
-    }
-
     /// Records children of a job. Before their cards are published: a number without a card is
     /// harmless, a card that its parent does not know would not be found.
     pub(super) fn add_child(&self, parent: u64, jobs: &[u64], sync: &mut SyncSet) -> Result<()> {
@@ -202,7 +147,11 @@ impl<'r> Cards<'r> {
         let Some((column, bytes)) = found else { return Ok(None) };
         match Card::parse(&bytes) {
             Ok(card) => Ok(Some(card)),
-            Err(_) if batches::covers(self, job).unwrap_or(true) => Err(recovered_soon(job)),
+            Err(_)
+                if batch_files::covers(&self.column_path(Column::Queue), job).unwrap_or(true) =>
+            {
+                Err(recovered_soon(job))
+            }
             Err(why) => Err(Error::new(
                 Kind::Gone,
                 format!("job {job}: {}", self.unreadable_at(column, job, &why)),
@@ -232,7 +181,11 @@ impl<'r> Cards<'r> {
             return Error::new(Kind::Gone, format!("job {job}: {}", put_aside(job)));
         }
         match self.was_used(job) {
-            Ok(true) if batches::covers(self, job).unwrap_or(true) => recovered_soon(job),
+            Ok(true)
+                if batch_files::covers(&self.column_path(Column::Queue), job).unwrap_or(true) =>
+            {
+                recovered_soon(job)
+            }
             Ok(true) => Error::new(Kind::Gone, format!("job {job} is not on the board any more")),
             Ok(false) => Error::not_found(format!("there is no job {job}")),
             Err(error) => {
@@ -288,7 +241,7 @@ impl<'r> Cards<'r> {
     }
 }
 
-fn vanished(prepared: &Path) -> Error {
+pub(super) fn vanished(prepared: &Path) -> Error {
     let why = "vanished before it was published: somebody has emptied tmp/; submit it again";
     Error::new(Kind::Unavailable, format!("{}: {why}", prepared.display()))
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::SystemTime;
 
-use super::batches;
+use super::batch_files;
 use super::cards::{COLUMNS, Cards, put_aside, recovered_soon};
 use super::files;
 use super::lock::Lock;
@@ -134,7 +134,7 @@ impl Cards<'_> {
     /// Puts a card that cannot be read aside, and says so, unless a batch can still restore it.
     fn quarantine(&self, column: Column, job: u64, why: &str) -> Error {
         let from = self.card_path(column, job);
-        let restorable = batches::covers(self, job).unwrap_or(true);
+        let restorable = batch_files::covers(&self.column_path(Column::Queue), job).unwrap_or(true);
         if restorable {
             return recovered_soon(job);
         }

@@ -4,16 +4,17 @@
 //! finishes what the first one left undone.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::batches::{self, Fate};
+use super::batch_files;
 use super::cards::Cards;
 use super::files;
 use super::listing::card_numbers;
+use super::lock;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Accepted, Card, Column};
@@ -229,6 +230,36 @@ pub(super) fn claim_one(cards: &Cards, prepared: &Path, claim: &Path) -> Result<
     ))
 }
 
+/// What became of a batch that claimed request ids.
+enum Fate {
+    /// It was accepted.
+    Committed,
+    /// Its submitter is at work.
+    Pending,
+    /// Its submitter died before the commit: its claims mean nothing.
+    Abandoned,
+}
+
+/// The fate of the batch to which a card belongs that has claimed a request id. The caller holds
+/// the board's lock.
+fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
+    // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
+    let prepared = cards.path("tmp").join(batch_files::name(range));
+    if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {
+        if !lock::try_lock(&file).at(&prepared)? {
+            return Ok(Fate::Pending);
+        }
+        if files::gone_is_fine(fs::metadata(&prepared)).at(&prepared)?.is_some() {
+            return Ok(Fate::Abandoned);
+        }
+    }
+    let path = batch_files::path(&cards.column_path(Column::Queue), range);
+    let committed = files::gone_is_fine(fs::metadata(&path)).at(&path)?.is_some()
+        || card.column() == Column::Done
+        || cards.look(card.job())?.is_some();
+    Ok(if committed { Fate::Committed } else { Fate::Abandoned })
+}
+
 /// What became of a claim that belongs to a batch.
 pub(super) enum Released {
     /// There is no claim (any more): its batch was abandoned.
@@ -250,7 +281,7 @@ pub(super) fn release(cards: &Cards, claim: &Path) -> Result<Released> {
     };
     card.for_change()?;
     let Some(range) = card.accepted.batch else { return Ok(Released::Committed(card.into())) };
-    Ok(match batches::fate(cards, range, &card)? {
+    Ok(match fate(cards, range, &card)? {
         Fate::Committed => Released::Committed(card.into()),
         Fate::Pending => Released::Pending,
         Fate::Abandoned => {
@@ -272,7 +303,7 @@ fn free_unreadable(cards: &Cards, claim: &Path, why: &str) -> Result<()> {
             format!("the card of the job that this request made cannot be read: {why}"),
         ));
     }
-    if !batches::committed(cards)?.is_empty() {
+    if !batch_files::committed(&cards.column_path(Column::Queue))?.is_empty() {
         return Err(Error::new(
             Kind::Unavailable,
             "the same request is being recovered; try again",
@@ -300,7 +331,7 @@ fn abandon_unreadable(cards: &Cards, job: u64, claims: &mut Claims) -> Result<bo
     let _lock = cards.lock()?;
     let path = cards.prepared(job);
     let Some(bytes) = files::read(&path)? else { return Ok(false) };
-    if Card::parse(&bytes).is_ok() || batches::covers(cards, job)? {
+    if Card::parse(&bytes).is_ok() || batch_files::covers(&cards.column_path(Column::Queue), job)? {
         return Ok(false);
     }
     let meta = fs::metadata(&path).at(&path)?;

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use crate::auth::Who;
-use crate::board::cards::{Cards, Submitted};
+use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
+use crate::board::submission::Submitted;
 use crate::board::{batches, files, numbers, root::Root, uploads};
 use crate::cgi::{Call, Response};
 use crate::clock;
