@@ -19,7 +19,7 @@ use crate::board::numbers;
 use crate::board::root::Root;
 use crate::board::vault::{self, Role, TokenRecord};
 use crate::cgi::Need;
-use crate::cgi::request::var;
+use crate::cgi::environment::var;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::ids::{self, NodejobId};

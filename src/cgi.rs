@@ -1,5 +1,6 @@
 //! One request, one answer: as a CGI program or as a command, by one route table.
 //!
+//! - [`environment`]: the method, and what a server says of a request.
 //! - [`request`]: what was asked, from the CGI environment or from words.
 //! - [`body`]: the request's body: limits, JSON, uploads.
 //! - `arrival`: a body as it comes, and how long it may take.
@@ -8,15 +9,20 @@
 //! - [`alarm`]: what ends a request that hangs.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
-//! - [`program`]: runs a program: either interface in, exit code out.
+//! - [`program`]: what a program is.
+//! - `gateway`: runs it as CGI.
+//! - [`output`]: the answer of a command.
 //! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
 //! - [`usage`]: what is wrong with words.
 
 pub mod alarm;
 mod arrival;
 pub mod body;
+pub mod environment;
 mod form;
+mod gateway;
 pub mod log;
+pub mod output;
 mod parameter;
 pub mod program;
 pub mod request;
@@ -25,8 +31,19 @@ pub mod route;
 pub mod usage;
 pub mod words;
 
-pub use program::{Program, Special, run};
-pub use request::{Method, Request};
+pub use environment::Method;
+pub use program::{Given, Program, Special};
+pub use request::Request;
 pub use response::Response;
 pub use route::{Call, Key, Need, Route};
-pub use words::Given;
+
+use std::env;
+
+/// Runs a program: as CGI where `GATEWAY_INTERFACE` is set, else as a command. Returns its exit code.
+pub fn run(program: &'static Program) -> i32 {
+    if env::var_os("GATEWAY_INTERFACE").is_some() {
+        gateway::run(program);
+        return 0;
+    }
+    words::run(program)
+}

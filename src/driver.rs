@@ -29,6 +29,7 @@ mod knock;
 mod line;
 pub mod local;
 mod names;
+mod patience;
 mod place;
 mod said;
 mod server;

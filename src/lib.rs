@@ -1,44 +1,44 @@
 //! Corkboard: a distributed job system that a person can read with `cat`.
 //!
-//! Modules, lowest first; each uses only those above it.
-
-pub mod error;
-
-pub mod edge;
+//! The code stands on floors; each module uses those of its own floor and of the floors below, which
+//! `tests/floors.rs` holds it to. Lowest first:
+//!
+//! - `error`, `edge`, `clock`, `user`, `settings`, `startup`, `descriptors`: the ground.
+//! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP, no time of day.
+//! - `placement`: which waiting job goes where. No files, no cards.
+//! - `board`: both boards. Only it knows paths and renames.
+//! - `cgi` and `auth`: one request, one answer, as CGI or by words; who asks.
+//! - `check` and `tokens`: what the programs have in common.
+//! - `processor` and `driver`: runs jobs on this machine; reaches those on others.
+//! - `attempts`: what is sent to a node, and what its reports do to a card.
+//! - `scheduler`, `poller`, `nodemgr`: the programs' own parts.
 
 pub mod clock;
-
-pub mod user;
-
+mod descriptors;
+pub mod edge;
+pub mod error;
+pub mod settings;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
 mod startup;
-
-pub mod settings;
-
-mod descriptors;
+pub mod user;
 
 pub mod model;
 
+pub mod placement;
+
 pub mod board;
 
+pub mod auth;
 pub mod cgi;
 
-pub mod auth;
-
+pub mod check;
 pub mod tokens;
 
-pub mod check;
-
-pub mod processor;
-
 pub mod driver;
-
-pub mod placement;
+pub mod processor;
 
 pub mod attempts;
 
-pub mod poller;
-
-pub mod scheduler;
-
 pub mod nodemgr;
+pub mod poller;
+pub mod scheduler;

@@ -26,9 +26,7 @@ fn program() -> PathBuf {
 
 /// Where it was, and frames that only the program's own symbols name.
 fn assert_backtrace(stderr: &str) {
-    for part in
-        ["index out of bounds", "panics.rs:", "panics::defect", "corkboard::cgi::program::run"]
-    {
+    for part in ["index out of bounds", "panics.rs:", "panics::defect", "corkboard::cgi::run"] {
         assert!(stderr.contains(part), "no {part:?} in {stderr}");
     }
 }

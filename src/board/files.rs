@@ -3,7 +3,7 @@
 //!
 //! All rest on two facts of a local file system with an ordered journal: a rename or link is
 //! atomic, and after power loss directory changes are there in the order in which they were made,
-//! up to some point. What must not vanish is synced before anyone is told of it ([`SyncSet`]).
+//! up to some point. What must not vanish is synced before anyone is told of it ([`super::sync_set`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::arrival::{Arrival, OVERRIDE_HINT};
+use super::environment::{Method, var};
 use super::form::{Form, Source};
-use super::request::{Method, var};
 use crate::board::incoming::{Incoming, MOST_FILES, Place};
 use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::alarm;
-use super::request::var;
+use super::environment::var;
 use crate::error::{At, Error, Kind, Result};
 
 /// A body of so many bytes leaves with the headers, in one write.

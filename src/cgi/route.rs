@@ -1,6 +1,7 @@
 //! The route table of a program, and finding the route of a request.
 
-use super::request::{Method, Request};
+use super::environment::Method;
+use super::request::Request;
 use super::response::Response;
 use crate::auth::Who;
 use crate::board::root::Root;
@@ -57,6 +58,13 @@ pub struct Route {
     pub help: &'static str,
     /// Does it.
     pub handler: fn(&Call) -> Result<Response>,
+}
+
+impl Route {
+    /// Refuses what is more than a look, where the tree is another user's.
+    pub(super) fn may_change(&self, root: &Root) -> Result<()> {
+        if self.method == Method::Get { Ok(()) } else { root.for_change() }
+    }
 }
 
 /// A request that found its route, with all that a handler needs.

@@ -9,8 +9,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::body::{self, Body};
-use super::program::{self, Program, Special};
-use super::request::{Method, Request};
+use super::environment::Method;
+use super::output;
+use super::program::{COMMAND, Given, Program, QUIET, Special};
+use super::request::Request;
 use super::route;
 use super::usage;
 use crate::auth;
@@ -22,11 +24,8 @@ mod help;
 mod place;
 mod split;
 
-use place::{DATA, METHOD, Place, QUERY, QUIET, segments};
+use place::{DATA, METHOD, Place, QUERY, segments};
 use split::{Split, joined};
-
-/// The id of [`command`].
-pub const COMMAND: &str = "command";
 
 /// `--long`, without a value.
 pub fn flag(long: &'static str, help: &'static str) -> Arg {
@@ -41,39 +40,6 @@ pub fn with(long: &'static str, value: &'static str, help: &'static str) -> Arg 
 /// The words behind `--`.
 pub fn command() -> Arg {
     Arg::new(COMMAND).value_name("CMD").last(true).num_args(1..).hide(true)
-}
-
-/// What was given to a command of a program's own: see [`Special`].
-pub struct Given {
-    /// Whose command it is.
-    pub program: &'static Program,
-    /// The values of the pattern's `:names`, in order.
-    pub values: Vec<String>,
-    /// KEY=VALUE, in order.
-    pub query: Vec<(String, String)>,
-    matches: ArgMatches,
-}
-
-impl Given {
-    /// Whether an option without a value was given.
-    pub fn flag(&self, id: &str) -> bool {
-        self.matches.get_flag(id)
-    }
-
-    /// The value of an option that was given.
-    pub fn value(&self, id: &str) -> Option<&str> {
-        self.matches.get_one::<String>(id).map(String::as_str)
-    }
-
-    /// All values of an option, or the words behind `--`.
-    pub fn values(&self, id: &str) -> Vec<&str> {
-        self.matches.get_many::<String>(id).into_iter().flatten().map(String::as_str).collect()
-    }
-
-    /// Whether only the number, id or name of what was made is to be printed.
-    pub fn quiet(&self) -> bool {
-        self.flag(QUIET)
-    }
 }
 
 /// Runs a program by the words it was given; returns the exit code.
@@ -201,8 +167,8 @@ fn ask(
     let request = Request::from_words(method, path.to_vec(), query, body);
     let (route, call) = route::find(program.routes, &root, &request, &who)?;
     auth::allow(&who, route.need)?;
-    program::may_change(&root, route)?;
-    program::print(program, (route.handler)(&call)?, matches.get_flag(QUIET))
+    route.may_change(&root)?;
+    output::print(program, (route.handler)(&call)?, matches.get_flag(QUIET))
 }
 
 /// Where words lead.

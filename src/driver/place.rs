@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 use super::knock::Knock;
 use super::line::{Line, Timed, left, ureq_error};
 use super::names;
-use super::server::Patience;
+use super::patience::Patience;
 use super::tls::Identity;
 
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.

@@ -17,6 +17,7 @@ use ureq::{Agent, AsSendBody, SendBody};
 
 use super::knock::Knock;
 use super::line;
+use super::patience::Patience;
 use super::place::{Finder, Opener, Place};
 
 /// Largest answer that is read.
@@ -67,22 +68,6 @@ pub(super) struct Question<'q, 'b> {
     pub authorization: Option<&'q str>,
     pub content_type: Option<&'q str>,
     pub body: Body<'b>,
-}
-
-/// How long a question may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Longest that nothing comes or goes.
-    pub pause: Duration,
-    /// Longest that all of it takes.
-    pub whole: Duration,
-}
-
-impl Patience {
-    /// For what comes and goes at once.
-    pub(super) fn of(whole: Duration) -> Patience {
-        Patience { pause: whole, whole }
-    }
 }
 
 /// An answer of which the body may be long.

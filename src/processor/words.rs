@@ -12,8 +12,10 @@ use super::accept::{NewRun, accept};
 use super::{log, routes, start, status, supervise, sweep};
 use crate::auth;
 use crate::board::root::Root;
-use crate::cgi::words::{COMMAND, command, flag, with};
-use crate::cgi::{Given, Need, Special, program};
+use crate::cgi::output;
+use crate::cgi::program::COMMAND;
+use crate::cgi::words::{command, flag, with};
+use crate::cgi::{Given, Need, Special};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::log::LogQuery;
@@ -74,7 +76,7 @@ fn sweep_once(_: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     let swept = sweep::sweep(&root).context("recovering what crashes left")?;
-    Ok(program::told("processor", writeln!(io::stdout(), "{}", json!(swept)), 0))
+    Ok(output::told("processor", writeln!(io::stdout(), "{}", json!(swept)), 0))
 }
 
 fn submit(words: &Given) -> anyhow::Result<i32> {
@@ -93,7 +95,7 @@ fn submit(words: &Given) -> anyhow::Result<i32> {
         (false, false) => writeln!(out, "{request}"),
         (false, true) => Ok(()),
     };
-    let code = program::told("processor", written, 0);
+    let code = output::told("processor", written, 0);
     if words.flag("wait") { Ok(wait(&root, &id)?) } else { Ok(code) }
 }
 

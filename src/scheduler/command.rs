@@ -14,8 +14,10 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::words::{COMMAND, command, flag, with};
-use crate::cgi::{Given, Special, program};
+use crate::cgi::output;
+use crate::cgi::program::COMMAND;
+use crate::cgi::words::{command, flag, with};
+use crate::cgi::{Given, Special};
 use crate::check;
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
@@ -78,7 +80,7 @@ fn new(words: &Given) -> anyhow::Result<i32> {
     if words.flag("wait") {
         if words.quiet() {
             // Where nobody reads the number, the job is waited for all the same.
-            program::told("scheduler", writeln!(io::stdout(), "{job}"), 0);
+            output::told("scheduler", writeln!(io::stdout(), "{job}"), 0);
         }
         return Ok(wait(&root, job)?);
     }
@@ -86,7 +88,7 @@ fn new(words: &Given) -> anyhow::Result<i32> {
         true => job.to_string(),
         false => submit::answer(accepted).to_string(),
     };
-    Ok(program::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
+    Ok(output::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
 }
 
 /// Files that are read once, whatever they are, and are on the board's disk when this returns.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::reason::Reasons;
+use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
 use super::tasks;
 use crate::board::cards::Cards;
@@ -295,11 +295,6 @@ fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     add("reason", told_reason(reasons.of(card)).map(Value::from));
     add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
     Ok(map)
-}
-
-/// The reason, or why it cannot be told: that says nothing against what else is known.
-pub fn told_reason(reason: Result<Option<String>>) -> Option<String> {
-    reason.unwrap_or_else(|error| Some(error.message))
 }
 
 fn summary(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {

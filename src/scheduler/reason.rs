@@ -192,3 +192,8 @@ fn with_node(by: &Reasons, card: &Card) -> Result<Option<String>> {
         _ => None,
     })
 }
+
+/// The reason, or why it cannot be told: that says nothing against what else is known.
+pub fn told_reason(reason: Result<Option<String>>) -> Option<String> {
+    reason.unwrap_or_else(|error| Some(error.message))
+}

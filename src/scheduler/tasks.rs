@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::jobs::told_reason;
-use super::reason;
+use super::reason::{self, told_reason};
 use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::array::Array;

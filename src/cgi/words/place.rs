@@ -9,8 +9,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::COMMAND;
-use crate::cgi::program::{Program, Special};
-use crate::cgi::request::Method;
+use crate::cgi::environment::Method;
+use crate::cgi::program::{Program, QUIET, Special};
 use crate::cgi::route::{Key, Route};
 use crate::cgi::usage;
 
@@ -18,7 +18,6 @@ use crate::cgi::usage;
 pub(super) const QUERY: &str = "KEY=VALUE";
 pub(super) const METHOD: &str = "method";
 pub(super) const DATA: &str = "data";
-pub(super) const QUIET: &str = "quiet";
 
 /// Where words lead: all of a pattern, or the beginning of some.
 pub(super) struct Place {

@@ -1,0 +1,109 @@
+//! A program as CGI: one request from the environment, one answer on standard output.
+
+use std::io;
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::alarm;
+use super::program::Program;
+use super::request::Request;
+use super::response::Response;
+use super::route::{self, Need};
+use crate::auth;
+use crate::board::root::Root;
+use crate::board::watch;
+use crate::error::{Error, Kind, Result};
+
+/// Whether the answer has begun.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a panic is answered, too, after it was told in the server's log. It ends the process.
+fn answer_panics() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        tell(panicked);
+        if ANSWERED.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let error = Error::new(Kind::Internal, "a defect ended the program; see the server's log");
+        let mut answer = Vec::new();
+        let _ = Response::error(&error).write_cgi(&mut answer, false); // a Vec takes everything
+        // Not by the locked stream, which a thread that panics may hold.
+        let _ = nix::unistd::write(io::stdout(), &answer); // nobody is left to be told
+    }));
+}
+
+/// Answers one CGI request. Always answers something: no output would be an empty reply.
+pub(super) fn run(program: &Program) {
+    answer_panics();
+    alarm::arm();
+    let mut head = false;
+    let response = answer(program, &mut head).unwrap_or_else(|e| Response::error(&e));
+    ANSWERED.store(true, Ordering::Relaxed);
+    if let Err(error) = response.write_cgi(&mut io::stdout().lock(), head) {
+        eprintln!("{}: {}", program.name, error.message);
+    }
+    // The server waits for the end of this pipe. The end of the process closes it last, after an
+    // inotify instance, which takes the kernel up to two dozen milliseconds.
+    // SAFETY: standard output is not written to again, and nothing else has this descriptor.
+    unsafe { nix::libc::close(nix::libc::STDOUT_FILENO) };
+}
+
+/// What is wrong with the root is for its owner, in the server's log: whoever asks has not shown a
+/// token yet, and need not learn where the root is.
+fn conceal(name: &str, error: &Error) -> Error {
+    eprintln!("{name}: {}", error.message);
+    let what = match error.kind {
+        Kind::Misconfigured => "the root's corkboard.conf is wrong",
+        _ => "the root cannot be used",
+    };
+    Error::new(error.kind, format!("{what}; see the server's log"))
+}
+
+fn answer(program: &Program, head: &mut bool) -> Result<Response> {
+    let root = Root::find().map_err(|e| conceal(program.name, &e))?;
+    let who = auth::from_cgi(&root).map_err(|e| match e.kind {
+        Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected => e,
+        _ => conceal(program.name, &e),
+    })?;
+    let request = match Request::from_cgi() {
+        Err(e) if e.kind == Kind::MethodNotAllowed => {
+            return Ok(Response::error(&e).header("Allow", "GET, HEAD, POST, PATCH, DELETE"));
+        }
+        other => other?,
+    };
+    *head = request.head;
+    match route::find(program.routes, &root, &request, &who) {
+        Ok((route, call)) => {
+            auth::allow(&who, route.need)?;
+            route.may_change(&root).map_err(|e| conceal(program.name, &e))?;
+            let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some());
+            if waits {
+                let (root, need) = (root.clone(), route.need);
+                watch::wait_while(move || is_admitted(&root, need).is_ok());
+            }
+            let response = (route.handler)(&call)?;
+            if waits && !watch::may_wait() {
+                is_admitted(&root, route.need)?;
+            }
+            Ok(response)
+        }
+        Err(e) if e.kind == Kind::MethodNotAllowed => {
+            let allow: Vec<&str> =
+                route::methods(program.routes, &request.path).iter().map(|m| m.name()).collect();
+            Ok(Response::error(&e).header("Allow", allow.join(", ")))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Refuses whoever has lost the right to what they wait for: a token was revoked or has expired, an
+/// attempt has ended, the root was closed. Where that cannot be told they wait on.
+fn is_admitted(root: &Root, need: Need) -> Result<()> {
+    match auth::from_cgi(root).and_then(|who| auth::allow(&who, need)) {
+        Err(e) if matches!(e.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected) => {
+            Err(e)
+        }
+        _ => Ok(()),
+    }
+}
