@@ -96,8 +96,19 @@ fn links_lead_somewhere() {
     for name in PAGES {
         let text = page(name);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            let target = Path::new(SOURCE).join(name).parent().unwrap().join(link);
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let mut target = Path::new(SOURCE).join(name);
+            if !file.is_empty() {
+                target = target.parent().unwrap().join(file);
+            }
             assert!(target.exists(), "{name} links to {link}");
+            let slug =
+                |heading: &str| heading.trim_matches(['#', ' ']).to_lowercase().replace(' ', "-");
+            let is_there = |page: String| {
+                page.lines().any(|line| line.starts_with('#') && slug(line) == place)
+            };
+            let led = place.is_empty() || is_there(std::fs::read_to_string(&target).unwrap());
+            assert!(led, "{name} links to {link}");
         }
     }
 }

@@ -293,13 +293,16 @@ fn down_with_jobs_kills_once_more_what_it_could_not_kill() {
     let sleeps = ["jobs", "new", "-r", "sleeps", "--", "sleep", "1000"];
     assert!(program(&root, "processor", &sleeps).status.success());
     let (processor, real) = (root.dir.join("cgi-bin/processor"), root.dir.join("cgi-bin/real"));
-    fs::rename(&processor, &real).unwrap();
+    fs::copy(&processor, &real).unwrap();
     let script = format!(
         "#!/bin/sh\n[ \"$3\" != kill ] || mkdir {0}/first 2>/dev/null || exec {0}/cgi-bin/real \"$@\"\n[ \"$3\" = kill ] || exec {0}/cgi-bin/real \"$@\"\necho no room >&2; exit 75\n",
         root.dir.display()
     );
-    fs::write(&processor, script).unwrap();
-    Command::new("chmod").arg("755").arg(&processor).status().unwrap();
+    // Put in its place, as `up` does: what runs stays what it is.
+    let prepared = root.dir.join("cgi-bin/.processor");
+    fs::write(&prepared, script).unwrap();
+    Command::new("chmod").arg("755").arg(&prepared).status().unwrap();
+    fs::rename(&prepared, &processor).unwrap();
     let down = root.down(&["--jobs"]);
     assert!(down.status.success(), "{down:?}");
     let lines = String::from_utf8_lossy(&down.stdout).into_owned();

@@ -219,8 +219,8 @@ impl<'r> Journal<'r> {
     }
 
     /// P11: sweeps of a board that is right leave it as it is. Left out of the comparison are
-    /// locks, whose content is the boot at most, and records of nodes, which say when each was
-    /// last seen.
+    /// locks, whose content is the boot at most, records of nodes, which say when each was last seen,
+    /// and what the first clean-up notes of the clock.
     fn sweeps_change_nothing(&self) {
         let before = listing(&self.root.path("state"));
         let round = Act::cmd(self.root, "poller", &["--once", "-q"], "").run();
@@ -278,7 +278,7 @@ pub fn listing(dir: &Path) -> Vec<String> {
         let is_nodes = dir.ends_with("scheduler/nodes");
         for name in names(&dir) {
             let path = dir.join(&name);
-            if name == "lock" || name == "poller.lock" || is_nodes {
+            if ["lock", "poller.lock", "clock"].contains(&name.as_str()) || is_nodes {
                 continue;
             }
             let Ok(meta) = path.symlink_metadata() else { continue };
