@@ -60,7 +60,7 @@ fn paths(tree: &str) -> Vec<String> {
     }
     parts.push(&group[start..]);
     let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
-    parts.flat_map(|part| paths(part)).map(|path| format!("{}{path}", before.trim())).collect()
+    parts.flat_map(paths).map(|path| format!("{}{path}", before.trim())).collect()
 }
 
 /// The paths in the `use` lines of a file, but for its tests, and all others that begin at the root.
