@@ -4,7 +4,7 @@
 //! `tests/floors.rs` holds it to. Lowest first:
 //!
 //! - `error`, `edge`, `clock`, `user`, `settings`, `startup`, `descriptors`: the ground.
-//! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP, no time of day.
+//! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP.
 //! - `placement`: which waiting job goes where. No files, no cards.
 //! - `board`: both boards. Only it knows paths and renames.
 //! - `cgi` and `auth`: one request, one answer, as CGI or by words; who asks.

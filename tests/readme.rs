@@ -15,6 +15,7 @@ const PAGES: &[&str] = &[
     "CHANGELOG.md",
     "cgi-bin/README.md",
     "docs/api.md",
+    "docs/architecture.md",
     "docs/decisions.md",
     "docs/operation.md",
     "state/README.md",
