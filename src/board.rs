@@ -6,11 +6,11 @@
 //! - [`lock`]: flock with a deadline.
 //! - [`numbers`]: job numbers and the cluster's name.
 //! - [`cards`]: the head's board, `state/scheduler`; `changes`: how its cards are stamped and moved.
+//! - [`submission`] publishes one card, [`batches`] many at once (`batch_files`: their files).
 //! - [`listing`]: which cards there are.
 //! - [`attic`]: removing what need not be kept.
 //! - [`audit`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
-//! - [`batches`]: many cards in one commit.
 //! - [`nodes`]: the node records of the head.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.

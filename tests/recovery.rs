@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use common::node::{assert_clean, claims, root, root_of_nobody, run, submit};
+use common::node::{assert_clean, claims, root, root_of_nobody, run, submit, two_orphans};
 use common::{TestRoot, lives, pid_in, signal, until};
 use faults::Act;
 use serde_json::json;
@@ -73,17 +73,7 @@ fn one_that_cannot_be_killed_keeps_no_other_waiting() {
 #[test]
 fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
     let root = root();
-    for id in ["a", "b"] {
-        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
-    }
-    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
-    let story = root.path("state/processor/job/a/status");
-    fs::rename(&story, root.path("kept")).unwrap();
-    fs::create_dir(&story).unwrap();
-    for supervisor in root.supervisors() {
-        signal(supervisor, "KILL");
-        until("it is dead", || !lives(supervisor));
-    }
+    let story = two_orphans(&root);
     submit(&root, json!({"command": ["true"], "request_id": "c"}));
     assert_eq!(root.ended("c")["status"], "good");
     assert_eq!(root.node_status("b")["cause"], "lost");
@@ -92,8 +82,7 @@ fn one_that_cannot_be_recovered_keeps_no_other_from_it() {
     let why = listed[2]["error"].as_str().unwrap();
     assert!(why.contains("job/a/status: is a directory"), "{listed}");
     assert_eq!(root.cmd("processor", &["jobs", "state=running"]).expect(0).body, "a\n");
-    fs::remove_dir(&story).unwrap();
-    fs::rename(root.path("kept"), &story).unwrap();
+    story.give_back();
     root.cmd("processor", &["sweep"]).expect(0);
     assert_eq!(root.ended("a")["cause"], "lost");
     assert_clean(&root);

@@ -7,7 +7,7 @@ mod faults;
 use std::fs;
 use std::time::Instant;
 
-use common::node::{assert_clean, root, submit};
+use common::node::{assert_clean, root, submit, two_orphans};
 use common::{TestRoot, lives, signal, until};
 use faults::{Act, Journal};
 use serde_json::json;
@@ -93,17 +93,7 @@ fn another_boot() {
 #[test]
 fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
     let mut root = root();
-    for id in ["a", "b"] {
-        submit(&root, json!({"command": ["sleep", "1000"], "request_id": id}));
-    }
-    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
-    let story = root.path("state/processor/job/a/status");
-    fs::rename(&story, root.path("kept")).unwrap();
-    fs::create_dir(&story).unwrap();
-    for supervisor in root.supervisors() {
-        signal(supervisor, "KILL");
-        until("it is dead", || !lives(supervisor));
-    }
+    let story = two_orphans(&root);
     root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
     submit(&root, json!({"command": ["true"], "request_id": "c"}));
     assert_eq!(root.ended("c")["status"], "good");
@@ -111,8 +101,7 @@ fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
     let info = root.cmd("processor", &["info"]).expect(0).json();
     assert_eq!(info["queued"], 0, "{info}");
     assert_eq!(root.cmd("processor", &["check"]).code, 1);
-    fs::remove_dir(&story).unwrap();
-    fs::rename(root.path("kept"), &story).unwrap();
+    story.give_back();
     root.cmd("processor", &["sweep"]).expect(0);
     assert_eq!(root.ended("a")["reason"], "the machine was restarted");
     until("all is reported", || root.supervisors().is_empty());

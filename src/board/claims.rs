@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::batch_files;
+use super::batch_files::{self, Range};
 use super::cards::Cards;
 use super::files;
 use super::listing::card_numbers;
@@ -242,7 +242,7 @@ enum Fate {
 
 /// The fate of the batch to which a card belongs that has claimed a request id. The caller holds
 /// the board's lock.
-fn fate(cards: &Cards, range: (u64, u64), card: &Card) -> Result<Fate> {
+fn fate(cards: &Cards, range: Range, card: &Card) -> Result<Fate> {
     // `tmp/` first: a batch that leaves it between the two looks is found in the queue.
     let prepared = cards.path("tmp").join(batch_files::name(range));
     if let Some(file) = files::gone_is_fine(File::open(&prepared)).at(&prepared)? {

@@ -4,13 +4,8 @@ use std::io::{self, Write};
 
 use super::program::Program;
 use super::response::{Content, Response, copy};
-use crate::error::{Error, Result, exit};
-
-/// Says on standard error what is wrong; returns the exit code.
-pub fn complain(name: &str, error: &Error) -> i32 {
-    eprintln!("{name}: {}", error.message);
-    error.kind.exit_code()
-}
+use crate::edge;
+use crate::error::{Result, exit};
 
 /// Prints an answer as a command does: the body on standard output; returns the exit code.
 pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> {
@@ -25,12 +20,12 @@ pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> 
         (_, Content::Reader(mut reader, length)) => {
             return Ok(match copy(&mut reader, length, &mut out) {
                 Ok(written) => told(program.name, written, code),
-                Err(error) => complain(program.name, &error),
+                Err(error) => edge::complain(program.name, &error.into()),
             });
         }
         (_, Content::Stream(stream)) => {
             if let Err(error) = stream(&mut out) {
-                return Ok(complain(program.name, &error));
+                return Ok(edge::complain(program.name, &error.into()));
             }
         }
     }

@@ -177,13 +177,13 @@ impl Card {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const FIRST: &str = r#"{"job":2,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"max_retry_count":1}}"#;
-    const PLACED: &str = r#"{"at":"2026-01-01T00:00:01.000Z","event":"placed","attempt":1,"node":"n","nodejob":"c-2.1","driver":"local"}"#;
+    pub const FIRST: &str = r#"{"job":2,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"max_retry_count":1}}"#;
+    pub const PLACED: &str = r#"{"at":"2026-01-01T00:00:01.000Z","event":"placed","attempt":1,"node":"n","nodejob":"c-2.1","driver":"local"}"#;
 
-    fn card(lines: &[&str]) -> Card {
+    pub fn card(lines: &[&str]) -> Card {
         Card::parse(lines.join("\n").as_bytes()).unwrap()
     }
 

@@ -70,14 +70,8 @@ fn later(time: SystemTime, by: Duration) -> SystemTime {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::model::card::tests::{FIRST, PLACED, card};
     use crate::model::event::Event;
-
-    const FIRST: &str = r#"{"job":2,"request_id":"r","at":"2026-01-01T00:00:00.000Z","by":"ada","request":{"command":["true"],"max_retry_count":1}}"#;
-    const PLACED: &str = r#"{"at":"2026-01-01T00:00:01.000Z","event":"placed","attempt":1,"node":"n","nodejob":"c-2.1","driver":"local"}"#;
-
-    fn card(lines: &[&str]) -> Card {
-        Card::parse(lines.join("\n").as_bytes()).unwrap()
-    }
 
     #[test]
     fn retries_are_counted() {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{TestRoot, program};
+use super::{TestRoot, lives, program, signal, until};
 
 pub const CONF: &str = "cores = 2\nmemory = 4 GiB\n";
 
@@ -80,4 +80,34 @@ impl TestRoot {
         fs::remove_file(&program).unwrap();
         symlink("/bin/true", program).unwrap();
     }
+}
+
+/// The story of a job that nobody can read, until it is given back.
+pub struct Hidden {
+    story: PathBuf,
+    kept: PathBuf,
+}
+
+impl Hidden {
+    pub fn give_back(self) {
+        fs::remove_dir(&self.story).unwrap();
+        fs::rename(&self.kept, &self.story).unwrap();
+    }
+}
+
+/// Jobs `a` and `b` run, then their supervisors are killed; the story of `a` is hidden.
+pub fn two_orphans(root: &TestRoot) -> Hidden {
+    for id in ["a", "b"] {
+        submit(root, json!({"command": ["sleep", "1000"], "request_id": id}));
+    }
+    until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
+    let hidden =
+        Hidden { story: root.path("state/processor/job/a/status"), kept: root.path("kept") };
+    fs::rename(&hidden.story, &hidden.kept).unwrap();
+    fs::create_dir(&hidden.story).unwrap();
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    hidden
 }
