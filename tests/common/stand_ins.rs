@@ -127,6 +127,12 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let _ = self.down(&["--jobs"]);
+        // Copies of programs are large; what failed is kept, to be looked at.
+        if !std::thread::panicking()
+            && let Some(base) = self.dir.parent()
+        {
+            let _ = fs::remove_dir_all(base);
+        }
     }
 }
 
