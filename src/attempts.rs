@@ -9,7 +9,7 @@ use crate::board::cards::{CARDS_PER_LOCK, Cards};
 use crate::board::changes::Changed;
 use crate::board::root::Root;
 use crate::board::sync_set::SyncSet;
-use crate::board::{numbers, uploads, vault};
+use crate::board::{addresses, numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Event, State, What};
@@ -24,6 +24,7 @@ use crate::model::tasks::TaskSet;
 pub mod kills;
 pub mod proofs;
 pub mod ranges;
+pub mod rooms;
 
 /// The line that places a card of this cluster on a node: its next attempt; of an array with the
 /// tasks of the range.
@@ -77,6 +78,10 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     }
     if let Some(url) = &common.url {
         set("CORKBOARD_URL", url.clone());
+        // It runs beside its own board, and may use the programs there as commands.
+        if attempt.uri.as_ref().is_some_and(|uri| addresses::is_same_server(url, uri)) {
+            root.dir().to_str().and_then(|dir| set("CORKBOARD_ROOT", dir.into()));
+        }
     }
     request.insert("environment".into(), Value::Object(environment));
     request.insert("request_id".into(), attempt.nodejob.clone().into());

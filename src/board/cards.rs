@@ -40,6 +40,11 @@ impl<'r> Cards<'r> {
         Cards { root }
     }
 
+    /// The root.
+    pub fn root(&self) -> &'r Root {
+        self.root
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.state("scheduler").join(name)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::desk::Order;
 use super::link::Link;
 use crate::attempts;
-use crate::board::nodes;
+use crate::board::addresses;
 use crate::board::runs::Runs;
 use crate::driver::{self, Run};
 use crate::error::{Kind, Result};
@@ -102,7 +102,7 @@ impl Engine<'_> {
         }
         let now = self.nodes.get(node).filter(|node| node.address() == *link.address());
         let Some(now) = now else { return Ok(false) };
-        Ok(nodes::is_this_root(self.root, now)? && Runs::new(self.root).is_here(id)?)
+        Ok(addresses::is_this_root(self.root, now)? && Runs::new(self.root).is_here(id)?)
     }
 
     /// Whether this node has to do with this attempt: it was placed there and nowhere else, or it was

@@ -10,7 +10,7 @@ use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, ranges};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{files, nodes};
+use crate::board::{addresses, files};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
@@ -138,7 +138,7 @@ fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
         let ask = || -> Result<Vec<Said>> {
             let mut record = None;
             for attempt in attempts {
-                record = Some(nodes::holder(root, attempt)?);
+                record = Some(addresses::holder(root, attempt)?);
             }
             let Some(record) = record else { return Ok(Vec::new()) };
             let ids: Vec<String> = attempts.iter().map(|a| a.nodejob.clone()).collect();
