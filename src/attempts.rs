@@ -12,10 +12,10 @@ use crate::board::sync_set::SyncSet;
 use crate::board::{addresses, numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Error, Kind, Result};
+use crate::model::array_changes;
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
-use crate::model::outcome::Outcome;
 use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
@@ -128,7 +128,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
         .map(|(id, said)| (id, &*said.status))
         .collect();
     if card.array.is_some() {
-        return ranges::decide(card, &reports);
+        return array_changes::decide(card, &reports);
     }
     let mut card = card.clone();
     let before = card.events.len();
@@ -150,7 +150,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
             (true, RunState::Stopped, Some(outcome)) => {
                 card.after_attempt(id.attempt, outcome, false)
             }
-            (false, RunState::Stopped, Some(outcome)) if is_news(&card, id, &outcome) => {
+            (false, RunState::Stopped, Some(outcome)) if card.has_not_heard(id, &outcome) => {
                 What::Late { attempt: id.attempt, outcome }
             }
             _ => continue,
@@ -158,22 +158,6 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
         card.apply(Event::now(what));
     }
     card.events.drain(before..).map(|event| event.what).collect()
-}
-
-/// So many different late reports of an attempt are kept: a node that says something else each time
-/// makes no card grow without end.
-const MOST_LATE: usize = 8;
-
-/// Whether a late report says what the card does not say yet. Nodes repeat themselves.
-fn is_news(card: &Card, id: &NodejobId, outcome: &Outcome) -> bool {
-    let known = card.attempts.iter().find(|a| a.attempt == id.attempt);
-    let told = card.events.iter().any(
-        |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
-    );
-    let of_attempt =
-        |event: &&Event| matches!(event.what, What::Late { attempt, .. } if attempt == id.attempt);
-    let lates = card.events.iter().filter(of_attempt).count();
-    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told && lates < MOST_LATE
 }
 
 /// What reports did. Ids come with the node that has the attempt.

@@ -5,10 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use super::attempt::Attempt;
 use super::card::Card;
-use super::event::What;
+use super::event::{Event, What};
+use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome};
 use super::state::State;
 use crate::clock;
+
+/// So many different late reports of an attempt are kept: a node that says something else each time
+/// makes no card grow without end.
+const MOST_LATE: usize = 8;
 
 impl Card {
     /// Nodes on which an attempt failed or was refused: another one is preferred.
@@ -55,6 +60,17 @@ impl Card {
         What::Stopped { attempt: Some(attempt), outcome }
     }
 
+    /// Whether a late report says what the card does not say yet. Nodes repeat themselves.
+    pub fn has_not_heard(&self, id: &NodejobId, outcome: &Outcome) -> bool {
+        let known = self.attempts.iter().find(|a| a.attempt == id.attempt);
+        let told = self.events.iter().any(
+            |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
+        );
+        let of_attempt = |event: &&Event| matches!(event.what, What::Late { attempt, .. } if attempt == id.attempt);
+        let lates = self.events.iter().filter(of_attempt).count();
+        known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told && lates < MOST_LATE
+    }
+
     /// When what fails now may be tried again, if not at once.
     pub fn retry_at(&self) -> Option<String> {
         let delay = self.spec.retry_delay;
@@ -71,7 +87,6 @@ fn later(time: SystemTime, by: Duration) -> SystemTime {
 mod tests {
     use super::*;
     use crate::model::card::tests::{FIRST, PLACED, card};
-    use crate::model::event::Event;
 
     #[test]
     fn retries_are_counted() {

@@ -151,7 +151,7 @@ fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<(u32, LogPiece
 
 /// Refuses a task that the job does not have.
 fn check(card: &Card, query: &LogQuery) -> Result<()> {
-    query.task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))
+    query.task.map_or(Ok(()), |task| card.check_tasks(&TaskSet::one(task)))
 }
 
 /// Copies a job's log to `out` as it grows, until the job has ended (`true`), or the deadline,
@@ -373,6 +373,6 @@ pub fn file(call: &Call) -> Result<Response> {
 /// The task that the request names, which the job must have.
 fn task(call: &Call, card: &Card) -> Result<Option<u32>> {
     let task = call.request.task()?;
-    task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))?;
+    task.map_or(Ok(()), |task| card.check_tasks(&TaskSet::one(task)))?;
     Ok(task)
 }
