@@ -354,7 +354,7 @@ fn nodes_are_drained_by_a_word() {
     let root = open_root("");
     let update = |word| root.cmd("scheduler", &["nodes", "localhost", "update", word]);
     assert_eq!(update("drain=1").expect(0).json()["drain"], true);
-    assert_eq!(update("drain=0").expect(0).json()["drain"].as_bool().unwrap_or(false), false);
+    assert_ne!(update("drain=0").expect(0).json()["drain"], true);
     assert!(update("drain=maybe").expect(1).stderr.contains("drain must be 1 or 0"));
     let both = ["nodes", "localhost", "update", "drain=1", "-d", "{}"];
     assert!(root.cmd("scheduler", &both).expect(1).stderr.contains("not both"));
