@@ -150,7 +150,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
             (true, RunState::Stopped, Some(outcome)) => {
                 card.after_attempt(id.attempt, outcome, false)
             }
-            (false, RunState::Stopped, Some(outcome)) if card.has_not_heard(id, &outcome) => {
+            (false, RunState::Stopped, Some(outcome)) if card.has_not_heard(&[], id, &outcome) => {
                 What::Late { attempt: id.attempt, outcome }
             }
             _ => continue,
@@ -167,7 +167,7 @@ pub struct Applied {
     pub cards: Vec<Card>,
     /// Results that are safe here now: the node may forget them.
     pub safe: Vec<(String, String)>,
-    /// Attempts that run though the head has given them up...
+    /// Attempts that run though the head has given them up, or has no card of them...
     pub stale: Vec<(String, String)>,
     /// ...and those that run though their nodes have refused them: nobody knows of them any more.
     pub taken_back: Vec<(String, String)>,
@@ -217,13 +217,17 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                         }
                     }
                 }
-                // Cleaned up, or unreadable: nobody will ask for this result.
+                // Cleaned up, or unreadable: nobody will ask for this result. What runs may have been
+                // given up before.
                 Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                    for (id, said) in reports.iter().filter(|(_, said)| said.is_end()) {
-                        applied.ended.push(id.to_string());
-                        if said.proven {
-                            applied.safe.push((said.node.clone(), id.to_string()));
+                    for (id, said) in reports {
+                        let of_node = (said.node.clone(), id.to_string());
+                        if !said.is_end() {
+                            applied.stale.push(of_node);
+                            continue;
                         }
+                        applied.ended.push(id.to_string());
+                        applied.safe.extend(said.proven.then_some(of_node));
                     }
                 }
                 // A newer program's card: its node keeps the result until that program asks for it.

@@ -142,12 +142,11 @@ pub fn decide(card: &Card, reports: &[(&NodejobId, &RunStatus)]) -> Vec<What> {
         let over = |at: &Attempt| at.attempt == id.attempt && at.ended_at.is_some();
         if let Some(outcome) = status.outcome()
             && card.attempts.iter().any(over)
-            && card.has_not_heard(id, &outcome)
+            && card.has_not_heard(&late, id, &outcome)
         {
             late.push(What::Late { attempt: id.attempt, outcome });
         }
     }
-    late.dedup();
     late.extend(draft.finish());
     late
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::attempt::Attempt;
 use super::card::Card;
-use super::event::{Event, What};
+use super::event::What;
 use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome};
 use super::state::State;
@@ -60,15 +60,24 @@ impl Card {
         What::Stopped { attempt: Some(attempt), outcome }
     }
 
-    /// Whether a late report says what the card does not say yet. Nodes repeat themselves.
-    pub fn has_not_heard(&self, id: &NodejobId, outcome: &Outcome) -> bool {
+    /// Whether a late report says what neither the card nor `added`, which it is about to be given, says yet.
+    /// Nodes repeat themselves.
+    pub fn has_not_heard(&self, added: &[What], id: &NodejobId, outcome: &Outcome) -> bool {
         let known = self.attempts.iter().find(|a| a.attempt == id.attempt);
-        let told = self.events.iter().any(
-            |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
-        );
-        let of_attempt = |event: &&Event| matches!(event.what, What::Late { attempt, .. } if attempt == id.attempt);
-        let lates = self.events.iter().filter(of_attempt).count();
-        known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told && lates < MOST_LATE
+        let all = self.events.iter().map(|event| &event.what).chain(added);
+        let mut lates = 0;
+        for what in all {
+            match what {
+                What::Late { attempt, outcome: told } if *attempt == id.attempt => {
+                    if told == outcome {
+                        return false;
+                    }
+                    lates += 1;
+                }
+                _ => {}
+            }
+        }
+        known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && lates < MOST_LATE
     }
 
     /// When what fails now may be tried again, if not at once.
@@ -87,6 +96,7 @@ fn later(time: SystemTime, by: Duration) -> SystemTime {
 mod tests {
     use super::*;
     use crate::model::card::tests::{FIRST, PLACED, card};
+    use crate::model::event::Event;
 
     #[test]
     fn retries_are_counted() {
