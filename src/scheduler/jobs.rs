@@ -290,6 +290,8 @@ fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     add("started-at", started.map(Value::from));
     add("stopped-at", card.stopped_at.clone().map(Value::from));
     add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
+    let reference = last.filter(|_| card.array.is_none()).and_then(|a| a.reference.clone());
+    add("ref", reference.map(Value::from));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));
