@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
 use super::tasks;
+use crate::board::card_news::Tail;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::watch::Watch;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Column, State};
@@ -253,10 +253,10 @@ fn wait_until(
     over: impl Fn(&Card) -> bool,
 ) -> Result<Card> {
     let cards = Cards::new(root);
-    let watch = Watch::on_card(&cards, job)?;
+    let mut tail = Tail::begin(root); // before the look: what is done after it is told there
     loop {
         let card = cards.find(job)?;
-        if over(&card) || !watch.wait_until(deadline) {
+        if over(&card) || !tail.wait_for(job, deadline) {
             return Ok(card);
         }
         rounds.as_mut().map_or(Ok(()), |rounds| rounds.look())?;
