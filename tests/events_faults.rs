@@ -77,9 +77,9 @@ impl<'r> Reader<'r> {
     }
 }
 
-/// The writes and moves of a program.
+/// The writes and moves of a program: before each, and so between any two, it is killed.
 fn windows(act: &Act) -> Vec<Point> {
-    act.calls(&["write", "renameat2", "rename", "fsync", "close"]).1
+    act.calls(&["write", "renameat2"]).1
 }
 
 #[test]
@@ -165,7 +165,9 @@ fn a_full_disk_takes_the_feed_and_keeps_no_change() {
     let cursor = format!("since={}", reader.cursor);
     let gone = root.cgi("GET", &format!("/scheduler/events?{cursor}"), &[], b"");
     gone.expect(410);
-    root.cgi("GET", "/scheduler/events", &[], b"").expect(503);
+    // Its own block may do for the first line of another.
+    let another = root.cgi("GET", "/scheduler/events", &[], b"");
+    assert!([200, 503].contains(&another.code), "{another:?}");
     root.update(job, if held { "release=1" } else { "hold=1" }).expect(0);
     let state = if held { "queued" } else { "held" };
     assert_eq!(root.status(job)["state"], state, "{:?}", root.story(job));
