@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::board::card_news::Tail;
 use crate::board::cards::Cards;
 use crate::board::nodes;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::board::watch::Watch;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 
@@ -38,7 +38,7 @@ pub fn place(root: &Root, job: u64) -> Result<(Vec<Value>, bool)> {
     if let Some(placed) = placed(root, &card)? {
         return Ok((placed, false));
     }
-    let watch = Watch::on_card(&cards, job)?;
+    let mut tail = Tail::begin(root);
     if !poller_lock::is_held(root)? {
         root.for_change()?;
         one_round(root)?;
@@ -48,7 +48,7 @@ pub fn place(root: &Root, job: u64) -> Result<(Vec<Value>, bool)> {
         if let Some(placed) = placed(root, &cards.find(job)?)? {
             return Ok((placed, true));
         }
-        if !watch.wait_until(deadline) || !poller_lock::is_held(root)? {
+        if !tail.wait_for(job, deadline) || !poller_lock::is_held(root)? {
             return Err(Error::new(
                 Kind::Unavailable,
                 format!(

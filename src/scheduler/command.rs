@@ -50,7 +50,7 @@ fn options() -> Vec<Arg> {
         with("env", "NAME=VALUE", "set in the job's environment; may be repeated")
             .action(ArgAction::Append),
         flag("export", "its environment has what is set in this one's"),
-        flag("stdin", "what is read here on standard input it reads there"),
+        flag("stdin", "it reads what comes here on standard input"),
         with("dir", "DIR", "where it starts; here, or with --file in its own"),
         with("file", "PATH", "a file for its own directory; may be repeated")
             .action(ArgAction::Append),
