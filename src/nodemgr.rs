@@ -48,7 +48,7 @@ const ROUTES: &[Route] = &[
             Key::new("node", "NAME", "where it runs; the best one if absent"),
         ],
         body: false,
-        help: "run a request (json_data=, or -d) on node=NAME or on the best one, or place job N now",
+        help: "run a request (json_data= or -d); without one, place job N now",
         handler: run,
     },
     Route {
