@@ -98,7 +98,7 @@ pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage
     let deadline = Instant::now() + wait;
     let mut watch = None;
     loop {
-        let file = files::gone_is_fine(File::open(&path)).at(&path)?.ok_or_else(other_epoch)?;
+        let file = files::gone_is_fine(files::open(&path)).at(&path)?.ok_or_else(other_epoch)?;
         let size = file.metadata().at(&path)?.len();
         let (header, first) = header(&file)?.ok_or_else(other_epoch)?;
         if header.epoch != epoch || header.boot != boot_id()? || !(first..=size).contains(&offset) {
@@ -156,7 +156,7 @@ fn end(root: &Root) -> Result<FeedPage> {
     let runs = Runs::new(root);
     let path = runs.path("events");
     for _ in 0..2 {
-        if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)?
+        if let Some(file) = files::gone_is_fine(files::open(&path)).at(&path)?
             && let Some((header, _)) = header(&file)?
             && header.boot == boot_id()?
         {
@@ -164,7 +164,7 @@ fn end(root: &Root) -> Result<FeedPage> {
             return Ok(FeedPage { cursor: format!("{}.{size}", header.epoch), events: Vec::new() });
         }
         let held = runs.lock()?;
-        let current = files::gone_is_fine(File::open(&path)).at(&path)?;
+        let current = files::gone_is_fine(files::open(&path)).at(&path)?;
         if !matches!(current.map(|file| is_current(root, &file)).transpose()?, Some(true)) {
             begin(root, &held)?;
         }
