@@ -145,7 +145,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
             (true, RunState::Stopped, Some(outcome)) => {
                 card.after_attempt(id.attempt, outcome, false)
             }
-            (false, RunState::Stopped, Some(outcome)) if is_news(&card, id, &outcome) => {
+            (false, RunState::Stopped, Some(outcome)) if is_news(&card, &[], id, &outcome) => {
                 What::Late { attempt: id.attempt, outcome }
             }
             _ => continue,
@@ -159,16 +159,24 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
 /// makes no card grow without end.
 const MOST_LATE: usize = 8;
 
-/// Whether a late report says what the card does not say yet. Nodes repeat themselves.
-fn is_news(card: &Card, id: &NodejobId, outcome: &Outcome) -> bool {
+/// Whether a late report says what neither the card nor `added`, which it is about to be given, says yet.
+/// Nodes repeat themselves.
+fn is_news(card: &Card, added: &[What], id: &NodejobId, outcome: &Outcome) -> bool {
     let known = card.attempts.iter().find(|a| a.attempt == id.attempt);
-    let told = card.events.iter().any(
-        |event| matches!(&event.what, What::Late { attempt, outcome: o } if *attempt == id.attempt && o == outcome),
-    );
-    let of_attempt =
-        |event: &&Event| matches!(event.what, What::Late { attempt, .. } if attempt == id.attempt);
-    let lates = card.events.iter().filter(of_attempt).count();
-    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && !told && lates < MOST_LATE
+    let all = card.events.iter().map(|event| &event.what).chain(added);
+    let mut lates = 0;
+    for what in all {
+        match what {
+            What::Late { attempt, outcome: told } if *attempt == id.attempt => {
+                if told == outcome {
+                    return false;
+                }
+                lates += 1;
+            }
+            _ => {}
+        }
+    }
+    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && lates < MOST_LATE
 }
 
 /// What reports did. Ids come with the node that has the attempt.
@@ -178,7 +186,7 @@ pub struct Applied {
     pub cards: Vec<Card>,
     /// Results that are safe here now: the node may forget them.
     pub safe: Vec<(String, String)>,
-    /// Attempts that run though the head has given them up...
+    /// Attempts that run though the head has given them up, or has no card of them...
     pub stale: Vec<(String, String)>,
     /// ...and those that run though their nodes have refused them: nobody knows of them any more.
     pub taken_back: Vec<(String, String)>,
@@ -228,13 +236,17 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                         }
                     }
                 }
-                // Cleaned up, or unreadable: nobody will ask for this result.
+                // Cleaned up, or unreadable: nobody will ask for this result. What runs may have been
+                // given up before.
                 Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                    for (id, said) in reports.iter().filter(|(_, said)| said.is_end()) {
-                        applied.ended.push(id.to_string());
-                        if said.proven {
-                            applied.safe.push((said.node.clone(), id.to_string()));
+                    for (id, said) in reports {
+                        let of_node = (said.node.clone(), id.to_string());
+                        if !said.is_end() {
+                            applied.stale.push(of_node);
+                            continue;
                         }
+                        applied.ended.push(id.to_string());
+                        applied.safe.extend(said.proven.then_some(of_node));
                     }
                 }
                 // A newer program's card: its node keeps the result until that program asks for it.

@@ -228,3 +228,42 @@ fn whatever_nodes_and_users_do_each_task_is_in_one_place() {
     }
     assert!(stopped > 50 && good > 5, "{stopped} stopped, {good} of them good");
 }
+
+/// Whoever reads a card reads all of it.
+#[test]
+fn a_node_that_says_something_else_each_time_makes_no_card_grow_without_end() {
+    let ended = r#""attempt":1,"status":"error","cause":"lost","reason":"gone""#;
+    let of_array = r#""attempt":1,"failed":[{"tasks":"0-1","status":"error","cause":"lost"}],"ended":{"status":"error","cause":"lost"}"#;
+    for (array, placed, event, ended) in
+        [("", "", "stopped", ended), (r#","array":"0-1""#, r#","tasks":"0-1""#, "tasks", of_array)]
+    {
+        let lines = [
+            format!(
+                r#"{{"job":7,"request_id":"r","at":"t","by":"ada","request":{{"command":["true"]{array}}}}}"#
+            ),
+            format!(
+                r#"{{"at":"t","event":"placed","attempt":1,"node":"n","nodejob":"c-7.1","driver":"http"{placed}}}"#
+            ),
+            format!(r#"{{"at":"t","event":"{event}",{ended}}}"#),
+        ];
+        let mut card = Card::parse(lines.join("\n").as_bytes()).unwrap();
+        assert!(card.attempts[0].ended_at.is_some(), "{card:?}");
+        let before = card.events.len();
+        for turn in 0..3 {
+            let reports: Vec<(NodejobId, Said)> = (0..100)
+                .map(|index| {
+                    let outcome = Outcome::lost(&format!("{turn} {}", index / 2));
+                    let status = Box::new(RunStatus::stopped(&outcome).of("c-7.1"));
+                    let said = Said { node: "n".into(), proven: true, status };
+                    (NodejobId::parse("c-7.1").unwrap(), said)
+                })
+                .collect();
+            for what in decide(&card, &reports) {
+                card.apply(Event::now(what));
+            }
+        }
+        let lates = card.events[before..].iter();
+        let lates = lates.filter(|event| matches!(event.what, What::Late { .. })).count();
+        assert!((1..=8).contains(&lates), "{lates}: {:?}", card.events);
+    }
+}

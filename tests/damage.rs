@@ -14,6 +14,25 @@ use common::{SOON, TestRoot, until, wait_for};
 use serde_json::json;
 
 #[test]
+fn what_cannot_be_put_aside_is_not_repaired() {
+    let root = open_root("");
+    root.submit(&json!({"command": ["true"], "state": "held"}));
+    root.write("state/scheduler/queue/1.job", "{");
+    let (bad, aside) = (root.path("state/scheduler/bad"), root.path("aside"));
+    fs::rename(&bad, &aside).unwrap();
+    fs::write(&bad, "").unwrap();
+    let repaired = root.cmd("scheduler", &["check", "--repair"]).expect(1);
+    assert!(!repaired.stderr.contains("repaired"), "{repaired:?}");
+    let why = "job 1: its card cannot be read, and cannot be put aside";
+    assert!(repaired.body.contains(why), "{repaired:?}");
+    fs::remove_file(&bad).unwrap();
+    fs::rename(&aside, &bad).unwrap();
+    let repaired = root.cmd("scheduler", &["check", "--repair"]).expect(1);
+    assert!(repaired.stderr.contains("repaired"), "{repaired:?}");
+    assert!(root.exists("state/scheduler/bad/1.job"));
+}
+
+#[test]
 fn damaged_cards_are_put_aside() {
     let root = open_root("");
     for _ in 0..4 {

@@ -13,12 +13,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, FEED, NEW, OFTEN, STATUS, cause};
+use common::until;
 use corkboard::board::{nodes, root::Root};
 use corkboard::driver::{self, Answer};
 use corkboard::error::Kind;
-use corkboard::model::outcome::Cause;
+use corkboard::model::outcome::{Cause, Status};
 use proxy::Act;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_node_that_does_not_wait_is_not_asked_over_and_over() {
@@ -36,6 +37,102 @@ fn a_node_that_does_not_wait_is_not_asked_over_and_over() {
     let job = cluster.submit("true", json!({}));
     cluster.assert_ran_once(job);
     cluster.proxy.clear();
+    cluster.assert_clean();
+}
+
+/// It tells the same over and over, and says each time that this is where to go on.
+#[test]
+fn a_feed_that_does_not_go_on_is_not_read_over_and_over() {
+    let cluster = Cluster::new("60s");
+    let page = r#"{"cursor":"0123456789ab.80","events":[{"id":"other-1.1","state":"running","status":"unknown","at":"t"}]}"#;
+    cluster.proxy.rule(FEED, Act::Say(page), OFTEN);
+    cluster.proxy.cut();
+    cluster.until_node("disconnected");
+    cluster.proxy.heal();
+    cluster.until_node("connected");
+    let before = cluster.proxy.count(FEED);
+    sleep(Duration::from_secs(2));
+    let asked = cluster.proxy.count(FEED) - before;
+    assert!((2..20).contains(&asked), "{asked} times in two seconds");
+    let job = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(job);
+    cluster.proxy.clear();
+    cluster.assert_clean();
+}
+
+/// A page of a feed, said by the proxy.
+fn page(events: &[Value]) -> Act {
+    let page = json!({"cursor": "0123456789ab.80", "events": events}).to_string();
+    Act::Say(Box::leak(page.into_boxed_str()))
+}
+
+/// A job that its node has taken, as it says, and of which it says this.
+fn told_of(cluster: &Cluster, what: &Value) -> u64 {
+    cluster.proxy.rule(NEW, Act::Say(r#"{"nodejobs":[{}]}"#), OFTEN);
+    cluster.proxy.rule(STATUS, Act::Lose, OFTEN);
+    let job = cluster.submit("true", json!({}));
+    let card = cluster.until(job, |card| card.attempts.len() == 1);
+    let mut event = json!({"id": card.attempts[0].nodejob, "status": "unknown", "at": "t"});
+    event.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+    cluster.proxy.rule(FEED, page(&[event]), OFTEN);
+    job
+}
+
+/// Every reader of a card reads all of it.
+#[test]
+fn a_card_is_not_made_long_by_what_a_node_says() {
+    let cluster = Cluster::new("60s");
+    let long = "2".repeat(100_000);
+    let job = told_of(&cluster, &json!({"state": "running", "at": long}));
+    let card = cluster.until(job, |card| card.attempts[0].started_at.is_some());
+    assert!(card.length < 4000, "{} bytes", card.length);
+    cluster.proxy.clear();
+    cluster.ended(job); // nobody knows it there
+    cluster.assert_clean();
+}
+
+#[test]
+fn an_end_that_says_no_more_is_none_that_is_good_or_unknown() {
+    let cluster = Cluster::new("60s");
+    let job = told_of(&cluster, &json!({"state": "stopped"}));
+    let card = cluster.ended(job);
+    assert_eq!((card.status(), cause(&card)), (Status::Error, Cause::Lost), "{card:?}");
+    cluster.proxy.clear();
+    cluster.assert_clean();
+}
+
+/// So many that they cannot be counted together.
+#[test]
+fn nodes_may_say_that_they_have_any_number_of_cores() {
+    let cluster = Cluster::new("60s");
+    let most = json!({"drain": null, "resources": {"cores": u64::MAX, "memory": u64::MAX}});
+    for name in ["localhost", "far"] {
+        cluster.head.cmd_in("scheduler", &["nodes", name, "update"], &most.to_string()).expect(0);
+        common::head::node_reaches(&cluster.head, name, "connected");
+    }
+    let job = cluster.submit("true", json!({"array": "0-9"}));
+    let card = cluster.ended(job);
+    assert_eq!(card.outcome.as_ref().unwrap().code, Some(0), "{card:?}");
+    cluster.assert_clean();
+}
+
+/// What it says is true, of another job.
+#[test]
+fn an_answer_about_another_job_says_nothing_of_the_one_that_was_asked_about() {
+    let cluster = Cluster::new("60s");
+    let other = cluster.submit("true", json!({}));
+    cluster.assert_ran_once(other);
+    let id = cluster.card(other).attempts[0].nodejob.clone();
+    let path = format!("/processor/jobs/status?ids={id}");
+    let answer = cluster.node.cgi("GET", &path, &[], b"").expect(200).body;
+    let answer: &str = Box::leak(answer.into_boxed_str());
+    let job = cluster.submit_waiting(json!({}));
+    let before = cluster.proxy.count(STATUS);
+    cluster.proxy.rule(STATUS, Act::Say(answer), OFTEN);
+    until("it was asked about for long", || cluster.proxy.count(STATUS) > before + 3);
+    cluster.proxy.clear();
+    cluster.go();
+    cluster.assert_ran_once(job);
     cluster.assert_clean();
 }
 

@@ -84,6 +84,21 @@ fn what_was_given_up_is_not_forgotten_with_the_registration() {
     cluster.until_node_is_idle();
 }
 
+/// Whoever removes the card, clean-up or a hand, does not end what its node may still run.
+#[test]
+fn what_was_given_up_is_killed_though_its_card_is_gone() {
+    let cluster = Cluster::new("1s");
+    let job = cluster.submit_waiting(json!({}));
+    let id = cluster.card(job).attempts[0].nodejob.clone();
+    cluster.proxy.cut();
+    assert_eq!(cause(&cluster.ended(job)), Cause::Lost);
+    let card = cluster.head.path(&format!("state/scheduler/done/0/{job}.job"));
+    until("it has been moved", || fs::remove_file(&card).is_ok());
+    cluster.proxy.heal();
+    assert_eq!(cluster.node.ended(&id)["cause"], "killed");
+    cluster.assert_clean();
+}
+
 /// A card that was placed before the registration was changed by hand, and was not sent.
 #[test]
 fn an_attempt_is_sent_nowhere_but_to_its_address() {

@@ -190,12 +190,11 @@ pub fn decide(card: &Card, reports: &[(&NodejobId, &RunStatus)]) -> Vec<What> {
         let over = |at: &Attempt| at.attempt == id.attempt && at.ended_at.is_some();
         if let Some(outcome) = status.outcome()
             && card.attempts.iter().any(over)
-            && super::is_news(card, id, &outcome)
+            && super::is_news(card, &late, id, &outcome)
         {
             late.push(What::Late { attempt: id.attempt, outcome });
         }
     }
-    late.dedup();
     late.extend(draft.finish());
     late
 }

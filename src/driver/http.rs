@@ -46,8 +46,8 @@ impl Http {
         Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
     }
 
-    fn run_status(&self, reply: Reply) -> Result<RunStatus> {
-        self.json(reply).map(said::status)
+    fn run_status(&self, id: &str, reply: Reply) -> Result<RunStatus> {
+        about(&self.node, id, self.json(reply).map(said::status)?)
     }
 
     /// What the node knows of as many jobs as one request can name.
@@ -57,7 +57,7 @@ impl Http {
         if all.len() != ids.len() {
             return Err(self.nonsense("not one status for each id"));
         }
-        Ok(all.into_iter().map(|one| one_answer(&self.node, one)).collect())
+        Ok(ids.iter().zip(all).map(|(id, one)| one_answer(&self.node, id, one)).collect())
     }
 
     /// Ends the run that shows this, or whatever is under the id.
@@ -67,8 +67,9 @@ impl Http {
         let mut path = format!("jobs/{id}/kill?by={by}");
         path.extend(grace.map(|grace| format!("&grace={}", grace.as_secs_f64())));
         path.extend(proof.map(|proof| format!("&proof={proof}")));
-        let ask =
-            |path: &str| self.run_status(self.post(path, "application/json", Body::Bytes(b""))?);
+        let ask = |path: &str| {
+            self.run_status(id, self.post(path, "application/json", Body::Bytes(b""))?)
+        };
         let Some(tasks) = tasks else { return ask(&path) };
         let mut status = None;
         for piece in tasks.pieces(RUNS_PER_REQUEST) {
@@ -163,7 +164,7 @@ impl Driver for Http {
         let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
         let path = format!("jobs/{id}/kill?by={by}&forbid=1");
         match self.post(&path, "application/json", Body::Bytes(b"")) {
-            Ok(reply) => Ok(Answer::Known(Box::new(self.run_status(reply)?))),
+            Ok(reply) => Ok(Answer::Known(Box::new(self.run_status(id, reply)?))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
@@ -201,8 +202,9 @@ impl Driver for Http {
     }
 }
 
-/// What a node says of one job. One that makes no sense is no answer about that job alone.
-fn one_answer(node: &str, one: Value) -> Result<Answer> {
+/// What a node says of one job. One that makes no sense is no answer about that job alone, nor is what it
+/// says of another.
+fn one_answer(node: &str, id: &str, one: Value) -> Result<Answer> {
     // The line about an end has a code, too: the program's.
     let error = one.get("error").and_then(Value::as_str);
     match (error, one.get("code").and_then(Value::as_u64)) {
@@ -213,9 +215,21 @@ fn one_answer(node: &str, one: Value) -> Result<Answer> {
             Err(Error::new(Kind::BadGateway, format!("node {node} cannot say: {error}")))
         }
         (None, _) => match serde_json::from_value(one) {
-            Ok(status) => Ok(Answer::Known(Box::new(said::status(status)))),
+            Ok(status) => {
+                about(node, id, said::status(status)).map(|status| Answer::Known(Box::new(status)))
+            }
             Err(error) => Err(nonsense(node, &error.to_string())),
         },
+    }
+}
+
+/// A status, if it is that of the job that was asked about, or does not say of which.
+fn about(node: &str, id: &str, status: RunStatus) -> Result<RunStatus> {
+    match &status.id {
+        Some(other) if other != id => {
+            Err(nonsense(node, &format!("asked about {id}, it tells of {other}")))
+        }
+        _ => Ok(status),
     }
 }
 
@@ -234,8 +248,11 @@ mod tests {
     fn one_that_makes_no_sense_keeps_no_other() {
         let good = json!({"id": "c-1.1", "state": "queued", "status": "unknown", "at": "t"});
         let bad = json!({"id": "c-2.1", "state": "dreaming", "status": "unknown", "at": "t"});
-        assert!(matches!(one_answer("n", good.clone()), Ok(Answer::Known(_))));
-        assert!(one_answer("n", bad.clone()).is_err_and(|e| e.kind == Kind::BadGateway));
+        let is_nonsense =
+            |answer: Result<Answer>| answer.is_err_and(|e| e.kind == Kind::BadGateway);
+        assert!(matches!(one_answer("n", "c-1.1", good.clone()), Ok(Answer::Known(_))));
+        assert!(is_nonsense(one_answer("n", "c-3.1", good.clone())), "it is another job's");
+        assert!(is_nonsense(one_answer("n", "c-2.1", bad.clone())));
         assert_eq!(readable(vec![bad, good]).len(), 1);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn status(mut said: RunStatus) -> RunStatus {
     let tasks = said.tasks.iter_mut().flat_map(|report| &mut report.failed);
     let of_tasks = tasks.flat_map(|ended| [&mut ended.outcome.reason, &mut ended.outcome.by]);
     let words = of_tasks.chain([&mut said.reason, &mut said.by, &mut said.started, &mut said.boot]);
-    words.flatten().for_each(|text| {
+    words.flatten().chain([&mut said.at]).for_each(|text| {
         if text.len() > LONGEST || text.chars().any(char::is_control) {
             *text = bounded(text);
         }

@@ -129,10 +129,11 @@ impl RunStatus {
         self.started.is_some() || self.state == RunState::Running
     }
 
-    /// The outcome, where the job stopped.
+    /// The outcome, where the job stopped: an end that is not said to be good is none.
     pub fn outcome(&self) -> Option<Outcome> {
+        let good = self.status == Status::Good;
         (self.state == RunState::Stopped).then(|| Outcome {
-            status: self.status,
+            status: if good { Status::Good } else { Status::Error },
             cause: self.cause.unwrap_or(Cause::Lost),
             code: self.code,
             reason: self.reason.clone(),

@@ -34,7 +34,7 @@ const BUSY: usize = 4;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A node that says at once that nothing has happened, and does not wait for it, is asked again after
-/// this.
+/// this; so is one whose feed does not go on.
 const NOTHING_YET: Duration = Duration::from_millis(250);
 
 /// A node's feed is begun anew no more often than this.
@@ -321,7 +321,8 @@ struct Follower {
     driver: Open,
     /// When the node was last asked what it gives to jobs.
     asked: Option<Instant>,
-    /// Whether it said that nothing has happened, long before it had to.
+    /// Whether it said that nothing has happened, or that its feed ends where it did, long before it
+    /// had to.
     is_hasty: bool,
 }
 
@@ -392,7 +393,8 @@ impl Follower {
         let wait = FEED_WAIT.min(every);
         let begun = Instant::now();
         let page = ask(&line, &mut self.driver, |driver| driver.feed(cursor.as_deref(), wait))?;
-        self.is_hasty = page.events.is_empty() && begun.elapsed() < wait / 2;
+        let stands = page.events.is_empty() || cursor.as_ref() == Some(&page.cursor);
+        self.is_hasty = stands && begun.elapsed() < wait / 2;
         *cursor = Some(page.cursor);
         let mut news = vec![News::Feed(page.events)];
         if self.asked.is_none_or(|asked| asked.elapsed() >= every) {

@@ -129,7 +129,8 @@ impl Engine<'_> {
     /// How many jobs that ask for this the nodes that take any can run at a time.
     fn slots(&self, needed: &Resources) -> u64 {
         let open = self.nodes.values().filter(|node| node.takes_jobs());
-        open.filter_map(|node| node.resources).map(|total| needed.times_in(&total)).sum()
+        let slots = open.filter_map(|node| node.resources).map(|total| needed.times_in(&total));
+        slots.fold(0, u64::saturating_add) // whatever nodes say that they have
     }
 
     /// More is to be placed, but reports come first.

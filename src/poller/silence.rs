@@ -134,7 +134,7 @@ impl Silence {
     /// Takes in another failure; whether it has lasted for `lost_after` by now.
     fn goes_on(&mut self, now: Duration, lost_after: Duration) -> bool {
         if now.saturating_sub(self.latest) >= lost_after / APART {
-            self.failures += 1;
+            self.failures = self.failures.saturating_add(1);
             self.latest = now;
         }
         self.failures >= FAILURES && self.latest.saturating_sub(self.since) >= lost_after
@@ -160,7 +160,12 @@ fn added(
     boot: String,
     lost_after: Duration,
 ) -> (RecordedSilence, bool) {
-    let before = record.filter(|record| record.boot == boot).map(|record| Silence {
+    // One that tells of a time to come is no record of this clock.
+    let until = now.as_secs() + 1;
+    let is_known = |record: &RecordedSilence| {
+        record.boot == boot && record.since <= until && record.latest <= until
+    };
+    let before = record.filter(is_known).map(|record| Silence {
         since: Duration::from_secs(record.since),
         latest: Duration::from_secs(record.latest),
         failures: record.failures,
@@ -234,6 +239,18 @@ mod tests {
         assert!(!at(record.clone(), 100, "b").1, "another boot begins anew");
         let (after, _) = at(record, 15, "a");
         assert!(at(Some(after), 16, "a").1);
+    }
+
+    /// A record is a file, and may say anything.
+    #[test]
+    fn a_record_of_a_time_that_is_none_begins_no_silence() {
+        for (since, latest) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+            let record = RecordedSilence { boot: "a".into(), since, latest, failures: 1 };
+            let (anew, is_long) = added(Some(record), MINUTE * 10, "a".into(), MINUTE);
+            assert!(!is_long && anew.since <= 601 && anew.latest == 600, "{anew:?}");
+        }
+        let often = RecordedSilence { boot: "a".into(), since: 0, latest: 0, failures: u32::MAX };
+        assert_eq!(added(Some(often), MINUTE, "a".into(), MINUTE).0.failures, u32::MAX);
     }
 
     #[test]

@@ -158,10 +158,14 @@ fn check_card(
         Ok(card) => card,
         Err(why) if repair => {
             let lock = cards.lock()?;
-            if let Err(e) = cards.change(&lock, job, |_| Ok(Vec::new())) {
-                eprintln!("repaired: {}: {why}; {}", path.display(), e.message);
-            }
-            return Ok((wrong, None));
+            return match cards.change(&lock, job, |_| Ok(Vec::new())) {
+                Ok(_) => Ok((wrong, None)), // it can be read by now
+                Err(e) if is_gone(&e) => {
+                    eprintln!("repaired: {}: {why}; {}", path.display(), e.message);
+                    Ok((wrong, None))
+                }
+                Err(e) => Err(e),
+            };
         }
         Err(why) => return Ok((vec![format!("{}: {why}", path.display())], None)),
     };
