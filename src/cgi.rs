@@ -9,6 +9,7 @@
 //! - [`alarm`]: what ends a request that hangs.
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
+//! - `dispatch`: from a request to its answer, however it came.
 //! - [`program`]: what a program is.
 //! - `gateway`: runs it as CGI.
 //! - [`output`]: the answer of a command.
@@ -19,6 +20,7 @@
 pub mod alarm;
 mod arrival;
 pub mod body;
+mod dispatch;
 pub mod environment;
 mod form;
 mod gateway;

@@ -5,6 +5,7 @@ use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::alarm;
+use super::dispatch::{self, Refusal};
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
@@ -34,7 +35,7 @@ fn answer_panics() {
 }
 
 /// Answers one CGI request. Always answers something: no output would be an empty reply.
-pub(super) fn run(program: &Program) {
+pub(super) fn run(program: &'static Program) {
     answer_panics();
     alarm::arm();
     let mut head = false;
@@ -60,7 +61,7 @@ fn conceal(name: &str, error: &Error) -> Error {
     Error::new(error.kind, format!("{what}; see the server's log"))
 }
 
-fn answer(program: &Program, head: &mut bool) -> Result<Response> {
+fn answer(program: &'static Program, head: &mut bool) -> Result<Response> {
     let root = Root::find().map_err(|e| conceal(program.name, &e))?;
     let who = auth::from_cgi(&root).map_err(|e| match e.kind {
         Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected => e,
@@ -73,29 +74,27 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
         other => other?,
     };
     *head = request.head;
-    match route::find(program.routes, &root, &request, &who) {
-        Ok((route, call)) => {
-            auth::allow(&who, route.need)?;
-            route.may_change(&root).map_err(|e| conceal(program.name, &e))?;
-            let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
-                || request.wants_event_stream();
-            if waits {
-                let (root, need) = (root.clone(), route.need);
-                watch::wait_while(move || is_admitted(&root, need).is_ok());
-            }
-            let response = (route.handler)(&call)?;
-            if waits && !watch::may_wait() {
-                is_admitted(&root, route.need)?;
-            }
-            Ok(response)
-        }
-        Err(e) if e.kind == Kind::MethodNotAllowed => {
+    let admitted = match dispatch::admit(program, &root, &request, &who) {
+        Ok(admitted) => admitted,
+        Err(Refusal::Request(e)) if e.kind == Kind::MethodNotAllowed => {
             let allow: Vec<&str> =
                 route::methods(program.routes, &request.path).iter().map(|m| m.name()).collect();
-            Ok(Response::error(&e).header("Allow", allow.join(", ")))
+            return Ok(Response::error(&e).header("Allow", allow.join(", ")));
         }
-        Err(e) => Err(e),
+        Err(Refusal::Request(e)) => return Err(e),
+        Err(Refusal::Root(e)) => return Err(conceal(program.name, &e)),
+    };
+    let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
+        || request.wants_event_stream();
+    if waits {
+        let (root, need) = (root.clone(), admitted.need());
+        watch::wait_while(move || is_admitted(&root, need).is_ok());
     }
+    let response = admitted.answer()?;
+    if waits && !watch::may_wait() {
+        is_admitted(&root, admitted.need())?;
+    }
+    Ok(response)
 }
 
 /// Refuses whoever has lost the right to what they wait for: a token was revoked or has expired, an

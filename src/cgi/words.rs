@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::body::{self, Body};
+use super::dispatch::{self, Refusal};
 use super::environment::Method;
 use super::output;
 use super::program::{COMMAND, Given, Program, QUIET, Special};
@@ -171,10 +172,8 @@ fn ask(
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
     let request = Request::from_words(method, path.to_vec(), query, body);
-    let (route, call) = route::find(program.routes, &root, &request, &who)?;
-    auth::allow(&who, route.need)?;
-    route.may_change(&root)?;
-    output::print(program, (route.handler)(&call)?, is_quiet, view)
+    let admitted = dispatch::admit(program, &root, &request, &who).map_err(Refusal::error)?;
+    output::print(program, admitted.answer()?, is_quiet, view)
 }
 
 /// Whether what is answered is shown as a table: to a person, or where that is asked for. Takes the word
