@@ -339,6 +339,11 @@ impl Index {
         self.untouchable.contains_key(&job)
     }
 
+    /// Jobs whose cards a newer program wrote.
+    pub fn untouchable(&self) -> impl Iterator<Item = u64> {
+        self.untouchable.keys().copied()
+    }
+
     /// Jobs that wait, each with the length that its card had.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
         self.waiting.iter().map(|(job, waiting)| (*job, waiting.length))
