@@ -232,18 +232,17 @@ impl<'r> Tail<'r> {
     pub fn news(&mut self) -> Result<News> {
         let mut news = News::default();
         if let Some(opened) = self.opened.take() {
-            let file = &opened.file;
-            self.read(file, &mut news)?;
-            let replaced = file.metadata().at(self.feed.path())?.nlink() == 0;
-            if replaced {
-                self.read(file, &mut news)?; // what came just before that
-            }
+            let meta = opened.file.metadata().at(self.feed.path());
+            let read = meta.and_then(|meta| {
+                self.read(&opened.file, meta.size(), &mut news)?;
+                Ok(meta.nlink() == 0)
+            });
             self.opened = Some(opened);
-            if !replaced {
+            if !read? {
                 return Ok(news);
             }
         }
-        // There is another one, or none. What was written meanwhile to the old one is in the new one, too.
+        // There is another one, or none. What is written to the old one from now on is in the new one, too.
         let before = self.opened.take();
         self.group.clear();
         arm(&self.watch, &self.feed);
@@ -254,14 +253,15 @@ impl<'r> Tail<'r> {
         let goes_on = |before: &Opened| opened.header.after.as_ref() == Some(&before.header.epoch);
         news.lost |= !before.as_ref().is_some_and(goes_on);
         self.offset = opened.first;
-        self.read(&opened.file, &mut news)?;
+        let size = opened.file.metadata().at(self.feed.path())?.size();
+        self.read(&opened.file, size, &mut news)?;
         self.opened = Some(opened);
         Ok(news)
     }
 
-    fn read(&mut self, file: &File, news: &mut News) -> Result<()> {
+    /// Takes in the whole lines of so many bytes.
+    fn read(&mut self, file: &File, size: u64, news: &mut News) -> Result<()> {
         loop {
-            let size = file.metadata().at(self.feed.path())?.size();
             let left = usize::try_from(size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
             if left == 0 {
                 return Ok(());
