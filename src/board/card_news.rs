@@ -20,8 +20,14 @@ use crate::error::{At, Error, Kind, Result};
 /// Most bytes of the feed in one page.
 const PAGE: usize = 256 << 10;
 
-/// Where much happens to other jobs, whoever waits for one looks no more often than this.
-const SLOWEST_LOOK: Duration = Duration::from_millis(20);
+/// Where much happens to other jobs, whoever waits for one looks no more often than this...
+const SLOWEST_LOOK: Duration = Duration::from_millis(50);
+
+/// ...once so many wake-ups in a row were of no use. Those for what is done to one job are fewer.
+const MANY: u32 = 5;
+
+/// Nothing has happened for so long: the next thing is looked at at once.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How soon it is looked whether who was at it has told.
 const SOON: Duration = Duration::from_millis(2);
@@ -191,6 +197,8 @@ pub struct Tail<'r> {
     group: Vec<u64>,
     /// Whether what this process tells itself is left out.
     but_own: bool,
+    /// How many wake-ups in a row were of no use to whoever waits for one job.
+    idle_wakes: u32,
 }
 
 /// What is new in the feed.
@@ -210,7 +218,7 @@ impl<'r> Tail<'r> {
         let opened = feed.open().ok().flatten();
         let size = opened.as_ref().and_then(|opened| opened.file.metadata().ok()).map(|m| m.size());
         let offset = size.unwrap_or(0);
-        Tail { feed, watch, opened, offset, group: Vec::new(), but_own: false }
+        Tail { feed, watch, opened, offset, group: Vec::new(), but_own: false, idle_wakes: 0 }
     }
 
     /// The same, but for what this process does itself.
@@ -309,7 +317,6 @@ impl<'r> Tail<'r> {
     /// deadline has passed, or whoever waits may not any more.
     pub fn wait_for(&mut self, job: u64, deadline: Instant) -> bool {
         let look_at = Instant::now() + LOOK_EVERY;
-        let mut pause = Duration::ZERO;
         loop {
             // What cannot be read is no reason to wait for it.
             let news = self.news().unwrap_or(News { jobs: Vec::new(), lost: true });
@@ -326,11 +333,15 @@ impl<'r> Tail<'r> {
                 return true;
             }
             // On a busy board most of what is told is of others.
-            pause = if news.jobs.is_empty() { Duration::ZERO } else { pause.max(SOON / 2) * 2 };
-            std::thread::sleep(pause.min(SLOWEST_LOOK).min(left));
+            if let Some(more) = self.idle_wakes.checked_sub(MANY).filter(|_| !self.watch.is_deaf())
+            {
+                std::thread::sleep((SOON * (1 << more.min(5))).min(SLOWEST_LOOK).min(left));
+            }
             if self.watch.wait(left).is_err() {
                 return true; // an error of the hint leaves the look
             }
+            let waited = now.elapsed();
+            self.idle_wakes = if waited >= QUIET { 0 } else { self.idle_wakes.saturating_add(1) };
         }
     }
 }
