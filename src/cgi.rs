@@ -41,8 +41,11 @@ pub use route::{Call, Key, Need, Route};
 
 use std::env;
 
+use crate::edge;
+
 /// Runs a program: as CGI where `GATEWAY_INTERFACE` is set, else as a command. Returns its exit code.
 pub fn run(program: &'static Program) -> i32 {
+    edge::outlast_limits();
     if env::var_os("GATEWAY_INTERFACE").is_some() {
         gateway::run(program);
         return 0;

@@ -13,6 +13,12 @@
 //! - `attempts`: what is sent to a node, and what its reports do to a card.
 //! - `scheduler`, `poller`, `nodemgr`: the programs' own parts.
 
+/// In the place of the standard library's macro, which panics where standard error cannot be written: see
+/// [`edge::say`].
+macro_rules! eprintln {
+    ($($line:tt)*) => { $crate::edge::say(format_args!($($line)*)) };
+}
+
 pub mod clock;
 mod descriptors;
 pub mod edge;

@@ -38,6 +38,7 @@ const MOST_TOLD: usize = 1000;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    edge::outlast_limits();
     let words = match usage::read(&mut options(), env::args_os().skip(1)) {
         Ok(words) => words,
         Err(code) => return code,
