@@ -105,6 +105,7 @@ fn a_batch_with_a_damaged_line_is_kept_and_named() {
     let whole = root.read(&file("1-2.batch"));
     root.write(&file("1-2.batch"), &whole.replacen("{\"job\":1", "\0\0\0\0\0\0\0\0", 1));
     let _poller = root.poller();
+    until("it is made", || root.cmd("scheduler", &["jobs", "2", "status"]).code == 0);
     root.reaches(2, "stopped");
     wait_for(SOON, || {
         let log = root.read("poller.log");

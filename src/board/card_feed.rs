@@ -207,7 +207,10 @@ impl<'r> Submission<'r> {
         let told = append(file, &feed, &mark.group(&[])).and_then(|()| {
             let meta = file.metadata().at(feed.path())?;
             if meta.nlink() > 0 {
-                return if feed.is_large(meta.size()) { renew(&feed) } else { Ok(()) };
+                if feed.is_large(meta.size()) {
+                    let _ = renew(&feed); // all is told; who comes next does it
+                }
+                return Ok(());
             }
             // Begun anew meanwhile: readers of the new one are told there.
             let Some(file) = open(&feed)? else { return Ok(()) };

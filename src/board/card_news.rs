@@ -20,8 +20,14 @@ use crate::error::{At, Error, Kind, Result};
 /// Most bytes of the feed in one page.
 const PAGE: usize = 256 << 10;
 
-/// Where much happens to other jobs, whoever waits for one looks no more often than this.
-const SLOWEST_LOOK: Duration = Duration::from_millis(20);
+/// Where much happens to other jobs, whoever waits for one looks no more often than this...
+const SLOWEST_LOOK: Duration = Duration::from_millis(50);
+
+/// ...once so many wake-ups in a row were of no use. Those for what is done to one job are fewer.
+const MANY: u32 = 5;
+
+/// Nothing has happened for so long: the next thing is looked at at once.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How soon it is looked whether who was at it has told.
 const SOON: Duration = Duration::from_millis(2);
@@ -191,6 +197,8 @@ pub struct Tail<'r> {
     group: Vec<u64>,
     /// Whether what this process tells itself is left out.
     but_own: bool,
+    /// How many wake-ups in a row were of no use to whoever waits for one job.
+    idle_wakes: u32,
 }
 
 /// What is new in the feed.
@@ -210,7 +218,7 @@ impl<'r> Tail<'r> {
         let opened = feed.open().ok().flatten();
         let size = opened.as_ref().and_then(|opened| opened.file.metadata().ok()).map(|m| m.size());
         let offset = size.unwrap_or(0);
-        Tail { feed, watch, opened, offset, group: Vec::new(), but_own: false }
+        Tail { feed, watch, opened, offset, group: Vec::new(), but_own: false, idle_wakes: 0 }
     }
 
     /// The same, but for what this process does itself.
@@ -232,18 +240,17 @@ impl<'r> Tail<'r> {
     pub fn news(&mut self) -> Result<News> {
         let mut news = News::default();
         if let Some(opened) = self.opened.take() {
-            let file = &opened.file;
-            self.read(file, &mut news)?;
-            let replaced = file.metadata().at(self.feed.path())?.nlink() == 0;
-            if replaced {
-                self.read(file, &mut news)?; // what came just before that
-            }
+            let meta = opened.file.metadata().at(self.feed.path());
+            let read = meta.and_then(|meta| {
+                self.read(&opened.file, meta.size(), &mut news)?;
+                Ok(meta.nlink() == 0)
+            });
             self.opened = Some(opened);
-            if !replaced {
+            if !read? {
                 return Ok(news);
             }
         }
-        // There is another one, or none. What was written meanwhile to the old one is in the new one, too.
+        // There is another one, or none. What is written to the old one from now on is in the new one, too.
         let before = self.opened.take();
         self.group.clear();
         arm(&self.watch, &self.feed);
@@ -254,14 +261,15 @@ impl<'r> Tail<'r> {
         let goes_on = |before: &Opened| opened.header.after.as_ref() == Some(&before.header.epoch);
         news.lost |= !before.as_ref().is_some_and(goes_on);
         self.offset = opened.first;
-        self.read(&opened.file, &mut news)?;
+        let size = opened.file.metadata().at(self.feed.path())?.size();
+        self.read(&opened.file, size, &mut news)?;
         self.opened = Some(opened);
         Ok(news)
     }
 
-    fn read(&mut self, file: &File, news: &mut News) -> Result<()> {
+    /// Takes in the whole lines of so many bytes.
+    fn read(&mut self, file: &File, size: u64, news: &mut News) -> Result<()> {
         loop {
-            let size = file.metadata().at(self.feed.path())?.size();
             let left = usize::try_from(size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
             if left == 0 {
                 return Ok(());
@@ -309,7 +317,6 @@ impl<'r> Tail<'r> {
     /// deadline has passed, or whoever waits may not any more.
     pub fn wait_for(&mut self, job: u64, deadline: Instant) -> bool {
         let look_at = Instant::now() + LOOK_EVERY;
-        let mut pause = Duration::ZERO;
         loop {
             // What cannot be read is no reason to wait for it.
             let news = self.news().unwrap_or(News { jobs: Vec::new(), lost: true });
@@ -326,11 +333,15 @@ impl<'r> Tail<'r> {
                 return true;
             }
             // On a busy board most of what is told is of others.
-            pause = if news.jobs.is_empty() { Duration::ZERO } else { pause.max(SOON / 2) * 2 };
-            std::thread::sleep(pause.min(SLOWEST_LOOK).min(left));
+            if let Some(more) = self.idle_wakes.checked_sub(MANY).filter(|_| !self.watch.is_deaf())
+            {
+                std::thread::sleep((SOON * (1 << more.min(5))).min(SLOWEST_LOOK).min(left));
+            }
             if self.watch.wait(left).is_err() {
                 return true; // an error of the hint leaves the look
             }
+            let waited = now.elapsed();
+            self.idle_wakes = if waited >= QUIET { 0 } else { self.idle_wakes.saturating_add(1) };
         }
     }
 }
