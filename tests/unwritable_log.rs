@@ -75,6 +75,7 @@ fn a_request_is_answered() {
     // What cannot be told in the feed is said there, too: the kill is done all the same.
     submit(&root, json!({"command": "sleep 1000", "request_id": "r", "dir": "/"}));
     until("it runs", || root.node_status("r")["state"] == "running");
+    until("that is told", || root.path("state/processor/events").is_file());
     let all = json!({"cores": 2});
     submit(&root, json!({"command": "true", "request_id": "w", "requested_resources": all}));
     std::fs::remove_file(root.path("state/processor/events")).unwrap();
