@@ -41,6 +41,17 @@ pub fn place(cluster: &str, card: &Card, node: &Node, tasks: Option<TaskSet>) ->
     }
 }
 
+/// The line that notes what the system behind a node calls an attempt that it has; none where the card
+/// says so already.
+pub fn name(card: &Card, id: &NodejobId, reference: &str) -> Vec<What> {
+    match card.current(id) {
+        Some(attempt) if attempt.reference.as_deref() != Some(reference) => {
+            vec![What::Ref { attempt: id.attempt, reference: reference.to_string() }]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What the requests of one round have in common.
 pub struct Common {
     secret: Vec<u8>,

@@ -16,7 +16,8 @@
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
-//! - [`feed`]: a node's change feed.
+//! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
+//!   [`card_news`]: read; `feed_file`: what both have in common.
 //! - [`incoming`]: files that come with a request, as they arrive.
 //! - [`steps`]: by how much the clock was put forward.
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
@@ -29,10 +30,14 @@ pub mod attic;
 pub mod audit;
 mod batch_files;
 pub mod batches;
+pub mod card_feed;
+mod card_marks;
+pub mod card_news;
 pub mod cards;
 pub mod changes;
 mod claims;
 pub mod feed;
+mod feed_file;
 pub mod files;
 pub mod incoming;
 pub mod listing;

@@ -49,6 +49,21 @@ pub struct Run {
     pub uploads: Vec<Upload>,
 }
 
+/// What a node says of an attempt that it has taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// What the system behind it calls the attempt, short and plain; it goes onto the card, once.
+    /// `None` where that is the attempt's id, as on nodes of Corkboard's own.
+    pub reference: Option<String>,
+}
+
+impl Taken {
+    /// As the attempt that the system behind the node knows by this name.
+    pub fn called(name: &str) -> Taken {
+        Taken { reference: Some(said::name(name)) }
+    }
+}
+
 /// Slowest that files are sent, in bytes a second, before a node counts as one that does not answer.
 const SLOWEST: u64 = 256 << 10;
 
@@ -113,8 +128,8 @@ pub trait Driver: Questions + Send {
     fn prepare(&self) {}
 
     /// Starts attempts: one result for each, in order. Repeating it with the same ids starts
-    /// nothing twice.
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>>;
+    /// nothing twice, and says the same of them.
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>>;
 
     /// Kills a job, or only some tasks of a range: SIGTERM, then after the grace SIGKILL. What has
     /// not been started never is; of a range that has not come yet only all tasks can be killed. A

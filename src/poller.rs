@@ -22,7 +22,7 @@
 
 use link::LineId;
 
-use crate::driver::Answer;
+use crate::driver::{Answer, Taken};
 use crate::error::{Error, Result};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
@@ -103,7 +103,7 @@ pub enum News {
         /// The attempts' ids.
         ids: Vec<String>,
         /// One result for each, or what went wrong with the request.
-        results: Result<Vec<Result<()>>>,
+        results: Result<Vec<Result<Taken>>>,
     },
     /// Where jobs are.
     Statuses {

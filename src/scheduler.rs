@@ -7,6 +7,7 @@
 //! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs and files.
 //! - [`reason`]: why a job is where it is.
+//! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
@@ -21,6 +22,7 @@ use crate::tokens;
 
 pub mod check;
 pub mod command;
+pub mod events;
 pub mod graph;
 pub mod jobs;
 pub mod kills;
@@ -157,6 +159,15 @@ const ROUTES: &[Route] = &[
     },
     Route {
         method: Get,
+        pattern: "events",
+        need: Read,
+        query: events::KEYS,
+        body: false,
+        help: "what was done to jobs, and the cursor to go on from",
+        handler: events::events,
+    },
+    Route {
+        method: Get,
         pattern: "nodes/list",
         need: Read,
         query: &[Key::new("job", "N", "those that are large enough for this job")],
@@ -213,7 +224,7 @@ pub const PROGRAM: Program = Program {
     routes: ROUTES,
     specials: command::SPECIALS,
     sections: &[
-        ("Jobs", &["jobs", "queue"]),
+        ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),
         ("Tokens", &["tokens"]),
         ("Check and repair", &["check"]),

@@ -65,7 +65,7 @@ pub struct Settings {
     pub keep_jobs_count: usize,
     /// Age at which finished jobs are removed whose result no head has fetched.
     pub keep_unacknowledged: Duration,
-    /// Size at which a node's change feed is begun anew, in bytes.
+    /// Size at which a change feed, the head's or a node's, is begun anew, in bytes.
     pub max_events: u64,
 }
 

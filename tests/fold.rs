@@ -47,6 +47,7 @@ impl Random {
             },
             5 => What::Running { attempt, pid: Some(7), started: Some(time) },
             6 => What::Stopping { by, tasks: None },
+            7 if self.below(2) == 0 => What::Ref { attempt, reference: "batch 7".into() },
             7 => What::Refused { attempt, reason: "full".into(), not_before: time },
             8 if self.below(2) == 0 => What::Late { attempt, outcome: self.outcome() },
             8 => What::Retry { attempt, outcome: self.outcome(), not_before: Some(time) },

@@ -10,7 +10,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use super::batch_files;
-use super::cards::Cards;
+use super::card_feed::{Held, Submission};
+use super::cards::{CARDS_PER_LOCK, Cards};
 use super::claims;
 use super::files;
 use super::lock;
@@ -99,8 +100,12 @@ fn expand(cards: &Cards, all: &[Accepted], prepare: bool) -> Result<()> {
         files::rename_new(&from, &cards.card_path(Column::Queue, accepted.job)).map(|_| ())
     };
     let mut all_made = Ok(());
-    for accepted in all {
-        all_made = all_made.and(make(accepted));
+    for some in all.chunks(CARDS_PER_LOCK) {
+        let submission = Submission::begin(cards.root(), some);
+        for accepted in some {
+            all_made = all_made.and(make(accepted));
+        }
+        submission.end(true); // accepted they are, all of them
     }
     all_made
 }
@@ -203,14 +208,14 @@ fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> R
         return Ok(()); // a newer program made it, which knows how to finish it
     }
     let mut failed = Ok(());
-    for lines in lines.chunks(super::cards::CARDS_PER_LOCK) {
-        let _lock = cards.lock()?;
+    for lines in lines.chunks(CARDS_PER_LOCK) {
+        let lock = cards.lock()?;
         for line in lines {
             let accepted = serde_json::from_slice::<Accepted>(line).map_err(|error| {
                 let what = "a line of it is not that of a card; mend it by hand";
                 Error::new(Kind::Internal, format!("{}: {what}: {error}", path.display()))
             });
-            match accepted.and_then(|accepted| restore(cards, &accepted, line)) {
+            match accepted.and_then(|accepted| restore(cards, &lock, &accepted, line)) {
                 Ok(written) => recovered.written += usize::from(written),
                 Err(error) => failed = failed.and(Err(error)),
             }
@@ -223,7 +228,7 @@ fn recover_one(cards: &Cards, range: (u64, u64), recovered: &mut Recovered) -> R
 }
 
 /// Writes a card of a batch if it is in no column, or is there but was lost to a power failure.
-fn restore(cards: &Cards, accepted: &Accepted, line: &[u8]) -> Result<bool> {
+fn restore(cards: &Cards, lock: &Held, accepted: &Accepted, line: &[u8]) -> Result<bool> {
     let job = accepted.job;
     for column in [Column::Queue, Column::Running, Column::Done] {
         if let Some(bytes) = files::read(&cards.card_path(column, job))? {
@@ -238,7 +243,12 @@ fn restore(cards: &Cards, accepted: &Accepted, line: &[u8]) -> Result<bool> {
     if !readable {
         write_anew(cards, accepted, line)?;
     }
-    files::rename_new(&prepared, &cards.card_path(Column::Queue, job))
+    lock.begin();
+    let named = files::rename_new(&prepared, &cards.card_path(Column::Queue, job))?;
+    if named {
+        lock.published(accepted);
+    }
+    Ok(named)
 }
 
 /// Prepares a card again. Whoever dies meanwhile is followed by one who does all of it: the card has

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::batch_files;
+use super::card_feed::Held;
 use super::files;
-use super::lock::Lock;
 use super::numbers;
 use super::root::Root;
 use super::story::Story;
@@ -90,10 +90,14 @@ impl<'r> Cards<'r> {
     }
 
     /// Takes the board's lock: needed to change a card. Held briefly, and never while talking to
-    /// another machine.
-    pub fn lock(&self) -> Result<Lock> {
+    /// another machine. What is changed under it is told in the feed when it is let go.
+    pub fn lock(&self) -> Result<Held<'r>> {
         self.root.for_change()?;
-        Lock::take(&self.lock_path())
+        Held::take(self.root, &self.lock_path())
+    }
+
+    pub(super) fn root(&self) -> &'r Root {
+        self.root
     }
 
     /// Records children of a job. Before their cards are published: a number without a card is

@@ -5,13 +5,13 @@ use std::fs;
 use std::time::SystemTime;
 
 use super::batch_files;
+use super::card_feed::Held;
 use super::cards::{COLUMNS, Cards, put_aside, recovered_soon};
 use super::files;
-use super::lock::Lock;
 use super::story::Story;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::card::{Card, Column, Event, What};
+use crate::model::card::{Card, Column, Event, State, What};
 
 /// A card after a change, with what has to be synced before anyone is told.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Cards<'_> {
     /// refused and left where it is.
     pub fn change(
         &self,
-        lock: &Lock,
+        lock: &Held,
         job: u64,
         decide: impl FnOnce(&Card) -> Result<Vec<What>>,
     ) -> Result<Changed> {
@@ -45,7 +45,7 @@ impl Cards<'_> {
 
     fn change_by(
         &self,
-        lock: &Lock,
+        lock: &Held,
         job: u64,
         decide: &mut dyn FnMut(&Card) -> Result<Vec<What>>,
     ) -> Result<Changed> {
@@ -61,16 +61,18 @@ impl Cards<'_> {
             Ok(card) if card.job() == job => card,
             Ok(other) => {
                 let why = format!("it is the card of job {}", other.job());
-                return Err(self.quarantine(column, job, &why));
+                return Err(self.quarantine(lock, column, job, &why));
             }
-            Err(why) => return Err(self.quarantine(column, job, &why)),
+            Err(why) => return Err(self.quarantine(lock, column, job, &why)),
         };
         card.for_change()?;
         let events: Vec<Event> = decide(&card)?.into_iter().map(Event::now).collect();
         let mut sync = SyncSet::new();
         let stamped = !events.is_empty();
+        let mut states = Vec::with_capacity(events.len());
         for event in &events {
             card.apply(event.clone());
+            states.push(card.state);
         }
         let to = card.column();
         let mut moved_to = to;
@@ -82,12 +84,17 @@ impl Cards<'_> {
             }
             moved_to = column; // what happened is said all the same
         }
+        if stamped || to != column {
+            lock.begin();
+        }
         if stamped {
             if (column, moved_to) == (Column::Queue, Column::Queue) {
                 // Before the line: whoever sees the time and takes the lock then sees the line.
                 lock.touch(&self.lock_path())?;
             }
-            story.append(&events)?;
+            let lines = files::json_lines(&events)?;
+            story.append_lines(&lines)?;
+            lock.stamped(job, &states, &lines);
             let (file, path) = story.into_file();
             card.length = file.metadata().at(&path)?.len();
             sync.file(file, path);
@@ -99,6 +106,7 @@ impl Cards<'_> {
         match self.move_to(column, moved_to, job, &mut sync) {
             Err(error) if !stamped => return Err(error),
             Err(error) if error.kind != Kind::Unavailable => return Err(files::unknown(error)),
+            Ok(()) if !stamped && to != column => lock.done(job, card.state, "moved"),
             Ok(()) | Err(_) => {}
         }
         Ok(Changed { card, sync })
@@ -132,13 +140,14 @@ impl Cards<'_> {
     }
 
     /// Puts a card that cannot be read aside, and says so, unless a batch can still restore it.
-    fn quarantine(&self, column: Column, job: u64, why: &str) -> Error {
+    fn quarantine(&self, lock: &Held, column: Column, job: u64, why: &str) -> Error {
         let from = self.card_path(column, job);
         let restorable = batch_files::covers(&self.column_path(Column::Queue), job).unwrap_or(true);
         if restorable {
             return recovered_soon(job);
         }
         let bad = self.path(&format!("bad/{job}.job"));
+        lock.begin();
         let moved = files::rename_new(&from, &bad).and_then(|fresh| {
             if fresh {
                 return Ok(bad);
@@ -148,6 +157,7 @@ impl Cards<'_> {
         });
         match moved {
             Ok(aside) => {
+                lock.done(job, State::Stopped, "unreadable");
                 // From now on it waits for a person, whenever it was written. Best effort.
                 let _ = fs::File::open(aside).and_then(|file| file.set_modified(SystemTime::now()));
                 eprintln!("job {job}: {}: {why}", put_aside(job));

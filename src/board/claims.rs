@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::batch_files::{self, Range};
+use super::card_feed::Submission;
 use super::cards::Cards;
 use super::files;
 use super::listing::card_numbers;
@@ -63,7 +64,9 @@ impl Cards<'_> {
                 Released::Pending | Released::Gone => Err(gone()),
             };
         }
-        self.publish_prepared(job)?;
+        if self.prepared(job).try_exists().at(claim)? {
+            self.publish_prepared(&card.accepted)?;
+        }
         let mut found = self.look(job)?;
         if found.is_none() {
             let _lock = self.lock()?;
@@ -119,9 +122,16 @@ impl Cards<'_> {
         Ok(card.is_some_and(|card| card.job() == job && card.column() == Column::Done))
     }
 
-    /// Moves a prepared card into the queue. `false` if it is not there (any more): somebody else has
-    /// moved it, or removed it.
-    pub(super) fn publish_prepared(&self, job: u64) -> Result<bool> {
+    /// Moves a prepared card into the queue, and tells of it. `false` if it is not there (any more):
+    /// somebody else has moved it, or removed it.
+    pub(super) fn publish_prepared(&self, accepted: &Accepted) -> Result<bool> {
+        let submission = Submission::begin(self.root(), std::slice::from_ref(accepted));
+        let published = self.name_prepared(accepted.job);
+        submission.end(matches!(published, Ok(true)));
+        published
+    }
+
+    fn name_prepared(&self, job: u64) -> Result<bool> {
         let (from, to) = (self.prepared(job), self.card_path(Column::Queue, job));
         let renamed = files::rename_new(&from, &to);
         if !matches!(renamed, Ok(true)) && !from.try_exists().at(&from)? {
@@ -167,7 +177,7 @@ impl Cards<'_> {
             return Ok(false);
         };
         let single = card.accepted.batch.is_none() && card.newer.is_none();
-        if single { self.publish_prepared(job) } else { Ok(false) }
+        if single { self.publish_prepared(&card.accepted) } else { Ok(false) }
     }
 }
 

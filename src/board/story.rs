@@ -53,9 +53,13 @@ impl Story {
     /// crash cannot spoil its neighbours. If only a part could be written, that part is cut off
     /// again; the caller must be the only one who appends. Not synced.
     pub fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<()> {
-        let bytes = json_lines(lines)?;
+        self.append_lines(&json_lines(lines)?)
+    }
+
+    /// The same with lines as [`json_lines`] makes them.
+    pub(super) fn append_lines(&mut self, bytes: &[u8]) -> Result<()> {
         let error = loop {
-            match self.file.write(&bytes) {
+            match self.file.write(bytes) {
                 Ok(written) if written == bytes.len() => return Ok(()),
                 Ok(written) => {
                     if let Ok(meta) = self.file.metadata() {

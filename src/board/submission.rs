@@ -46,7 +46,7 @@ impl Cards<'_> {
                 }
             }
         }
-        let published = match self.publish_prepared(job) {
+        let published = match self.publish_prepared(accepted) {
             Ok(true) => Ok(()),
             // With a claim, somebody who repeated the request may have moved it already.
             Ok(false) => Err(vanished(&prepared)),

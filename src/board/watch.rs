@@ -1,6 +1,6 @@
 //! Waiting for a change. Wake-ups are hints: whoever waits looks again, woken or not.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,12 +9,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::cards::Cards;
 use crate::error::{At, Result};
-use crate::model::card::Column;
 
 /// Longest time between two looks, whatever inotify says.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the kernel gives no watches, the first pause until the next look; each is twice as long as the
+/// one before...
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+/// ...up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Asked once a second by whoever waits, whether they may go on.
 type Admission = Box<dyn Fn() -> bool + Send + Sync>;
@@ -42,11 +47,15 @@ pub fn may_wait() -> bool {
     admitted_at.is_some()
 }
 
-/// inotify watches; without any (the kernel's limits are reached) it just sleeps.
+/// inotify watches. Without any (the kernel's limits are reached: an account has 128 instances) it pauses
+/// for some milliseconds, and whoever waits looks again: nobody waits longer for lack of them.
 #[derive(Debug)]
 pub struct Watch {
     inotify: Option<Inotify>,
     watches: RefCell<Vec<WatchDescriptor>>,
+    /// Something could not be watched.
+    deaf: Cell<bool>,
+    pause: Cell<Duration>,
 }
 
 /// Instances that nobody uses now. They are used again and never closed: to close one the kernel
@@ -79,19 +88,8 @@ impl Watch {
             }
             None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok(),
         };
-        Watch { inotify, watches: RefCell::default() }
-    }
-
-    /// Watches a card. The watch is on its inode, so it follows the card through its columns.
-    pub fn on_card(cards: &Cards, job: u64) -> Result<Watch> {
-        let watch = Watch::new();
-        for column in [Column::Queue, Column::Running, Column::Done] {
-            let path = cards.card_path(column, job);
-            if watch.add(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF) {
-                break;
-            }
-        }
-        Ok(watch)
+        let deaf = Cell::new(inotify.is_none());
+        Watch { inotify, watches: RefCell::default(), deaf, pause: Cell::new(FIRST_PAUSE) }
     }
 
     /// Watches files, and directories with what lies in them.
@@ -117,13 +115,31 @@ impl Watch {
         !left.is_zero() && self.wait(left.min(LOOK_EVERY)).is_ok() && may_wait()
     }
 
-    /// Watches a path; `false` if that is not possible.
+    /// Watches a path; `false` if that is not possible. Where the kernel gives no more watches, none is
+    /// waited for from now on.
     pub fn add(&self, path: &Path, flags: AddWatchFlags) -> bool {
-        let added = self.inotify.as_ref().and_then(|inotify| inotify.add_watch(path, flags).ok());
+        let added = match self.inotify.as_ref().map(|inotify| inotify.add_watch(path, flags)) {
+            Some(Ok(added)) => Some(added),
+            Some(Err(nix::Error::ENOSPC | nix::Error::ENOMEM)) => {
+                self.deaf.set(true);
+                None
+            }
+            Some(Err(_)) | None => None,
+        };
         let mut watches = self.watches.borrow_mut();
         let fresh = added.filter(|added| !watches.contains(added));
         watches.extend(fresh);
         added.is_some()
+    }
+
+    /// Whether the kernel wakes nobody here: whoever waits looks again and again.
+    pub fn is_deaf(&self) -> bool {
+        self.deaf.get() || self.watches.borrow().is_empty()
+    }
+
+    /// Something has happened: more may, so that the next looks follow soon.
+    pub fn quicken(&self) {
+        self.pause.set(FIRST_PAUSE);
     }
 
     /// Waits for anything, at most so long, and forgets what it was.
@@ -143,8 +159,10 @@ impl Watch {
 
     /// Waits for events, at most so long. Empty: nothing came.
     pub fn events(&self, at_most: Duration) -> Result<Vec<InotifyEvent>> {
-        let Some(inotify) = &self.inotify else {
-            std::thread::sleep(at_most.min(Duration::from_millis(100)));
+        let Some(inotify) = self.inotify.as_ref().filter(|_| !self.is_deaf()) else {
+            let pause = self.pause.get();
+            self.pause.set((pause * 2).min(LONGEST_PAUSE));
+            std::thread::sleep(at_most.min(pause));
             return Ok(Vec::new());
         };
         if !wait_for(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], at_most)? {

@@ -77,7 +77,8 @@ fn answer(program: &Program, head: &mut bool) -> Result<Response> {
         Ok((route, call)) => {
             auth::allow(&who, route.need)?;
             route.may_change(&root).map_err(|e| conceal(program.name, &e))?;
-            let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some());
+            let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
+                || request.wants_event_stream();
             if waits {
                 let (root, need) = (root.clone(), route.need);
                 watch::wait_while(move || is_admitted(&root, need).is_ok());

@@ -86,6 +86,23 @@ impl Request {
         }
     }
 
+    /// Whether a stream of server-sent events is asked for where there is one.
+    pub fn wants_event_stream(&self) -> bool {
+        match self.param("format") {
+            Some(format) => format == "event-stream",
+            None if self.command => false,
+            None => var("HTTP_ACCEPT").is_some_and(|types| {
+                let mut types = types.split(',').filter_map(|one| one.split(';').next());
+                types.any(|one| one.trim().eq_ignore_ascii_case("text/event-stream"))
+            }),
+        }
+    }
+
+    /// The last event that a client has got of a stream which it asks for again.
+    pub fn last_event_id(&self) -> Option<String> {
+        if self.command { None } else { var("HTTP_LAST_EVENT_ID") }
+    }
+
     /// A whole number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         self.param(name)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::server::{Body, Reply, Server};
-use super::{Answer, Driver, Info, Questions, Run, said};
+use super::{Answer, Driver, Info, Questions, Run, Taken, said};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
@@ -146,7 +146,7 @@ impl Driver for Http {
         }
     }
 
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>> {
         self.send(runs)
     }
 

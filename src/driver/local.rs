@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Driver, Info, Questions, Run};
+use super::{Answer, Driver, Info, Questions, Run, Taken};
 use crate::board::feed::FeedPage;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
@@ -76,7 +76,7 @@ impl Questions for Local {
 }
 
 impl Driver for Local {
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
+    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>> {
         let root = self.root.dir().display().to_string();
         let mut taken = Vec::with_capacity(runs.len());
         // What cannot be taken over keeps none of the others from being accepted.
@@ -101,7 +101,7 @@ impl Driver for Local {
             processor::accept::accept(&self.as_set_now(), taken).map_err(own)?.into_iter();
         let mut next = || {
             let missing = || Err(Error::new(Kind::Internal, "no answer for the job"));
-            accepted.next().unwrap_or_else(missing).map(|_| ())
+            accepted.next().unwrap_or_else(missing).map(|_| Taken::default())
         };
         Ok(errors.into_iter().map(|error| error.map_or_else(&mut next, Err)).collect())
     }

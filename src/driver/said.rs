@@ -7,6 +7,15 @@ use crate::model::run_status::RunStatus;
 /// Most characters of it that are kept.
 const LONGEST: usize = 1000;
 
+/// Most characters of what a node's system calls an attempt.
+const LONGEST_NAME: usize = 200;
+
+/// What a node's system calls an attempt, in one short line.
+pub(super) fn name(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(LONGEST_NAME).map(plain).collect()
+}
+
 /// As much of a node's words as is kept, in one line.
 pub(super) fn bounded(text: &str) -> String {
     let mut characters = text.chars();
@@ -40,6 +49,8 @@ mod tests {
 
     #[test]
     fn words_are_short_and_plain_wherever_they_stand() {
+        assert_eq!(name("arn:\u{1b}x"), "arn: x");
+        assert_eq!(name(&"é".repeat(5000)), "é".repeat(LONGEST_NAME));
         assert_eq!(bounded("no room: é"), "no room: é");
         assert_eq!(bounded("a\r\n\u{1b}[2Jb"), "a   [2Jb");
         let (long, kept) = ("é".repeat(LONGEST), "é".repeat(LONGEST));

@@ -82,6 +82,11 @@ impl Array {
                     None => self.killers.push((by.clone(), tasks)),
                 }
             }
+            What::Ref { attempt, reference } => {
+                if let Some(at) = find(attempts, *attempt) {
+                    attempts[at].reference = Some(reference.clone());
+                }
+            }
             What::Trouble { attempt, reason } => {
                 if let Some(at) = find(attempts, *attempt) {
                     attempts[at].trouble = Some(reason.clone());

@@ -28,6 +28,9 @@ pub struct Attempt {
     /// Process id on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// What the system behind its node calls it.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// When its end was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,

@@ -150,6 +150,15 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none")]
         tasks: Option<TaskSet>,
     },
+    /// What the system behind its node calls the attempt: a batch system's number, a cloud's name. Nodes
+    /// that know it by its id alone have none.
+    Ref {
+        /// Which attempt.
+        attempt: u32,
+        /// What it is called there, for people and for the driver.
+        #[serde(rename = "ref")]
+        reference: String,
+    },
     /// Nobody can tell whether its node has it, or it cannot be ended there: told once, and again
     /// when there is something else to tell. Changes nothing.
     Trouble {
@@ -244,6 +253,7 @@ mod tests {
             },
             What::Running { attempt: 1, pid: Some(7), started: at.clone() },
             What::Stopping { by: by(), tasks: Some("3".parse().unwrap()) },
+            What::Ref { attempt: 1, reference: "slurm 4711".into() },
             What::Trouble { attempt: 1, reason: "silent".into() },
             What::Refused { attempt: 1, reason: "full".into(), not_before: "t".into() },
             What::Retry { attempt: 1, outcome: outcome.clone(), not_before: at.clone() },

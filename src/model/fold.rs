@@ -53,6 +53,11 @@ impl Card {
                 self.state = State::Stopping;
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
+            What::Ref { attempt, reference } if with_node && current == Some(*attempt) => {
+                if let Some(last) = self.attempts.last_mut() {
+                    last.reference = Some(reference.clone());
+                }
+            }
             What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
                 if let Some(last) = self.attempts.last_mut() {
                     last.trouble = Some(reason.clone());
@@ -108,6 +113,7 @@ impl Card {
             placed_at: event.at.clone(),
             started_at: None,
             pid: None,
+            reference: None,
             ended_at: None,
             outcome: None,
             refused: None,

@@ -89,6 +89,8 @@ pub(super) struct Flat {
     failed: Option<Vec<FlatEnded>>,
     retry: Option<Vec<FlatEnded>>,
     ended: Option<FlatOutcome>,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
 }
 
 /// The fields of a line beside `at` and `event`, as a set.
@@ -113,6 +115,7 @@ mod field {
     pub const RETRY: u32 = 1 << 17;
     pub const ENDED: u32 = 1 << 18;
     pub const UNPROVEN: u32 = 1 << 19;
+    pub const REF: u32 = 1 << 20;
     pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | BY | UNPROVEN;
 }
 
@@ -143,6 +146,7 @@ impl Flat {
             | set(&self.retry, RETRY)
             | set(&self.ended, ENDED)
             | set(&self.unproven, UNPROVEN)
+            | set(&self.reference, REF)
     }
 
     /// Whether a field is there that is one of other events alone.
@@ -155,6 +159,7 @@ impl Flat {
             Name::Placed => ATTEMPT | NODE | NODEJOB | DRIVER | URI | TASKS,
             Name::Running => ATTEMPT | PID | STARTED,
             Name::Stopping => BY | TASKS,
+            Name::Ref => ATTEMPT | REF,
             Name::Trouble => ATTEMPT | REASON,
             Name::Refused => ATTEMPT | REASON | NOT_BEFORE,
             Name::Retry => ATTEMPT | OUTCOME | NOT_BEFORE,
@@ -217,6 +222,7 @@ enum Name {
     Placed,
     Running,
     Stopping,
+    Ref,
     Trouble,
     Refused,
     Retry,
@@ -259,6 +265,7 @@ impl TryFrom<Flat> for Event {
                 What::Running { attempt: must(attempt)?, pid: flat.pid, started: flat.started }
             }
             Name::Stopping => What::Stopping { by: must(by)?, tasks },
+            Name::Ref => What::Ref { attempt: must(attempt)?, reference: must(flat.reference)? },
             Name::Trouble => What::Trouble { attempt: must(attempt)?, reason: must(reason)? },
             Name::Refused => What::Refused {
                 attempt: must(attempt)?,

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::desk::Order;
 use super::link::Link;
+use super::transitions::Plan;
 use crate::attempts;
 use crate::board::nodes;
 use crate::board::runs::Runs;
-use crate::driver::{self, Run};
+use crate::driver::{self, Run, Taken};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
@@ -170,7 +171,12 @@ impl Engine<'_> {
     }
 
     /// A node's word on attempts that it was sent.
-    pub(super) fn sent(&mut self, node: &str, ids: Vec<String>, results: Result<Vec<Result<()>>>) {
+    pub(super) fn sent(
+        &mut self,
+        node: &str,
+        ids: Vec<String>,
+        results: Result<Vec<Result<Taken>>>,
+    ) {
         self.answered(node, ids.len());
         let results = match results {
             Ok(results) => results,
@@ -180,12 +186,17 @@ impl Engine<'_> {
         let mut stuck = Vec::new();
         let mut refused = Vec::new();
         let mut ask = Vec::new();
+        let mut called = Vec::new();
         for (id, result) in ids.into_iter().zip(results) {
             let Some(known) = self.known_mut(&id) else { continue }; // has ended
             known.sending_until = None;
-            let Err(error) = result else {
-                (known.failed_sends, known.send_at, known.unsure) = (0, None, None);
-                continue;
+            let error = match result {
+                Ok(Taken { reference }) => {
+                    (known.failed_sends, known.send_at, known.unsure) = (0, None, None);
+                    called.extend(reference.map(|reference| (id, reference)));
+                    continue;
+                }
+                Err(error) => error,
             };
             match error.kind {
                 // It may have been accepted: ask the same node again, never another.
@@ -224,6 +235,23 @@ impl Engine<'_> {
         }
         let refused = self.refuse(refused);
         self.told(refused);
+        let noted = self.note_names(called);
+        self.told(noted);
+    }
+
+    /// Notes on cards what the systems behind nodes call their attempts.
+    fn note_names(&mut self, called: Vec<(String, String)>) -> Result<()> {
+        if called.is_empty() {
+            return Ok(());
+        }
+        let mut plans: Vec<Plan> = Vec::new();
+        for (id, reference) in called {
+            let Some(id) = NodejobId::parse(&id) else { continue };
+            let job = id.job;
+            let plan = move |card: &Card| attempts::name(card, &id, &reference);
+            plans.push((job, Box::new(move |card, _| Ok(plan(card)))));
+        }
+        self.stamp(plans).map(|_| ())
     }
 
     pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::index::OnNode> {

@@ -177,6 +177,7 @@ impl<'r> Engine<'r> {
         self.once = until == Until::Idle;
         let recorded = self.take_up_unheard();
         self.told(recorded);
+        self.step.follow(self.root);
         if !self.once {
             let (root, waker) = (self.root, self.waker.clone());
             self.beside(move || notice::watch_board(root, &waker));

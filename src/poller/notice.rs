@@ -1,29 +1,32 @@
-//! Wake-ups from the board's directories, and from SIGTERM and SIGINT.
+//! Wake-ups from the head's feed and the nodes' records, and from SIGTERM and SIGINT.
 
-use std::sync::mpsc::{SendError, Sender};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{SendError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
 use super::step::End;
+use crate::board::card_news::{News, Tail};
 use crate::board::cards::Cards;
-use crate::board::listing::card_number;
 use crate::board::root::Root;
-use crate::board::watch::Watch;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::card::Column;
 
 const STACK: usize = 128 << 10;
 
 /// How long a wait for events lasts before it is begun again.
 const ROUND: Duration = Duration::from_secs(30);
 
-/// While events come, the watches are looked at again after so long: the board may have been moved
-/// as a whole, of which no directory of it is told.
+/// The watches are looked at again after so long, at the next wake-up: the board may have been moved as a
+/// whole, of which no directory of it is told.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Until it is tried again to follow what cannot be read.
+const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 
 /// Blocks the signals that end the process, so that [`watch_signals`] can wait for them. Before
 /// any thread is started: threads inherit it.
@@ -45,84 +48,102 @@ pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>, stop: End) -> Result<()>
     })
 }
 
-/// Watches the queue, the running cards and the nodes. Where the kernel gives no watches, the
-/// scans do alone, and it is asked again now and then.
+/// Follows the head's feed and watches the nodes' records. Where the kernel gives no watches it looks
+/// every few milliseconds, and asks for some now and then.
 pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
-    let mut watch = Watch::new();
-    let mut watched = watch_all(root, &watch); // before the first scan: nothing is between them
     let (root, wakes) = (root.clone(), wakes.clone());
+    let (begun, begins) = channel();
     spawn("board", move || {
-        loop {
-            if !watched {
-                eprintln!("poller: no inotify watches are to be had; going by scans alone");
-            }
-            while !watched {
-                thread::sleep(ROUND);
-                watch = Watch::new();
-                watched = watch_all(&root, &watch);
-            }
-            let mut looked = Instant::now();
-            while watched {
-                let Ok(events) = watch.events(ROUND) else { break };
-                if pass_on(&events, &wakes).is_err() {
-                    return; // nobody is there to be woken
-                }
-                if is_in_doubt(&events) || looked.elapsed() >= LOOK_AGAIN {
-                    watched = watch_all(&root, &watch);
-                    looked = Instant::now();
-                }
-            }
-            watched = false;
-        }
-    })
-}
-
-/// Watches each directory by its name; `false` if that is not possible. One that is watched stays
-/// so, and one that has come in the place of another is from now on.
-fn watch_all(root: &Root, watch: &Watch) -> bool {
-    let cards = Cards::new(root);
-    let away = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
-    let cards_change = AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_MODIFY;
-    let nodes_change = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-    watch.add(&cards.column_path(Column::Queue), cards_change | away)
-        && watch.add(&cards.column_path(Column::Running), AddWatchFlags::IN_MODIFY | away)
-        && watch.add(&cards.nodes_path(), nodes_change | away)
-}
-
-/// Whether a watched directory may have gone, or nothing came for so long that it is worth a look.
-fn is_in_doubt(events: &[InotifyEvent]) -> bool {
-    let gone = AddWatchFlags::IN_MOVE_SELF
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_IGNORED
-        | AddWatchFlags::IN_UNMOUNT;
-    events.is_empty() || events.iter().any(|event| event.mask.intersects(gone))
-}
-
-fn pass_on(
-    events: &[InotifyEvent],
-    wakes: &Sender<Wake>,
-) -> std::result::Result<(), SendError<Wake>> {
-    for event in events {
-        let wake = if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            Wake::Overflow
-        } else {
-            match event.name.as_ref().and_then(|name| name.to_str()) {
-                Some(name) if name.ends_with(".json") => Wake::Nodes,
-                Some(name) if name.ends_with(".batch") => Wake::Batch,
-                Some(name) => match card_number(name) {
-                    Some(job) => Wake::Card(job),
-                    None => continue,
-                },
-                None => continue,
-            }
-        };
-        wakes.send(wake)?;
-    }
+        let mut notice = Notice::begin(&root);
+        let _ = begun.send(()); // who waits for it has a deadline
+        while notice.pass_on(&wakes).is_ok() {} // else nobody is there to be woken
+    })?;
+    // Before the first scan: nothing is between them. A scan follows if that takes longer.
+    let _ = begins.recv_timeout(ROUND);
     Ok(())
+}
+
+struct Notice<'r> {
+    tail: Tail<'r>,
+    nodes: PathBuf,
+    /// When the nodes' directory last changed, as far as was looked.
+    nodes_at: Option<SystemTime>,
+    looked: Instant,
+    told: bool,
+}
+
+impl<'r> Notice<'r> {
+    fn begin(root: &'r Root) -> Notice<'r> {
+        let nodes = Cards::new(root).nodes_path();
+        let (tail, looked) = (Tail::of_others(root), Instant::now());
+        let mut notice = Notice { tail, nodes, nodes_at: None, looked, told: false };
+        notice.watch_nodes();
+        notice.nodes_at = notice.nodes_changed();
+        notice
+    }
+
+    /// Watches the directory by its name: one that has come in the place of another is watched from now on.
+    fn watch_nodes(&mut self) {
+        let changes = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_DELETE_SELF;
+        self.tail.watch.add(&self.nodes, changes);
+        if self.tail.watch.is_deaf() && !self.told {
+            eprintln!("poller: no inotify watches are to be had; looking every few milliseconds");
+        }
+        self.told = self.tail.watch.is_deaf();
+    }
+
+    fn nodes_changed(&self) -> Option<SystemTime> {
+        fs::metadata(&self.nodes).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Waits for something, and passes it on.
+    fn pass_on(&mut self, wakes: &Sender<Wake>) -> std::result::Result<(), SendError<Wake>> {
+        let events = self.tail.watch.events(ROUND).unwrap_or_else(|error| {
+            eprintln!("poller: {}", error.message);
+            thread::sleep(AFTER_TROUBLE);
+            Vec::new()
+        });
+        let is_record = |event: &InotifyEvent| {
+            event.name.as_ref().is_some_and(|name| name.as_encoded_bytes().ends_with(b".json"))
+        };
+        let mut nodes = events.iter().any(is_record);
+        if self.tail.watch.is_deaf() || self.looked.elapsed() >= LOOK_AGAIN {
+            let changed = self.nodes_changed();
+            nodes |= changed != self.nodes_at;
+            self.nodes_at = changed;
+        }
+        if nodes {
+            wakes.send(Wake::Nodes)?;
+        }
+        if events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)) {
+            wakes.send(Wake::Overflow)?;
+        }
+        let news = self.tail.news().unwrap_or_else(|error| {
+            eprintln!("poller: {}", error.message);
+            thread::sleep(AFTER_TROUBLE);
+            News { lost: true, ..News::default() }
+        });
+        if news.lost {
+            wakes.send(Wake::Overflow)?;
+        }
+        if !news.jobs.is_empty() {
+            self.tail.watch.quicken();
+        }
+        for job in news.jobs {
+            wakes.send(Wake::Card(job))?;
+        }
+        if self.looked.elapsed() >= LOOK_AGAIN {
+            self.looked = Instant::now();
+            if self.tail.watch.is_deaf() {
+                self.tail.watch_anew();
+            }
+            self.watch_nodes(); // it may have been moved, of which no directory in it is told
+        }
+        Ok(())
+    }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

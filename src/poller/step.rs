@@ -1,5 +1,7 @@
-//! `--step` and `--pace`: shows each transition before it is made, for teaching.
+//! `--step` and `--pace`: shows each transition before it is made, and what the feed tells of it and of
+//! what others do, for teaching.
 
+use std::cell::RefCell;
 use std::io::{self, BufRead};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::board::card_news;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{At, Result};
@@ -17,6 +20,8 @@ pub struct Step {
     how: How,
     keys: Receiver<Key>,
     ends: Sender<Key>,
+    /// Up to where the feed has been shown.
+    cursor: RefCell<Option<String>>,
 }
 
 /// How to go from one transition to the next.
@@ -61,7 +66,7 @@ impl Step {
             let keys = thread::Builder::new().name("keys".into());
             keys.spawn(move || listen(said)).at("standard input")?;
         }
-        Ok(Step { how, keys, ends })
+        Ok(Step { how, keys, ends, cursor: RefCell::default() })
     }
 
     /// By which it is ended while it waits.
@@ -109,13 +114,33 @@ impl Step {
         }
     }
 
-    /// Shows the board as it is now.
+    /// From now on what the feed tells is shown.
+    pub fn follow(&self, root: &Root) {
+        if self.is_shown() {
+            self.shown_of_feed(root);
+        }
+    }
+
+    /// What the feed has told since the last time; nothing where that is not known.
+    fn shown_of_feed(&self, root: &Root) -> Vec<String> {
+        let mut cursor = self.cursor.borrow_mut();
+        let page = card_news::read(root, cursor.as_deref(), Duration::ZERO);
+        let page = page.or_else(|_| card_news::read(root, None, Duration::ZERO)).ok();
+        *cursor = page.as_ref().map(|page| page.cursor.clone());
+        page.into_iter().flat_map(|page| page.events).map(|told| told.line).collect()
+    }
+
+    /// Shows what the feed tells, and the board as it is now.
     pub fn after(&self, root: &Root) -> Result<()> {
         if !self.is_shown() {
             return Ok(());
         }
         let cards = Cards::new(root);
-        let mut text = String::from("the board now:\n");
+        let mut text = String::new();
+        for line in self.shown_of_feed(root) {
+            text.push_str(&format!("the feed tells:\n    {line}\n"));
+        }
+        text.push_str("the board now:\n");
         for (name, column) in
             [("queue", Column::Queue), ("running", Column::Running), ("done", Column::Done)]
         {

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
 use super::tasks;
+use crate::board::card_news::Tail;
 use crate::board::cards::Cards;
 use crate::board::progress;
 use crate::board::root::Root;
-use crate::board::watch::Watch;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Attempt, Card, Column, State};
@@ -255,10 +255,10 @@ fn wait_until(
     over: impl Fn(&Card) -> bool,
 ) -> Result<Card> {
     let cards = Cards::new(root);
-    let watch = Watch::on_card(&cards, job)?;
+    let mut tail = Tail::begin(root); // before the look: what is done after it is told there
     loop {
         let card = cards.find(job)?;
-        if over(&card) || !watch.wait_until(deadline) {
+        if over(&card) || !tail.wait_for(job, deadline) {
             return Ok(card);
         }
         rounds.as_mut().map_or(Ok(()), |rounds| rounds.look())?;
@@ -305,6 +305,8 @@ fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     add("started-at", started.map(Value::from));
     add("stopped-at", card.stopped_at.clone().map(Value::from));
     add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
+    let reference = last.filter(|_| card.array.is_none()).and_then(|a| a.reference.clone());
+    add("ref", reference.map(Value::from));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));

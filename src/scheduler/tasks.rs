@@ -118,6 +118,8 @@ pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, 
     map.insert("status".into(), json!(outcome.as_ref().map_or(Status::Unknown, |o| o.status)));
     map.insert("node".into(), json!(attempt.map(|a| &a.node)));
     map.insert("attempt".into(), json!(attempt.map(|a| a.attempt)));
+    let reference = attempt.and_then(|a| a.reference.clone());
+    reference.map(|reference| map.insert("ref".into(), reference.into()));
     map.insert("retries".into(), array.retries_of(task).into());
     if let Some(outcome) = outcome {
         map.insert("cause".into(), json!(outcome.cause));

@@ -6,7 +6,7 @@ use super::Http;
 use super::asking::Asking;
 use crate::driver::form::Form;
 use crate::driver::server::Body;
-use crate::driver::{Run, said};
+use crate::driver::{Run, Taken, said};
 use crate::error::{Error, Kind, Result};
 
 mod batches;
@@ -15,8 +15,8 @@ use batches::batches;
 
 impl Http {
     /// Sends jobs; one result for each, in order.
-    pub(super) fn send(&self, runs: Vec<Run>) -> Result<Vec<Result<()>>> {
-        let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(runs.len());
+    pub(super) fn send(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>> {
+        let mut results: Vec<Option<Result<Taken>>> = Vec::with_capacity(runs.len());
         let mut plain = Vec::new();
         for run in runs {
             if run.uploads.is_empty() {
@@ -42,12 +42,12 @@ impl Http {
     }
 
     /// Several jobs in one request.
-    fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<()>>> {
+    fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<Taken>>> {
         let count = requests.len();
         let body = Value::Array(requests).to_string();
         let answer: Value =
             self.json(self.post("jobs/new", "application/json", Body::Bytes(body.as_bytes()))?)?;
-        let results: Vec<Result<()>> = answer
+        let results: Vec<Result<Taken>> = answer
             .get("nodejobs")
             .and_then(Value::as_array)
             .map(|all| all.iter().map(|one| self.one_result(one)).collect())
@@ -59,9 +59,11 @@ impl Http {
         }
     }
 
-    fn one_result(&self, one: &Value) -> Result<()> {
+    fn one_result(&self, one: &Value) -> Result<Taken> {
         // What is there and has ended has a code, too: the program's.
-        let Some(said) = one.get("error").and_then(Value::as_str) else { return Ok(()) };
+        let Some(said) = one.get("error").and_then(Value::as_str) else {
+            return Ok(Taken::default());
+        };
         let (code, said) = (one.get("code").and_then(Value::as_u64), said::bounded(said));
         let code = code.unwrap_or(500);
         Err(Error::new(
@@ -71,10 +73,10 @@ impl Http {
     }
 
     /// One job with its files, as a form.
-    fn run_with_files(&self, run: &Run) -> Result<()> {
+    fn run_with_files(&self, run: &Run) -> Result<Taken> {
         let mut form = Form::new(&run.request, &run.uploads)?;
         let (content_type, length) = (form.content_type().to_string(), form.length());
         let form = Body::Reader(&mut form, length);
-        self.post("jobs/new", &content_type, form).map(|_| ())
+        self.post("jobs/new", &content_type, form).map(|_| Taken::default())
     }
 }

@@ -1,0 +1,220 @@
+//! The head's change feed when those who write it die, when the disk is full, and for another user:
+//! whoever reads it, and does as 410 says, knows the board.
+//!
+//! A small file system is mounted: root and tmpfs are needed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+mod faults;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use common::head::{CONF, open_root};
+use common::users::nobodys_root;
+use common::{TestRoot, until, wait_for};
+use faults::{Act, Point};
+use serde_json::{Value, json};
+
+/// Longer than readers wait for somebody who does not live any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Somebody who knows the board by the feed alone, but for where that says that it does not suffice.
+struct Reader<'r> {
+    root: &'r TestRoot,
+    cursor: String,
+    known: BTreeMap<u64, String>,
+    anew: usize,
+}
+
+fn board(root: &TestRoot) -> BTreeMap<u64, String> {
+    let list = root.cmd("scheduler", &["jobs", "format=json"]).expect(0).json();
+    let entry = |job: &Value| (job["job"].as_u64().unwrap(), job["state"].as_str().unwrap().into());
+    list.as_array().unwrap().iter().map(entry).collect()
+}
+
+impl<'r> Reader<'r> {
+    fn begin(root: &'r TestRoot) -> Reader<'r> {
+        let mut reader = Reader { root, cursor: String::new(), known: BTreeMap::new(), anew: 0 };
+        reader.begin_anew();
+        reader
+    }
+
+    fn begin_anew(&mut self) {
+        self.anew += 1;
+        let page = self.root.cmd("scheduler", &["events"]).expect(0).json();
+        self.cursor = page["cursor"].as_str().unwrap().into();
+        self.known = board(self.root);
+    }
+
+    fn read(&mut self) {
+        let answer = self.root.cmd("scheduler", &["events", &format!("since={}", self.cursor)]);
+        if answer.code == 1 {
+            let gone = answer.stderr.contains("then go on from the present end");
+            assert!(gone, "{answer:?}");
+            return self.begin_anew();
+        }
+        let page = answer.expect(0).json();
+        self.cursor = page["cursor"].as_str().unwrap().into();
+        for event in page["events"].as_array().unwrap() {
+            let state = event["state"].as_str().unwrap().to_string();
+            self.known.insert(event["job"].as_u64().unwrap(), state);
+        }
+    }
+
+    fn catches_up(&mut self, what: &str) {
+        wait_for(PATIENCE, || {
+            self.read();
+            let is = board(self.root);
+            if self.known == is {
+                return Ok(());
+            }
+            let feed = self.root.read("state/scheduler/events");
+            Err(format!("{what}: known {:?}, is {is:?}: {feed}", self.known))
+        });
+    }
+}
+
+/// The writes and moves of a program: before each, and so between any two, it is killed.
+fn windows(act: &Act) -> Vec<Point> {
+    act.calls(&["write", "renameat2"]).1
+}
+
+#[test]
+fn whoever_dies_while_he_tells_is_found_out() {
+    let root = open_root("");
+    root.submit(&json!({"command": "true", "state": "held"}));
+    let mut reader = Reader::begin(&root);
+    let submit = |_: usize| Act::submit(&root, &json!({"command": "true", "state": "held"}));
+    let claimed = |n: usize| {
+        let request = json!({"command": "true", "state": "held", "request_id": format!("id-{n}")});
+        Act::submit(&root, &request)
+    };
+    let batch = |_: usize| {
+        let one = json!({"command": "true", "state": "held"});
+        Act::submit(&root, &json!([one, one, one]))
+    };
+    let update = |n: usize| {
+        let job = root.submit(&json!({"command": "true", "state": "held"})).to_string();
+        let what = if n.is_multiple_of(2) { "release=1" } else { "kill=1" };
+        Act::cmd(&root, "scheduler", &["jobs", &job, "update", what], "")
+    };
+    let round = |_: usize| {
+        root.submit(&json!({"command": "true", "dir": "/"}));
+        Act::cmd(&root, "poller", &["--once", "-q"], "")
+    };
+    let acts: [(&str, &dyn Fn(usize) -> Act); 5] = [
+        ("a job", &submit),
+        ("a job with an id", &claimed),
+        ("several jobs", &batch),
+        ("a change", &update),
+        ("a round", &round),
+    ];
+    for (what, act) in acts {
+        assert!(act(0).run().acknowledged());
+        let (points, before) = (windows(&act(1)), reader.anew);
+        let mut killed = 0;
+        for (n, point) in points.iter().enumerate() {
+            killed += usize::from(act(n + 2).kill_at(point).killed);
+            reader.catches_up(&format!("{what}, {point:?}"));
+        }
+        let anew = reader.anew - before;
+        println!("{what}: killed at {killed} of {} calls, begun anew {anew} times", points.len());
+        assert!(killed > 0 && anew < killed, "most of it is known without");
+    }
+    until("all is done", || {
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        board(&root).values().all(|state| ["held", "stopped"].contains(&state.as_str()))
+    });
+    reader.catches_up("the end");
+    root.check();
+}
+
+/// A root whose state lies on a small file system.
+struct Small(TestRoot);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path("state")).status();
+    }
+}
+
+#[test]
+fn a_full_disk_takes_the_feed_and_keeps_no_change() {
+    let small = Small(TestRoot::new(CONF));
+    let root = &small.0;
+    let state = root.path("state");
+    fs::create_dir_all(&state).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m,mode=0750", "corkboard-test"]).arg(&state);
+    assert!(mount.status().unwrap().success(), "cannot mount a tmpfs: root is needed");
+    root.open();
+    let job = root.submit(&json!({"command": "true", "state": "held"}));
+    let mut reader = Reader::begin(root);
+    let filler = state.join("filler");
+    let _ = fs::write(&filler, vec![b'x'; 2 << 20]); // as much as there is room for
+    let mut held = true;
+    until("there is no room for the feed", || {
+        // There is for a line on the card, whose last block has room.
+        root.update(job, if held { "release=1" } else { "hold=1" }).expect(0);
+        held = !held;
+        !root.exists("state/scheduler/events")
+    });
+    let cursor = format!("since={}", reader.cursor);
+    let gone = root.cgi("GET", &format!("/scheduler/events?{cursor}"), &[], b"");
+    gone.expect(410);
+    // Its own block may do for the first line of another.
+    let another = root.cgi("GET", "/scheduler/events", &[], b"");
+    assert!([200, 503].contains(&another.code), "{another:?}");
+    root.update(job, if held { "release=1" } else { "hold=1" }).expect(0);
+    let state = if held { "queued" } else { "held" };
+    assert_eq!(root.status(job)["state"], state, "{:?}", root.story(job));
+    fs::remove_file(&filler).unwrap();
+    reader.catches_up("there is room again");
+    assert_eq!(reader.known[&job], state);
+    root.update(job, "kill=1").expect(0);
+    let before = reader.anew;
+    reader.catches_up("as ever");
+    assert_eq!(reader.anew, before);
+    root.check();
+}
+
+#[test]
+fn another_user_reads_the_feed_and_leaves_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can try what another user does");
+        return;
+    }
+    let mut root = nobodys_root(CONF);
+    let held = json!({"command": "true", "dir": "/", "state": "held"});
+    let job = root.submit(&held);
+    let path = root.path("state/scheduler/events");
+    let owner = root.user.take();
+    let page = root.cmd("scheduler", &["events"]).expect(0).json();
+    let since = format!("since={}", page["cursor"].as_str().unwrap());
+    root.user = owner;
+    let other = root.submit(&held);
+    root.update(job, "release=1").expect(0);
+    root.user = None;
+    let told = root.cmd("scheduler", &["events", &since, "wait=5"]).expect(0).json();
+    let told: Vec<(u64, &str)> = told["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["job"].as_u64().unwrap(), event["event"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [(other, "submitted"), (job, "released")]);
+    let stream = root.cmd("scheduler", &["events", &since, "format=event-stream", "wait=0.2"]);
+    assert_eq!(stream.expect(0).body.matches("data: ").count(), 2);
+    // What is the owner's to make is not made by others.
+    fs::remove_file(&path).unwrap();
+    root.cmd("scheduler", &["events", &since]).expect(1);
+    root.cmd("scheduler", &["events"]).expect(75);
+    assert!(!path.exists());
+    root.user = owner;
+    root.cmd("scheduler", &["events"]).expect(0);
+    assert!(path.exists());
+    root.check();
+}
