@@ -2,7 +2,7 @@
 //! goes wrong here is told, and keeps nothing else from being recorded.
 
 use super::Said;
-use crate::board::lock::Lock;
+use crate::board::card_feed::Held;
 use crate::board::progress;
 use crate::board::root::Root;
 use crate::model::card::Card;
@@ -11,7 +11,7 @@ use crate::model::progress::Word;
 
 /// Keeps the words of reports about a job: of those that its attempts' own nodes have made, and that
 /// prove to be about them. Under the board's lock, so that no word outlives a card that is cleaned up.
-pub(super) fn note(root: &Root, held: &Lock, card: &Card, reports: &[(NodejobId, Said)]) {
+pub(super) fn note(root: &Root, held: &Held, card: &Card, reports: &[(NodejobId, Said)]) {
     let words: Vec<Word> = reports
         .iter()
         .filter(|(_, said)| said.proven && !said.status.progress.is_empty())

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::card_feed::Held;
 use super::cards::Cards;
 use super::files;
 use super::lock::Lock;
@@ -92,7 +93,7 @@ pub fn of_job(root: &Root, job: u64) -> Result<Vec<Word>> {
 
 /// Adds words of a job's attempts; those that are kept already change nothing. The caller holds the
 /// head board's lock. Trees of older programs have no directory for them.
-pub fn add_to_job(root: &Root, _held: &Lock, job: u64, fresh: Vec<Word>) -> Result<()> {
+pub fn add_to_job(root: &Root, _held: &Held, job: u64, fresh: Vec<Word>) -> Result<()> {
     let cards = Cards::new(root);
     let mut words = of_job(root, job)?;
     let news: Vec<bool> = fresh.into_iter().map(|word| progress::keep(&mut words, word)).collect();
