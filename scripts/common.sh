@@ -13,6 +13,9 @@ usage_error() {
     exit 2
 }
 
+# needs_value OPTION VALUE...: an empty one is a variable of a script that is not set, most likely.
+needs_value() { [ -n "${2-}" ] || usage_error "$1 needs a value"; }
+
 # To be trapped at the end: a command that failed has said why, but not what to do.
 advise() {
     [ "$?" = 0 ] || [ -n "${SAID-}" ] ||

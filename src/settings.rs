@@ -210,7 +210,13 @@ impl Settings {
 /// Whether a text begins as the URL of some server does.
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
+    let host = rest.and_then(|rest| rest.split('/').next()).filter(|_| !text.contains(' '));
+    host.is_some_and(|host| match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        _ => !host.is_empty(),
+    })
 }
 
 /// Reads a size: a number of bytes, or "64 KiB", "1 GiB", "10 MB". "1G" is 1 GiB, as in `ls -h`.
@@ -246,8 +252,14 @@ mod tests {
             let said = message(&format!("\n{name} = 0s"));
             assert_eq!(said, format!("line 2: {name}: \"0s\" is not more than 0"));
         }
-        for wrong in ["advertise = head.example", "advertise = http://", "advertise = https:///x"] {
-            assert!(message(wrong).contains("is not a URL such as"), "{wrong}");
+        for wrong in
+            ["head.example", "http://", "https:///x", "http://h:99999/cgi-bin", "http://:80"]
+        {
+            let said = message(&format!("advertise = {wrong}"));
+            assert!(said.contains("is not a URL such as"), "{wrong}: {said}");
+        }
+        for right in ["http://h", "https://h:443/cgi-bin", "http://[::1]", "http://[::1]:8080/x"] {
+            assert!(Settings::parse(&format!("advertise = {right}")).is_ok(), "{right}");
         }
         for wrong in ["http://head.example", "head.example, a b", "u@head.example"] {
             let said = message(&format!("allowed_hosts = {wrong}"));

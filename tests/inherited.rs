@@ -99,6 +99,30 @@ fn without_a_poller_a_lower_limit_holds_if_it_cannot_be_raised() {
     assert_clean(&root);
 }
 
+/// What is over it is like what a full disk does not take; it ends no supervisor, and the job has what is
+/// usual.
+#[test]
+fn output_over_a_limit_on_files_ends_nobody() {
+    let root = root_of_nobody();
+    let command = "head -c 100000 /dev/zero; grep SigIgn /proc/self/status >&2; \
+                   head -c 10000 /dev/zero > /tmp/corkboard-fsize-$$; code=$?; \
+                   rm /tmp/corkboard-fsize-$$; exit $code";
+    let request = json!({"command": command, "dir": "/", "output": "split"});
+    let id = submit_within(&root, &["prlimit", "--fsize=8192:8192"], &request);
+    assert_eq!(
+        root.ended(&id)["code"],
+        128 + 25,
+        "SIGXFSZ is the job's: {}",
+        root.node_status(&id)
+    );
+    let stderr = root.cmd("processor", &["jobs", &id, "log", "stream=stderr"]).expect(0).body;
+    assert!(stderr.starts_with("SigIgn:\t0000000000000000\n"), "{stderr}");
+    let log = fs::metadata(root.path(&format!("state/processor/job/{id}/stdout"))).unwrap();
+    assert_eq!(log.len(), 8192);
+    until("its supervisor has ended", || root.processes().is_empty());
+    assert_clean(&root);
+}
+
 #[test]
 fn what_cannot_be_raised_is_left_to_the_poller() {
     let root = root_of_nobody();

@@ -243,6 +243,89 @@ fn what_is_claimed_on_a_full_disk_can_be_killed() {
     assert_clean(root);
 }
 
+/// What is noted in its slot is kept when it waits again, or is kept there until there is room for it.
+#[test]
+fn single_tasks_of_what_is_claimed_on_a_full_disk_can_be_killed() {
+    let small = Small::new("size=1m,mode=0750");
+    let root = &small.root;
+    let go = root.path("go");
+    let command = format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
+    submit(root, json!({"command": command, "request_id": "fills", "dir": "/"}));
+    until("it runs", || root.node_status("fills")["state"] == "running");
+    give_range(root, "r", "0-3", "true");
+    fs::remove_file(root.path("state/processor/queue/r")).unwrap();
+    root.write("state/processor/slot/7", &claims(std::process::id() as i32, &["r"]));
+    let slot = File::options().write(true).open(root.path("state/processor/slot/7")).unwrap();
+    FileExt::lock_exclusive(&slot).unwrap();
+    root.write("go", "");
+    small.is_full();
+    kill(root, "r", &["by=ada", "task=1"]);
+    kill(root, "r", &["by=eve", "task=1,3"]);
+    drop(slot);
+    kill(root, "fills", &["by=ada", "grace=0.2"]);
+    root.ended("fills");
+    root.cmd("processor", &["sweep"]).expect(0);
+    assert!(!root.exists("state/processor/queue/r"), "nobody would know of its kills");
+    small.make_room();
+    root.cmd("processor", &["sweep"]).expect(0);
+    for (task, how) in [(0, "good"), (1, "killed by ada"), (2, "good"), (3, "killed by eve")] {
+        assert_eq!(reason(root, "r", task), how, "{task}");
+    }
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(root);
+}
+
+/// A slot has room for so many.
+#[test]
+fn tasks_may_be_killed_one_by_one_on_a_full_disk() {
+    let small = Small::new("size=1m,mode=0750");
+    let root = &small.root;
+    let command = format!("[ $CORKBOARD_TASK != 0 ] && exit 0; {}", small.filler());
+    give_range(root, "r", "0-120", &command);
+    small.is_full();
+    for task in (2..=120).step_by(2) {
+        kill(root, "r", &["by=ada", &format!("task={task}")]);
+    }
+    kill(root, "r", &["by=bo", "task=0-5", "grace=0.2"]);
+    small.make_room();
+    for (task, by) in [(0, "bo"), (1, "bo"), (2, "ada"), (3, "bo"), (120, "ada")] {
+        assert_eq!(reason(root, "r", task), format!("killed by {by}"), "{task}");
+    }
+    root.ended("r");
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(root);
+}
+
+/// Its end tells of the tasks that ended before, for which a refusal has no room.
+#[test]
+fn a_range_of_which_tasks_have_ended_can_be_killed_on_a_full_disk_before_it_starts() {
+    let small = Small::new("size=1m,mode=0750");
+    let root = &small.root;
+    let go = root.path("go");
+    let command = format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), small.filler());
+    submit(root, json!({"command": command, "request_id": "fills", "dir": "/"}));
+    until("it runs", || root.node_status("fills")["state"] == "running");
+    give_range(root, "r", "0-2", "true");
+    kill(root, "r", &["by=ada", "task=1"]);
+    fs::remove_file(root.path("state/processor/queue/r")).unwrap();
+    root.write("state/processor/slot/7", &claims(std::process::id() as i32, &["r"]));
+    let slot = File::options().write(true).open(root.path("state/processor/slot/7")).unwrap();
+    FileExt::lock_exclusive(&slot).unwrap();
+    root.write("go", "");
+    small.is_full();
+    kill(root, "r", &["by=bo"]);
+    drop(slot);
+    kill(root, "fills", &["by=ada", "grace=0.2"]);
+    root.ended("fills");
+    small.make_room();
+    root.cmd("processor", &["sweep"]).expect(0);
+    let end = root.ended("r");
+    assert_eq!((&end["cause"], &end["by"]), (&json!("killed"), &json!("bo")), "{end}");
+    assert_eq!(reason(root, "r", 1), "killed by ada");
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(root);
+}
+
 /// In the instant before its supervisor takes it in hand: that looks once more.
 #[test]
 fn what_is_about_to_start_on_a_full_disk_can_be_killed() {

@@ -278,6 +278,13 @@ fn options_are_checked_and_explained() {
     }
     assert_eq!(root.script("up", &["--port", "0"]).status.code(), Some(2));
     assert_eq!(root.script("up", &["--port"]).status.code(), Some(2));
+    // That of a variable that is not set: it is not the directory that the caller is in.
+    for name in ["up", "down", "demo"] {
+        let mut script = Command::new(format!("{SOURCE}/scripts/{name}"));
+        let said = script.args(["--root", ""]).current_dir(&root.dir).output().unwrap();
+        assert_eq!(said.status.code(), Some(2), "{name}: {said:?}");
+    }
+    assert!(!root.dir.join("run").exists());
     // A link to a script finds its root, too.
     let link = root.dir.join("link");
     symlink(format!("{SOURCE}/scripts/up"), &link).unwrap();

@@ -2,12 +2,10 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
@@ -15,7 +13,7 @@ use serde_json::{Value, json};
 use super::files;
 use super::incoming::Incoming;
 use super::lock::{self, Lock};
-use super::runs::{REFUSED, Runs};
+use super::runs::{DIR_MODE, REFUSED, Runs};
 use super::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
@@ -127,7 +125,7 @@ impl Runs<'_> {
     pub fn sync_of(&self, id: &str) -> Result<SyncSet> {
         let mut sync = SyncSet::new();
         let path = self.request_path(id);
-        if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+        if let Some(file) = files::gone_is_fine(files::open(&path)).at(&path)? {
             sync.file(file, path);
         }
         let work = self.work_dir(id);
@@ -138,7 +136,7 @@ impl Runs<'_> {
         };
         for name in names {
             let path = work.join(name);
-            if let Some(file) = open_plain(&path)? {
+            if let Some(file) = files::open_own(&path)? {
                 sync.file(file, path);
                 sync.dir(&work);
             }
@@ -181,7 +179,7 @@ impl Runs<'_> {
     /// Errors: 503 for a request that is shorter than this; nothing has changed then.
     pub fn refuse_waiting(&self, _held: &Lock, id: &str, by: &str) -> Result<()> {
         let path = self.request_path(id);
-        let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+        let file = files::open_by(OpenOptions::new().write(true), &path).at(&path)?;
         self.write_over(&file, id, by)
     }
 
@@ -190,7 +188,7 @@ impl Runs<'_> {
     /// has a story; nothing has changed then.
     pub fn refuse_unstarted(&self, _held: &Lock, id: &str, by: &str) -> Result<bool> {
         let path = self.request_path(id);
-        let file = OpenOptions::new().write(true).open(&path).at(&path)?;
+        let file = files::open_by(OpenOptions::new().write(true), &path).at(&path)?;
         if !lock::try_lock(&file).at(&path)? || self.last_line(id)?.is_some() {
             return Ok(false);
         }
@@ -249,23 +247,8 @@ pub fn is_refused(request: &File) -> io::Result<bool> {
     Ok(&begin[..length] == REFUSAL)
 }
 
-/// A plain file in a job's `work/`, to be synced; `None` for anything else that the job has put there,
-/// or taken from its owner: its copies are its own to change. No link is followed, and a FIFO is not
-/// waited for, since the board's lock is held meanwhile.
-fn open_plain(path: &Path) -> Result<Option<File>> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    match opened {
-        Ok(file) => Ok(file.metadata().at(path)?.is_file().then_some(file)),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT | Errno::EACCES | Errno::ELOOP | Errno::ENXIO) => Ok(None),
-            _ => Err(error).at(path),
-        },
-    }
-}
-
 fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o750).create(path).at(path)
+    DirBuilder::new().mode(DIR_MODE).create(path).at(path)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl<'r> FeedFile<'r> {
 
     /// Opens it to read; `None` where there is none of this boot.
     pub fn open(&self) -> Result<Option<Opened>> {
-        let Some(file) = files::gone_is_fine(File::open(&self.path)).at(&self.path)? else {
+        let Some(file) = files::gone_is_fine(files::open(&self.path)).at(&self.path)? else {
             return Ok(None);
         };
         let Some((header, first)) = self.header(&file)? else { return Ok(None) };

@@ -6,19 +6,23 @@
 //! up to some point. What must not vanish is synced before anyone is told of it ([`super::sync_set`]).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use serde::Serialize;
 
 use crate::clock::Present;
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result, is_shortage};
 
 /// Mode of files that the group may read, before the umask.
 pub(super) const MODE: u32 = 0o640;
+
+/// Longest file that is read whole: far longer than any that these programs write.
+const LONGEST: u64 = 1 << 30;
 
 /// Mode of files for their owner alone.
 const SECRET_MODE: u32 = 0o600;
@@ -166,9 +170,59 @@ pub fn gone_is_fine<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Opens a plain file to read; anything else is an error, and is not waited for: see [`open_by`].
+pub fn open(path: &Path) -> io::Result<File> {
+    open_by(OpenOptions::new().read(true), path)
+}
+
+/// Opens a plain file by these options, whose flags are set here. Anything else is an error: a job may
+/// put what it likes in the place of its own files, and whoever opened a pipe would wait until somebody
+/// opens its other end, with locks in hand on which the whole node waits.
+pub fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    open_plain(options, OFlag::empty(), path).map(|(file, _)| file)
+}
+
+/// The same of what is not followed where it is a link. `None` for anything but a plain file: for what a
+/// job has there that need not be there, or has taken from its owner. An error for what this process lacks.
+pub fn open_own(path: &Path) -> Result<Option<File>> {
+    match open_plain(OpenOptions::new().read(true), OFlag::O_NOFOLLOW, path) {
+        Ok((file, _)) => Ok(Some(file)),
+        Err(error) if is_shortage(&error) => Err(error).at(path),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A plain file and how long it is.
+fn open_plain(options: &mut OpenOptions, flags: OFlag, path: &Path) -> io::Result<(File, u64)> {
+    let not_plain = || io::Error::other("not a plain file");
+    let opened = options.custom_flags((flags | OFlag::O_NONBLOCK).bits()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENXIO) => not_plain(), // a pipe that nobody reads, or a socket
+        _ => error,
+    })?;
+    let meta = file.metadata()?;
+    match (meta.is_file(), meta.is_dir()) {
+        (true, _) => Ok((file, meta.len())),
+        (_, true) => Err(Errno::EISDIR.into()),
+        _ => Err(not_plain()),
+    }
+}
+
 /// The content of a file; `None` where there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    gone_is_fine(fs::read(path)).at(path)
+    gone_is_fine(read_plain(path)).at(path)
+}
+
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let (file, length) = open_plain(OpenOptions::new().read(true), OFlag::empty(), path)?;
+    if length > LONGEST {
+        return Err(io::Error::other(format!("longer than {LONGEST} bytes")));
+    }
+    let mut bytes = Vec::new();
+    // So much more than it holds that its end is seen by one call.
+    bytes.try_reserve_exact(length as usize + 32)?;
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Puts a file in place of another, whole and durable, or leaves the old one.

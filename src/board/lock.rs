@@ -11,6 +11,7 @@ use fs2::FileExt;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
+use super::files;
 use crate::error::{At, Error, Kind, Result};
 
 /// How long a lock that others hold for milliseconds is waited for.
@@ -97,7 +98,7 @@ fn is_had(attempt: impl Fn() -> io::Result<()>) -> io::Result<bool> {
 
 /// Whether somebody holds this file's lock. `false` where there is no such file.
 pub fn is_locked(path: &Path) -> Result<bool> {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e).at(path),

@@ -6,11 +6,13 @@
 //! acceptance that nobody was told of, and `job/ID` without `queue/ID` is claimed, ended, or
 //! refused before it came.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::files;
@@ -18,7 +20,7 @@ use super::lock::Lock;
 use super::root::Root;
 use super::story::Story;
 use super::sync_set::SyncSet;
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Error, Kind, Result, is_shortage};
 use crate::model::ids;
 use crate::model::newer;
 use crate::model::range::{Line, Range};
@@ -30,6 +32,9 @@ pub const REFUSED: &str = "refused";
 
 /// Most jobs that are entered or looked at under one hold of the lock.
 pub const RUNS_PER_LOCK: usize = 100;
+
+/// Mode of a job's directory.
+pub(super) const DIR_MODE: u32 = 0o750;
 
 /// One of a job's output files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,12 +248,33 @@ impl<'r> Runs<'r> {
     pub fn sync_of_end(&self, id: &str) -> Result<SyncSet> {
         let mut sync = SyncSet::new();
         for path in [self.status_path(id), self.tasks_path(id)] {
-            if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+            if let Some(file) = files::open_own(&path)? {
                 sync.file(file, path);
             }
         }
-        sync.dir(&self.job_dir(id));
+        self.sync_dir(id, &mut sync)?;
         Ok(sync)
+    }
+
+    /// Adds a job's directory to what is made durable. One that the job has closed to its owner is opened
+    /// again; one that it has removed keeps no other end from being told, nor its own.
+    pub fn sync_dir(&self, id: &str, sync: &mut SyncSet) -> Result<()> {
+        let dir = self.job_dir(id);
+        let open =
+            || OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(&dir);
+        let opened = open().or_else(|error| {
+            if error.kind() != io::ErrorKind::PermissionDenied {
+                return Err(error);
+            }
+            fs::set_permissions(&dir, fs::Permissions::from_mode(DIR_MODE))?;
+            open()
+        });
+        match opened {
+            Ok(file) => sync.file(file, dir),
+            Err(error) if is_shortage(&error) => return Err(error).at(&dir),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Opens the job's story to append, making it where there is none.

@@ -111,11 +111,24 @@ impl Record {
         self.kills = noted.into_iter().filter(|kill| self.jobs.contains(&kill.id)).collect();
     }
 
-    /// Adds a kill; one that was asked for before is that one once more.
+    /// Adds a kill; one that was asked for before is that one once more. One of other tasks by who was
+    /// the last to ask for some of the job, as patiently, is one with that: there is little room.
     fn add_kill(&mut self, Kill { id, tasks, killed }: &Kill) {
-        let known = self.kills.iter_mut().find(|known| known.id == *id && known.tasks == *tasks);
-        match known {
-            Some(known) => known.killed = killed.clone().again(Some(known.killed.clone())),
+        let same = |known: &Kill| known.id == *id && known.tasks == *tasks;
+        let is_like = |known: &Kill| {
+            let both = known.tasks.is_some() && tasks.is_some();
+            both && known.killed.by == killed.by && known.killed.grace() == killed.grace()
+        };
+        let last = || self.kills.iter().rposition(|known| known.id == *id);
+        let at = self.kills.iter().position(same);
+        let at = at.or_else(|| last().filter(|at| self.kills.get(*at).is_some_and(is_like)));
+        match at.and_then(|at| self.kills.get_mut(at)) {
+            Some(known) => {
+                known.killed = killed.clone().again(Some(known.killed.clone()));
+                if let (Some(all), Some(more)) = (&mut known.tasks, tasks) {
+                    all.add(more);
+                }
+            }
             None => self.kills.push(Kill {
                 id: id.clone(),
                 tasks: tasks.clone(),
@@ -308,7 +321,7 @@ pub fn all(runs: &Runs) -> Result<Vec<Seen>> {
 /// A slot, opened to read alone: the group may look. `None` where there is none.
 fn look(runs: &Runs, number: u64) -> io::Result<Option<Seen>> {
     let path = path(runs, number);
-    let Some(file) = files::gone_is_fine(File::open(&path))? else { return Ok(None) };
+    let Some(file) = files::gone_is_fine(files::open(&path))? else { return Ok(None) };
     let slot = Slot { file, path, number };
     let live = !lock::is_free(&slot.file)?;
     Ok(Some(Seen { number, live, record: slot.try_read()?, unreadable: None }))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::files::{MODE, gone_is_fine, json_lines};
+use super::files::{MODE, gone_is_fine, json_lines, open_by};
 use crate::error::{At, Error, Result};
 
 /// A story: a file of JSON lines that is only ever appended to.
@@ -20,20 +20,16 @@ pub struct Story {
 impl Story {
     /// Opens an existing story to read and append; `None` where there is none.
     pub fn open(path: PathBuf) -> Result<Option<Story>> {
-        let opened = OpenOptions::new().read(true).append(true).open(&path);
+        let opened = open_by(OpenOptions::new().read(true).append(true), &path);
         let file = gone_is_fine(opened).at(&path)?;
         Ok(file.map(|file| Story { file, path }))
     }
 
     /// Opens a story to append, making an empty one where there is none.
     pub fn open_or_create(path: PathBuf) -> Result<Story> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(MODE)
-            .open(&path)
-            .at(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(MODE);
+        let file = open_by(&mut options, &path).at(&path)?;
         Ok(Story { file, path })
     }
 

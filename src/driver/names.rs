@@ -23,9 +23,33 @@ pub fn check_uri(uri: &str) -> Result<()> {
                 && !rest.starts_with('/')
                 && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"'<>\\".contains(&b))
         })
-        && uri.parse::<ureq::http::Uri>().is_ok();
+        && uri.parse::<ureq::http::Uri>().is_ok()
+        && rest
+            .and_then(|rest| rest.split('/').next())
+            .is_some_and(|host| place(host, 80).is_some());
     let like = "uri must be like http://node01.example:8080 or https://node01.example";
     if sane { Ok(()) } else { Err(Error::bad(like)) }
+}
+
+/// The name and the port of `host[:port]`; an IPv6 address without its brackets.
+fn place(host: &str, default_port: u16) -> Option<(&str, u16)> {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            (name, port.parse().ok().filter(|port| digits && *port > 0)?)
+        }
+        _ => (host, default_port),
+    };
+    let name = match name.strip_prefix('[') {
+        Some(address) => {
+            let address = address.strip_suffix(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            address
+        }
+        None => name,
+    };
+    let is_one = !name.is_empty() && (!name.contains([':', '[', ']']) || host.starts_with('['));
+    is_one.then_some((name, port))
 }
 
 /// The addresses of `host[:port]`, in the order in which they should be tried; at least one.
@@ -37,13 +61,8 @@ pub(super) fn addresses(
     default_port: u16,
     deadline: Instant,
 ) -> io::Result<Vec<SocketAddr>> {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
-        _ => (host, Some(default_port)),
-    };
-    let port =
-        port.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the port is no number"))?;
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let wrong = || io::Error::new(ErrorKind::InvalidInput, "not a host, nor one with its port");
+    let (name, port) = place(host, default_port).ok_or_else(wrong)?;
     let found = match name.parse::<IpAddr>() {
         Ok(address) => vec![address],
         Err(_) if name.eq_ignore_ascii_case("localhost") => {
@@ -131,6 +150,23 @@ mod tests {
         );
         for wrong in ["", ":80", "host:", "host:99999", "-h", "no.such.name.invalid"] {
             assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_uri_names_a_host_and_a_port_that_there_may_be() {
+        let hosts = ["h", "h:1", "h:65535", "h:080", "192.0.2.1:80", "[::1]", "[2001:db8::1]:8080"];
+        for host in hosts {
+            assert!(check_uri(&format!("http://{host}")).is_ok(), "{host}");
+            assert!(check_uri(&format!("https://{host}/a/b:c")).is_ok(), "{host}");
+        }
+        let wrong = [
+            "h:99999", "h:65536", "h:0", "h:", "h:80x", "h:+80", ":80", "", "[::1", "[::1]x:3",
+            "[::1]:", "::1", "h:1:2", "[h]",
+        ];
+        for host in wrong {
+            assert!(check_uri(&format!("http://{host}")).is_err(), "{host}");
+            assert!(check_uri(&format!("http://{host}/cgi-bin")).is_err(), "{host}");
         }
     }
 }

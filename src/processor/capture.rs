@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use crate::board::files;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Result};
 
@@ -99,7 +100,8 @@ impl Capture {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             let mut options = OpenOptions::new();
-            self.file = Some(options.append(true).create(true).mode(0o640).open(&self.path)?);
+            options.append(true).create(true).mode(0o640);
+            self.file = Some(files::open_by(&mut options, &self.path)?);
         }
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
     }

@@ -232,7 +232,7 @@ impl Gate {
             }
         }
         umask(Mode::from_bits_truncate(0o022));
-        default_pipe_signal().map_err(exec)?;
+        default_signals().map_err(exec)?;
         let mut opened = [0u8; 1];
         loop {
             match nix::unistd::read(own.as_fd(), &mut opened) {
@@ -303,9 +303,11 @@ enum Never {
 
 /// Signals that whoever started this process had ignored are not to be ignored by the jobs, nor
 /// here: an ignored SIGCHLD would even cost their exit codes. Those with a handler are reset when
-/// a program is executed; SIGPIPE the child resets, since Rust relies on it being ignored.
-pub(super) fn heed_ignored_signals() {
-    for number in (1..=64).filter(|number| *number != libc::SIGPIPE) {
+/// a program is executed. Two are ignored here, and reset by the child: SIGPIPE, on which Rust relies,
+/// and SIGXFSZ, so that what is over a limit on the length of files is as what a full disk does not take.
+pub(super) fn heed_ignored_signals() -> nix::Result<()> {
+    handle(SigHandler::SigIgn, Signal::SIGXFSZ)?;
+    for number in (1..=64).filter(|number| ![libc::SIGPIPE, libc::SIGXFSZ].contains(number)) {
         // The kernel's own structure: first the handler. Zeros say the default action. The C
         // library refuses the numbers that it has reserved, which are inherited all the same.
         let mut action = [0usize; 16];
@@ -322,14 +324,20 @@ pub(super) fn heed_ignored_signals() {
             }
         }
     }
+    Ok(())
 }
 
-/// Rust ignores SIGPIPE, which a program would inherit, like the mask.
-fn default_pipe_signal() -> nix::Result<()> {
-    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action replaces that of a signal; no handler is involved.
-    unsafe { sigaction(Signal::SIGPIPE, &action) }?;
+/// What this process ignores a program would inherit, like the mask.
+fn default_signals() -> nix::Result<()> {
+    handle(SigHandler::SigDfl, Signal::SIGPIPE)?;
+    handle(SigHandler::SigDfl, Signal::SIGXFSZ)?;
     SigSet::empty().thread_set_mask()
+}
+
+fn handle(how: SigHandler, signal: Signal) -> nix::Result<()> {
+    let action = SigAction::new(how, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the signal is ignored, or its default action taken; no handler is involved.
+    unsafe { sigaction(signal, &action) }.map(|_| ())
 }
 
 fn exit(code: i32) -> ! {

@@ -6,14 +6,13 @@
 //! jobs before; only then is a program started, and only then do those results enter the feed. While
 //! the disk is at it, the first program's process is made: it waits at its gate.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 
 use serde_json::{Map, Value};
 
 use super::supervise::{Claimed, Supervisor};
-use super::{start, status};
+use super::{kill, start, status};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -74,13 +73,13 @@ impl Supervisor<'_> {
             };
             let mut jobs = Vec::new();
             for job in picked {
-                if !self.runs.is_queued(&job.id)? {
-                    continue; // somebody else has it
-                }
-                if self.runs.is_here(&job.id)? {
-                    jobs.push(job);
-                } else {
-                    self.set_aside(&held, &job.id)?; // its acceptance died between its two names
+                match self.may_be_claimed(&held, &job.id) {
+                    Ok(true) => jobs.push(job),
+                    Ok(false) => {}
+                    Err(error) => {
+                        eprintln!("processor: {} is not started: {}", job.id, error.message);
+                        self.passed_over.push(job.id);
+                    }
                 }
             }
             if jobs.is_empty() {
@@ -105,6 +104,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Whether a job that was picked still waits. What a crash left of its acceptance is set aside.
+    fn may_be_claimed(&self, held: &Lock, id: &str) -> Result<bool> {
+        if !self.runs.is_queued(id)? {
+            return Ok(false); // somebody else has it
+        }
+        if self.runs.is_here(id)? {
+            return Ok(true);
+        }
+        self.set_aside(held, id)?; // its acceptance died between its two names
+        Ok(false)
+    }
+
     /// The jobs at the head of the queue, as many as may be claimed and need the same; or one that
     /// this node can never run and gives back. Without the lock: they may be gone by the time they are
     /// claimed.
@@ -116,8 +127,9 @@ impl Supervisor<'_> {
         while let Some(next) = self.queue.front() {
             if let Some(first) = jobs.first() {
                 // More than one at a time only where all slots together have far more to do.
-                let slots = (self.total.cores / first.spec.resources.cores.max(1)).max(1) as usize;
-                if jobs.len() >= self.batch.min(self.queue.len() / (2 * slots)) {
+                let slots = (self.total.cores / first.spec.resources.cores.max(1)).max(1);
+                let slots = usize::try_from(slots).unwrap_or(usize::MAX);
+                if jobs.len() >= self.batch.min(self.queue.len() / slots.saturating_mul(2)) {
                     break;
                 }
             }
@@ -152,7 +164,7 @@ impl Supervisor<'_> {
 
     fn read_waiting(&self, id: &str) -> Result<Found> {
         let path = self.runs.queue_path(id);
-        let Some(mut request) = files::gone_is_fine(File::open(&path)).at(&path)? else {
+        let Some(mut request) = files::gone_is_fine(files::open(&path)).at(&path)? else {
             return Ok(Found::Gone);
         };
         let mut bytes = Vec::new();
@@ -272,23 +284,46 @@ impl Supervisor<'_> {
     fn leave(&mut self) -> Result<bool> {
         self.report(None)?;
         let held = self.runs.lock()?;
-        for job in self.claimed.drain(..) {
-            self.runs.put_back(&held, &job.id)?;
-        }
+        let kept = self.put_back_all(&held);
         if let Some(slot) = self.slot.take() {
-            slot.write(&self.named(std::iter::empty()))?;
+            slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
             self.remove_group();
         }
         drop(held);
         files::sync_dir(&self.runs.queue_dir())?; // the machine may be going down
-        Ok(false)
+        kept.map(|()| false)
+    }
+
+    /// Lets all wait again that is claimed and not started. What cannot stays claimed, and keeps no other
+    /// from it; why is the error.
+    fn put_back_all(&mut self, held: &Lock) -> Result<()> {
+        let mut kept = Ok(());
+        for job in std::mem::take(&mut self.claimed) {
+            match self.let_go(held, &job.id) {
+                Ok(()) => {}
+                Err(error) => {
+                    kept = Err(error);
+                    self.claimed.push_back(job);
+                }
+            }
+        }
+        kept
+    }
+
+    /// Gives a claimed job its place in the queue again, with what is noted of it in the slot: from then
+    /// on others may have it.
+    fn let_go(&mut self, held: &Lock, id: &str) -> Result<()> {
+        let noted = self.slot.as_ref().map_or(Ok(Vec::new()), Slot::kills)?;
+        kill::keep_noted(&self.runs, id, &noted)?;
+        self.runs.put_back(held, id)?;
+        self.proofs.remove(id);
+        Ok(())
     }
 
     /// Lets a claimed job wait again that was not started.
     pub(super) fn let_wait(&mut self, id: &str) -> Result<()> {
         let held = self.runs.lock()?;
-        self.runs.put_back(&held, id)?;
-        self.proofs.remove(id);
+        self.let_go(&held, id)?;
         if let Some(slot) = &self.slot {
             slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
         }
@@ -299,20 +334,19 @@ impl Supervisor<'_> {
     /// Links first: a crash before the record is rewritten leaves jobs that are named and wait.
     pub(super) fn put_back(&mut self, running: &str) -> Result<()> {
         let held = self.runs.lock()?;
-        while let Some(job) = self.claimed.front() {
-            self.runs.put_back(&held, &job.id)?;
-            self.proofs.remove(&job.id);
-            self.claimed.pop_front(); // from now on others may have it, whatever fails below
-        }
+        let before = self.claimed.len();
+        let kept = self.put_back_all(&held);
         if let Some(slot) = &self.slot {
-            slot.write(&self.named(std::iter::once(running.to_string())))?;
+            let claimed = self.claimed.iter().map(|job| job.id.clone());
+            slot.write(&self.named(std::iter::once(running.to_string()).chain(claimed)))?;
         }
         drop(held);
         self.batch = 1;
-        if !self.stopping && start::free(self.runs.root())?.cores > 0 {
+        let some = self.claimed.len() < before;
+        if some && !self.stopping && start::free(self.runs.root())?.cores > 0 {
             self.start_beside();
         }
-        Ok(())
+        kept
     }
 
     /// What the queue has and cannot be read was never accepted: a crash or power loss came

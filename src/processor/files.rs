@@ -17,6 +17,11 @@ pub fn names(root: &Root, id: &str) -> Result<Vec<String>> {
     let runs = Runs::new(root);
     runs.request(id)?;
     let dir = runs.work_dir(id);
+    // The job may have put anything there, and nothing of it is followed.
+    let is_dir = files::gone_is_fine(fs::symlink_metadata(&dir)).at(&dir)?;
+    if !is_dir.is_some_and(|meta| meta.is_dir()) {
+        return Ok(Vec::new());
+    }
     let mut found: Vec<String> = files::names(&dir)?
         .into_iter()
         .filter(|name| fs::symlink_metadata(dir.join(name)).is_ok_and(|meta| meta.is_file()))

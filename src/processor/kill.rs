@@ -141,12 +141,31 @@ fn record_tasks(runs: &Runs, id: &str, kill: &KilledTasks) -> Result<()> {
     sync.commit()
 }
 
+/// Gives the directory of a job that is to wait again what was noted of it in the slot that it leaves.
+/// Durable when this returns. On an error the slot has to go on naming it.
+pub(super) fn keep_noted(runs: &Runs, id: &str, noted: &[Kill]) -> Result<()> {
+    for Kill { tasks, killed, .. } in noted.iter().filter(|kill| kill.id == id) {
+        let killed = killed.clone();
+        match tasks {
+            Some(tasks) => record_tasks(runs, id, &KilledTasks { tasks: tasks.clone(), killed })?,
+            None => files::replace(
+                &runs.tmp_dir(),
+                &runs.kill_path(id),
+                &files::json_line(&killed.again(asked(runs, id)?))?,
+            )?,
+        }
+    }
+    Ok(())
+}
+
 /// A full disk, which the job may have filled itself, is no reason not to end it: its supervisor's
 /// slot has room for this.
 fn note(runs: &Runs, held: &Lock, id: &str, tasks: Option<TaskSet>, killed: Killed) -> Result<()> {
-    // One that has not started yet looks at its own directory alone.
-    let runs_now = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running);
-    if runs_now && slots::note_kill(runs, held, &Kill { id: id.to_string(), tasks, killed })? {
+    // One that has not started yet looks at its own directory alone; a range at the slot, too.
+    let heeds = tasks.is_some()
+        || runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running)
+        || !runs.range(id)?.report.is_empty();
+    if heeds && slots::note_kill(runs, held, &Kill { id: id.to_string(), tasks, killed })? {
         return Ok(());
     }
     Err(Error::new(Kind::Unavailable, format!("{id} does not run here")))
@@ -263,13 +282,14 @@ fn kill_without_space(
         if state == Some(RunState::Stopped) {
             return Ok(None);
         }
-        if state == Some(RunState::Running) {
+        let waits = runs.is_queued(id)?;
+        // Of a range some tasks may have ended before, which a refusal would not tell.
+        let has_ends = !waits && !runs.range(id)?.report.is_empty();
+        if state == Some(RunState::Running) || has_ends {
             note(runs, &held, id, None, killed.clone()).map_err(|_| error.clone())?;
             return Ok(None);
         }
-        // Of a range some tasks may have ended before, which a refusal would not tell.
-        let waits = runs.is_queued(id)?;
-        if !waits && runs.range(id)?.report.is_empty() && runs.refuse_unstarted(&held, id, by)? {
+        if !waits && runs.refuse_unstarted(&held, id, by)? {
             return Ok(Some(refused(id, by)));
         }
         drop(held);

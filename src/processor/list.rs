@@ -40,7 +40,7 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<(String, Result<RunStatu
             looked => found.push((id, looked)),
         }
     }
-    status::settle(root, found.iter().filter_map(|(_, looked)| looked.as_ref().ok()))?;
+    status::settle(root, found.iter_mut().map(|(_, looked)| looked))?;
     Ok(found)
 }
 

@@ -65,7 +65,7 @@ pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
         tasks::look(root, id, task)?; // it is one of this range's
         bounds = tasks::part_of_log(root, id, task, usize::from(stream == Stream::Stderr))?;
     }
-    let opened = files::gone_is_fine(File::open(&path)).at(&path)?;
+    let opened = files::gone_is_fine(files::open(&path)).at(&path)?;
     let (Some(file), Some((from, end))) = (opened, bounds) else {
         return Ok(LogPiece { bytes: Vec::new(), next: 0 });
     };

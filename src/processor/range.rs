@@ -324,7 +324,7 @@ pub(super) fn end_abandoned(
 /// What makes the story of a range durable.
 pub(super) fn sync_of(runs: &Runs, id: &str, sync: &mut SyncSet) -> Result<()> {
     let path = runs.tasks_path(id);
-    if let Some(file) = files::gone_is_fine(File::open(&path)).at(&path)? {
+    if let Some(file) = files::open_own(&path)? {
         sync.file(file, path);
     }
     Ok(())

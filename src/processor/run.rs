@@ -141,7 +141,10 @@ impl Supervisor<'_> {
         }
         let (file, path) = story.into_file();
         self.ended_sync.file(file, path);
-        self.ended_sync.dir(&self.runs.job_dir(&job.id));
+        // One that cannot be opened now fails with the sync.
+        if self.runs.sync_dir(&job.id, &mut self.ended_sync).is_err() {
+            self.ended_sync.dir(&self.runs.job_dir(&job.id));
+        }
         self.ended.push(line.of(&job.id));
         self.ended_since.get_or_insert_with(Instant::now);
         Ok(())

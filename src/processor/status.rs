@@ -12,6 +12,7 @@ use super::{ack, info};
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id, written_by_newer};
+use crate::board::sync_set::SyncSet;
 use crate::board::watch::Watch;
 use crate::clock;
 use crate::error::{At, Result};
@@ -26,16 +27,15 @@ const SETTLE_EACH_UP_TO: usize = 2;
 /// A job's status, naming it; of a range with the ends of all tasks so far. What it says of ends is
 /// durable. 404 for an id that is not here, 410 for one that was refused.
 pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
-    let status = look(root, id)?;
-    settle(root, [&status])?;
-    Ok(status)
+    settled(root, look(root, id)?)
 }
 
 /// [`of`] for several jobs, in order, with one sync.
 pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
     let total = OnceCell::new();
-    let found: Vec<Result<RunStatus>> = ids.iter().map(|id| look_in(root, id, &total)).collect();
-    settle(root, found.iter().filter_map(|one| one.as_ref().ok()))?;
+    let mut found: Vec<Result<RunStatus>> =
+        ids.iter().map(|id| look_in(root, id, &total)).collect();
+    settle(root, &mut found)?;
     Ok(found)
 }
 
@@ -94,26 +94,41 @@ fn look_in(root: &Root, id: &str, total: &OnceCell<Resources>) -> Result<RunStat
     Ok(status)
 }
 
-/// Makes the ends durable that these tell. One whose head holds it, which is marked, is.
+/// Makes the ends durable that these tell; one of which that fails says why instead. One whose head holds
+/// it, which is marked, is durable.
 pub(super) fn settle<'a>(
     root: &Root,
-    statuses: impl IntoIterator<Item = &'a RunStatus>,
+    found: impl IntoIterator<Item = &'a mut Result<RunStatus>>,
 ) -> Result<()> {
     let runs = Runs::new(root);
     let mut open = Vec::new();
-    for status in statuses {
+    for one in found {
+        let Ok(status) = &one else { continue };
         let tells = status.state == RunState::Stopped
             || status.tasks.as_ref().is_some_and(|report: &Report| !report.is_empty());
-        if let Some(id) = status.id.as_deref().filter(|_| tells)
-            && !is_closed(&runs, id)?
-        {
-            open.push(id);
+        let Some(id) = status.id.clone().filter(|_| tells) else { continue };
+        match is_closed(&runs, &id) {
+            Ok(true) => {}
+            Ok(false) => open.push((id, one)),
+            Err(error) => *one = Err(error),
         }
     }
     if open.len() > SETTLE_EACH_UP_TO {
         return runs.sync_all();
     }
-    open.into_iter().try_for_each(|id| runs.sync_of_end(id)?.commit())
+    for (id, one) in open {
+        if let Err(error) = runs.sync_of_end(&id).and_then(SyncSet::commit) {
+            *one = Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The same of one.
+fn settled(root: &Root, status: RunStatus) -> Result<RunStatus> {
+    let mut one = Ok(status);
+    settle(root, [&mut one])?;
+    one
 }
 
 fn is_closed(runs: &Runs, id: &str) -> Result<bool> {
@@ -136,8 +151,7 @@ pub fn wait(root: &Root, id: &str, state: RunState, wait: Duration) -> Result<Ru
             }
         }
     }
-    settle(root, [&status])?;
-    Ok(status)
+    settled(root, status)
 }
 
 fn rank(state: RunState) -> u8 {

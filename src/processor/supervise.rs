@@ -167,7 +167,7 @@ impl<'r> Supervisor<'r> {
             mask.add(caught);
         }
         mask.thread_set_mask().at("signal mask")?;
-        heed_ignored_signals();
+        heed_ignored_signals().at("signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         // Processes that a job detaches come back to its supervisor, not to init.
         prctl::set_child_subreaper(true).at("subreaper")?;

@@ -68,7 +68,7 @@ pub fn recover(root: &Root) -> Result<Swept> {
     // What cannot be recovered now keeps its names in its slot for the next sweep, and must not
     // keep the others from being recovered, nor a supervisor from starting.
     let passed_over = |slot: &Slot, error: Error| {
-        eprintln!("processor: slot {} is not recovered: {}", slot.number, error.message);
+        tell_once(&format!("slot {} is not recovered", slot.number), &error);
     };
     let (found, unreadable) = Slot::take_dead(&runs, &held)?;
     for error in unreadable {
@@ -95,8 +95,9 @@ pub fn recover(root: &Root) -> Result<Swept> {
 fn tell_once(what: &str, error: &Error) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.len() < MOST_TOLD && told.insert(error.message.clone()) {
-        eprintln!("processor: {what}: {}", error.message);
+    let line = format!("{what}: {}", error.message);
+    if told.len() < MOST_TOLD && told.insert(line.clone()) {
+        eprintln!("processor: {line}");
     }
 }
 
@@ -114,26 +115,47 @@ fn decide(
     for id in std::mem::take(&mut record.jobs) {
         let elsewhere =
             others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
-        if elsewhere || runs.is_queued(&id)? || !runs.is_here(&id)? {
-            continue;
-        }
-        // One whose story cannot be read may have run: it is not put back, and tried again later.
-        match runs.for_change(&id).and_then(|()| runs.last_line(&id)) {
-            // Its supervisor has given it back, or somebody has removed it by half.
-            Ok(None) if is_over(runs, &id) => {}
-            Ok(None) => match runs.put_back(held, &id) {
-                Ok(()) => swept.requeued += 1,
-                Err(error) => {
-                    eprintln!("processor: {id} does not wait again: {}", error.message);
-                    kept.push(id);
-                }
-            },
-            Ok(Some(_)) | Err(_) => kept.push(id),
+        let fate = if elsewhere { Ok(Fate::Dropped) } else { fate(runs, held, &record, &id) };
+        match fate {
+            Ok(Fate::Dropped) => {}
+            Ok(Fate::Waits) => swept.requeued += 1,
+            Ok(Fate::Kept) => kept.push(id),
+            // It is tried again later, and keeps no other from it.
+            Err(error) => {
+                tell_once(&format!("{id} does not wait again"), &error);
+                kept.push(id);
+            }
         }
     }
     record.jobs = kept;
     slot.write(&record)?;
     Ok(record)
+}
+
+/// What becomes of a job that a dead supervisor's slot names.
+enum Fate {
+    /// It is no longer the slot's.
+    Dropped,
+    /// It has a story.
+    Kept,
+    /// It waits again.
+    Waits,
+}
+
+fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
+    if runs.is_queued(id)? || !runs.is_here(id)? {
+        return Ok(Fate::Dropped);
+    }
+    // One whose story cannot be read may have run: it is not put back, and tried again later.
+    match runs.for_change(id).and_then(|()| runs.last_line(id)) {
+        // Its supervisor has given it back, or somebody has removed it by half.
+        Ok(None) if is_over(runs, id) => Ok(Fate::Dropped),
+        Ok(None) => {
+            kill::keep_noted(runs, id, &record.kills)?;
+            runs.put_back(held, id).map(|()| Fate::Waits)
+        }
+        Ok(Some(_)) | Err(_) => Ok(Fate::Kept),
+    }
 }
 
 /// Whether a job was refused, or removed by half: no one will ever start it.
@@ -153,7 +175,7 @@ fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Re
         match finish_one(runs, slot, &id, remains, &mut sync, swept) {
             Ok(line) => lines.push(line),
             Err(error) => {
-                eprintln!("processor: {id} is not recovered: {}", error.message);
+                tell_once(&format!("{id} is not recovered"), &error);
                 kept.push(id);
             }
         }
@@ -236,7 +258,7 @@ fn lose(
     story.append(std::slice::from_ref(&line))?;
     let (file, path) = story.into_file();
     sync.file(file, path);
-    sync.dir(&runs.job_dir(id));
+    runs.sync_dir(id, sync)?;
     Ok(line.of(id))
 }
 
@@ -318,10 +340,16 @@ pub(super) fn unowned(runs: &Runs) -> Result<Unowned> {
         match is_unowned(runs, &id, &owned) {
             Ok(true) => found.ids.push(id),
             Ok(false) => {}
+            Err(_) if is_none(runs, &id) => {}
             Err(error) => found.errors.push(error),
         }
     }
     Ok(found)
+}
+
+/// Whether what lies there is no job: those are directories.
+fn is_none(runs: &Runs, id: &str) -> bool {
+    std::fs::symlink_metadata(runs.job_dir(id)).is_ok_and(|meta| !meta.is_dir())
 }
 
 /// The jobs that slots of this boot name.
