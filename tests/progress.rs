@@ -120,6 +120,44 @@ fn one_that_waits_says_nothing() {
 }
 
 #[test]
+fn what_a_job_puts_in_the_place_of_its_words_is_in_nobodys_way() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": saying(&root, "half", "true")}));
+    let status = heard(&root, job, &json!("half"));
+    let id = status["progress"][0]["nodejob"].as_str().unwrap();
+    let path = root.path(&format!("state/processor/job/{id}/progress"));
+    let say = |word: &str| {
+        let path = format!("/processor/jobs/{id}/status");
+        root.cgi("POST", &path, &[("Content-Type", "text/plain")], word.as_bytes()).code
+    };
+    let shown = || said(&root.cmd("processor", &["jobs", id, "status"]).expect(0).json());
+    let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+    let time = "2026-01-31T12:00:00.000Z";
+    let forged = format!("{{\"told\":\"\",\"untold\":18446744073709551615}}\n{{\"at\":\"{time}\",\"said\":{deep}}}\n");
+    fs::write(&path, forged).unwrap();
+    assert_eq!(shown(), [json!(null); 0]);
+    assert_eq!(say("one"), 200);
+    heard(&root, job, &json!("one"));
+    File::create(&path).unwrap().set_len(8 << 30).unwrap();
+    assert_eq!(shown(), [json!(null); 0]);
+    assert_eq!(say("two"), 200);
+    assert_eq!(shown(), ["two"]);
+    fs::remove_file(&path).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(pipe.success());
+    assert_eq!(shown(), [json!(null); 0]);
+    assert_eq!(say("three"), 200);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(shown(), [json!(null); 0]);
+    assert_ne!(say("four"), 200);
+    root.write("go", "");
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    root.check();
+}
+
+#[test]
 fn however_often_a_run_says_something_little_is_told_and_the_newest_is_kept() {
     let root = open_root("");
     let _poller = root.poller();

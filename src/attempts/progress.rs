@@ -18,7 +18,7 @@ pub(super) fn note(root: &Root, held: &Held, card: &Card, reports: &[(NodejobId,
         .filter(|(id, said)| said.is_from_holder(card, id))
         .flat_map(|(id, said)| {
             let id = id.to_string();
-            said.status.progress.iter().filter_map(move |word| word.of(&id))
+            said.status.progress.iter().filter(|word| word.is_fit()).map(move |word| word.of(&id))
         })
         .collect();
     if words.is_empty() {

@@ -4,6 +4,7 @@
 //! missing, and nothing rests on them.
 
 use std::fs::{self, DirBuilder};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -22,6 +23,9 @@ use crate::model::progress::{self, Word};
 
 /// The directory of the head's, made with the first of them.
 pub(super) const DIR: &str = "progress";
+
+/// Longer than the file of a run can be.
+const LONGEST_FILE: u64 = 4 * (progress::MOST * progress::LONGEST) as u64;
 
 /// Words of a run are told on the node's feed at most once in this time.
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -53,7 +57,7 @@ impl Kept {
     pub fn add(&mut self, word: Word) {
         // The same once more within a millisecond says nothing new.
         if progress::keep(&mut self.words, word) {
-            self.told.untold = (self.told.untold + 1).min(progress::MOST);
+            self.told.untold = self.told.untold.saturating_add(1).min(progress::MOST);
         }
     }
 
@@ -71,9 +75,14 @@ impl Kept {
     }
 }
 
-/// What a run has said; nothing where it has said nothing. Damaged lines are passed over.
+/// What a run has said; nothing where it has said nothing. Damaged lines are passed over, and so is
+/// what the job itself may have put there.
 pub fn of_run(runs: &Runs, id: &str) -> Result<Kept> {
-    let bytes = files::read(&runs.progress_path(id))?.unwrap_or_default();
+    let mut bytes = Vec::new();
+    if let Some(file) = files::open_own(&runs.progress_path(id))? {
+        let path = runs.progress_path(id);
+        file.take(LONGEST_FILE).read_to_end(&mut bytes).at(&path)?;
+    }
     let told = bytes.split(|b| *b == b'\n').find_map(|line| serde_json::from_slice(line).ok());
     Ok(Kept { words: parse(&bytes), told: told.unwrap_or_default() })
 }
@@ -113,7 +122,10 @@ fn lines(words: &[Word]) -> Result<Vec<u8>> {
 }
 
 fn parse(bytes: &[u8]) -> Vec<Word> {
-    bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    let lines = bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let mut words: Vec<Word> = lines.filter(Word::is_fit).collect();
+    words.drain(..words.len().saturating_sub(progress::MOST));
+    words
 }
 
 /// Whole, or what was there before; a crash can leave the prepared file in `tmp`.
