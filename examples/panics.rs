@@ -18,6 +18,8 @@ static PROGRAM: Program = Program {
         handler: answer,
     }],
     specials: &[],
+    aliases: &[],
+    views: &[],
     sections: &[],
 };
 

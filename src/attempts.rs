@@ -9,13 +9,13 @@ use crate::board::cards::{CARDS_PER_LOCK, Cards};
 use crate::board::changes::Changed;
 use crate::board::root::Root;
 use crate::board::sync_set::SyncSet;
-use crate::board::{numbers, uploads, vault};
+use crate::board::{addresses, numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Error, Kind, Result};
+use crate::model::array_changes;
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
-use crate::model::outcome::Outcome;
 use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
@@ -25,6 +25,7 @@ pub mod kills;
 mod progress;
 pub mod proofs;
 pub mod ranges;
+pub mod rooms;
 
 /// The line that places a card of this cluster on a node: its next attempt; of an array with the
 /// tasks of the range.
@@ -89,6 +90,10 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
     }
     if let Some(url) = &common.url {
         set("CORKBOARD_URL", url.clone());
+        // It runs beside its own board, and may use the programs there as commands.
+        if attempt.uri.as_ref().is_some_and(|uri| addresses::is_same_server(url, uri)) {
+            root.dir().to_str().and_then(|dir| set("CORKBOARD_ROOT", dir.into()));
+        }
     }
     request.insert("environment".into(), Value::Object(environment));
     request.insert("request_id".into(), attempt.nodejob.clone().into());
@@ -135,7 +140,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
         .map(|(id, said)| (id, &*said.status))
         .collect();
     if card.array.is_some() {
-        return ranges::decide(card, &reports);
+        return array_changes::decide(card, &reports);
     }
     let mut card = card.clone();
     let before = card.events.len();
@@ -157,7 +162,7 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
             (true, RunState::Stopped, Some(outcome)) => {
                 card.after_attempt(id.attempt, outcome, false)
             }
-            (false, RunState::Stopped, Some(outcome)) if is_news(&card, &[], id, &outcome) => {
+            (false, RunState::Stopped, Some(outcome)) if card.has_not_heard(&[], id, &outcome) => {
                 What::Late { attempt: id.attempt, outcome }
             }
             _ => continue,
@@ -165,30 +170,6 @@ pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
         card.apply(Event::now(what));
     }
     card.events.drain(before..).map(|event| event.what).collect()
-}
-
-/// So many different late reports of an attempt are kept: a node that says something else each time
-/// makes no card grow without end.
-const MOST_LATE: usize = 8;
-
-/// Whether a late report says what neither the card nor `added`, which it is about to be given, says yet.
-/// Nodes repeat themselves.
-fn is_news(card: &Card, added: &[What], id: &NodejobId, outcome: &Outcome) -> bool {
-    let known = card.attempts.iter().find(|a| a.attempt == id.attempt);
-    let all = card.events.iter().map(|event| &event.what).chain(added);
-    let mut lates = 0;
-    for what in all {
-        match what {
-            What::Late { attempt, outcome: told } if *attempt == id.attempt => {
-                if told == outcome {
-                    return false;
-                }
-                lates += 1;
-            }
-            _ => {}
-        }
-    }
-    known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && lates < MOST_LATE
 }
 
 /// What reports did. Ids come with the node that has the attempt.

@@ -11,7 +11,7 @@
 //! - [`attic`]: removing what need not be kept.
 //! - [`audit`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
-//! - [`nodes`]: the node records of the head.
+//! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
@@ -26,6 +26,7 @@
 //! - [`watch`]: waiting for a change.
 
 pub mod acceptance;
+pub mod addresses;
 pub mod attic;
 pub mod audit;
 mod batch_files;

@@ -12,6 +12,7 @@
 //! - [`program`]: what a program is.
 //! - `gateway`: runs it as CGI.
 //! - [`output`]: the answer of a command.
+//! - [`view`]: the table of an answer, for a person.
 //! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
 //! - [`usage`]: what is wrong with words.
 
@@ -29,6 +30,7 @@ pub mod request;
 pub mod response;
 pub mod route;
 pub mod usage;
+pub mod view;
 pub mod words;
 
 pub use environment::Method;
@@ -39,8 +41,11 @@ pub use route::{Call, Key, Need, Route};
 
 use std::env;
 
+use crate::edge;
+
 /// Runs a program: as CGI where `GATEWAY_INTERFACE` is set, else as a command. Returns its exit code.
 pub fn run(program: &'static Program) -> i32 {
+    edge::outlast_limits();
     if env::var_os("GATEWAY_INTERFACE").is_some() {
         gateway::run(program);
         return 0;

@@ -4,7 +4,27 @@
 //! `anyhow` has added what the program was doing, for people alone:
 //! `poller: taking the lock of the poller: /srv/state/scheduler/poller.lock: permission denied`.
 
+use std::fmt;
+use std::io::{self, Write};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
 use crate::error::{Error, exit};
+
+/// Says a line on standard error: all that is said there is said by this. Where it cannot be written, since
+/// the log is on a disk that is full, nobody can be told, and the program goes on with what it is at.
+pub fn say(line: fmt::Arguments) {
+    let line = format!("{line}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// From now on a limit on the length of files is told where it is met, as an error, and does not end this
+/// program, whatever it is at. What it starts, and is none of these programs, is not to inherit that.
+pub fn outlast_limits() {
+    let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the signal is ignored; no handler is involved.
+    let _ = unsafe { sigaction(Signal::SIGXFSZ, &ignored) }; // cannot fail for this signal
+}
 
 /// Says what a program was doing and why that failed; returns the exit code, by the kind of the
 /// error within.

@@ -8,10 +8,16 @@
 //! - `placement`: which waiting job goes where. No files, no cards.
 //! - `board`: both boards. Only it knows paths and renames.
 //! - `cgi` and `auth`: one request, one answer, as CGI or by words; who asks.
-//! - `check` and `tokens`: what the programs have in common.
+//! - `check`, `tables` and `tokens`: what the programs have in common.
 //! - `processor` and `driver`: runs jobs on this machine; reaches those on others.
 //! - `attempts`: what is sent to a node, and what its reports do to a card.
 //! - `scheduler`, `poller`, `nodemgr`: the programs' own parts.
+
+/// In the place of the standard library's macro, which panics where standard error cannot be written: see
+/// [`edge::say`].
+macro_rules! eprintln {
+    ($($line:tt)*) => { $crate::edge::say(format_args!($($line)*)) };
+}
 
 pub mod clock;
 mod descriptors;
@@ -32,6 +38,7 @@ pub mod auth;
 pub mod cgi;
 
 pub mod check;
+pub mod tables;
 pub mod tokens;
 
 pub mod driver;

@@ -2,8 +2,10 @@
 
 pub mod admission;
 pub mod array;
+pub mod array_changes;
 pub mod attempt;
 pub mod card;
+pub mod change;
 pub mod event;
 pub mod fold;
 pub mod ids;

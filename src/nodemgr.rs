@@ -1,10 +1,8 @@
 //! The node manager: the four operations on any node by its name, through its driver.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-use crate::board::cards::Cards;
+use crate::attempts::rooms;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, uploads};
 use crate::cgi::Method::{Get, Post};
@@ -13,12 +11,13 @@ use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
-use crate::model::card::Column;
 use crate::model::ids::{self, NodejobId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
 use crate::model::request::Spec;
-use crate::placement::Rooms;
+use crate::tables;
+
+mod placing;
 
 const ROUTES: &[Route] = &[
     Route {
@@ -44,12 +43,12 @@ const ROUTES: &[Route] = &[
         pattern: "jobs/run",
         need: Control,
         query: &[
-            Key::new("job-number", "N", "repeated in the answer, as it is"),
+            Key::new("job-number", "N", "this job of the board, where no request is given"),
             Key::new("json_data", "REQUEST", "the request, where it is not given by -d"),
             Key::new("node", "NAME", "where it runs; the best one if absent"),
         ],
         body: false,
-        help: "run a request (json_data=, or -d) on node=NAME or on the best one",
+        help: "run a request (json_data= or -d); without one, place job N now",
         handler: run,
     },
     Route {
@@ -114,6 +113,8 @@ pub const PROGRAM: Program = Program {
     about: "list, run, status and kill on any node, by its name",
     routes: ROUTES,
     specials: &[],
+    aliases: &[],
+    views: tables::NODEMGR,
     sections: &[("Nodes", &[""]), ("Jobs", &["jobs", ":name/jobs"])],
 };
 
@@ -199,6 +200,19 @@ fn run(call: &Call) -> Result<Response> {
     if number.is_some_and(|text| ids::parse_number(text).is_none()) {
         return Err(Error::bad("job-number must be a job's number"));
     }
+    let given = call.request.param("json_data").is_some() || !call.request.body.is_none();
+    if let Some(job) = number.and_then(ids::parse_number).filter(|_| !given) {
+        if call.request.param("node").is_some() {
+            return Err(Error::bad(
+                "node= goes with a request: a job of the board is placed by its rules",
+            ));
+        }
+        let (nodejobs, new) = placing::place(call.root, job)?;
+        let ids = nodejobs.iter().filter_map(|one| one["nodejob-idx"].as_str());
+        let brief = ids.collect::<Vec<_>>().join("\n");
+        let response = Response::json(&json!({ "nodejobs": nodejobs }))?.brief(brief);
+        return Ok(if new { response.status(201, "Created") } else { response });
+    }
     let (request, uploads) = match call.request.param("json_data") {
         Some(text) => (
             serde_json::from_str(text)
@@ -220,21 +234,11 @@ fn run(call: &Call) -> Result<Response> {
 
 /// The node that placement would choose, going by the running cards.
 fn best(root: &Root, spec: &Spec) -> Result<Node> {
-    let all: BTreeMap<String, Node> =
-        nodes::list(root)?.into_iter().map(|node| (node.name.clone(), node)).collect();
-    let mut rooms = Rooms::default();
-    for node in all.values() {
-        rooms.update(node);
-    }
-    let cards = Cards::new(root);
-    for job in cards.numbers(Column::Running)? {
-        // One that cannot be read is the poller's to tell; the node knows what it has.
-        if let Ok(Some(card)) = cards.read_in(Column::Running, job) {
-            let nodes = card.with_nodes().map(|attempt| &attempt.node);
-            nodes.for_each(|node| rooms.take(node, &card.spec.resources));
-        }
-    }
-    rooms.choose(&spec.resources, &[]).and_then(|name| all.get(&name).cloned()).ok_or_else(|| {
+    let mut all = nodes::list(root)?;
+    let rooms = rooms::of_cards(root, &all, usize::MAX)?;
+    let best = rooms.and_then(|rooms| rooms.choose(&spec.resources, &[]));
+    let found = best.and_then(|name| all.iter().position(|node| node.name == *name));
+    found.map(|index| all.swap_remove(index)).ok_or_else(|| {
         Error::new(
             Kind::Unavailable,
             format!("no node has room for {} now; name one with node=", spec.resources.human()),

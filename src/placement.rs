@@ -39,8 +39,8 @@ pub struct Candidate {
     pub more: u64,
 }
 
-/// Why a job that asks for this waits, going by the nodes' records alone.
-pub fn why_waiting(job: &Resources, nodes: &[Node]) -> String {
+/// Why a job that asks for this waits, going by the nodes' records, and by what is known to be in use.
+pub fn why_waiting(job: &Resources, nodes: &[Node], used: Option<&Rooms>) -> String {
     let large = |node: &&Node| node.resources.is_some_and(|total| job.fits(&total));
     let unknown = nodes.iter().filter(|node| node.resources.is_none()).count();
     let fit: Vec<&Node> = nodes.iter().filter(large).collect();
@@ -59,6 +59,9 @@ pub fn why_waiting(job: &Resources, nodes: &[Node]) -> String {
     };
     let open: Vec<&Node> = fit.iter().copied().filter(|node| node.takes_jobs()).collect();
     if !open.is_empty() {
+        if let Some(next) = used.and_then(|rooms| rooms.choose(job, &[])) {
+            return format!("about to be placed on {next}");
+        }
         return format!("waiting for room on {}", names(&open));
     }
     let draining: Vec<&Node> = fit.iter().copied().filter(|node| node.drain).collect();
@@ -290,15 +293,21 @@ mod tests {
         let mut node = Node::localhost();
         let four = Resources { cores: 4, memory: 0 };
         node.resources = Some(Resources { cores: 2, memory: 0 });
-        assert_eq!(why_waiting(&four, std::slice::from_ref(&node)), "no node has 4 cores");
+        assert_eq!(why_waiting(&four, std::slice::from_ref(&node), None), "no node has 4 cores");
         node.resources = Some(four);
-        assert!(why_waiting(&four, std::slice::from_ref(&node)).contains("do not answer"));
+        assert!(why_waiting(&four, std::slice::from_ref(&node), None).contains("do not answer"));
         node.state = crate::model::node::NodeState::Connected;
         assert_eq!(
-            why_waiting(&four, std::slice::from_ref(&node)),
+            why_waiting(&four, std::slice::from_ref(&node), None),
             "waiting for room on localhost"
         );
+        let mut used = Rooms::default();
+        used.update(&node);
+        let why = |used: &Rooms| why_waiting(&four, std::slice::from_ref(&node), Some(used));
+        assert_eq!(why(&used), "about to be placed on localhost");
+        used.take("localhost", &four);
+        assert_eq!(why(&used), "waiting for room on localhost");
         node.drain = true;
-        assert!(why_waiting(&four, &[node]).contains("drain"));
+        assert!(why_waiting(&four, &[node], None).contains("drain"));
     }
 }

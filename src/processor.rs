@@ -50,6 +50,7 @@ use std::env;
 
 use crate::cgi::{self, Program};
 use crate::edge;
+use crate::tables;
 
 /// The program.
 pub const PROGRAM: Program = Program {
@@ -57,6 +58,8 @@ pub const PROGRAM: Program = Program {
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,
     specials: words::SPECIALS,
+    aliases: &[],
+    views: tables::PROCESSOR,
     sections: &[
         ("Jobs", &["jobs"]),
         ("This machine", &["info", "events"]),

@@ -9,6 +9,7 @@
 //! - [`reason`]: why a job is where it is.
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
+//! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
 //! - [`check`]: the invariants of the board.
@@ -18,12 +19,13 @@ use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::Need::{Admin, Control, Read, Submit};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::tokens;
+use crate::{tables, tokens};
 
 pub mod check;
 pub mod command;
 pub mod events;
 pub mod graph;
+pub mod interrupt;
 pub mod jobs;
 pub mod kills;
 pub mod nodes;
@@ -55,11 +57,23 @@ const ROUTES: &[Route] = &[
         query: &[
             Key::new("limit", "N", "at most so many; 1000 if absent"),
             Key::new("state", "STATE", "held, queued, placed, running, stopping or stopped"),
-            Key::new("format", "json", "records instead of numbers"),
+            Key::new("format", "json|table", "records instead of numbers"),
         ],
         body: false,
         help: "numbers of the jobs, newest first",
         handler: jobs::list,
+    },
+    Route {
+        method: Get,
+        pattern: "jobs/status",
+        need: Read,
+        query: &[
+            Key::new("ids", "4,7,10-19", "whose; the newest if absent"),
+            Key::new("limit", "N", "without ids: at most so many; 1000 if absent"),
+        ],
+        body: false,
+        help: "states of several jobs",
+        handler: jobs::statuses,
     },
     Route {
         method: Get,
@@ -76,7 +90,7 @@ const ROUTES: &[Route] = &[
         need: Read,
         query: &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
         body: false,
-        help: "its state",
+        help: "its state; exit code of one that waited: the job's, 75 if it goes on",
         handler: jobs::status,
     },
     Route {
@@ -134,7 +148,10 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "queue",
         need: Read,
-        query: &[Key::new("limit", "N", "at most so many; 1000 if absent")],
+        query: &[
+            Key::new("limit", "N", "at most so many; 1000 if absent"),
+            Key::new("format", "json|table", "records instead of numbers"),
+        ],
         body: false,
         help: "numbers of the jobs that wait, oldest first",
         handler: jobs::queue,
@@ -197,7 +214,7 @@ const ROUTES: &[Route] = &[
         method: Post,
         pattern: "nodes/:name/update",
         need: Admin,
-        query: &[],
+        query: &[Key::new("drain", "1", "it gets no new jobs; 0: it gets some again")],
         body: true,
         help: "change a node, e.g. {\"drain\": true}; null takes a field away",
         handler: nodes::update,
@@ -223,6 +240,8 @@ pub const PROGRAM: Program = Program {
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
     specials: command::SPECIALS,
+    aliases: &[("new/job", "jobs/new")],
+    views: tables::SCHEDULER,
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),

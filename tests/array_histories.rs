@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use corkboard::attempts::{Said, decide, ranges};
+use corkboard::model::array_changes;
 use corkboard::model::card::{Attempt, Card, Event, State, What};
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
@@ -131,7 +132,7 @@ impl World {
         let named: BTreeSet<u32> = tasks.as_ref().unwrap_or(&all).within(&all).iter().collect();
         if self.card.state != State::Stopped {
             self.killed.extend(named.difference(&self.ended()));
-            self.stamp(ranges::kill(&self.card, tasks.as_ref(), by));
+            self.stamp(array_changes::kill(&self.card, tasks.as_ref(), by));
         }
     }
 
@@ -146,15 +147,15 @@ impl World {
             4 => {
                 if let Some(id) = self.current() {
                     let time = self.dice.time();
-                    self.stamp(ranges::refuse(&self.card, id.attempt, "full", time));
+                    self.stamp(array_changes::refuse(&self.card, id.attempt, "full", time));
                 }
             }
             5 => {
                 if let Some(id) = self.current() {
-                    self.stamp(ranges::give_up(&self.card, &id, "silent"));
+                    self.stamp(array_changes::give_up(&self.card, &id, "silent"));
                 }
             }
-            6 if self.dice.one_in(20) => _ = self.stamp(ranges::expire(&self.card)),
+            6 if self.dice.one_in(20) => _ = self.stamp(array_changes::expire(&self.card)),
             7..=10 => self.report(),
             _ => self.place(),
         }
@@ -182,7 +183,7 @@ impl World {
         for (task, outcome) in &self.told {
             assert_eq!(array.outcome_of(*task).as_ref(), Some(outcome), "a told end stands");
         }
-        assert!(!ranges::is_unsettled(card), "nothing is left half done: {:?}", card.events);
+        assert!(!array_changes::is_unsettled(card), "nothing is left half done: {:?}", card.events);
         assert_eq!(card.outcome.is_some(), array.is_finished());
         if let Some(end) = &card.outcome {
             let first = array.failed().first().and_then(|task| array.outcome_of(task));
@@ -198,10 +199,15 @@ impl World {
             (0..self.bytes.len()).filter(|at| self.bytes[*at] == b'\n').map(|at| at + 1).collect();
         for end in ends {
             let mut card = Card::parse(&self.bytes[..end]).unwrap();
-            let settled = ranges::settle(&card);
-            assert_eq!(ranges::is_unsettled(&card), !settled.is_empty(), "{:?}", card.events);
+            let settled = array_changes::settle(&card);
+            assert_eq!(
+                array_changes::is_unsettled(&card),
+                !settled.is_empty(),
+                "{:?}",
+                card.events
+            );
             settled.into_iter().map(Event::now).for_each(|event| card.apply(event));
-            assert!(!ranges::is_unsettled(&card), "{:?}", card.events);
+            assert!(!array_changes::is_unsettled(&card), "{:?}", card.events);
             let array = card.array.as_ref().unwrap();
             assert!(!array.waiting.has_any_of(&array.unwanted));
             assert!(card.stopping_by.is_none() || array.waiting.is_empty());

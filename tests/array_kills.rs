@@ -5,7 +5,8 @@ mod common;
 
 use common::array::{root_with, tasks, tasks_reach};
 use common::head::Door;
-use corkboard::attempts::{Said, decide, ranges};
+use corkboard::attempts::{Said, decide};
+use corkboard::model::array_changes;
 use corkboard::model::card::{Card, Event, What};
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
@@ -56,7 +57,7 @@ fn range_ends(card: &mut Card, attempt: u32, good: &str, failed: &str, outcome: 
 #[test]
 fn a_kill_after_the_ends_has_killed_nothing() {
     let mut card = card(&["0-9"]);
-    let kill = ranges::kill(&card, None, "bob");
+    let kill = array_changes::kill(&card, None, "bob");
     stamp(&mut card, kill);
     range_ends(&mut card, 1, "0-9", "", Outcome::exit(0));
     assert_eq!(card.outcome, Some(Outcome::exit(0)));
@@ -66,7 +67,7 @@ fn a_kill_after_the_ends_has_killed_nothing() {
 fn a_kill_of_the_whole_does_not_hide_what_failed_before() {
     let end = |failed: &str| {
         let mut card = card(&["0-9"]);
-        let kill = ranges::kill(&card, None, "bob");
+        let kill = array_changes::kill(&card, None, "bob");
         stamp(&mut card, kill);
         range_ends(&mut card, 1, "1-4", failed, Outcome::killed("bob"));
         card.outcome.unwrap()
@@ -86,18 +87,18 @@ fn a_kill_of_the_whole_does_not_hide_what_failed_before() {
 fn each_task_has_its_own_killer() {
     let mut card = card(&["0-5", "6-9"]);
     for (tasks, by) in [("1-2,7", "bob"), ("2-3", "eve")] {
-        let kill = ranges::kill(&card, Some(&tasks.parse().unwrap()), by);
+        let kill = array_changes::kill(&card, Some(&tasks.parse().unwrap()), by);
         stamp(&mut card, kill);
     }
-    let kill = ranges::kill(&card, None, "ada");
+    let kill = array_changes::kill(&card, None, "ada");
     stamp(&mut card, kill);
     // Too late for any of them.
-    assert_eq!(ranges::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
+    assert_eq!(array_changes::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
     // Nobody has seen the second range end, and the first one is given back as it was.
     let id = NodejobId::parse("c-7.2").unwrap();
-    let lost = ranges::give_up(&card, &id, "silent");
+    let lost = array_changes::give_up(&card, &id, "silent");
     stamp(&mut card, lost);
-    let refused = ranges::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    let refused = array_changes::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
     stamp(&mut card, refused);
     let array = card.array.as_ref().unwrap();
     let reasons = |task| array.outcome_of(task).unwrap().reason.unwrap();
@@ -114,7 +115,7 @@ fn who_kills_the_whole_has_not_killed_what_another_killed_before() {
     let mut card = card(&["0-3"]);
     for (tasks, by) in [(Some("1"), "bob"), (None, "ada")] {
         let tasks = tasks.map(|tasks| tasks.parse().unwrap());
-        let kill = ranges::kill(&card, tasks.as_ref(), by);
+        let kill = array_changes::kill(&card, tasks.as_ref(), by);
         stamp(&mut card, kill);
     }
     let mut report = Report::default();
@@ -182,13 +183,13 @@ fn ranges_refused_together_count_once() {
 #[test]
 fn what_a_power_loss_left_half_done_is_done() {
     let mut card = card(&["0-9"]);
-    let kill = ranges::kill(&card, Some(&"4".parse().unwrap()), "bob");
+    let kill = array_changes::kill(&card, Some(&"4".parse().unwrap()), "bob");
     stamp(&mut card, kill);
-    let refused = ranges::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    let refused = array_changes::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
     assert_eq!(refused.len(), 2);
     stamp(&mut card, refused[..1].to_vec());
-    assert!(ranges::is_unsettled(&card));
-    assert_eq!(ranges::settle(&card), refused[1..]);
+    assert!(array_changes::is_unsettled(&card));
+    assert_eq!(array_changes::settle(&card), refused[1..]);
 }
 
 /// The node is told who killed which of a range's tasks.

@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
 use common::head::{CONF, open_root};
-use common::{TestRoot, program, wait_for};
+use common::{TestRoot, feed, program, signal, until, wait_for};
 use serde_json::json;
 
 fn new<'a>(words: &[&'a str]) -> Vec<&'a str> {
@@ -44,11 +47,13 @@ fn commands_that_wait_make_the_rounds_too() {
     assert_eq!(log.body, "two\n");
     // What does not end in time is left as it is.
     let job = root.cmd("scheduler", &new(&["-q", "--", "sleep", "60"])).expect(0).body;
-    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=1"]).expect(0);
+    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=1"]).expect(75);
     assert_eq!(status.json()["state"], "running", "{status:?}");
     root.cmd("scheduler", &["jobs", job.trim(), "update", "kill=1"]).expect(0);
-    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=60"]).expect(0);
+    let status = root.cmd("scheduler", &["jobs", job.trim(), "status", "wait=60"]).expect(1);
     assert_eq!(status.json()["cause"], "killed", "{status:?}");
+    // Who only looks is told how it is, and that is no failure.
+    root.cmd("scheduler", &["jobs", job.trim(), "status"]).expect(0);
     root.check();
 }
 
@@ -242,4 +247,138 @@ fn a_copy_of_the_programs_is_a_root() {
     let output = wait();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "here\n", "{output:?}");
     assert!(root.exists("copy/state/scheduler/done/0/2.job"));
+}
+
+#[test]
+fn what_a_command_that_waits_ends_with_is_what_the_job_ended_with() {
+    let root = TestRoot::new(CONF);
+    let failing = root.cmd("scheduler", &new(&["-q", "--", "sh", "-c", "exit 41"])).expect(0).body;
+    root.cmd("scheduler", &["jobs", failing.trim(), "status", "wait=60"]).expect(41);
+    let script = "exit $CORKBOARD_TASK";
+    let array = ["--array", "0-3", "-q", "--", "sh", "-c", script];
+    let array = root.cmd("scheduler", &new(&array)).expect(0).body;
+    let of_task = |task: &str| ["jobs", array.trim(), "status", "wait=60", task].map(String::from);
+    for (task, code) in [("task=0", 0), ("task=3", 3)] {
+        let words = of_task(task);
+        root.cmd("scheduler", &words.each_ref().map(String::as_str)).expect(code);
+    }
+    root.check();
+}
+
+#[test]
+fn a_job_is_given_what_its_submitter_has() {
+    let mut root = TestRoot::new(CONF);
+    root.env.push(("MINE".into(), "of the caller".into()));
+    root.env.push(("OTHER".into(), "of the caller".into()));
+    root.env.push(("CORKBOARD_TASK".into(), "77".into()));
+    let print = "cat; echo \"$MINE; $OTHER; ${CORKBOARD_TASK-none}\"";
+    let words = ["--wait", "--stdin", "--export", "--env", "OTHER=given", "--", "sh", "-c", print];
+    let done = root.cmd_in("scheduler", &new(&words), "two\nlines\n").expect(0);
+    assert_eq!(done.body, "two\nlines\nof the caller; given; none\n");
+    // Neither comes without being asked for.
+    let done = root.cmd_in("scheduler", &new(&["--wait", "--", "sh", "-c", print]), "x").expect(0);
+    assert_eq!(done.body, "; ; none\n");
+    let words = new(&["--stdin", "--", "cat"]);
+    let mut command = root.base("scheduler");
+    command.args(&words);
+    let refused = feed(&mut command, b"\xff");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("other data goes with --file"), "{refused:?}");
+    root.check();
+}
+
+#[test]
+fn what_no_node_could_ever_run_is_warned_of() {
+    let root = open_root("");
+    let huge = ["-q", "--cores", "64", "--", "true"];
+    // Nothing is known of the node yet.
+    assert_eq!(root.cmd("scheduler", &new(&huge)).expect(0).stderr, "");
+    let _poller = root.poller();
+    root.reason(1, "no node has 64 cores");
+    let said = root.cmd("scheduler", &new(&huge)).expect(0);
+    assert_eq!(said.stderr, "scheduler: job 2: no node has 64 cores: it waits until one has\n");
+    let request = json!({"command": "true", "requested_resources": {"cores": 64}}).to_string();
+    let answer = root.cgi("POST", "/scheduler/jobs/new", &[], request.as_bytes()).expect(201);
+    assert_eq!(answer.json()["warning"], "no node has 64 cores");
+    let small = json!({"command": "true", "requested_resources": {"cores": 1}}).to_string();
+    let answer = root.cgi("POST", "/scheduler/jobs/new", &[], small.as_bytes()).expect(201);
+    assert_eq!(answer.json().get("warning"), None);
+    for job in 1..=3 {
+        root.update(job, "kill=1").expect(0);
+    }
+    root.reaches(4, "stopped");
+    root.check();
+}
+
+#[test]
+fn who_interrupts_a_wait_is_told_how_to_go_on() {
+    let root = TestRoot::new(CONF);
+    let _poller = root.poller();
+    for words in [
+        new(&["--wait", "--", "sleep", "60"]),
+        vec!["jobs", "1", "log", "follow=1"],
+        vec!["jobs", "1", "status", "wait=60"],
+    ] {
+        let mut command = root.base("scheduler");
+        command.args(&words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let pid = child.id().try_into().unwrap();
+        if words.contains(&"--wait") {
+            until("the job runs", || root.exists("state/scheduler/running/1.job"));
+            root.reaches(1, "running");
+        }
+        // It may have been told before it listens: then it ends without a word, and is tried again.
+        until("it listens", || {
+            let status = root_status(pid);
+            status.lines().any(|line| line.starts_with("Threads:") && !line.ends_with("\t1"))
+        });
+        signal(pid, "INT");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(2), "{words:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("scheduler: job 1 goes on: `scheduler jobs 1` shows it"), "{said}");
+    }
+    root.reaches(1, "running");
+    root.update(1, "kill=1");
+    root.reaches(1, "stopped");
+    root.check();
+}
+
+fn root_status(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
+}
+
+#[test]
+fn nodes_are_drained_by_a_word() {
+    let root = open_root("");
+    let update = |word| root.cmd("scheduler", &["nodes", "localhost", "update", word]);
+    assert_eq!(update("drain=1").expect(0).json()["drain"], true);
+    assert_ne!(update("drain=0").expect(0).json()["drain"], true);
+    assert!(update("drain=maybe").expect(1).stderr.contains("drain must be 1 or 0"));
+    let both = ["nodes", "localhost", "update", "drain=1", "-d", "{}"];
+    assert!(root.cmd("scheduler", &both).expect(1).stderr.contains("not both"));
+    let by_http = root.cgi("POST", "/scheduler/nodes/localhost/update?drain=1", &[], b"");
+    assert_eq!(by_http.expect(200).json()["drain"], true);
+}
+
+#[test]
+fn many_jobs_are_asked_about_in_one_request() {
+    let root = open_root("");
+    for name in ["one", "two", "three"] {
+        root.cmd("scheduler", &["new", "job", "--name", name, "--held", "--", "true"]).expect(0);
+    }
+    let ask = |query: &str| {
+        root.cgi("GET", &format!("/scheduler/jobs/status{query}"), &[], b"").expect(200).json()
+    };
+    let all = ask("?ids=3,1-2,9");
+    let jobs: Vec<u64> =
+        all.as_array().unwrap().iter().map(|one| one["job"].as_u64().unwrap()).collect();
+    assert_eq!(jobs, [3, 1, 2, 9]);
+    assert_eq!((&all[0]["state"], &all[3]["code"]), (&json!("held"), &json!(404)));
+    assert_eq!(all[1]["reason"], root.status(1)["reason"]);
+    assert_eq!(ask("?limit=2")[0]["job"], 3);
+    for wrong in ["?ids=1-", "?ids=x", "?ids=5-2", "?ids=1-1000000000"] {
+        root.cgi("GET", &format!("/scheduler/jobs/status{wrong}"), &[], b"").expect(400);
+    }
 }

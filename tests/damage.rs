@@ -13,6 +13,33 @@ use common::users::plain_root;
 use common::{SOON, TestRoot, until, wait_for};
 use serde_json::json;
 
+/// As large a file as a disk can make of nothing.
+#[test]
+fn a_card_that_no_memory_can_hold_ends_no_program() {
+    let root = open_root("");
+    let poller = root.poller();
+    let go = root.path("go").display().to_string();
+    let job = root.submit(&json!({"command": format!("until [ -e {go} ]; do sleep 0.05; done")}));
+    root.reaches(job, "running");
+    let path = root.path(&format!("state/scheduler/running/{job}.job"));
+    let card = File::options().write(true).open(&path).unwrap();
+    let length = card.metadata().unwrap().len();
+    card.set_len(8 << 40).unwrap();
+    root.write("go", "");
+    until("its node tells of its end", || {
+        root.read("state/processor/events").contains(r#""state":"stopped""#)
+    });
+    let other = root.submit(&json!({"command": "true"}));
+    root.reaches(other, "stopped");
+    until("it is said", || root.read("poller.log").contains(&format!("running/{job}.job: ")));
+    let killed = root.update(job, "kill=1");
+    assert!(killed.code == 75 && killed.stderr.contains(".job: "), "{killed:?}");
+    card.set_len(length).unwrap();
+    root.reaches(job, "stopped");
+    drop(poller);
+    root.check();
+}
+
 #[test]
 fn what_cannot_be_put_aside_is_not_repaired() {
     let root = open_root("");

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 10] = [
     &["board"],
     // The door asks who comes, and who comes is read from what stands at the door.
     &["auth", "cgi"],
-    &["check", "tokens"],
+    &["check", "tables", "tokens"],
     &["driver", "processor"],
     &["attempts"],
     &["nodemgr", "poller", "scheduler"],

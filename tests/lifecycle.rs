@@ -107,7 +107,7 @@ fn kill_of_a_placed_job_prevents_its_start() {
     let job = root.submit(&json!({"command": ["touch", started]}));
     let _poller = root.poller();
     root.reaches(job, "placed");
-    root.reason(job, "waiting for room on localhost");
+    root.reason(job, "placed on localhost, which has not started it yet");
     root.update(job, "hold=1").expect(1);
     root.update(job, "kill=1").expect(0);
     let end = root.reaches(job, "stopped");

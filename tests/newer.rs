@@ -5,9 +5,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::time::Duration;
 
 use common::head::open_root;
-use common::{TestRoot, until};
+use common::{TestRoot, let_pass, until};
 use serde_json::{Value, json};
 
 fn append(root: &TestRoot, name: &str, line: &Value) {
@@ -125,6 +126,30 @@ fn a_running_card_of_a_newer_program_keeps_its_attempt_and_its_result() {
     let _poller = root.poller();
     assert_eq!(root.reaches(job, "stopped")["code"], 0);
     root.check();
+}
+
+/// Of what a newer program does to a card nobody tells this one.
+#[test]
+fn what_a_newer_program_has_ended_takes_no_room() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let go = root.path("go").display().to_string();
+    let all = json!({"cores": 2});
+    let job = root.submit(
+        &json!({"command": format!("until [ -e {go} ]; do sleep 0.05; done"), "requested_resources": all}),
+    );
+    root.reaches(job, "running");
+    let name = format!("state/scheduler/running/{job}.job");
+    append(&root, &name, &json!({"at": "t", "event": "suspended", "by": "ada"}));
+    until("it is left alone", || root.read("poller.log").contains("left alone"));
+    let next = root.submit(&json!({"command": "true", "requested_resources": all}));
+    root.reason(next, "waiting for room on localhost");
+    let_pass(Duration::from_secs(1)); // it is no short job, after which another is sent ahead
+    root.write("go", "");
+    until("it has ended", || root.supervisors().is_empty());
+    fs::create_dir_all(root.path("state/scheduler/done/0")).unwrap();
+    fs::rename(root.path(&name), root.path(&format!("state/scheduler/done/0/{job}.job"))).unwrap();
+    root.reaches(next, "stopped");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn a_command_that_waited_in_vain_says_why_the_job_waits() {
     let root = root_with(2);
     root.submit(&json!({"command": "true", "requested_resources": {"cores": 64}}));
     wait_for(common::SOON, || {
-        let status = root.cmd("scheduler", &["jobs", "1", "status", "wait=1"]).expect(0).json();
+        let status = root.cmd("scheduler", &["jobs", "1", "status", "wait=1"]).expect(75).json();
         let why = status["reason"].as_str().unwrap_or_default();
         if why == "no node has 64 cores" { Ok(()) } else { Err(status.to_string()) }
     });

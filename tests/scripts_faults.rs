@@ -86,6 +86,24 @@ fn a_copied_root_is_a_root_of_its_own() {
 }
 
 #[test]
+fn a_job_finds_the_board_that_it_belongs_to() {
+    let root = Root::real("board-of-a-job");
+    assert!(root.up(&[]).status.success());
+    // The page on what lies there is there.
+    assert_eq!(
+        root.read("state/README.md"),
+        fs::read_to_string(format!("{SOURCE}/state/README.md")).unwrap()
+    );
+    let child = "\"$CORKBOARD_ROOT/cgi-bin/scheduler\" jobs new -q -- echo by \"$CORKBOARD_JOB\"";
+    let new = program(&root, "scheduler", &["jobs", "new", "--wait", "--", "sh", "-c", child]);
+    assert_eq!(String::from_utf8_lossy(&new.stdout), "2\n");
+    let record = program(&root, "scheduler", &["jobs", "2"]);
+    let record: serde_json::Value = serde_json::from_slice(&record.stdout).unwrap();
+    assert_eq!((&record["parent"], &record["by"]), (&1.into(), &"job 1".into()));
+    assert!(root.down(&["--jobs"]).status.success());
+}
+
+#[test]
 fn a_moved_root_keeps_its_daemons() {
     let root = Root::new("moved", POLLER);
     assert!(root.up(&[]).status.success());

@@ -271,3 +271,67 @@ fn files_travel_with_the_job() {
         root.check();
     }
 }
+
+#[test]
+fn a_job_of_the_board_is_placed_by_its_number() {
+    both_ways("", |root, door| {
+        let run = |job: u64| {
+            let path = format!("/nodemgr/jobs/run?job-number={job}");
+            door.send("POST", &path, &[], "")
+        };
+        let held = json!({"command": "true", "state": "held"});
+        let jobs = [
+            door.submit(&json!({"command": ["echo", "placed"]})),
+            door.submit(&held),
+            door.submit(&json!({"command": "true", "requested_resources": {"cores": 512}})),
+        ];
+        // Nobody is at work: a round is made for it.
+        let placed = run(jobs[0]).expect(201).json();
+        let nodejob = &placed["nodejobs"][0];
+        assert_eq!(nodejob["schedulerjob-idx"], "1");
+        assert_eq!(
+            (&nodejob["node"], &nodejob["hostname"]),
+            (&json!("localhost"), &json!("localhost"))
+        );
+        assert_eq!(nodejob["ipv4"], json!(["127.0.0.1"]));
+        let id = nodejob["nodejob-idx"].as_str().unwrap();
+        assert!(id.ends_with("-1.1"), "{placed}");
+        assert_eq!(root.ended(id)["status"], "good");
+        assert_eq!(run(jobs[0]).expect(200).json(), placed);
+        let _poller = root.poller();
+        let next = door.submit(&json!({"command": "true"}));
+        run(next); // 201, or 200 where it was placed by itself
+        assert_eq!(door.ended(next)["status"], "good");
+        assert!(run(jobs[1]).expect(409).body.contains("is held"));
+        let late = run(jobs[2]).expect(503).body;
+        assert!(late.contains("goes on waiting"), "{late}");
+        run(99).expect(404);
+        // Placement chooses where.
+        door.send("POST", "/nodemgr/jobs/run?job-number=2&node=localhost", &[], "").expect(400);
+        for job in &jobs[1..] {
+            root.update(*job, "kill=1").expect(0);
+        }
+        run(jobs[1]).expect(409);
+        root.check();
+    });
+}
+
+#[test]
+fn statuses_of_all_recent_jobs_of_a_node() {
+    both_ways("", |root, door| {
+        let none = door.get("/processor/jobs/status").expect(200).json();
+        assert_eq!(none, json!([]));
+        for id in ["first", "second"] {
+            let request =
+                json!({"commands": [{"exec": ["true"]}], "environment": {}, "request_id": id});
+            door.post("/processor/job/new", &request).expect(201);
+            root.ended(id);
+        }
+        let all = door.get("/processor/jobs/status").expect(200).json();
+        let ids: Vec<&Value> = all.as_array().unwrap().iter().map(|one| &one["id"]).collect();
+        assert_eq!(ids, ["second", "first"]);
+        assert_eq!(all[0], door.get("/processor/jobs/status?ids=second").expect(200).json()[0]);
+        let one = door.get("/processor/jobs/status?limit=1").expect(200).json();
+        assert_eq!(one.as_array().unwrap().len(), 1);
+    });
+}

@@ -40,6 +40,11 @@ impl<'r> Cards<'r> {
         Cards { root }
     }
 
+    /// The root.
+    pub fn root(&self) -> &'r Root {
+        self.root
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.state("scheduler").join(name)
     }
@@ -94,10 +99,6 @@ impl<'r> Cards<'r> {
     pub fn lock(&self) -> Result<Held<'r>> {
         self.root.for_change()?;
         Held::take(self.root, &self.lock_path())
-    }
-
-    pub(super) fn root(&self) -> &'r Root {
-        self.root
     }
 
     /// Records children of a job. Before their cards are published: a number without a card is

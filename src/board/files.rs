@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,6 +38,17 @@ pub fn random_hex<const N: usize>() -> Result<String> {
     getrandom::fill(&mut bytes)
         .map_err(|e| Error::new(Kind::Unavailable, format!("no random bytes: {e}")))?;
     Ok(base16ct::lower::encode_string(&bytes))
+}
+
+/// Makes this line all that a file holds, in place: whoever has it open or locked has it still. Not synced.
+/// For who holds the file's lock; the line has to be far shorter than a disk sector. Who reads meanwhile,
+/// or after a crash, may find the rest of a longer line behind it, and a power loss may leave the old line
+/// with the new one's length.
+pub fn rewrite_line(file: &File, line: &str) -> io::Result<()> {
+    let line = format!("{line}\n");
+    file.write_all_at(line.as_bytes(), 0)?;
+    let length = line.len() as u64;
+    if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) }
 }
 
 /// Makes a new file with this content; an existing one is an error. Not synced. On an error

@@ -14,12 +14,10 @@ use super::cards::Cards;
 use super::files;
 use super::lock::Lock;
 use super::root::Root;
-use super::runs::Runs;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::attempt::Attempt;
 use crate::model::ids::{self, NodejobId};
-use crate::model::node::{DriverKind, Node};
+use crate::model::node::Node;
 
 /// Name of the node that every root has.
 pub const LOCALHOST: &str = "localhost";
@@ -168,30 +166,6 @@ pub fn names(root: &Root) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// Whether this registration leads to this very root: by its files, or to the address of its own
-/// server.
-pub fn is_this_root(root: &Root, node: &Node) -> Result<bool> {
-    let programs = |uri: &str| uri.trim_end_matches('/').trim_end_matches("/cgi-bin").to_string();
-    let Some(uri) = node.uri.as_deref() else { return Ok(node.driver == DriverKind::Local) };
-    Ok(root.advertised()?.is_some_and(|own| programs(&own) == programs(uri)))
-}
-
-/// The node that was given an attempt, as it is registered. 503 where its name leads elsewhere by now:
-/// no other machine knows anything of the attempt, whatever it says.
-pub fn holder(root: &Root, attempt: &Attempt) -> Result<Node> {
-    let node = read(root, &attempt.node)?;
-    if node.newer.is_some() || node.address() == attempt.address() {
-        return Ok(node);
-    }
-    if is_this_root(root, &node)? && Runs::new(root).is_here(&attempt.nodejob)? {
-        return Ok(node);
-    }
-    let (name, id) = (&attempt.node, &attempt.nodejob);
-    let why =
-        format!("node {name} is registered at another address than the one {id} was placed at");
-    Err(Error::new(Kind::Unavailable, why))
 }
 
 /// What is registered: each record is read once. For whoever only looks, or acts on it while it holds the

@@ -25,8 +25,8 @@ const BLOCK: u64 = 1000;
 /// In place of a boot in a line that may not be durable.
 const NOT_SYNCED: &str = "-";
 
-/// The line's length: it is padded, so that a shorter line leaves nothing of a longer one.
-const LINE: usize = 128;
+/// Longer than any line can be.
+const LONGEST: usize = 256;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Seq {
@@ -48,8 +48,7 @@ impl Seq {
     }
 
     fn line(&self) -> String {
-        let text = format!("next={} limit={} boot={}", self.next, self.limit, self.boot);
-        format!("{text:<width$}\n", width = LINE - 1)
+        format!("next={} limit={} boot={}", self.next, self.limit, self.boot)
     }
 }
 
@@ -97,7 +96,7 @@ fn used_up(path: &Path) -> Error {
 }
 
 fn write(lock: &Lock, path: &PathBuf, seq: &Seq) -> Result<()> {
-    lock.file().write_all_at(seq.line().as_bytes(), 0).at(path)
+    files::rewrite_line(lock.file(), &seq.line()).at(path)
 }
 
 /// The number below which all numbers may have been used; `None` if none was.
@@ -110,7 +109,7 @@ pub fn limit(root: &Root) -> Result<Option<u64>> {
 
 /// `None` for an empty file. One that cannot be read is an error: guessing could repeat a number.
 fn read(file: &File, path: &PathBuf) -> Result<Option<Seq>> {
-    let mut bytes = [0u8; LINE * 2];
+    let mut bytes = [0u8; LONGEST];
     let length = file.read_at(&mut bytes, 0).at(path)?;
     let text = String::from_utf8_lossy(&bytes[..length]);
     if text.trim().is_empty() {
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn the_line_has_one_form() {
         let seq = Seq { next: 18, limit: 1018, boot: "b-1".into() };
-        assert_eq!(seq.line().len(), LINE);
+        assert!(seq.line().len() < LONGEST);
         assert_eq!(Seq::parse(&seq.line()), Some(seq));
         for bad in ["", "next=1", "next=0 limit=1 boot=b", "next=5 limit=2 boot=b", "1 2 3"] {
             assert_eq!(Seq::parse(bad), None, "{bad}");

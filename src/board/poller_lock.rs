@@ -2,13 +2,15 @@
 //! at once do no harm follows from the board's lock and from attempts being idempotent.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::files;
 use super::lock::{self, Lock};
 use super::root::{Root, boot_id};
 use crate::error::{At, Result};
+
+/// The variable in which who starts rounds for a job says which process it is.
+pub const STARTED_BY: &str = "CORKBOARD_STARTED_BY";
 
 const FILE: &str = "scheduler/poller.lock";
 
@@ -53,5 +55,5 @@ pub fn is_first_of_boot(root: &Root) -> Result<bool> {
 pub fn note_boot(root: &Root) -> Result<()> {
     let path = root.state(FILE);
     let file = OpenOptions::new().write(true).open(&path).at(&path)?;
-    file.write_all_at(format!("{:<126}\n", boot_id()?).as_bytes(), 0).at(&path)
+    files::rewrite_line(&file, &boot_id()?).at(&path)
 }

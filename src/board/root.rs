@@ -20,6 +20,9 @@ use crate::user;
 /// when an older program that goes on changing the tree would do harm which it cannot see.
 const LAYOUT: u32 = 1;
 
+/// The reference of the trees, which every root has.
+const PAGE: &str = include_str!("../../state/README.md");
+
 /// Directories of `state/` with their modes (before the umask), parents first.
 /// `scheduler check` and `processor check` go by the same table.
 pub const TREE: &[(&str, u32)] = &[
@@ -148,7 +151,17 @@ impl Root {
             }
             DirBuilder::new().recursive(true).mode(*mode).create(&path).at(&path)?;
         }
+        self.write_page()?;
         self.refuse_network_fs()
+    }
+
+    /// What the files are lies beside them.
+    fn write_page(&self) -> Result<()> {
+        let path = self.state.join("README.md");
+        if path.exists() {
+            return Ok(());
+        }
+        files::publish(&self.state.join("scheduler/tmp"), &path, PAGE.as_bytes(), false).map(|_| ())
     }
 
     /// A tree that is there and says nothing is that of 0.1, and goes on saying nothing.

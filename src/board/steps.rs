@@ -30,6 +30,18 @@ struct Record {
     steps: Vec<Step>,
 }
 
+/// The latest time that has a form, and the longest that a clock can be put forward.
+const LAST: i64 = 253_402_300_799_999;
+
+impl Record {
+    /// Whether a clean-up can have noted this: whatever else lies there was not.
+    fn is_possible(&self) -> bool {
+        let time = -LAST..=LAST; // a clock may stand before 1970 for a while
+        let put = |step: &Step| time.contains(&step.before) && (1..=LAST).contains(&step.by);
+        time.contains(&self.began) && self.steps.iter().all(put)
+    }
+}
+
 /// The present, for whoever removes what is old. Notes what has become of the clock since the last
 /// time; a crash leaves the old note or the new one, and so does a full disk, which is told besides:
 /// the next time comes to the same. What happens to the clock while the machine is off, nobody can
@@ -38,7 +50,8 @@ pub fn present(root: &Root) -> Result<(Present, Result<()>)> {
     root.for_change()?;
     let path = root.state(FILE);
     let bytes = files::read(&path)?.unwrap_or_default();
-    let known: Record = serde_json::from_slice(&bytes).unwrap_or_default(); // damaged: begins anew
+    let known = serde_json::from_slice(&bytes).ok().filter(Record::is_possible);
+    let known = known.unwrap_or_default(); // damaged: begins anew
     let now = SystemTime::now();
     let steady = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).at("clock")?);
     let record = noted(known.clone(), &boot_id()?, millis(now), steady.as_millis() as i64);
@@ -119,6 +132,17 @@ mod tests {
         let forward = after(&back, "a", begin, 0);
         assert_eq!(age(&forward, begin, written), 40 * DAY);
         assert_eq!(age(&forward, begin, begin - YEAR - 5), 5, "written in between");
+    }
+
+    #[test]
+    fn what_no_clock_says_was_not_noted() {
+        let at = |began, before, by| {
+            let steps = vec![Step { before, by }];
+            Record { boot: "a".into(), began, steps }.is_possible()
+        };
+        assert!(at(50 * YEAR, 50 * YEAR, 1) && at(-YEAR, -YEAR, YEAR));
+        assert!(!at(i64::MIN, 0, 1) && !at(0, i64::MAX, 1));
+        assert!(!at(0, 0, i64::MAX) && !at(0, 0, 0) && !at(0, 0, -1));
     }
 
     #[test]

@@ -39,7 +39,12 @@ impl Story {
         if size == 0 {
             return Ok(Vec::new()); // that of most jobs when it is opened
         }
-        let mut bytes = Vec::with_capacity(size as usize + 1);
+        let mut bytes = Vec::new();
+        let room = usize::try_from(size).ok().and_then(|size| size.checked_add(1));
+        let had = room.is_some_and(|room| bytes.try_reserve_exact(room).is_ok());
+        if !had {
+            return Err(Error::io(&self.path, &nix::Error::ENOMEM.into()));
+        }
         io::Seek::rewind(&mut self.file).at(&self.path)?;
         self.file.read_to_end(&mut bytes).at(&self.path)?;
         Ok(bytes)

@@ -4,16 +4,24 @@ use std::io::{self, Write};
 
 use super::program::Program;
 use super::response::{Content, Response, copy};
+use super::view::View;
 use crate::edge;
 use crate::error::{Result, exit};
 
-/// Prints an answer as a command does: the body on standard output; returns the exit code.
-pub fn print(program: &Program, response: Response, brief: bool) -> Result<i32> {
+/// Prints an answer as a command does: the body, or its table, on standard output; returns the exit code.
+pub fn print(
+    program: &Program,
+    response: Response,
+    brief: bool,
+    view: Option<&View>,
+) -> Result<i32> {
     let mut out = io::stdout().lock();
     let code = response.exit_code;
     match (response.brief, response.content) {
         (Some(text), _) if brief => return Ok(told(program.name, writeln!(out, "{text}"), code)),
         (_, Content::Bytes(bytes)) => {
+            let table = view.and_then(|view| view.table(&serde_json::from_slice(&bytes).ok()?));
+            let bytes = table.map_or(bytes, String::into_bytes);
             let written = out.write_all(&bytes).and_then(|()| out.flush());
             return Ok(told(program.name, written, code));
         }

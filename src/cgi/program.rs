@@ -3,6 +3,7 @@
 use clap::{Arg, ArgMatches};
 
 use super::route::{Key, Route};
+use super::view::View;
 
 /// The id of the words behind `--` among the options of a command.
 pub const COMMAND: &str = "command";
@@ -55,11 +56,26 @@ pub struct Program {
     pub routes: &'static [Route],
     /// Its other commands.
     pub specials: &'static [Special],
+    /// Other words for the same: of the original walkthrough, for one.
+    pub aliases: &'static [(&'static str, &'static str)],
+    /// How answers are shown at a terminal.
+    pub views: &'static [View],
     /// The sections of `--help`: titles, and how patterns begin that are listed there.
     pub sections: &'static [(&'static str, &'static [&'static str])],
 }
 
 impl Program {
+    /// How the answer of the route with this pattern is shown.
+    pub(super) fn view(&self, pattern: &str) -> Option<&'static View> {
+        self.views.iter().find(|view| view.pattern == pattern)
+    }
+
+    /// Words as the tables have them, where they are other words for the same.
+    pub(super) fn known_as(&self, path: Vec<String>) -> Vec<String> {
+        let alias = self.aliases.iter().find(|(words, _)| path.iter().eq(words.split('/')));
+        alias.map_or(path, |(_, known)| known.split('/').map(String::from).collect())
+    }
+
     /// The patterns of its routes and of its other commands.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &'static str> {
         let specials = self.specials.iter().map(|special| special.pattern);

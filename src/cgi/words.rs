@@ -3,6 +3,7 @@
 //! A command of clap's is made of that place alone, so that what the others take costs nothing.
 
 use std::env;
+use std::io::{self, IsTerminal};
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
@@ -15,6 +16,7 @@ use super::program::{COMMAND, Given, Program, QUIET, Special};
 use super::request::Request;
 use super::route;
 use super::usage;
+use super::view::{FORMAT, View};
 use crate::auth;
 use crate::board::root::Root;
 use crate::edge;
@@ -61,7 +63,8 @@ pub(super) fn run(program: &'static Program) -> i32 {
 
 /// Carries words out; returns the exit code.
 pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> {
-    let split = Split::of(program, args);
+    let mut split = Split::of(program, args);
+    split.path = program.known_as(split.path);
     if split.has_empty {
         // A variable of a script that is not set, most likely: what is left may mean something else.
         let place = Place { program, segments: Vec::new() };
@@ -148,7 +151,7 @@ fn ask(
     place: &Place,
     path: &[String],
     matches: &ArgMatches,
-    query: Vec<(String, String)>,
+    mut query: Vec<(String, String)>,
 ) -> Result<i32> {
     let program = place.program;
     let data = matches.get_one::<String>(DATA).map(|text| body::from_option(text)).transpose()?;
@@ -162,13 +165,34 @@ fn ask(
     let method = named.unwrap_or(usual);
     let needs_body = place.routes().any(|route| route.body && route.method == method);
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
+    let is_quiet = matches.get_flag(QUIET);
+    let view = place.view().filter(|_| method == Method::Get && !is_quiet);
+    let view = view.and_then(|view| shown_by(view, &mut query));
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
     let request = Request::from_words(method, path.to_vec(), query, body);
     let (route, call) = route::find(program.routes, &root, &request, &who)?;
     auth::allow(&who, route.need)?;
     route.may_change(&root)?;
-    output::print(program, (route.handler)(&call)?, matches.get_flag(QUIET))
+    output::print(program, (route.handler)(&call)?, is_quiet, view)
+}
+
+/// Whether what is answered is shown as a table: to a person, or where that is asked for. Takes the word
+/// on the format out of the query, which the route gets only if it can choose.
+fn shown_by(view: &'static View, query: &mut Vec<(String, String)>) -> Option<&'static View> {
+    let asked = query.iter().rev().find(|(key, _)| key == FORMAT.name);
+    let shown = match asked.map(|(_, value)| value.as_str()) {
+        Some("table") => true,
+        Some("json") => false,
+        Some(_) => return None, // the route says what it knows
+        None if io::stdout().is_terminal() => true,
+        None => return None,
+    };
+    query.retain(|(key, _)| key != FORMAT.name);
+    if view.is_text {
+        query.push((FORMAT.name.into(), "json".into()));
+    }
+    shown.then_some(view)
 }
 
 /// Where words lead.

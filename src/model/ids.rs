@@ -24,6 +24,24 @@ pub fn parse_number(text: &str) -> Option<u64> {
     if plain { text.parse().ok() } else { None }
 }
 
+/// Numbers of jobs as a request names many: `4,7,10-19`; in the order in which they stand there, at most
+/// so many.
+pub fn parse_numbers(text: &str, most: u64) -> std::result::Result<Vec<u64>, String> {
+    let mut numbers = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let wrong =
+            || format!("{part:?} is no number of a job such as 7, or a range such as 10-19");
+        let first = parse_number(first).ok_or_else(wrong)?;
+        let last = parse_number(last).filter(|last| *last >= first).ok_or_else(wrong)?;
+        if last - first >= most.saturating_sub(numbers.len() as u64) {
+            return Err(format!("they are more than {most}"));
+        }
+        numbers.extend(first..=last);
+    }
+    Ok(numbers)
+}
+
 /// The id under which attempt `attempt` of job `job` of cluster `cluster` runs on its node:
 /// `cluster-job.attempt`, as in `lab-7f3k-2.1`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

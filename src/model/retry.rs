@@ -6,9 +6,14 @@ use std::time::{Duration, SystemTime};
 use super::attempt::Attempt;
 use super::card::Card;
 use super::event::What;
+use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome};
 use super::state::State;
 use crate::clock;
+
+/// So many different late reports of an attempt are kept: a node that says something else each time
+/// makes no card grow without end.
+const MOST_LATE: usize = 8;
 
 impl Card {
     /// Nodes on which an attempt failed or was refused: another one is preferred.
@@ -53,6 +58,26 @@ impl Card {
             return What::Retry { attempt, outcome, not_before: self.retry_at() };
         }
         What::Stopped { attempt: Some(attempt), outcome }
+    }
+
+    /// Whether a late report says what neither the card nor `added`, which it is about to be given, says yet.
+    /// Nodes repeat themselves.
+    pub fn has_not_heard(&self, added: &[What], id: &NodejobId, outcome: &Outcome) -> bool {
+        let known = self.attempts.iter().find(|a| a.attempt == id.attempt);
+        let all = self.events.iter().map(|event| &event.what).chain(added);
+        let mut lates = 0;
+        for what in all {
+            match what {
+                What::Late { attempt, outcome: told } if *attempt == id.attempt => {
+                    if told == outcome {
+                        return false;
+                    }
+                    lates += 1;
+                }
+                _ => {}
+            }
+        }
+        known.is_some_and(|a| a.outcome.as_ref() != Some(outcome)) && lates < MOST_LATE
     }
 
     /// When what fails now may be tried again, if not at once.

@@ -9,7 +9,7 @@ use super::desk::Order;
 use super::link::Link;
 use super::transitions::Plan;
 use crate::attempts;
-use crate::board::nodes;
+use crate::board::addresses;
 use crate::board::runs::Runs;
 use crate::driver::{self, Run, Taken};
 use crate::error::{Kind, Result};
@@ -103,7 +103,7 @@ impl Engine<'_> {
         }
         let now = self.nodes.get(node).filter(|node| node.address() == *link.address());
         let Some(now) = now else { return Ok(false) };
-        Ok(nodes::is_this_root(self.root, now)? && Runs::new(self.root).is_here(id)?)
+        Ok(addresses::is_this_root(self.root, now)? && Runs::new(self.root).is_here(id)?)
     }
 
     /// Whether this node has to do with this attempt: it was placed there and nowhere else, or it was

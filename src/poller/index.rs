@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::attempts::kills::{self, KillOrder};
 use crate::attempts::ranges;
 use crate::clock::Wait;
+use crate::model::array_changes;
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::Address;
@@ -156,7 +157,7 @@ impl Index {
 
     fn put_waiting(&mut self, card: &Card, now: SystemTime) {
         let job = card.job();
-        let expires = match ranges::is_unsettled(card) {
+        let expires = match array_changes::is_unsettled(card) {
             true => Some(SystemTime::UNIX_EPOCH),
             false => card.expires_at(),
         };
@@ -337,6 +338,11 @@ impl Index {
     /// Whether a newer program wrote this job's card.
     pub fn is_untouchable(&self, job: u64) -> bool {
         self.untouchable.contains_key(&job)
+    }
+
+    /// Jobs whose cards a newer program wrote.
+    pub fn untouchable(&self) -> impl Iterator<Item = u64> {
+        self.untouchable.keys().copied()
     }
 
     /// Jobs that wait, each with the length that its card had.

@@ -8,14 +8,14 @@ use anyhow::Context;
 use clap::Command;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::getppid;
+use nix::unistd::{Pid, getppid};
 
 use super::engine::{Engine, Until};
 use super::step::{How, Step};
 use super::{Wake, cleanup, notice};
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
-use crate::board::poller_lock;
+use crate::board::poller_lock::{self, STARTED_BY};
 use crate::board::root::Root;
 use crate::board::steps;
 use crate::cgi::usage;
@@ -38,6 +38,7 @@ const MOST_TOLD: usize = 1000;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    edge::outlast_limits();
     let words = match usage::read(&mut options(), env::args_os().skip(1)) {
         Ok(words) => words,
         Err(code) => return code,
@@ -90,7 +91,9 @@ fn run(how: How, once: bool, quiet: bool) -> anyhow::Result<()> {
     let signals = notice::block_signals().context("blocking signals")?;
     if once {
         let Some(_lock) = poller_lock::try_take(&root).context(LOCKING)? else {
-            eprintln!("poller: another poller is at work");
+            if !quiet {
+                eprintln!("poller: another poller is at work");
+            }
             return Ok(());
         };
         let step = Step::begin(how).context("listening for Enter")?;
@@ -174,8 +177,13 @@ fn tidy(root: &Root, quiet: bool, told: &mut BTreeSet<String>) {
 /// Makes rounds for a job, while no other poller is at work, until it has stopped. Ends with who
 /// started it, who waits for the job.
 fn run_for(job: u64) -> anyhow::Result<()> {
-    let parent = getppid();
+    // Named by itself where it can: it may have died before this process could look.
+    let named = env::var(STARTED_BY).ok().and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
+    let parent = named.unwrap_or_else(getppid);
     prctl::set_pdeathsig(Signal::SIGKILL).at("prctl").context("ending with who started this")?;
+    if getppid() != parent {
+        return Ok(());
+    }
     let root = Root::find().context("opening the root")?;
     root.for_change()?;
     loop {

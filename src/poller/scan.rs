@@ -181,9 +181,10 @@ impl Engine<'_> {
         }
         let mut jobs: BTreeSet<u64> = self.index.waiting().map(|(job, _)| job).collect();
         jobs.extend(self.index.on_nodes().map(|(job, _)| job));
+        jobs.extend(self.index.untouchable());
         for column in [Column::Queue, Column::Running] {
             for job in self.cards.numbers(column)? {
-                if full || !jobs.remove(&job) {
+                if full || self.index.is_untouchable(job) || !jobs.remove(&job) {
                     jobs.insert(job);
                 }
             }

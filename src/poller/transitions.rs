@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::desk::Order;
-use crate::attempts::{self, Said, ranges};
+use crate::attempts::{self, Said};
 use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::nodes::Registered;
 use crate::board::sync_set::SyncSet;
 use crate::board::uploads;
-use crate::clock;
 use crate::error::{Kind, Result};
-use crate::model::card::{Card, Column, State, What};
+use crate::model::card::{Card, State, What};
+use crate::model::change::Change;
 use crate::model::ids::NodejobId;
 use crate::model::outcome::Outcome;
 
@@ -22,9 +22,6 @@ const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
 
 /// ...and at once when there are so many.
 const ACKNOWLEDGED_AT_ONCE: usize = 1000;
-
-/// Longest wait before a job that nodes keep refusing is placed again.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     /// Records reports, all with one sync, then tells the nodes that their results are safe.
@@ -227,20 +224,7 @@ impl Engine<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let plan = |card: &Card| {
-            let due = card.expires_at().is_some_and(|time| time <= SystemTime::now());
-            match card.column() {
-                _ if ranges::is_unsettled(card) => ranges::settle(card),
-                _ if !due => Vec::new(),
-                _ if card.array.is_some() => ranges::expire(card),
-                Column::Queue => {
-                    let outcome = Outcome::expired(card.requeue_reason.as_deref());
-                    vec![What::Stopped { attempt: None, outcome }]
-                }
-                Column::Running | Column::Done => Vec::new(),
-            }
-        };
-        let plan = move |card: &Card, _: &Registered| Ok(plan(card));
+        let plan = |card: &Card, _: &Registered| Change::Expire.lines(card, SystemTime::now());
         let plans = jobs.into_iter().map(|job| (job, Box::new(plan) as PlanFn)).collect();
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -254,25 +238,8 @@ impl Engine<'_> {
         for (id, reason) in refused {
             let Some(id) = NodejobId::parse(&id) else { continue };
             let job = id.job;
-            let plan = move |card: &Card| {
-                let Some(attempt) = card.current(&id) else { return Vec::new() };
-                let refusals = card.refusals_in_a_row(attempt);
-                let backoff = Duration::from_secs(1 << refusals.min(6));
-                let not_before = after(backoff.min(LONGEST_BACKOFF));
-                if attempt.started_at.is_some() {
-                    let why = format!("{} had it, and has it no more: {reason}", attempt.node);
-                    return abandoned(card, &id, &why);
-                }
-                if card.array.is_some() {
-                    return ranges::refuse(card, id.attempt, &reason, not_before);
-                }
-                if let (State::Stopping, Some(by)) = (card.state, &card.stopping_by) {
-                    let outcome = Outcome::killed(by);
-                    return vec![What::Stopped { attempt: Some(id.attempt), outcome }];
-                }
-                vec![What::Refused { attempt: id.attempt, reason: reason.clone(), not_before }]
-            };
-            plans.push((job, Box::new(move |card, _| Ok(plan(card)))));
+            let change = Change::Refuse { attempt: id, reason };
+            plans.push((job, Box::new(move |card, _| change.lines(card, SystemTime::now()))));
         }
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -303,11 +270,9 @@ impl Engine<'_> {
     pub(super) fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
         for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
-            let (job, why) = (id.job, why.to_string());
-            let plan = move |card: &Card, _: &Registered| {
-                Ok(if card.is_current(&id) { abandoned(card, &id, &why) } else { Vec::new() })
-            };
-            plans.push((job, Box::new(plan)));
+            let job = id.job;
+            let change = Change::Abandon { attempt: id, why: why.to_string() };
+            plans.push((job, Box::new(move |card, _| change.lines(card, SystemTime::now()))));
         }
         for card in self.stamp(plans)? {
             self.tell_end(&card);
@@ -345,23 +310,7 @@ impl Engine<'_> {
     }
 }
 
-/// What follows when nobody will ever know what became of an attempt.
-fn abandoned(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
-    if card.array.is_some() {
-        return ranges::give_up(card, id, why);
-    }
-    let outcome = match (card.state, &card.stopping_by) {
-        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, why),
-        _ => Outcome::lost(why),
-    };
-    vec![card.after_attempt(id.attempt, outcome, true)]
-}
-
 /// What is to happen to a card, worked out again from the card as it is under the lock.
 /// What is registered may be asked for; an error changes nothing.
 pub(super) type PlanFn = Box<dyn Fn(&Card, &Registered) -> Result<Vec<What>>>;
 pub(super) type Plan = (u64, PlanFn);
-
-fn after(delay: Duration) -> String {
-    clock::rfc3339(SystemTime::now().checked_add(delay).unwrap_or(SystemTime::now()))
-}

@@ -144,7 +144,7 @@ impl Engine<'_> {
             known.unsure = None;
             (known.failed_sends, known.send_at) = (0, None);
             if waits && known.state == State::Placed && known.trouble.is_some() {
-                self.tell_trouble(id, &format!("waiting for room on {node}"));
+                self.tell_trouble(id, &format!("placed on {node}, which has not started it yet"));
             }
         }
         // Of a range that waits, tasks may have been killed.

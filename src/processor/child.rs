@@ -305,8 +305,7 @@ enum Never {
 /// here: an ignored SIGCHLD would even cost their exit codes. Those with a handler are reset when
 /// a program is executed. Two are ignored here, and reset by the child: SIGPIPE, on which Rust relies,
 /// and SIGXFSZ, so that what is over a limit on the length of files is as what a full disk does not take.
-pub(super) fn heed_ignored_signals() -> nix::Result<()> {
-    handle(SigHandler::SigIgn, Signal::SIGXFSZ)?;
+pub(super) fn heed_ignored_signals() {
     for number in (1..=64).filter(|number| ![libc::SIGPIPE, libc::SIGXFSZ].contains(number)) {
         // The kernel's own structure: first the handler. Zeros say the default action. The C
         // library refuses the numbers that it has reserved, which are inherited all the same.
@@ -324,20 +323,16 @@ pub(super) fn heed_ignored_signals() -> nix::Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// What this process ignores a program would inherit, like the mask.
 fn default_signals() -> nix::Result<()> {
-    handle(SigHandler::SigDfl, Signal::SIGPIPE)?;
-    handle(SigHandler::SigDfl, Signal::SIGXFSZ)?;
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        // SAFETY: the default action replaces that of a signal; no handler is involved.
+        unsafe { sigaction(signal, &action) }?;
+    }
     SigSet::empty().thread_set_mask()
-}
-
-fn handle(how: SigHandler, signal: Signal) -> nix::Result<()> {
-    let action = SigAction::new(how, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the signal is ignored, or its default action taken; no handler is involved.
-    unsafe { sigaction(signal, &action) }.map(|_| ())
 }
 
 fn exit(code: i32) -> ! {

@@ -38,6 +38,9 @@ const TASK: Key = Key::new("task", "K", "of this task of a range");
 
 const LOG_QUERY: &[Key] = &asked::keys_with_follow(TASK);
 
+/// Most jobs in a list, unless `limit` says otherwise.
+const LONGEST_LIST: usize = 1000;
+
 /// All of them.
 pub const ROUTES: &[Route] = &[
     Route {
@@ -60,12 +63,20 @@ pub const ROUTES: &[Route] = &[
             Key::new("pid", "PID", "one of whose programs had this process id"),
             Key::new("start", "SECONDS", "one of whose programs was started in this Unix second"),
             Key::new("limit", "N", "at most so many; 1000 if absent"),
-            Key::new("format", "json", "statuses instead of ids"),
+            Key::new("format", "json|table", "statuses instead of ids"),
         ],
         "ids of the jobs, newest first",
         all,
     ),
-    get("jobs/status", &[Key::new("ids", "A,B,C", "whose")], "statuses of several jobs", statuses),
+    get(
+        "jobs/status",
+        &[
+            Key::new("ids", "A,B,C", "whose; the newest if absent"),
+            Key::new("limit", "N", "without ids: at most so many; 1000 if absent"),
+        ],
+        "statuses of several jobs",
+        statuses,
+    ),
     get("jobs/:id", &[], "the request and the status", record),
     get(
         "jobs/:id/status",
@@ -257,6 +268,11 @@ fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
     )
 }
 
+/// Most jobs in a list.
+fn limit(call: &Call) -> Result<usize> {
+    Ok(call.request.number("limit")?.unwrap_or(LONGEST_LIST))
+}
+
 fn all(call: &Call) -> Result<Response> {
     let state = call.request.param("state").map(|text| {
         serde_json::from_value(json!(text))
@@ -266,7 +282,7 @@ fn all(call: &Call) -> Result<Response> {
         state: state.transpose()?,
         pid: call.request.number("pid")?,
         start: call.request.number("start")?,
-        limit: Some(call.request.number("limit")?.unwrap_or(1000)),
+        limit: Some(limit(call)?),
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
@@ -280,7 +296,11 @@ fn all(call: &Call) -> Result<Response> {
 }
 
 fn statuses(call: &Call) -> Result<Response> {
-    let ids = call.request.param("ids").ok_or_else(|| Error::bad("ids=A,B,C is needed"))?;
+    let Some(ids) = call.request.param("ids") else {
+        let filter = Filter { limit: Some(limit(call)?), ..Filter::default() };
+        let found = list::list(call.root, &filter)?;
+        return Response::json(&found.into_iter().map(answer).collect::<Vec<_>>());
+    };
     let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
     let found = report::statuses(call.root, &ids)?;
     Response::json(&ids.into_iter().zip(found).map(answer).collect::<Vec<_>>())

@@ -23,6 +23,7 @@ use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
 use crate::board::sync_set::SyncSet;
+use crate::edge;
 use crate::error::{At, Error, Result};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
@@ -111,6 +112,7 @@ pub(super) struct Supervisor<'r> {
 /// Runs a supervisor to its end. Unless it is to stay, the caller's process ends at once and the
 /// supervisor is a process of its own, in a session of its own.
 pub fn run(stay: bool) -> Result<i32> {
+    edge::outlast_limits();
     // Whoever started this may have left descriptors open; no job is to have them.
     // SAFETY: nothing has been opened in this process yet, so nobody owns what is closed.
     unsafe { nix::libc::close_range(3, nix::libc::c_uint::MAX, 0) };
@@ -167,7 +169,7 @@ impl<'r> Supervisor<'r> {
             mask.add(caught);
         }
         mask.thread_set_mask().at("signal mask")?;
-        heed_ignored_signals().at("signals")?;
+        heed_ignored_signals();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         // Processes that a job detaches come back to its supervisor, not to init.
         prctl::set_child_subreaper(true).at("subreaper")?;

@@ -280,7 +280,7 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     }
     // One that cannot be read keeps no other from running, and is looked at again.
     if unowned.errors.is_empty() && failed.is_empty() {
-        held.file().write_at(format!("{boot:<126}\n").as_bytes(), 0).at("lock")?;
+        files::rewrite_line(held.file(), &boot).at("lock")?;
     }
     Ok(())
 }

@@ -2,18 +2,19 @@
 
 use std::env;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
 
 use super::rounds::Rounds;
-use super::{jobs, outputs, submit};
+use super::{interrupt, jobs, outputs, submit};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
+use crate::cgi::body::Body;
 use crate::cgi::output;
 use crate::cgi::program::COMMAND;
 use crate::cgi::words::{command, flag, with};
@@ -48,6 +49,8 @@ fn options() -> Vec<Arg> {
         with("name", "NAME", "a name, for people"),
         with("env", "NAME=VALUE", "set in the job's environment; may be repeated")
             .action(ArgAction::Append),
+        flag("export", "its environment has what is set in this one's"),
+        flag("stdin", "it reads what comes here on standard input"),
         with("dir", "DIR", "where it starts; here, or with --file in its own"),
         with("file", "PATH", "a file for its own directory; may be repeated")
             .action(ArgAction::Append),
@@ -70,13 +73,21 @@ fn options() -> Vec<Arg> {
 }
 
 fn new(words: &Given) -> anyhow::Result<i32> {
-    let request = request(words)?;
+    let mut request = request(words)?;
     let root = Root::find()?;
     root.for_change()?;
     let who = auth::from_command(&root)?;
+    if words.flag("stdin") {
+        request.insert("stdin".into(), standard_input(&root)?.into());
+    }
     let files = files(&root, &words.values("file"))?;
-    let (accepted, _) = submit::submit(&root, &who, request, files)?;
+    let (accepted, fresh) = submit::submit(&root, &who, Value::Object(request), files)?;
     let job = accepted.job;
+    // Who waits is told why in any case.
+    let may_warn = fresh && !words.flag("wait");
+    if let Some(why) = submit::warning(&root, &accepted).filter(|_| may_warn) {
+        eprintln!("scheduler: job {job}: {why}: it waits until one has");
+    }
     if words.flag("wait") {
         if words.quiet() {
             // Where nobody reads the number, the job is waited for all the same.
@@ -86,7 +97,7 @@ fn new(words: &Given) -> anyhow::Result<i32> {
     }
     let text = match words.quiet() {
         true => job.to_string(),
-        false => submit::answer(accepted).to_string(),
+        false => submit::answer(accepted, None).to_string(),
     };
     Ok(output::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
 }
@@ -116,7 +127,24 @@ fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
     Ok(Some(incoming))
 }
 
-fn request(words: &Given) -> Result<Value> {
+/// What a command is given to pass on: whole, since the job's request holds it.
+fn standard_input(root: &Root) -> Result<String> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        return Err(Error::bad("--stdin: standard input is a terminal; give it as in < FILE"));
+    }
+    let bytes = Body::Stdin.bytes(root.settings.max_body)?;
+    String::from_utf8(bytes).map_err(|_| {
+        Error::bad("--stdin: what a job reads is text (UTF-8); other data goes with --file")
+    })
+}
+
+/// Names that belong to the shell or to the attempt, not to what is exported.
+fn is_exported(name: &str) -> bool {
+    !matches!(name, "_" | "PWD" | "OLDPWD" | "SHLVL") && !name.starts_with("CORKBOARD_")
+}
+
+fn request(words: &Given) -> Result<Map<String, Value>> {
     let mut map = Map::new();
     let text = |name: &str| words.value(name).map(str::to_string);
     let number = |name: &str| -> Result<Option<Value>> {
@@ -173,6 +201,15 @@ fn request(words: &Given) -> Result<Value> {
         map.insert("requested_resources".into(), Value::Object(resources));
     }
     let mut environment = Map::new();
+    if words.flag("export") {
+        // Names and values that are no text cannot be written into a request.
+        let texts = env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        environment.extend(
+            texts.filter(|(name, _)| is_exported(name)).map(|(name, value)| (name, value.into())),
+        );
+    }
     for pair in words.values("env") {
         let (name, value) = pair
             .split_once('=')
@@ -188,12 +225,13 @@ fn request(words: &Given) -> Result<Value> {
     if words.flag("retry-lost") {
         map.insert("retry_lost".into(), true.into());
     }
-    Ok(Value::Object(map))
+    Ok(map)
 }
 
 /// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
+    interrupt::tell_on_interrupt(job)?;
     let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
     let out = &mut io::stdout().lock();

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
-use super::tasks;
+use super::{interrupt, tasks};
 use crate::board::card_news::Tail;
 use crate::board::cards::Cards;
 use crate::board::progress;
 use crate::board::root::Root;
 use crate::cgi::{Call, Response};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, exit};
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids;
 use crate::model::outcome::{Cause, Status};
@@ -20,6 +20,9 @@ use crate::model::request::hide_values;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
+
+/// Most jobs in a list, whatever `limit` asks for, and most that one request can name.
+const MOST_LISTED: usize = 100_000;
 
 /// So long a command waits at a time for a job, then again.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
@@ -32,20 +35,17 @@ pub fn number(call: &Call) -> Result<u64> {
 
 /// `GET jobs`.
 pub fn list(call: &Call) -> Result<Response> {
-    let limit: usize = call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(100_000);
+    let limit = limit(call)?;
     let state = match call.request.param("state") {
         None => None,
         Some(word) => Some(State::parse(word).ok_or_else(|| {
             Error::bad("state must be held, queued, placed, running, stopping or stopped")
         })?),
     };
-    let format = call.request.param("format");
-    if !matches!(format, None | Some("json" | "text")) {
-        return Err(Error::bad("format must be json or text"));
-    }
+    let as_json = wants_json(call)?;
     let cards = Cards::new(call.root);
     let (numbers, read) = match state {
-        None => (cards.newest(limit)?, format == Some("json")),
+        None => (cards.newest(limit)?, as_json),
         Some(state) => {
             let mut numbers = match state.column() {
                 Column::Done => {
@@ -63,8 +63,32 @@ pub fn list(call: &Call) -> Result<Response> {
     if !read {
         return Ok(Response::text(lines(&numbers)));
     }
-    let (mut found, reasons) = (Vec::new(), Reasons::new(call.root));
-    for job in numbers {
+    let found = summaries(&cards, numbers, state, limit)?;
+    if as_json {
+        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
+        return Response::json(&records);
+    }
+    Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
+}
+
+/// Whether records are asked for instead of numbers.
+fn wants_json(call: &Call) -> Result<bool> {
+    match call.request.param("format") {
+        Some("json") => Ok(true),
+        None | Some("text") => Ok(false),
+        Some(_) => Err(Error::bad("format must be json or text")),
+    }
+}
+
+/// What a list says of these jobs, of those in this state, of the first so many.
+fn summaries(
+    cards: &Cards,
+    jobs: Vec<u64>,
+    state: Option<State>,
+    limit: usize,
+) -> Result<Vec<(u64, Map<String, Value>)>> {
+    let (mut found, reasons) = (Vec::new(), Reasons::new(cards.root()));
+    for job in jobs {
         if found.len() >= limit {
             break;
         }
@@ -74,16 +98,12 @@ pub fn list(call: &Call) -> Result<Response> {
             }
             Ok(_) => {}
             Err(error) => {
-                let map = not_read(&cards, job, state, &error);
+                let map = not_read(cards, job, state, &error);
                 found.extend(map.map(|map| (job, map)));
             }
         }
     }
-    if format == Some("json") {
-        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
-        return Response::json(&records);
-    }
-    Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
+    Ok(found)
 }
 
 /// What a list of jobs in this state, or in any, says of one whose card was not read; `None` for one
@@ -137,12 +157,48 @@ enum Read {
     Not(Map<String, Value>),
 }
 
+/// `GET jobs/status`: of many jobs at once, in the order in which they are named; without ids of the
+/// newest. In place of one of which nothing can be said stands why.
+pub fn statuses(call: &Call) -> Result<Response> {
+    let cards = Cards::new(call.root);
+    let jobs = match call.request.param("ids") {
+        Some(ids) => ids::parse_numbers(ids, MOST_LISTED as u64)
+            .map_err(|why| Error::bad(format!("ids: {why}")))?,
+        None => cards.newest(limit(call)?)?,
+    };
+    let reasons = Reasons::new(call.root);
+    let all = jobs.into_iter().map(|job| {
+        let found = or_unreadable(call.root, job, cards.find(job)).and_then(|read| match read {
+            Read::Card(card) => {
+                let mut map = Map::from_iter([("job".to_string(), job.into())]);
+                map.extend(fields(&reasons, &card)?);
+                Ok(Value::Object(map))
+            }
+            Read::Not(map) => Ok(Value::Object(map)),
+        });
+        found.unwrap_or_else(
+            |error| json!({"job": job, "error": error.message, "code": error.kind.http().0}),
+        )
+    });
+    Response::json(&all.collect::<Vec<Value>>())
+}
+
+/// How many a list is to have at most.
+fn limit(call: &Call) -> Result<usize> {
+    Ok(call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(MOST_LISTED))
+}
+
 /// `GET queue`.
 pub fn queue(call: &Call) -> Result<Response> {
-    let limit: usize = call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(100_000);
+    let limit = limit(call)?;
     let mut numbers = Cards::new(call.root).numbers(Column::Queue)?;
     numbers.sort_unstable();
     numbers.truncate(limit);
+    if wants_json(call)? {
+        let found = summaries(&Cards::new(call.root), numbers, None, limit)?;
+        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
+        return Response::json(&records);
+    }
     Ok(Response::text(lines(&numbers)))
 }
 
@@ -204,9 +260,11 @@ pub fn status(call: &Call) -> Result<Response> {
     let task = call.request.task()?;
     let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
     let mut rounds = None;
-    let found = match call.request.wait()? {
+    let wait = call.request.wait()?;
+    let found = match wait {
         None => Cards::new(call.root).find(job),
         Some(wait) => {
+            interrupt::of_request(call.request, job)?;
             rounds = Rounds::for_request(call.root, call.request, job)?;
             wait_until(call.root, job, Instant::now() + wait, rounds.as_mut(), over)
         }
@@ -215,7 +273,7 @@ pub fn status(call: &Call) -> Result<Response> {
         Read::Card(card) => card,
         Read::Not(mut map) => {
             map.remove("job");
-            return Response::json(&map);
+            return Ok(Response::json(&map)?.exit_code(wait.map_or(0, |_| exit::REFUSED)));
         }
     };
     // While they are made: without them the job would wait for nothing but a poller.
@@ -226,7 +284,18 @@ pub fn status(call: &Call) -> Result<Response> {
     if let Some(rounds) = rounds.filter(|_| card.state == State::Stopped) {
         rounds.finish();
     }
-    Response::json(&fields)
+    // Whoever did not wait asked how it is, not how it ends.
+    let code = wait.map_or(0, |_| end_code(&card, task));
+    Ok(Response::json(&fields)?.exit_code(code))
+}
+
+/// The exit code that tells how a job, or a task of it, has ended: its own; 75 for one that goes on.
+fn end_code(card: &Card, task: Option<u32>) -> i32 {
+    let outcome = match (task, &card.array) {
+        (Some(task), Some(array)) => array.outcome_of(task),
+        _ => card.outcome.clone(),
+    };
+    outcome.map_or(exit::TRY_LATER, |outcome| outcome.exit_code())
 }
 
 /// The card once it stopped, or as it is at the deadline.

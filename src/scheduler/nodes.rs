@@ -7,7 +7,7 @@ use crate::board::lock::Lock;
 use crate::board::nodes::{Damaged, Recorded};
 use crate::board::root::Root;
 use crate::board::runs::Runs;
-use crate::board::{nodes, vault};
+use crate::board::{addresses, nodes, vault};
 use crate::cgi::{Call, Response};
 use crate::driver::check_uri;
 use crate::error::{Error, Result};
@@ -92,7 +92,14 @@ pub fn new(call: &Call) -> Result<Response> {
 
 /// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
 pub fn update(call: &Call) -> Result<Response> {
-    let mut fields = fields(call)?; // before the lock: a body may come slowly
+    let mut fields = match call.request.param("drain") {
+        None => fields(call)?, // before the lock: a body may come slowly
+        Some(_) if !call.request.body.is_stated() => Map::new(),
+        Some(_) => return Err(Error::bad("give drain= or a body, not both")),
+    };
+    if call.request.param("drain").is_some() {
+        fields.insert("drain".into(), call.request.switch("drain")?.into());
+    }
     let forget = take_given_up(&mut fields)?;
     // Before the record is read: what the poller or another admin writes must not be lost.
     let lock = Cards::new(call.root).lock()?;
@@ -220,7 +227,7 @@ fn check_idle(
     if to.is_some() && to.as_ref() == from {
         return Ok(());
     }
-    let stays_here = new.map_or(Ok(false), |new| nodes::is_this_root(root, new))?;
+    let stays_here = new.map_or(Ok(false), |new| addresses::is_this_root(root, new))?;
     let runs = Runs::new(root);
     let hinders = |id: &String| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
     let is_left = |address: Address| {

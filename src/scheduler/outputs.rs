@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::jobs::{number, wait_for_end};
 use super::rounds::{Rounds, Waiting};
-use super::tasks;
+use super::{interrupt, tasks};
 use crate::board::cards::Cards;
-use crate::board::{nodes, root::Root, uploads, watch};
+use crate::board::{addresses, root::Root, uploads, watch};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Response, log as asked};
 use crate::driver::{self, Questions};
@@ -47,6 +47,7 @@ pub fn log(call: &Call) -> Result<Response> {
         let deadline = (!request.command).then(|| Instant::now() + LONGEST_WAIT);
         let card = Cards::new(&root).find(job)?;
         check(&card, &query)?;
+        interrupt::of_request(request, job)?;
         let first = first_to_tell(&card, request.number(ATTEMPT)?);
         let place = place_of(&root, &card, first, &query);
         let mut rounds = Rounds::for_request(&root, request, job)?;
@@ -150,7 +151,7 @@ fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<(u32, LogPiece
 
 /// Refuses a task that the job does not have.
 fn check(card: &Card, query: &LogQuery) -> Result<()> {
-    query.task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))
+    query.task.map_or(Ok(()), |task| card.check_tasks(&TaskSet::one(task)))
 }
 
 /// Copies a job's log to `out` as it grows, until the job has ended (`true`), or the deadline,
@@ -275,7 +276,7 @@ fn is_absent(error: &Error) -> bool {
 
 /// The node that was given an attempt.
 fn ask(root: &Root, attempt: &Attempt) -> Result<Box<dyn Questions>> {
-    driver::ask(root, &nodes::holder(root, attempt)?)
+    driver::ask(root, &addresses::holder(root, attempt)?)
 }
 
 /// What is in the work directories of a job's last attempt, or of all ranges of an array.
@@ -372,6 +373,6 @@ pub fn file(call: &Call) -> Result<Response> {
 /// The task that the request names, which the job must have.
 fn task(call: &Call, card: &Card) -> Result<Option<u32>> {
     let task = call.request.task()?;
-    task.map_or(Ok(()), |task| tasks::check(card, &TaskSet::one(task)))?;
+    task.map_or(Ok(()), |task| card.check_tasks(&TaskSet::one(task)))?;
     Ok(task)
 }

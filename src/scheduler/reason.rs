@@ -4,6 +4,8 @@
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
+use crate::attempts::rooms;
+use crate::board::addresses;
 use crate::board::nodes::{self, Registered};
 use crate::board::poller_lock;
 use crate::board::root::Root;
@@ -13,7 +15,10 @@ use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
-use crate::placement;
+use crate::placement::{self, Rooms};
+
+/// So many running cards are read to tell whether a node is idle, and no more: 20 µs each.
+const FEW: usize = 64;
 
 const NO_POLLER: &str = "no poller is running";
 
@@ -28,6 +33,7 @@ pub struct Reasons<'r> {
     root: &'r Root,
     registered: Registered<'r>,
     nodes: OnceCell<Result<Vec<Node>>>,
+    rooms: OnceCell<Option<Rooms>>,
     poller: OnceCell<Result<bool>>,
 }
 
@@ -35,7 +41,8 @@ impl<'r> Reasons<'r> {
     /// Nothing is read yet.
     pub fn new(root: &'r Root) -> Reasons<'r> {
         let registered = Registered::new(root);
-        Reasons { root, registered, nodes: OnceCell::new(), poller: OnceCell::new() }
+        let (nodes, rooms, poller) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Reasons { root, registered, nodes, rooms, poller }
     }
 
     /// See [`reason`].
@@ -55,6 +62,13 @@ impl<'r> Reasons<'r> {
     fn nodes(&self) -> Result<&[Node]> {
         let read = self.nodes.get_or_init(|| nodes::list(self.root));
         read.as_deref().map_err(Clone::clone)
+    }
+
+    /// What they have room for, where that can be told at little cost.
+    fn rooms(&self) -> Result<Option<&Rooms>> {
+        let nodes = self.nodes()?;
+        let read = || rooms::of_cards(self.root, nodes, FEW).ok().flatten();
+        Ok(self.rooms.get_or_init(read).as_ref())
     }
 
     fn has_poller(&self) -> Result<bool> {
@@ -83,7 +97,7 @@ fn queued(by: &Reasons, card: &Card) -> Result<String> {
     }
     let why = match card.not_before.and_then(|wait| wait.goes_on(now)) {
         Some(time) => format!("waiting until {}", clock::rfc3339(time)),
-        None => placement::why_waiting(&card.spec.resources, by.nodes()?),
+        None => placement::why_waiting(&card.spec.resources, by.nodes()?, by.rooms()?),
     };
     Ok(match &card.requeue_reason {
         Some(before) => format!("{why} ({before})"),
@@ -106,11 +120,11 @@ fn no_room_for(by: &Reasons, card: &Card, array: &Array, now: SystemTime) -> Res
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
     if others.iter().any(|node| takes(&node)) {
-        return Ok(placement::why_waiting(needed, &others));
+        return Ok(placement::why_waiting(needed, &others, None));
     }
     let open = refusing.iter().filter(takes);
     let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
-    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, all)) };
+    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, all, None)) };
     let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
     let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
     Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))
@@ -144,13 +158,18 @@ pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Opt
     Ok(match state {
         State::Running => None,
         State::Stopping => Some(format!("waiting for {} to report the end", range.node)),
-        _ if range.started_at.is_none() => Some(format!("waiting for room on {}", range.node)),
+        _ if range.started_at.is_none() => Some(not_started(&range.node)),
         _ => {
             let first = range.left.first();
             let before = first.map_or(String::new(), |first| format!(" behind task {first}"));
             Some(format!("waiting for its turn on {}{before}", range.node))
         }
     })
+}
+
+/// Whether there is room is the node's to know: what it has is claimed there one after the other.
+fn not_started(node: &str) -> String {
+    format!("placed on {node}, which has not started it yet")
 }
 
 /// What is wrong with the node of an attempt.
@@ -162,7 +181,7 @@ fn trouble_of(by: &Reasons, attempt: &Attempt) -> Result<Option<String>> {
     };
     Ok(match node {
         Some(node) if node.newer.is_none() && node.address() != attempt.address() => {
-            let moved = !(nodes::is_this_root(root, &node)?
+            let moved = !(addresses::is_this_root(root, &node)?
                 && Runs::new(root).is_here(&attempt.nodejob)?);
             moved.then(|| format!("node {} is registered at another address now", node.name))
         }
@@ -187,7 +206,7 @@ fn with_node(by: &Reasons, card: &Card) -> Result<Option<String>> {
     Ok(match card.state {
         _ if !poller => Some(NO_POLLER.into()),
         _ if trouble.is_some() => trouble,
-        State::Placed => Some(format!("waiting for room on {}", attempt.node)),
+        State::Placed => Some(not_started(&attempt.node)),
         State::Stopping => Some(format!("waiting for {} to report the end", attempt.node)),
         _ => None,
     })

@@ -56,6 +56,7 @@ impl Rounds {
         let child = Command::new(&program)
             .args(["--quiet", "--job", &self.job.to_string()])
             .env("CORKBOARD_ROOT", self.root.dir())
+            .env(poller_lock::STARTED_BY, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();

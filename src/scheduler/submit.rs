@@ -9,7 +9,7 @@ use crate::auth::Who;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::submission::Submitted;
-use crate::board::{batches, files, numbers, root::Root, uploads};
+use crate::board::{addresses, batches, files, numbers, root::Root, uploads};
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -30,14 +30,19 @@ pub fn new(call: &Call) -> Result<Response> {
             }
             let (accepted, fresh) = submit_array(call.root, call.who, requests)?;
             let numbers: Vec<String> = accepted.iter().map(|a| a.job.to_string()).collect();
-            let answers: Vec<Value> = accepted.into_iter().map(answer).collect();
+            let told = |accepted: Accepted| {
+                let warning = warning(call.root, &accepted).filter(|_| fresh);
+                answer(accepted, warning)
+            };
+            let answers: Vec<Value> = accepted.into_iter().map(told).collect();
             let response = Response::json(&answers)?.brief(numbers.join("\n"));
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
         request => {
             let (accepted, fresh) = submit(call.root, call.who, request, parts.uploads)?;
             let job = accepted.job;
-            let response = Response::json(&answer(accepted))?
+            let warning = warning(call.root, &accepted).filter(|_| fresh);
+            let response = Response::json(&answer(accepted, warning))?
                 .location(super::PROGRAM.name, &format!("jobs/{job}"))
                 .brief(job.to_string());
             Ok(if fresh { response.status(201, "Created") } else { response })
@@ -257,14 +262,25 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
     uploads::digest_of(root, card.job())
 }
 
-/// The request as accepted, with its number and id.
-pub fn answer(accepted: Accepted) -> Value {
+/// What is to be said of a job that no node could ever run, as the nodes are now. Asked of jobs that want
+/// more than the least alone: any node has that. Reads nodes' records until one fits, each 20 µs or so.
+pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
+    accepted.request.get("requested_resources")?;
+    let (spec, _) = Spec::of_card(&accepted.request);
+    addresses::none_has(root, &spec.resources)
+}
+
+/// The request as accepted, with its number and id, and what there is to be warned of.
+pub fn answer(accepted: Accepted, warning: Option<String>) -> Value {
     let mut map = Map::new();
     map.insert("job".into(), accepted.job.into());
     map.insert("request_id".into(), accepted.request_id.into());
     map.extend(accepted.request);
     if let Some(parent) = accepted.parent {
         map.insert("parent".into(), parent.into());
+    }
+    if let Some(warning) = warning {
+        map.insert("warning".into(), warning.into());
     }
     Value::Object(map)
 }

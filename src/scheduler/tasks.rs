@@ -4,27 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::reason::{self, told_reason};
 use crate::board::root::Root;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::outcome::{Cause, Status};
 use crate::model::tasks::TaskSet;
-
-/// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
-pub fn check(card: &Card, tasks: &TaskSet) -> Result<()> {
-    let Some(array) = &card.array else {
-        return Err(Error::bad(format!("job {} is not an array: it has no tasks", card.job())));
-    };
-    let unknown = tasks.without(&array.spec.tasks);
-    match unknown.first() {
-        None => Ok(()),
-        Some(task) => Err(Error::not_found(format!(
-            "job {} has no task {task}; it has {}",
-            card.job(),
-            array.spec.tasks.brief()
-        ))),
-    }
-}
 
 /// Whether nodes have been, or are to be, told to kill some of its tasks.
 pub fn are_being_killed(card: &Card) -> bool {
@@ -106,7 +90,7 @@ pub fn reason_of(root: &Root, card: &Card, task: Option<u32>) -> Result<Option<S
 
 /// The fields of a status answer about one task.
 pub fn status_fields(root: &Root, card: &Card, task: u32) -> Result<Map<String, Value>> {
-    check(card, &TaskSet::one(task))?;
+    card.check_tasks(&TaskSet::one(task))?;
     let Some(array) = &card.array else { return Ok(Map::new()) };
     let outcome = array.outcome_of(task);
     let (state, out) = state_of(card, array, task);

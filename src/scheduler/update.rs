@@ -1,39 +1,27 @@
 //! Changing jobs: kill, hold, release, priority; and asking the nodes now.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
 use super::jobs::{number, status_fields};
 use super::{kills, tasks};
 use crate::attempts::proofs::{Proofs, Worth};
-use crate::attempts::{self, Said, ranges};
+use crate::attempts::{self, Said};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{files, nodes};
+use crate::board::{addresses, files};
 use crate::cgi::{Call, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
-use crate::model::card::{Attempt, Card, Column, State, What};
-use crate::model::outcome::Outcome;
+use crate::model::card::{Attempt, Card, State};
+use crate::model::change::{self, Change};
 
 /// `DELETE queue/N`: removes a job that still waits; it ends as killed.
 pub fn queue_remove(call: &Call) -> Result<Response> {
-    let by = call.who.name.clone();
-    let card = change(call.root, number(call)?, |card| match card.state {
-        State::Held | State::Queued => {
-            if card.array.is_some() {
-                return Ok(ranges::kill(card, None, &by));
-            }
-            Ok(vec![What::Stopped { attempt: None, outcome: Outcome::killed(&by) }])
-        }
-        _ => Err(Error::conflict(format!(
-            "job {} waits no more, it is {}; to end it: jobs/{}/update?kill=1",
-            card.job(),
-            card.state.word(),
-            card.job()
-        ))),
-    })?;
+    let change = Change::Remove { by: call.who.name.clone() };
+    let card = make(call.root, number(call)?, &[change])?;
     Response::json(&after_change(call.root, &card)?)
 }
 
@@ -64,56 +52,25 @@ pub fn update(call: &Call) -> Result<Response> {
         }
         return Response::json(&status);
     }
-    let by = &call.who.name;
-    let card = change(call.root, job, |card| {
-        if let Some(tasks) = &tasks {
-            tasks::check(card, tasks)?;
-        }
-        let mut events = Vec::new();
-        // What waits of an array can be held while nodes have the rest.
-        let (waits, held) = match &card.array {
-            Some(array) => (!matches!(card.state, State::Stopping | State::Stopped), array.held),
-            None => (card.column() == Column::Queue, card.state == State::Held),
-        };
-        let refuse = |what: &str| {
-            Err(Error::conflict(format!("job {job} is {} and cannot be {what}", card.state.word())))
-        };
-        match priority {
-            Some(_) if card.state == State::Stopped => return refuse("given a priority"),
-            Some(priority) if priority != card.priority => {
-                events.push(What::Priority { priority, by: by.clone() });
-            }
-            _ => {}
-        }
-        if hold && !waits {
-            return refuse("held");
-        } else if hold && !held {
-            events.push(What::Held { by: by.clone() });
-        }
-        if release && !waits {
-            return refuse("released");
-        } else if release && held {
-            events.push(What::Released { by: by.clone() });
-        }
-        if kill && card.array.is_some() {
-            events.extend(ranges::kill(card, tasks.as_ref(), by));
-        } else if kill && waits {
-            events.push(What::Stopped { attempt: None, outcome: Outcome::killed(by) });
-        } else if kill && matches!(card.state, State::Placed | State::Running) {
-            events.push(What::Stopping { by: by.clone(), tasks: None });
-        }
-        Ok(events)
-    })?;
+    let by = call.who.name.clone();
+    let wanted = [
+        priority.map(|priority| Change::Priority { priority, by: by.clone() }),
+        hold.then(|| Change::Hold { by: by.clone() }),
+        release.then(|| Change::Release { by: by.clone() }),
+        kill.then_some(Change::Kill { tasks, by }),
+    ];
+    let card = make(call.root, job, &wanted.into_iter().flatten().collect::<Vec<_>>())?;
     let card = if kill { kills::tell_local(call.root, card) } else { card };
     let response = Response::json(&after_change(call.root, &card)?)?;
     let pending = card.state == State::Stopping || kill && tasks::are_being_killed(&card);
     Ok(if pending { response.status(202, "Accepted") } else { response })
 }
 
-/// Changes one card; durable when this returns.
-fn change(root: &Root, job: u64, decide: impl FnOnce(&Card) -> Result<Vec<What>>) -> Result<Card> {
+/// Makes these changes of one card; durable when this returns.
+fn make(root: &Root, job: u64, wanted: &[Change]) -> Result<Card> {
     let cards = Cards::new(root);
     let lock = cards.lock()?;
+    let decide = |card: &Card| change::lines(wanted, card, SystemTime::now());
     let mut changed = cards.change(&lock, job, decide)?;
     if changed.sync.is_empty() {
         changed.sync = cards.sync_of(job)?; // nothing was changed: an error says so
@@ -138,7 +95,7 @@ fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
         let ask = || -> Result<Vec<Said>> {
             let mut record = None;
             for attempt in attempts {
-                record = Some(nodes::holder(root, attempt)?);
+                record = Some(addresses::holder(root, attempt)?);
             }
             let Some(record) = record else { return Ok(Vec::new()) };
             let ids: Vec<String> = attempts.iter().map(|a| a.nodejob.clone()).collect();

@@ -23,8 +23,9 @@ pub fn seen(root: &TestRoot) -> Vec<String> {
     let mut all = listing(&root.path("state"));
     all.retain(|line| !of_supervisors.iter().any(|part| line.contains(part)));
     all.iter_mut().for_each(|line| {
-        if line.contains("/processor/job/") {
-            *line = line.split(' ').next().unwrap().to_string(); // the queue has a second name
+        // The queue has a second name for it; and numbers that nobody got go unused.
+        if line.contains("/processor/job/") || line.contains("/scheduler/seq ") {
+            *line = line.split(' ').next().unwrap().to_string();
         }
     });
     all

@@ -13,6 +13,7 @@ use crate::cgi::environment::Method;
 use crate::cgi::program::{Program, QUIET, Special};
 use crate::cgi::route::{Key, Route};
 use crate::cgi::usage;
+use crate::cgi::view::{FORMAT, View};
 
 /// Ids of what every route takes.
 pub(super) const QUERY: &str = "KEY=VALUE";
@@ -90,7 +91,15 @@ impl Place {
                 found.push(key);
             }
         }
+        if self.view().is_some() && !found.iter().any(|known| known.name == FORMAT.name) {
+            found.push(&FORMAT);
+        }
         found
+    }
+
+    /// How what is answered to a look at this place is shown to a person.
+    pub fn view(&self) -> Option<&'static View> {
+        self.program.view(&self.segments.join("/"))
     }
 
     /// Whether `-- CMD ARGS` may follow.

@@ -1,0 +1,52 @@
+//! Where nodes are, and what that means: whether a registration leads to this very root, which node an
+//! attempt was given to, whether any is large enough.
+
+use super::nodes::{find, names, read};
+use super::root::Root;
+use super::runs::Runs;
+use crate::error::{Error, Kind, Result};
+use crate::model::attempt::Attempt;
+use crate::model::node::{DriverKind, Node};
+use crate::model::resources::Resources;
+
+/// Says so where no node has as much as this in all, and of every node it is known what it has.
+pub fn none_has(root: &Root, asked: &Resources) -> Option<String> {
+    for name in names(root).ok()? {
+        let node = find(root, &name).ok()?; // one that cannot be read may have it
+        let Some(node) = node else { continue };
+        if node.resources.is_none_or(|has| asked.fits(&has)) {
+            return None;
+        }
+    }
+    Some(format!("no node has {}", asked.human()))
+}
+
+/// Whether this registration leads to this very root: by its files, or to the address of its own
+/// server.
+pub fn is_this_root(root: &Root, node: &Node) -> Result<bool> {
+    let Some(uri) = node.uri.as_deref() else { return Ok(node.driver == DriverKind::Local) };
+    Ok(root.advertised()?.is_some_and(|own| is_same_server(&own, uri)))
+}
+
+/// Whether these two lead to the same programs: with `/cgi-bin` at their end, or without.
+pub fn is_same_server(one: &str, other: &str) -> bool {
+    let programs =
+        |uri: &'_ str| uri.trim_end_matches('/').trim_end_matches("/cgi-bin").to_string();
+    programs(one) == programs(other)
+}
+
+/// The node that was given an attempt, as it is registered. 503 where its name leads elsewhere by now:
+/// no other machine knows anything of the attempt, whatever it says.
+pub fn holder(root: &Root, attempt: &Attempt) -> Result<Node> {
+    let node = read(root, &attempt.node)?;
+    if node.newer.is_some() || node.address() == attempt.address() {
+        return Ok(node);
+    }
+    if is_this_root(root, &node)? && Runs::new(root).is_here(&attempt.nodejob)? {
+        return Ok(node);
+    }
+    let (name, id) = (&attempt.node, &attempt.nodejob);
+    let why =
+        format!("node {name} is registered at another address than the one {id} was placed at");
+    Err(Error::new(Kind::Unavailable, why))
+}

@@ -1,0 +1,266 @@
+//! What somebody wants of a job, or what time and nodes make of it, and the lines that it adds to the
+//! card: the same for a request, the poller and whatever changes cards. Pure; decided from the card as it
+//! is under the board's lock.
+
+use std::time::{Duration, SystemTime};
+
+use super::array_changes;
+use super::card::{Card, Column, State};
+use super::event::{Event, What};
+use super::ids::NodejobId;
+use super::outcome::Outcome;
+use super::tasks::TaskSet;
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// Longest time for which a job that nodes refuse again and again is kept from them.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// One change. Whoever makes it is named `by`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing of it is placed until it is released. Refused where nothing of it waits any more.
+    Hold {
+        /// Who.
+        by: String,
+    },
+    /// It goes on. Refused where nothing of it waits any more.
+    Release {
+        /// Who.
+        by: String,
+    },
+    /// It goes before or behind others. Refused of one that has ended.
+    Priority {
+        /// Higher goes first.
+        priority: i64,
+        /// Who.
+        by: String,
+    },
+    /// It ends, or these tasks of it: what waits at once, the rest when nodes have been told. Nothing
+    /// where it has ended, or is being ended. Refused where it has no such tasks.
+    Kill {
+        /// Of an array only these.
+        tasks: Option<TaskSet>,
+        /// Who.
+        by: String,
+    },
+    /// The same of one that still waits, as a whole; refused of any other.
+    Remove {
+        /// Who.
+        by: String,
+    },
+    /// It ends if its time is over by now and it waits; what was left half done of an array is done.
+    Expire,
+    /// Its node would not have this attempt: it waits again, for longer each time. An attempt that had
+    /// begun there is abandoned.
+    Refuse {
+        /// Which.
+        attempt: NodejobId,
+        /// What the node said.
+        reason: String,
+    },
+    /// Nobody will ever know what became of this attempt. Nothing if it is not the one that counts.
+    Abandon {
+        /// Which.
+        attempt: NodejobId,
+        /// How that is known.
+        why: String,
+    },
+}
+
+/// The lines of several changes, each made of the card as the ones before leave it.
+pub fn lines(changes: &[Change], card: &Card, now: SystemTime) -> Result<Vec<What>> {
+    if let [change] = changes {
+        return change.lines(card, now);
+    }
+    let (mut after, mut all) = (card.without_events(), Vec::new());
+    for change in changes {
+        for what in change.lines(&after, now)? {
+            after.apply(Event::now(what.clone()));
+            all.push(what);
+        }
+    }
+    Ok(all)
+}
+
+impl Change {
+    /// The lines that it adds to the card; none where the card says so already.
+    ///
+    /// Errors: 409 where it is too late for that, 400 and 404 for tasks that the job does not have.
+    pub fn lines(&self, card: &Card, now: SystemTime) -> Result<Vec<What>> {
+        let refuse = |what: &str| {
+            let (job, state) = (card.job(), card.state.word());
+            Err(Error::conflict(format!("job {job} is {state} and cannot be {what}")))
+        };
+        Ok(match self {
+            Change::Hold { .. } if !waits(card) => return refuse("held"),
+            Change::Hold { .. } if is_held(card) => Vec::new(),
+            Change::Hold { by } => vec![What::Held { by: by.clone() }],
+            Change::Release { .. } if !waits(card) => return refuse("released"),
+            Change::Release { .. } if !is_held(card) => Vec::new(),
+            Change::Release { by } => vec![What::Released { by: by.clone() }],
+            Change::Priority { .. } if card.state == State::Stopped => {
+                return refuse("given a priority");
+            }
+            Change::Priority { priority, .. } if *priority == card.priority => Vec::new(),
+            Change::Priority { priority, by } => {
+                vec![What::Priority { priority: *priority, by: by.clone() }]
+            }
+            Change::Kill { tasks, by } => {
+                tasks.as_ref().map_or(Ok(()), |tasks| card.check_tasks(tasks))?;
+                kill(card, tasks.as_ref(), by)
+            }
+            Change::Remove { by } => match card.state {
+                State::Held | State::Queued => kill(card, None, by),
+                _ => {
+                    let (job, state) = (card.job(), card.state.word());
+                    return Err(Error::conflict(format!(
+                        "job {job} waits no more, it is {state}; to end it: jobs/{job}/update?kill=1"
+                    )));
+                }
+            },
+            Change::Expire => expire(card, now),
+            Change::Refuse { attempt, reason } => refused(card, attempt, reason, now),
+            Change::Abandon { attempt, why } if card.is_current(attempt) => {
+                abandoned(card, attempt, why)
+            }
+            Change::Abandon { .. } => Vec::new(),
+        })
+    }
+}
+
+impl Card {
+    /// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
+    pub fn check_tasks(&self, tasks: &TaskSet) -> Result<()> {
+        let job = self.job();
+        let Some(array) = &self.array else {
+            return Err(Error::bad(format!("job {job} is not an array: it has no tasks")));
+        };
+        match tasks.without(&array.spec.tasks).first() {
+            None => Ok(()),
+            Some(task) => Err(Error::not_found(format!(
+                "job {job} has no task {task}; it has {}",
+                array.spec.tasks.brief()
+            ))),
+        }
+    }
+}
+
+/// Whether any of it waits: of an array some may, while nodes have the rest.
+fn waits(card: &Card) -> bool {
+    match card.array {
+        Some(_) => !matches!(card.state, State::Stopping | State::Stopped),
+        None => card.column() == Column::Queue,
+    }
+}
+
+fn is_held(card: &Card) -> bool {
+    card.array.as_ref().map_or(card.state == State::Held, |array| array.held)
+}
+
+fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
+    match card.state {
+        _ if card.array.is_some() => array_changes::kill(card, tasks, by),
+        State::Held | State::Queued => {
+            vec![What::Stopped { attempt: None, outcome: Outcome::killed(by) }]
+        }
+        State::Placed | State::Running => vec![What::Stopping { by: by.into(), tasks: None }],
+        State::Stopping | State::Stopped => Vec::new(),
+    }
+}
+
+fn expire(card: &Card, now: SystemTime) -> Vec<What> {
+    let due = card.expires_at().is_some_and(|time| time <= now);
+    match card.column() {
+        _ if array_changes::is_unsettled(card) => array_changes::settle(card),
+        _ if !due => Vec::new(),
+        _ if card.array.is_some() => array_changes::expire(card),
+        Column::Queue => {
+            let outcome = Outcome::expired(card.requeue_reason.as_deref());
+            vec![What::Stopped { attempt: None, outcome }]
+        }
+        Column::Running | Column::Done => Vec::new(),
+    }
+}
+
+fn refused(card: &Card, id: &NodejobId, reason: &str, now: SystemTime) -> Vec<What> {
+    let Some(attempt) = card.current(id) else { return Vec::new() };
+    if attempt.started_at.is_some() {
+        let why = format!("{} had it, and has it no more: {reason}", attempt.node);
+        return abandoned(card, id, &why);
+    }
+    let refusals = card.refusals_in_a_row(attempt);
+    let backoff = Duration::from_secs(1 << refusals.min(6)).min(LONGEST_BACKOFF);
+    let not_before = clock::rfc3339(now.checked_add(backoff).unwrap_or(now));
+    if card.array.is_some() {
+        return array_changes::refuse(card, id.attempt, reason, not_before);
+    }
+    if let (State::Stopping, Some(by)) = (card.state, &card.stopping_by) {
+        let outcome = Outcome::killed(by);
+        return vec![What::Stopped { attempt: Some(id.attempt), outcome }];
+    }
+    vec![What::Refused { attempt: id.attempt, reason: reason.into(), not_before }]
+}
+
+fn abandoned(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
+    if card.array.is_some() {
+        return array_changes::give_up(card, id, why);
+    }
+    let outcome = match (card.state, &card.stopping_by) {
+        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, why),
+        _ => Outcome::lost(why),
+    };
+    vec![card.after_attempt(id.attempt, outcome, true)]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::card::tests::{FIRST, PLACED, card};
+
+    fn by() -> String {
+        "ada".into()
+    }
+
+    #[test]
+    fn a_change_that_the_card_has_adds_nothing_and_one_that_comes_too_late_is_refused() {
+        let now = SystemTime::now();
+        let waiting = card(&[FIRST]);
+        let hold = Change::Hold { by: by() };
+        let once = hold.lines(&waiting, now).unwrap();
+        assert_eq!(once, [What::Held { by: by() }]);
+        assert_eq!(lines(&[hold.clone(), hold.clone()], &waiting, now).unwrap(), once);
+        // What is held and released at once is as it was, in two lines.
+        let both = [hold.clone(), Change::Release { by: by() }];
+        assert_eq!(lines(&both, &waiting, now).unwrap().len(), 2);
+        let placed = card(&[FIRST, PLACED]);
+        for change in [hold, Change::Release { by: by() }, Change::Remove { by: by() }] {
+            let refused = change.lines(&placed, now).unwrap_err();
+            assert!(refused.message.contains("placed"), "{refused:?}");
+        }
+        let kill = Change::Kill { tasks: None, by: by() };
+        assert_eq!(kill.lines(&placed, now).unwrap(), [What::Stopping { by: by(), tasks: None }]);
+        let twice = lines(&[kill.clone(), kill], &placed, now).unwrap();
+        assert_eq!(twice.len(), 1);
+        let tasks = Change::Kill { tasks: Some(TaskSet::one(3)), by: by() };
+        assert!(tasks.lines(&placed, now).is_err(), "it is no array");
+    }
+
+    #[test]
+    fn only_the_attempt_that_counts_is_refused_or_abandoned() {
+        let now = SystemTime::now();
+        let placed = card(&[FIRST, PLACED]);
+        let mut id = placed.attempts[0].nodejob.clone();
+        let of = |id: &str| NodejobId::parse(id).unwrap();
+        let refuse = |id| Change::Refuse { attempt: id, reason: "full".into() };
+        assert!(matches!(
+            refuse(of(&id)).lines(&placed, now).unwrap()[..],
+            [What::Refused { attempt: 1, .. }]
+        ));
+        id.push('7');
+        assert_eq!(refuse(of(&id)).lines(&placed, now).unwrap(), []);
+        let gone = Change::Abandon { attempt: of(&id), why: "silent".into() };
+        assert_eq!(gone.lines(&placed, now).unwrap(), []);
+    }
+}

@@ -1,0 +1,34 @@
+//! What is said when a command that waits for a job is interrupted: the job goes on, and whoever pressed
+//! Ctrl-C may want to find it again, or to end it.
+
+use std::thread;
+
+use nix::sys::signal::{SigSet, Signal, raise};
+
+use crate::cgi::Request;
+use crate::error::{At, Result};
+
+/// The same where the request is a command: over HTTP nobody presses anything.
+pub fn of_request(request: &Request, job: u64) -> Result<()> {
+    if request.command { tell_on_interrupt(job) } else { Ok(()) }
+}
+
+/// From now on SIGINT tells how to find the job and how to end it before it ends this process, as it
+/// would have. What this process starts is not kept from being interrupted: its signal mask is empty.
+pub fn tell_on_interrupt(job: u64) -> Result<()> {
+    let mut interrupts = SigSet::empty();
+    interrupts.add(Signal::SIGINT);
+    interrupts.thread_block().at("SIGINT")?;
+    thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(move || {
+            while interrupts.wait().is_err() {} // interrupted by another signal
+            eprintln!(
+                "scheduler: job {job} goes on: `scheduler jobs {job}` shows it, `scheduler jobs {job} update kill=1` ends it"
+            );
+            // As if it had come now: whoever started this sees what ended it.
+            let _ = interrupts.thread_unblock().and_then(|()| raise(Signal::SIGINT));
+        })
+        .at("a thread")?;
+    Ok(())
+}

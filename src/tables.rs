@@ -1,0 +1,89 @@
+//! The tables that commands show at a terminal: which columns they have, and where in the JSON these are.
+
+use crate::cgi::view::{Column, View};
+
+const JOB_COLUMNS: &[Column] = &[
+    Column::new("JOB", &["/job"]),
+    Column::new("NAME", &["/name"]),
+    Column::new("STATE", &["/state"]),
+    Column::new("STATUS", &["/status"]),
+    Column::new("CODE", &["/code"]),
+    Column::new("NODE", &["/node"]),
+    Column::time("CREATED", &["/created-at"]),
+    Column::new("TASKS", &["/tasks"]),
+    Column::new("REASON", &["/reason", "/error"]),
+    Column::new("COMMAND", &["/commands"]),
+];
+
+const RUN_COLUMNS: &[Column] = &[
+    Column::new("ID", &["/id"]),
+    Column::new("STATE", &["/state"]),
+    Column::new("STATUS", &["/status"]),
+    Column::new("CODE", &["/code"]),
+    Column::new("PID", &["/pid"]),
+    Column::time("SINCE", &["/at"]),
+    Column::new("REASON", &["/reason", "/error"]),
+];
+
+const NODE_COLUMNS: &[Column] = &[
+    Column::new("NODE", &["/name"]),
+    Column::new("STATE", &["/state"]),
+    Column::new("DRAIN", &["/drain"]),
+    Column::new("CORES", &["/resources/cores"]),
+    Column::size("MEMORY", &["/resources/memory"]),
+    Column::new("DRIVER", &["/driver"]),
+    Column::new("URI", &["/uri"]),
+    Column::time("LAST SEEN", &["/last_seen"]),
+    Column::new("REASON", &["/reason", "/warning"]),
+];
+
+const TOKEN_COLUMNS: &[Column] = &[
+    Column::new("ID", &["/id"]),
+    Column::new("ROLE", &["/role"]),
+    Column::new("NAME", &["/name"]),
+    Column::time("CREATED", &["/created_at"]),
+    Column::time("EXPIRES", &["/expires_at"]),
+    Column::new("EXPIRED", &["/expired"]),
+    Column::new("REASON", &["/error"]),
+];
+
+/// Whatever fields there are.
+const FIELDS: &[Column] = &[];
+
+const fn view(pattern: &'static str, rows: &'static str, columns: &'static [Column]) -> View {
+    View { pattern, rows, columns, is_text: false }
+}
+
+/// Where the route answers with numbers or ids alone unless it is asked for JSON.
+const fn of_text(pattern: &'static str, columns: &'static [Column]) -> View {
+    View { pattern, rows: "", columns, is_text: true }
+}
+
+/// Those of `scheduler`.
+pub const SCHEDULER: &[View] = &[
+    of_text("jobs", JOB_COLUMNS),
+    of_text("queue", JOB_COLUMNS),
+    view("jobs/status", "", JOB_COLUMNS),
+    view("jobs/:number/status", "", FIELDS),
+    view("queue/:number", "", FIELDS),
+    view("nodes/list", "/nodes", NODE_COLUMNS),
+    view("nodes/:name", "", FIELDS),
+    view("tokens", "/tokens", TOKEN_COLUMNS),
+];
+
+/// Those of `processor`.
+pub const PROCESSOR: &[View] = &[
+    of_text("jobs", RUN_COLUMNS),
+    view("jobs/status", "", RUN_COLUMNS),
+    view("jobs/:id/status", "", FIELDS),
+    view("info", "", FIELDS),
+    view("tokens", "/tokens", TOKEN_COLUMNS),
+];
+
+/// Those of `nodemgr`.
+pub const NODEMGR: &[View] = &[
+    view("", "/nodes", NODE_COLUMNS),
+    view("list", "/nodes", NODE_COLUMNS),
+    view(":name", "", FIELDS),
+    view(":name/jobs/:id/status", "", FIELDS),
+];
