@@ -22,6 +22,7 @@ use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 
 pub mod kills;
+mod progress;
 pub mod proofs;
 pub mod ranges;
 pub mod rooms;
@@ -213,6 +214,7 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
         for (job, reports) in jobs {
             match cards.change(&lock, *job, |card| Ok(decide(card, reports))) {
                 Ok(Changed { card, sync: changed }) => {
+                    progress::note(root, &lock, &card, reports);
                     let any_end = note(&card, reports, &mut applied);
                     if !changed.is_empty() {
                         sync.merge(changed);

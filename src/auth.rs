@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -17,6 +18,7 @@ use crate::board::cards::Cards;
 use crate::board::files::random_hex;
 use crate::board::numbers;
 use crate::board::root::Root;
+use crate::board::runs::Runs;
 use crate::board::vault::{self, Role, TokenRecord};
 use crate::cgi::Need;
 use crate::cgi::environment::var;
@@ -24,6 +26,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::ids::{self, NodejobId};
 use crate::model::proof::{KEY_PREFIX, KEY_VARIABLE};
+use crate::model::run_status::RunState;
 use crate::user;
 
 mod place;
@@ -42,8 +45,10 @@ pub enum Rights {
     Shell,
     /// As a token's role says.
     Role(Role),
-    /// A running attempt of this job: may look, and submit children.
+    /// A running attempt of this job: may look, submit children, and say how far it is.
     Job(u64),
+    /// A run that the head of another root has sent here: may say how far it is, and nothing else.
+    Run,
 }
 
 /// Who asks.
@@ -56,6 +61,8 @@ pub struct Who {
     pub rights: Rights,
     /// Whether runs on a node under ids of a head's form are theirs to make, end and forget.
     pub may_be_head: bool,
+    /// The run whose key they have: they speak for it alone.
+    pub run: Option<String>,
 }
 
 impl Who {
@@ -72,7 +79,7 @@ impl Who {
     pub fn sees_values(&self) -> bool {
         match self.rights {
             Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
-            Rights::Role(Role::Head | Role::Worker) | Rights::Job(_) => false,
+            Rights::Role(Role::Head | Role::Worker) | Rights::Job(_) | Rights::Run => false,
         }
     }
 
@@ -80,6 +87,19 @@ impl Who {
     /// head would answer in its job's name.
     pub fn check_run_id(&self, id: &str) -> Result<()> {
         if self.may_be_head { Ok(()) } else { ids::check_not_a_heads(id) }
+    }
+
+    /// Refuses with 403 whoever has no business to say how far this run is: one with a key speaks for
+    /// the run alone that has it, and nobody else for runs of heads that are not theirs.
+    pub fn check_speaks_for(&self, id: &str) -> Result<()> {
+        match &self.run {
+            None => self.check_run_id(id),
+            Some(own) if own == id => Ok(()),
+            Some(own) => {
+                let why = format!("{} may not do that: its key is that of {own}", self.name);
+                Err(Error::new(Kind::Forbidden, why))
+            }
+        }
     }
 }
 
@@ -89,11 +109,12 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
         Rights::Shell => true,
         Rights::Role(Role::Admin) => need != Need::Shell,
         Rights::Role(Role::User) => {
-            matches!(need, Need::Read | Need::Submit | Need::Control | Need::Run)
+            matches!(need, Need::Read | Need::Submit | Need::Control | Need::Run | Need::Report)
         }
         Rights::Role(Role::Head) => matches!(need, Need::Read | Need::Run),
         Rights::Role(Role::Worker) => need == Need::Read,
-        Rights::Job(_) => matches!(need, Need::Read | Need::Submit),
+        Rights::Job(_) => matches!(need, Need::Read | Need::Submit | Need::Report),
+        Rights::Run => need == Need::Report,
     };
     if allowed {
         return Ok(());
@@ -101,6 +122,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
         Need::Admin => "this needs a token with the role admin",
+        _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
         Need::Run if who.job().is_some() => {
             "a job submits others at its head, to scheduler/jobs/new"
         }
@@ -166,7 +188,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
         }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who { name, rights: Rights::Shell, may_be_head: true })
+    Ok(Who { name, rights: Rights::Shell, may_be_head: true, run: None })
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -190,7 +212,10 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
         ));
     };
     if token.starts_with(KEY_PREFIX) {
-        return check_key(root, token);
+        return match check_key(root, token) {
+            Err(e) if e.kind == Kind::Unauthorized => check_run_key(root, token)?.ok_or(e),
+            known => known,
+        };
     }
     let (id, secret) = token
         .strip_prefix(TOKEN_PREFIX)
@@ -211,6 +236,7 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
                 Role::User => record.head.is_none(),
                 Role::Worker => false,
             },
+            run: None,
         }),
         _ => Err(refused()),
     }
@@ -261,7 +287,7 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin), may_be_head: true })
+    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin), may_be_head: true, run: None })
 }
 
 /// A new token: its record to store, and the token itself, to be shown once.
@@ -304,11 +330,7 @@ pub fn attempt_key(secret: &[u8], attempt: &NodejobId) -> Result<String> {
 fn check_key(root: &Root, key: &str) -> Result<Who> {
     let refused =
         || Error::new(Kind::Unauthorized, "the key belongs to no attempt that is running here");
-    let attempt = key
-        .strip_prefix(KEY_PREFIX)
-        .and_then(|rest| rest.rsplit_once('_'))
-        .and_then(|(id, _)| NodejobId::parse(id))
-        .ok_or_else(refused)?;
+    let attempt = id_in(key).and_then(NodejobId::parse).ok_or_else(refused)?;
     if numbers::known_cluster(root)?.as_ref() != Some(&attempt.cluster) {
         return Err(refused());
     }
@@ -324,5 +346,33 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
         Err(e) => return Err(e),
     }
     let name = format!("job {}", attempt.job);
-    Ok(Who { name, rights: Rights::Job(attempt.job), may_be_head: false })
+    let rights = Rights::Job(attempt.job);
+    Ok(Who { name, rights, may_be_head: false, run: Some(attempt.to_string()) })
+}
+
+/// Who has the key of a run that another root's head has sent here. It counts while that run has not
+/// ended.
+fn check_run_key(root: &Root, key: &str) -> Result<Option<Who>> {
+    let (Some(id), own) = (id_in(key), numbers::known_cluster(root)?) else { return Ok(None) };
+    if NodejobId::parse(id).is_none_or(|id| Some(id.cluster) == own) {
+        return Ok(None); // of this root's own attempts its cards decide
+    }
+    let runs = Runs::new(root);
+    let request = match runs.request(id) {
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => return Ok(None),
+        request => request?,
+    };
+    let its = request.pointer("/environment").and_then(|all| all.get(KEY_VARIABLE));
+    let its = its.and_then(Value::as_str).unwrap_or_default();
+    let equal: bool = its.as_bytes().ct_eq(key.as_bytes()).into();
+    if !equal || runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped) {
+        return Ok(None);
+    }
+    let (name, run) = (format!("run {id}"), Some(id.to_string()));
+    Ok(Some(Who { name, rights: Rights::Run, may_be_head: false, run }))
+}
+
+/// The id of the attempt whose key this is.
+fn id_in(key: &str) -> Option<&str> {
+    Some(key.strip_prefix(KEY_PREFIX)?.rsplit_once('_')?.0)
 }

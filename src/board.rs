@@ -46,6 +46,7 @@ pub mod lock;
 pub mod nodes;
 pub mod numbers;
 pub mod poller_lock;
+pub mod progress;
 pub mod root;
 pub mod runs;
 pub mod slots;

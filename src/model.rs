@@ -15,6 +15,7 @@ pub mod log;
 pub mod newer;
 pub mod node;
 pub mod outcome;
+pub mod progress;
 pub mod proof;
 pub mod range;
 pub mod report;

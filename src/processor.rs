@@ -29,6 +29,7 @@ pub mod kill;
 mod linger;
 pub mod list;
 pub mod log;
+pub mod progress;
 mod range;
 mod remains;
 pub mod report;

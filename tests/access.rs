@@ -179,6 +179,7 @@ fn roles() {
         Need::Read => [true, true, true, true],
         Need::Submit | Need::Control => [true, true, false, false],
         Need::Run => [true, true, true, false],
+        Need::Report => [true, true, false, false],
         Need::Admin => [true, false, false, false],
         Need::Shell => [false, false, false, false],
     };

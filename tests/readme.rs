@@ -145,7 +145,9 @@ fn what_the_readme_says_works() {
     drop(running);
     assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(!shown.contains("\"error\":"), "{shown}");
-    for expected in ["\nhello\n", "from the shell", "its log is printed here", "\"killed\""] {
+    for expected in
+        ["\nhello\n", "from the shell", "its log is printed here", "\"killed\"", "\"said\""]
+    {
         assert!(shown.contains(expected), "{expected:?} is missing in:\n{shown}");
     }
 }

@@ -149,7 +149,7 @@ fn what_a_job_sees_of_its_surroundings() {
         names.sort();
         names
     };
-    let base = ["HOME", "LANG", "PATH", "TMPDIR", "USER"];
+    let base = ["CORKBOARD_NODE_URL", "HOME", "LANG", "PATH", "TMPDIR", "USER"];
     let set_by_head = ["CORKBOARD_JOB", "CORKBOARD_NODEJOB", "CORKBOARD_TOKEN", "CORKBOARD_URL"];
     let request =
         json!({"command": ["env"], "environment": {"MINE": "x", "CORKBOARD_TOKEN": "forged"}});

@@ -13,6 +13,7 @@ use super::files;
 use super::incoming;
 use super::listing;
 use super::lock;
+use super::progress;
 use super::root::Root;
 use crate::clock::Present;
 use crate::error::{At, Error, Kind, Result};
@@ -80,7 +81,7 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: &Present) -> Re
     files::is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
-/// Removes a finished card and its list of children; `false` if it was gone, or is for a newer
+/// Removes a finished card, its list of children, and what it has said of its progress; `false` if it was gone, or is for a newer
 /// program to remove. Not for cards that a committed batch would restore. One that has not stopped,
 /// or cannot be read, is nobody's to remove: it is moved to where its lines say, or put aside, as by
 /// whoever changes it.
@@ -105,6 +106,8 @@ pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
             claims::rejoin(&cards, &claim, job)?;
         }
     }
+    // Before the card: what is left without one is a stray.
+    files::remove(&cards.path(&format!("{}/{job}", progress::DIR)))?;
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::remove(&cards.path(&format!("children/{job}")))?;
     Ok(removed)
@@ -278,16 +281,43 @@ fn was_abandoned(cards: &Cards, path: &Path) -> Result<bool> {
     Ok(matches!(claims::release(cards, &claim)?, Released::Gone))
 }
 
-/// Removes lists of children whose parent is not on the board any more.
-pub fn remove_children(board: &Board, tally: &mut Tally) {
-    let dir = board.cards.path("children");
-    for name in tally.names(&dir) {
-        let Some(job) = ids::parse_number(&name) else { continue };
-        tally.note(match board.is_gone(job) {
-            Ok(true) => files::remove(&dir.join(name)).map(|()| true),
-            other => other,
-        });
+/// Removes lists of children, and words on progress, of jobs that are not on the board any more.
+pub fn remove_of_gone(board: &Board, tally: &mut Tally) {
+    for dir in ["children", progress::DIR].map(|name| board.cards.path(name)) {
+        for name in tally.names(&dir) {
+            let Some(job) = ids::parse_number(&name) else { continue };
+            tally.note(match board.is_gone(job) {
+                Ok(true) => files::remove(&dir.join(name)).map(|()| true),
+                other => other,
+            });
+        }
     }
+}
+
+/// Names what lies among the words on progress without being those of a job of the board. With
+/// `repair` the words of jobs that are gone are removed.
+pub fn stray_progress(root: &Root, repair: bool) -> Result<Vec<String>> {
+    let board = Board::new(root)?;
+    let dir = board.cards.path(progress::DIR);
+    let mut wrong = Vec::new();
+    for name in files::names(&dir)? {
+        let path = dir.join(&name);
+        let Some(job) = ids::parse_number(&name) else {
+            wrong.push(format!("{}: not the words of a job; remove it", path.display()));
+            continue;
+        };
+        // A clean-up may be at work.
+        if !board.is_gone(job)? || !path.try_exists().at(&path)? {
+            continue;
+        }
+        if repair {
+            files::remove(&path)?;
+            eprintln!("repaired: {}: removed, job {job} is gone", path.display());
+        } else {
+            wrong.push(format!("{}: job {job} is gone; `--repair` removes it", path.display()));
+        }
+    }
+    Ok(wrong)
 }
 
 /// Removes uploads of jobs that have stopped, and of those that are not on the board, once no

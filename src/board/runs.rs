@@ -148,6 +148,11 @@ impl<'r> Runs<'r> {
         self.job_dir(id).join(stream.name())
     }
 
+    /// What it has said of its progress; absent where it has said nothing.
+    pub fn progress_path(&self, id: &str) -> PathBuf {
+        self.job_dir(id).join("progress")
+    }
+
     /// Uploads; absent where there were none.
     pub fn work_dir(&self, id: &str) -> PathBuf {
         self.job_dir(id).join("work")

@@ -15,6 +15,7 @@ use super::form::{Form, Source};
 use crate::board::incoming::{Incoming, MOST_FILES, Place};
 use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};
+use crate::model::progress;
 
 /// What stands around the files of a form, at most.
 const AROUND_FILES: u64 = MOST_FILES as u64 * 512;
@@ -100,6 +101,51 @@ impl Body {
             }
             _ => Ok(Parts { json: self.json(root)?, uploads: None }),
         }
+    }
+
+    /// The body as a job's word on its progress: JSON, or else text. Refused with 413 and 400 is what is
+    /// longer, or nested deeper, than one may be.
+    pub fn word(&self) -> Result<Value> {
+        let of_type = match self {
+            Body::Cgi { content_type, .. } => essence(content_type),
+            _ => String::new(),
+        };
+        // `curl -d` sends a form's type, whatever it sends.
+        let (may_be_json, may_be_text) = match of_type.as_str() {
+            "" | "application/x-www-form-urlencoded" => (true, true),
+            "application/json" => (true, false),
+            "text/plain" => (false, true),
+            _ => {
+                let why = "a word on progress must be application/json or text/plain";
+                return Err(Error::new(Kind::UnsupportedMedia, why));
+            }
+        };
+        let too_long = || {
+            let why = format!("a word on progress has at most {} bytes", progress::LONGEST);
+            Error::new(Kind::TooLarge, why)
+        };
+        let bytes = self.bytes(progress::LONGEST as u64).map_err(|error| match error.kind {
+            Kind::TooLarge => too_long(),
+            _ => error,
+        })?;
+        let said = match (serde_json::from_slice(&bytes), may_be_json) {
+            (Ok(said), true) => said,
+            (Err(e), true) if !may_be_text => {
+                return Err(Error::bad(format!("the body is not JSON: {e}")));
+            }
+            _ => {
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| Error::bad("a word on progress must be UTF-8"))?;
+                Value::String(text.trim_end().to_string())
+            }
+        };
+        if said.as_str().is_some_and(str::is_empty) {
+            return Err(Error::bad("a word on progress must not be empty"));
+        }
+        if !progress::is_shallow(&said) {
+            return Err(Error::bad("a word on progress must not be nested so deep"));
+        }
+        if progress::is_short(&said) { Ok(said) } else { Err(too_long()) }
     }
 
     fn is_form(&self) -> bool {

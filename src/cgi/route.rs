@@ -18,6 +18,8 @@ pub enum Need {
     Control,
     /// To have a node run jobs, end them, forget them.
     Run,
+    /// To say what a run has to say of its progress.
+    Report,
     /// To change nodes and tokens.
     Admin,
     /// To be at a shell of this machine: not to be had over HTTP.

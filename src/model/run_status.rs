@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Cause, Outcome, Status, is_false};
+use super::progress::Word;
 use super::report::Report;
 use crate::clock;
 
@@ -67,6 +68,10 @@ pub struct RunStatus {
     /// the line about the start none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Report>,
+    /// What it has said of its progress. In the feed those words that were not told before; in answers
+    /// to heads the last one, in others all that are kept; not in `job/ID/status`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub progress: Vec<Word>,
 }
 
 impl RunStatus {
@@ -88,6 +93,7 @@ impl RunStatus {
             unproven: false,
             proof: None,
             tasks: None,
+            progress: Vec::new(),
         }
     }
 

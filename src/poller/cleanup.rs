@@ -43,7 +43,7 @@ pub fn clean(root: &Root, now: &Present) -> Cleaned {
         let cleaned = clean_done(root, &board, now, &mut done);
         let _ = done.told(cleaned);
         attic::remove_claims(&board, settings.keep_done, now, &mut others);
-        attic::remove_children(&board, &mut others);
+        attic::remove_of_gone(&board, &mut others);
         attic::remove_uploads(&board, now, &mut others);
     }
     attic::remove_old_bad(root, settings.keep_bad, now, &mut others);

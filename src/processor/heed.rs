@@ -34,6 +34,7 @@ impl Supervisor<'_> {
             at_latest(self.report_due());
             at_latest(running.line.is_some().then_some(running.report_at));
         }
+        at_latest(self.words_due);
         at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
         let left = next.saturating_duration_since(Instant::now());
         let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
@@ -94,6 +95,7 @@ impl Supervisor<'_> {
             }
         }
         if look && self.range.is_some() {
+            self.look_for_words(id);
             self.take_kills(kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?)?;
         }
         Ok(())
@@ -117,9 +119,10 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Looks whether somebody wants an end of what runs. Woken by a signal, and now and then without:
+    /// Looks whether somebody wants an end of what runs, and for what it has said. Woken by a signal, and now and then without:
     /// a signal is a hint.
     fn look(&mut self, running: &mut Running) -> Result<()> {
+        self.look_for_words(&running.id);
         let kills =
             kill::all_asked(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
         if let Some(outcome) = kills.outcome(running.task) {
@@ -151,6 +154,7 @@ impl Supervisor<'_> {
                 running.look_at = now + AGAIN;
             }
         }
+        self.tell_words(&running.id, false);
         if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now)
             && running.program.is_some()
             && running.ending.is_none()

@@ -404,7 +404,7 @@ fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<i32>> {
 
 /// Tells the job's supervisor to look. One that has not started the job yet looks by itself. `false`: it
 /// has none that is known.
-fn wake(runs: &Runs, id: &str) -> Result<bool> {
+pub(super) fn wake(runs: &Runs, id: &str) -> Result<bool> {
     let Some(found) = supervisor_of(runs, id)? else { return Ok(false) };
     let process = match tree::open(found) {
         Ok(process) => process,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{kill, status};
+use super::{kill, progress, status};
 use crate::board::feed::{self, FeedPage};
 use crate::board::files;
 use crate::board::root::Root;
@@ -14,15 +14,16 @@ use crate::model::kill::Wish;
 use crate::model::proof;
 use crate::model::run_status::RunStatus;
 
-/// A job's status, as [`status::of`].
+/// A job's status, as [`status::of`], with the last that it has said of its progress.
 pub fn status(root: &Root, id: &str) -> Result<RunStatus> {
-    proven(root, status::of(root, id)?)
+    proven(root, progress::last(root, status::of(root, id)?)?)
 }
 
 /// The same of several, as [`status::of_all`].
 pub fn statuses(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
+    let with_word = |status| proven(root, progress::last(root, status)?);
     let found = status::of_all(root, ids)?.into_iter();
-    Ok(found.map(|one| one.and_then(|status| proven(root, status))).collect())
+    Ok(found.map(|one| one.and_then(with_word)).collect())
 }
 
 /// Kills a job, or some tasks of a range, as [`kill::kill`] and [`kill::kill_tasks`].

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::list::{self, Filter};
-use super::{ack, files as work, info, log, report, status, tasks};
+use super::{ack, files as work, info, log, progress, report, status, tasks};
 use crate::board::files;
 use crate::board::incoming::Place;
 use crate::board::runs::Runs;
@@ -84,6 +84,15 @@ pub const ROUTES: &[Route] = &[
         "its status",
         one_status,
     ),
+    Route {
+        method: Method::Post,
+        pattern: "jobs/:id/status",
+        need: Need::Report,
+        query: &[],
+        body: true,
+        help: "the job's own word on its progress: text, or JSON",
+        handler: say,
+    },
     get("jobs/:id/log", LOG_QUERY, "its output", output),
     get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
     get("jobs/:id/files/:name", &[], "one of those files", work_file),
@@ -311,7 +320,7 @@ fn record(call: &Call) -> Result<Response> {
     if let Some(request) = request.as_object_mut().filter(|_| !call.who.sees_values()) {
         hide_values(request);
     }
-    let status = status::of(call.root, id)?;
+    let status = progress::shown(call.root, status::of(call.root, id)?)?;
     Response::json(&json!({"id": id, "request": request, "status": status}))
 }
 
@@ -322,7 +331,14 @@ fn one_status(call: &Call) -> Result<Response> {
     }
     let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
     let brief = found.state;
+    let found = progress::shown(call.root, found)?;
     Ok(Response::json(&found)?.brief(json!(brief).as_str().unwrap_or_default()))
+}
+
+fn say(call: &Call) -> Result<Response> {
+    let id = call.value(0);
+    call.who.check_speaks_for(id)?;
+    Response::json(&progress::say(call.root, id, call.request.body.word()?)?)
 }
 
 fn output(call: &Call) -> Result<Response> {

@@ -128,6 +128,7 @@ impl Supervisor<'_> {
                 }
             },
         };
+        self.tell_words(&job.id, true);
         let line =
             RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }.begun(begun.as_ref());
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
@@ -222,7 +223,7 @@ impl Supervisor<'_> {
         story: &mut Story,
         running: &mut Running,
     ) -> Result<Outcome> {
-        let (env, path) = surroundings::environment(&self.user, job, running.task);
+        let (env, path) = surroundings::environment(&self.user, self.url, job, running.task);
         let stdin = surroundings::stdin(job)?;
         let work = self.runs.work_dir(&job.id);
         let dir = match &job.spec.dir {

@@ -61,6 +61,8 @@ pub(super) struct Supervisor<'r> {
     pub runs: Runs<'r>,
     pub boot: String,
     pub user: User,
+    /// Where jobs find the server of this root, if it has one.
+    pub url: Option<&'r str>,
     pub total: Resources,
     /// Held from the first claim on.
     pub slot: Option<Slot>,
@@ -92,6 +94,8 @@ pub(super) struct Supervisor<'r> {
     pub range: Option<RunningRange>,
     /// How many tasks of a range to claim at a time.
     pub claim_size: u64,
+    /// When what it has said of its progress is to be told, if something is.
+    pub words_due: Option<Instant>,
     pub signals: SignalFd,
     pub null: OwnedFd,
     pub buffer: Vec<u8>,
@@ -132,11 +136,16 @@ pub fn run(stay: bool) -> Result<i32> {
         eprintln!("processor: left to the poller, which has more than this process: {lacks}");
         return Ok(0);
     }
+    // Once, and not for each job.
+    let url = root.advertised().unwrap_or_else(|error| {
+        eprintln!("processor: jobs are not told where this root's server is: {}", error.message);
+        None
+    });
     let mut place = Place::find();
     let mut kept = None;
     loop {
         let root = Root::find()?; // its settings may have changed meanwhile
-        let mut supervisor = Supervisor::new(&root, place.take(), kept.take())?;
+        let mut supervisor = Supervisor::new(&root, url.as_deref(), place.take(), kept.take())?;
         supervisor.may_linger = !stay && !root.settings.linger.is_zero();
         supervisor.work()?;
         (place, kept) = supervisor.linger()?;
@@ -147,7 +156,12 @@ pub fn run(stay: bool) -> Result<i32> {
 }
 
 impl<'r> Supervisor<'r> {
-    fn new(root: &'r Root, place: Option<Place>, kept: Option<Kept>) -> Result<Supervisor<'r>> {
+    fn new(
+        root: &'r Root,
+        url: Option<&'r str>,
+        place: Option<Place>,
+        kept: Option<Kept>,
+    ) -> Result<Supervisor<'r>> {
         let (slot, group) = kept.map_or((None, None), |kept| (Some(kept.slot), kept.group));
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut mask = SigSet::empty();
@@ -164,6 +178,7 @@ impl<'r> Supervisor<'r> {
             boot: boot_id()?,
             user: user::own()
                 .unwrap_or_else(|uid| User { name: uid.to_string(), home: "/".into() }),
+            url,
             total: super::info::total(root)?,
             slot,
             place,
@@ -180,6 +195,7 @@ impl<'r> Supervisor<'r> {
             ended_since: None,
             range: None,
             claim_size: 1,
+            words_due: None,
             signals: SignalFd::with_flags(&mask, flags).at("signalfd")?,
             null: null.at("/dev/null")?.into(),
             buffer: Vec::new(),

@@ -13,8 +13,16 @@ use crate::user::User;
 /// `PATH` of a job that does not set its own.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// The job's environment, or that of a task of it, and its `PATH`.
-pub(super) fn environment(user: &User, job: &Claimed, task: Option<u32>) -> (Vec<String>, String) {
+/// The variable in which a job finds the server of the node that it runs on.
+const NODE_URL: &str = "CORKBOARD_NODE_URL";
+
+/// The job's environment, or that of a task of it, and its `PATH`. `url`: where the node's server is.
+pub(super) fn environment(
+    user: &User,
+    url: Option<&str>,
+    job: &Claimed,
+    task: Option<u32>,
+) -> (Vec<String>, String) {
     let asked = &job.spec.environment;
     let base = [
         ("PATH", PATH),
@@ -32,10 +40,12 @@ pub(super) fn environment(user: &User, job: &Claimed, task: Option<u32>) -> (Vec
             asked
                 .iter()
                 .filter(|(name, _)| *name != "CORKBOARD_NODEJOB")
+                .filter(|(name, _)| url.is_none() || *name != NODE_URL)
                 .filter(|(name, _)| task.is_none() || *name != "CORKBOARD_TASK")
                 .map(|(name, value)| format!("{name}={value}")),
         )
         .chain(std::iter::once(mark))
+        .chain(url.map(|url| format!("{NODE_URL}={url}")))
         .chain(task.map(|task| format!("CORKBOARD_TASK={task}")))
         .collect();
     (env, asked.get("PATH").map_or(PATH, String::as_str).to_string())

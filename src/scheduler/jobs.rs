@@ -9,6 +9,7 @@ use super::rounds::Rounds;
 use super::{interrupt, tasks};
 use crate::board::card_news::Tail;
 use crate::board::cards::Cards;
+use crate::board::progress;
 use crate::board::root::Root;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result, exit};
@@ -231,7 +232,8 @@ pub fn record(call: &Call) -> Result<Response> {
     if let Some(parent) = card.accepted.parent {
         map.insert("parent".into(), parent.into());
     }
-    map.extend(status_fields(call.root, &card)?);
+    map.extend(fields(&Reasons::new(call.root), &card)?);
+    add_progress(call.root, &card, &mut map);
     map.insert("priority".into(), card.priority.into());
     let mut request = card.accepted.request.clone();
     if !call.who.sees_values() {
@@ -332,9 +334,22 @@ fn wait_until(
     }
 }
 
-/// The fields of a status answer.
+/// The fields of a status answer; while a node has the job, also what it has said of its progress.
 pub fn status_fields(root: &Root, card: &Card) -> Result<Map<String, Value>> {
-    fields(&Reasons::new(root), card)
+    let mut map = fields(&Reasons::new(root), card)?;
+    if card.column() == Column::Running {
+        add_progress(root, card, &mut map);
+    }
+    Ok(map)
+}
+
+fn add_progress(root: &Root, card: &Card, map: &mut Map<String, Value>) {
+    match progress::of_job(root, card.job()) {
+        Ok(words) if words.is_empty() => {}
+        Ok(words) => drop(map.insert("progress".into(), json!(words))),
+        // That says nothing against what else is known.
+        Err(error) => eprintln!("scheduler: job {}: its progress: {}", card.job(), error.message),
+    }
 }
 
 fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {

@@ -1,0 +1,30 @@
+//! What attempts have said of their progress, as their nodes tell it. Nothing rests on it: whatever
+//! goes wrong here is told, and keeps nothing else from being recorded.
+
+use super::Said;
+use crate::board::card_feed::Held;
+use crate::board::progress;
+use crate::board::root::Root;
+use crate::model::card::Card;
+use crate::model::ids::NodejobId;
+use crate::model::progress::Word;
+
+/// Keeps the words of reports about a job: of those that its attempts' own nodes have made, and that
+/// prove to be about them. Under the board's lock, so that no word outlives a card that is cleaned up.
+pub(super) fn note(root: &Root, held: &Held, card: &Card, reports: &[(NodejobId, Said)]) {
+    let words: Vec<Word> = reports
+        .iter()
+        .filter(|(_, said)| said.proven && !said.status.progress.is_empty())
+        .filter(|(id, said)| said.is_from_holder(card, id))
+        .flat_map(|(id, said)| {
+            let id = id.to_string();
+            said.status.progress.iter().filter(|word| word.is_fit()).map(move |word| word.of(&id))
+        })
+        .collect();
+    if words.is_empty() {
+        return;
+    }
+    if let Err(error) = progress::add_to_job(root, held, card.job(), words) {
+        eprintln!("job {}: its word on its progress is not kept: {}", card.job(), error.message);
+    }
+}
