@@ -134,7 +134,9 @@ fn what_a_job_puts_in_the_place_of_its_words_is_in_nobodys_way() {
     let shown = || said(&root.cmd("processor", &["jobs", id, "status"]).expect(0).json());
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     let time = "2026-01-31T12:00:00.000Z";
-    let forged = format!("{{\"told\":\"\",\"untold\":18446744073709551615}}\n{{\"at\":\"{time}\",\"said\":{deep}}}\n");
+    let forged = format!(
+        "{{\"told\":\"\",\"untold\":18446744073709551615}}\n{{\"at\":\"{time}\",\"said\":{deep}}}\n"
+    );
     fs::write(&path, forged).unwrap();
     assert_eq!(shown(), [json!(null); 0]);
     assert_eq!(say("one"), 200);
