@@ -10,6 +10,7 @@ mod faults;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use common::head::{CONF, open_root};
@@ -129,6 +130,27 @@ fn whoever_dies_while_he_tells_is_found_out() {
         board(&root).values().all(|state| ["held", "stopped"].contains(&state.as_str()))
     });
     reader.catches_up("the end");
+    root.check();
+}
+
+#[test]
+fn whoever_is_stopped_while_he_submits_is_found_out() {
+    let root = open_root("");
+    root.submit(&json!({"command": "true", "state": "held"}));
+    let mut reader = Reader::begin(&root);
+    let act = Act::submit(&root, &json!({"command": "true", "state": "held"}));
+    thread::scope(|scope| {
+        // Longer than readers wait: the card gets its name when they have gone on.
+        let slow = scope.spawn(|| act.inject("renameat2:delay_enter=6000000:when=1"));
+        until("he has gone on", || {
+            reader.read();
+            slow.is_finished()
+        });
+        assert!(slow.join().unwrap().acknowledged());
+    });
+    assert_eq!(board(&root).len(), 2);
+    reader.catches_up("he has gone on");
+    assert!(reader.anew > 1, "nobody waits so long");
     root.check();
 }
 

@@ -205,6 +205,11 @@ impl<'r> Submission<'r> {
             false => Mark::closing(&self.id).void(),
         };
         let told = append(file, &feed, &mark.group(&[])).and_then(|()| {
+            if published && card_marks::is_stale(&self.id) {
+                // Readers may have gone on behind its lines, which came before the cards. Those are not told
+                // once more: what has been done to the cards since is told already.
+                return files::remove(feed.path());
+            }
             let meta = file.metadata().at(feed.path())?;
             if meta.nlink() > 0 {
                 if feed.is_large(meta.size()) {

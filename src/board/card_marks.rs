@@ -121,8 +121,8 @@ pub(super) fn unclosed(file: &File, feed: &FeedFile) -> Result<Vec<(u64, String)
         let mut at = from;
         for line in bytes[..length].split(|b| *b == b'\n') {
             if let Some(mark) = Mark::read(line) {
-                let id = mark.open.as_ref().or(mark.close.as_ref());
-                is_far |= id.is_some_and(|id| is_stale(id));
+                // Not one that tells, which may come long after it was begun.
+                is_far |= mark.open.as_ref().is_some_and(|id| is_stale(id));
                 open.extend(mark.open.map(|id| (at, id)));
                 closed.extend(mark.close.map(|id| (id, ())));
             }
