@@ -349,7 +349,8 @@ fn torn_lines() {
     let card = format!("state/scheduler/queue/{job}.job");
     for k in 0..5 {
         let before = root.read(&card);
-        let ran = update("priority=9").inject("write:retval=1:when=1");
+        // The first is the mark in the board's feed, which keeps nothing from being done: see below.
+        let ran = update("priority=9").inject("write:retval=1:when=2");
         journal.counts.faults += 1;
         assert!(refused(&ran), "{ran:?}");
         let after = root.read(&card);
@@ -359,6 +360,10 @@ fn torn_lines() {
         let record = root.cmd("scheduler", &["jobs", &job]).expect(0).json();
         assert_eq!(record["priority"], k);
     }
+    let ran = update("priority=9").inject("write:retval=1:when=1");
+    journal.counts.faults += 1;
+    assert!(ran.acknowledged() && ran.stderr.contains("changes are not told"), "{ran:?}");
+    assert_eq!(root.cmd("scheduler", &["jobs", &job]).expect(0).json()["priority"], 9);
     // The same on the node: in a story, and in the feed.
     let torn = "\n{\"state\":\"stopped\",\"sta";
     let id = journal.request(json!({"request_id": "torn", "command": "sleep 0.3"}));
