@@ -17,7 +17,7 @@
 //! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
-//!   [`card_news`]: read; `feed_file`: what both have in common.
+//!   [`card_news`]: read, [`card_tail`]: followed; `feed_file`: what both have in common.
 //! - [`incoming`]: files that come with a request, as they arrive.
 //! - [`steps`]: by how much the clock was put forward.
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
@@ -34,6 +34,7 @@ pub mod batches;
 pub mod card_feed;
 mod card_marks;
 pub mod card_news;
+pub mod card_tail;
 pub mod cards;
 pub mod changes;
 mod claims;

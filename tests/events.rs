@@ -406,3 +406,22 @@ fn without_inotify_nobody_waits_a_second_longer() {
     drop(poller);
     root.check();
 }
+
+#[test]
+fn much_that_came_to_nothing_holds_nobody_up() {
+    both_ways("", |root, door| {
+        let job = door.submit(&json!({"command": "true", "state": "held"}));
+        let begin = cursor(door);
+        // More than a page of marks alone.
+        let mut feed =
+            File::options().append(true).open(root.path("state/scheduler/events")).unwrap();
+        let marks = "\n{\"close\":\"1-x-0\",\"void\":true}\n".repeat(10_000);
+        feed.write_all(marks.as_bytes()).unwrap();
+        root.update(job, "priority=7").expect(0);
+        let asked = Instant::now();
+        let page = door.get(&format!("{EVENTS}?since={begin}&wait=20")).expect(200).json();
+        assert_eq!(named(page["events"].as_array().unwrap(), job), ["priority"]);
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        root.check();
+    });
+}

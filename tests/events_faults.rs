@@ -154,6 +154,36 @@ fn whoever_is_stopped_while_he_submits_is_found_out() {
     root.check();
 }
 
+/// The card has its name, and whoever submits it has not told yet, when the feed begins anew, twice.
+#[test]
+fn a_job_is_submitted_before_anything_else_is_told_of_it() {
+    let root = open_root("max_events = 2 KiB\n");
+    root.submit(&json!({"command": "true", "state": "held"}));
+    let epoch = || root.read("state/scheduler/events").lines().next().unwrap().to_string();
+    let first = epoch();
+    let act = Act::submit(&root, &json!({"command": "true", "state": "held"}));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| act.inject("renameat2:delay_exit=1500000:when=1"));
+        until("the card is there", || root.exists("state/scheduler/queue/2.job"));
+        for priority in 1..=12 {
+            root.update(2, &format!("priority={priority}")).expect(0);
+        }
+        assert!(!slow.is_finished(), "all of that has come in between");
+        assert!(slow.join().unwrap().acknowledged());
+    });
+    let header = epoch();
+    assert_ne!(header, first);
+    let of = serde_json::from_str::<serde_json::Value>(&header).unwrap();
+    let cursor = format!("{}.{}", of["epoch"].as_str().unwrap(), header.len() + 1);
+    let path = format!("/scheduler/events?since={cursor}");
+    let page = root.cgi("GET", &path, &[], b"").expect(200).json();
+    let told = page["events"].as_array().unwrap().iter().filter(|event| event["job"] == 2);
+    let told: Vec<&str> = told.map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(told[0], "submitted", "{page}");
+    assert!(told.len() > 1 && told[1..].iter().all(|event| *event == "priority"), "{page}");
+    root.check();
+}
+
 /// A root whose state lies on a small file system.
 struct Small(TestRoot);
 

@@ -171,6 +171,13 @@ fn submitted(accepted: &Accepted) -> Vec<u8> {
     line
 }
 
+/// What every line that tells of a change has.
+#[derive(Deserialize)]
+pub(super) struct Line {
+    pub job: u64,
+    pub event: String,
+}
+
 /// What a line about a new card calls it.
 pub(super) const SUBMITTED: &str = "submitted";
 
@@ -179,7 +186,6 @@ pub(super) struct Submission<'r> {
     root: &'r Root,
     file: Option<File>,
     id: String,
-    lines: Vec<u8>,
     first: u64,
     last: u64,
 }
@@ -193,7 +199,7 @@ impl<'r> Submission<'r> {
         let feed = feed(root);
         let opened = announce(&feed, &Mark::opening(&id).group(&lines));
         let file = opened.map_err(|error| lost(&feed, &error)).ok();
-        Submission { root, file, id, lines, first, last }
+        Submission { root, file, id, first, last }
     }
 
     /// All of them have got their names, or none has by this process.
@@ -217,12 +223,14 @@ impl<'r> Submission<'r> {
                 }
                 return Ok(());
             }
-            // Begun anew meanwhile: readers of the new one are told there.
+            // Begun anew meanwhile: readers of the new one are told there, if they know what was begun.
             let Some(file) = open(&feed)? else { return Ok(()) };
-            let mut group = if published { self.lines.clone() } else { Vec::new() };
-            group.insert(0, b'\n');
-            group.extend(mark.line());
-            append(&file, &feed, &group)
+            let carried = card_marks::unclosed(&file, &feed)?;
+            match carried.iter().any(|open| open.id == self.id) {
+                true => append(&file, &feed, &mark.group(&[])),
+                false if published => files::remove(feed.path()),
+                false => Ok(()),
+            }
         });
         if let Err(error) = told {
             lost(&feed, &error);
@@ -264,8 +272,8 @@ fn open_current(feed: &FeedFile) -> Result<File> {
     open(feed)?.ok_or_else(unsteady)
 }
 
-/// Begins a new epoch. Under the board's lock. Marks of those who are at it still are carried over: what
-/// they do is told in the new one.
+/// Begins a new epoch. Under the board's lock. What those have written who are at it still is carried over,
+/// so that it stands before all that is told of their cards from now on.
 fn begin(feed: &FeedFile, before: Option<&File>) -> Result<()> {
     let opened = feed.open()?;
     feed.begin(opened.map(|opened| opened.header.epoch))?;
@@ -275,9 +283,9 @@ fn begin(feed: &FeedFile, before: Option<&File>) -> Result<()> {
     if open.is_empty() {
         return Ok(());
     }
-    let marks: Vec<u8> = open.iter().flat_map(|(_, id)| Mark::opening(id).group(&[])).collect();
+    let groups: Vec<u8> = open.into_iter().flat_map(|open| open.group).collect();
     match self::open(feed)? {
-        Some(file) => append(&file, feed, &marks),
+        Some(file) => append(&file, feed, &groups),
         None => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Marks in the head's change feed: somebody has begun to change cards, or has told what he did.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
@@ -109,27 +109,46 @@ pub(super) fn is_stale(id: &str) -> bool {
     then.is_none_or(|then| now().abs_diff(then) > PATIENCE.as_millis() as u64)
 }
 
-/// The marks near the end of a feed of those who are at it still, with where they stand; in order.
-pub(super) fn unclosed(file: &File, feed: &FeedFile) -> Result<Vec<(u64, String)>> {
+/// What somebody who is at it still has written to a feed.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Where his opening mark stands.
+    pub at: u64,
+    /// Its id.
+    pub id: String,
+    /// The whole write: the mark, and the lines that came with it.
+    pub group: Vec<u8>,
+}
+
+/// Who is at it still, going by the marks near the end of a feed; in order.
+pub(super) fn unclosed(file: &File, feed: &FeedFile) -> Result<Vec<Open>> {
     let size = file.metadata().at(feed.path())?.size();
     let mut from = size.saturating_sub(PIECE);
     loop {
         let mut bytes = vec![0; (size - from) as usize];
         let length = read_full(file, &mut bytes, from).at(feed.path())?;
-        let (mut open, mut closed) = (Vec::new(), HashMap::new());
+        let (mut open, mut closed) = (Vec::new(), HashSet::new());
         let mut is_far = from == 0;
         let mut at = from;
-        for line in bytes[..length].split(|b| *b == b'\n') {
-            if let Some(mark) = Mark::read(line) {
-                // Not one that tells, which may come long after it was begun.
-                is_far |= mark.open.as_ref().is_some_and(|id| is_stale(id));
-                open.extend(mark.open.map(|id| (at, id)));
-                closed.extend(mark.close.map(|id| (id, ())));
+        let mut follows = false; // whether a line belongs to the last of them
+        for line in bytes[..length].split_inclusive(|b| *b == b'\n') {
+            let mark = Mark::read(line);
+            follows &= mark.is_none() && line != b"\n" && line.ends_with(b"\n");
+            if let Some(Open { group, .. }) = open.last_mut().filter(|_| follows) {
+                group.extend_from_slice(line);
             }
-            at += line.len() as u64 + 1;
+            if let Some(Mark { open: begun, close, .. }) = mark {
+                // Not one that tells, which may come long after it was begun.
+                is_far |= begun.as_ref().is_some_and(|id| is_stale(id));
+                follows = begun.is_some();
+                let group = [b"\n", line].concat();
+                open.extend(begun.map(|id| Open { at, id, group }));
+                closed.extend(close);
+            }
+            at += line.len() as u64;
         }
         if is_far {
-            open.retain(|(_, id)| !closed.contains_key(id) && !is_stale(id));
+            open.retain(|open| !closed.contains(&open.id) && !is_stale(&open.id));
             return Ok(open);
         }
         from = from.saturating_sub((size - from) * 3);

@@ -57,6 +57,12 @@ pub struct Attempt {
     pub reported_at: Option<String>,
 }
 
+/// Why a job that was placed waits. Whether there is room is the node's to know: what it has is claimed
+/// there one after the other.
+pub fn not_started(node: &str) -> String {
+    format!("placed on {node}, which has not started it yet")
+}
+
 impl Attempt {
     /// Where its node was when it was placed there.
     pub fn address(&self) -> Address {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::board::card_news::Tail;
+use crate::board::card_tail::Tail;
 use crate::board::cards::Cards;
 use crate::board::nodes;
 use crate::board::poller_lock;

@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
 use super::step::End;
-use crate::board::card_news::{News, Tail};
+use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};

@@ -15,6 +15,7 @@ use super::transitions::Plan;
 use crate::board::unheard::{self, Unheard};
 use crate::driver::Answer;
 use crate::error::{Error, Kind, Result};
+use crate::model::attempt::not_started;
 use crate::model::card::{Card, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::NodeState;
@@ -144,7 +145,7 @@ impl Engine<'_> {
             known.unsure = None;
             (known.failed_sends, known.send_at) = (0, None);
             if waits && known.state == State::Placed && known.trouble.is_some() {
-                self.tell_trouble(id, &format!("placed on {node}, which has not started it yet"));
+                self.tell_trouble(id, &not_started(node));
             }
         }
         // Of a range that waits, tasks may have been killed.

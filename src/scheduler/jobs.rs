@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
 use super::{interrupt, tasks};
-use crate::board::card_news::Tail;
+use crate::board::card_tail::Tail;
 use crate::board::cards::Cards;
 use crate::board::progress;
 use crate::board::root::Root;

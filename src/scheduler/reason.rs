@@ -13,6 +13,7 @@ use crate::board::runs::Runs;
 use crate::clock;
 use crate::error::Result;
 use crate::model::array::Array;
+use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::placement::{self, Rooms};
@@ -165,11 +166,6 @@ pub fn of_task_on_node(root: &Root, range: &Attempt, state: State) -> Result<Opt
             Some(format!("waiting for its turn on {}{before}", range.node))
         }
     })
-}
-
-/// Whether there is room is the node's to know: what it has is claimed there one after the other.
-fn not_started(node: &str) -> String {
-    format!("placed on {node}, which has not started it yet")
 }
 
 /// What is wrong with the node of an attempt.
