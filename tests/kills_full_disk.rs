@@ -46,14 +46,13 @@ impl Small {
         )
     }
 
-    /// A job runs that fills the disk once the file that is returned is there.
-    fn will_fill(&self) -> PathBuf {
+    /// A job runs that fills the disk once the file `go` is there.
+    fn will_fill(&self) {
         let go = self.root.path("go");
         let command =
             format!("until [ -e {} ]; do sleep 0.02; done; {}", go.display(), self.filler());
         submit(&self.root, json!({"command": command, "request_id": "fills", "dir": "/"}));
         until("it runs", || self.root.node_status("fills")["state"] == "running");
-        go
     }
 
     fn is_full(&self) {
@@ -221,7 +220,7 @@ fn a_kill_may_be_repeated_on_a_full_disk_as_often_as_one_likes() {
 fn what_is_claimed_on_a_full_disk_can_be_killed() {
     let small = Small::new("size=1m,mode=0750");
     let root = &small.root;
-    let go = small.will_fill();
+    small.will_fill();
     submit(root, json!({"command": "true", "request_id": "c"}));
     give_range(root, "r", "0-2", "true");
     for id in ["c", "r"] {
@@ -255,7 +254,7 @@ fn what_is_claimed_on_a_full_disk_can_be_killed() {
 fn single_tasks_of_what_is_claimed_on_a_full_disk_can_be_killed() {
     let small = Small::new("size=1m,mode=0750");
     let root = &small.root;
-    let go = small.will_fill();
+    small.will_fill();
     give_range(root, "r", "0-3", "true");
     fs::remove_file(root.path("state/processor/queue/r")).unwrap();
     root.write("state/processor/slot/7", &claims(std::process::id() as i32, &["r"]));
@@ -305,7 +304,7 @@ fn tasks_may_be_killed_one_by_one_on_a_full_disk() {
 fn a_range_of_which_tasks_have_ended_can_be_killed_on_a_full_disk_before_it_starts() {
     let small = Small::new("size=1m,mode=0750");
     let root = &small.root;
-    let go = small.will_fill();
+    small.will_fill();
     give_range(root, "r", "0-2", "true");
     kill(root, "r", &["by=ada", "task=1"]);
     fs::remove_file(root.path("state/processor/queue/r")).unwrap();
