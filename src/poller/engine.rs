@@ -47,7 +47,7 @@ pub(super) const AFTER_TROUBLE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often an error is told that stays the same.
-const SAME_TROUBLE_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SAME_TROUBLE_EVERY: Duration = Duration::from_secs(60);
 
 /// Longest time that [`Until::Idle`] takes.
 const ONCE_AT_MOST: Duration = Duration::from_secs(50);

@@ -10,6 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Wake;
+use super::engine::SAME_TROUBLE_EVERY;
 use super::step::End;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
@@ -70,13 +71,15 @@ struct Notice<'r> {
     nodes_at: Option<SystemTime>,
     looked: Instant,
     told: bool,
+    /// What went wrong last, and when it was told.
+    trouble: Option<(String, Instant)>,
 }
 
 impl<'r> Notice<'r> {
     fn begin(root: &'r Root) -> Notice<'r> {
         let nodes = Cards::new(root).nodes_path();
         let (tail, looked) = (Tail::of_others(root), Instant::now());
-        let mut notice = Notice { tail, nodes, nodes_at: None, looked, told: false };
+        let mut notice = Notice { tail, nodes, nodes_at: None, looked, told: false, trouble: None };
         notice.watch_nodes();
         notice.nodes_at = notice.nodes_changed();
         notice
@@ -95,6 +98,19 @@ impl<'r> Notice<'r> {
         self.told = self.tail.watch.is_deaf();
     }
 
+    /// Says what went wrong, the same once a minute, and lets some time pass.
+    fn pause_for(&mut self, error: &Error) {
+        let news = self
+            .trouble
+            .as_ref()
+            .is_none_or(|(last, at)| *last != error.message || at.elapsed() > SAME_TROUBLE_EVERY);
+        if news {
+            eprintln!("poller: {}", error.message);
+            self.trouble = Some((error.message.clone(), Instant::now()));
+        }
+        thread::sleep(AFTER_TROUBLE);
+    }
+
     fn nodes_changed(&self) -> Option<SystemTime> {
         fs::metadata(&self.nodes).and_then(|meta| meta.modified()).ok()
     }
@@ -102,8 +118,7 @@ impl<'r> Notice<'r> {
     /// Waits for something, and passes it on.
     fn pass_on(&mut self, wakes: &Sender<Wake>) -> std::result::Result<(), SendError<Wake>> {
         let events = self.tail.watch.events(ROUND).unwrap_or_else(|error| {
-            eprintln!("poller: {}", error.message);
-            thread::sleep(AFTER_TROUBLE);
+            self.pause_for(&error);
             Vec::new()
         });
         let is_record = |event: &InotifyEvent| {
@@ -122,8 +137,7 @@ impl<'r> Notice<'r> {
             wakes.send(Wake::Overflow)?;
         }
         let news = self.tail.news().unwrap_or_else(|error| {
-            eprintln!("poller: {}", error.message);
-            thread::sleep(AFTER_TROUBLE);
+            self.pause_for(&error);
             News { lost: true, ..News::default() }
         });
         if news.lost {
