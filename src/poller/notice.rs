@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Wake;
-use super::engine::SAME_TROUBLE_EVERY;
 use super::step::End;
+use super::voice::Voice;
+use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -71,15 +71,15 @@ struct Notice<'r> {
     nodes_at: Option<SystemTime>,
     looked: Instant,
     told: bool,
-    /// What went wrong last, and when it was told.
-    trouble: Option<(String, Instant)>,
+    voice: Voice,
 }
 
 impl<'r> Notice<'r> {
     fn begin(root: &'r Root) -> Notice<'r> {
         let nodes = Cards::new(root).nodes_path();
         let (tail, looked) = (Tail::of_others(root), Instant::now());
-        let mut notice = Notice { tail, nodes, nodes_at: None, looked, told: false, trouble: None };
+        let mut notice =
+            Notice { tail, nodes, nodes_at: None, looked, told: false, voice: Voice::new(true) };
         notice.watch_nodes();
         notice.nodes_at = notice.nodes_changed();
         notice
@@ -99,15 +99,8 @@ impl<'r> Notice<'r> {
     }
 
     /// Says what went wrong, the same once a minute, and lets some time pass.
-    fn pause_for(&mut self, error: &Error) {
-        let news = self
-            .trouble
-            .as_ref()
-            .is_none_or(|(last, at)| *last != error.message || at.elapsed() > SAME_TROUBLE_EVERY);
-        if news {
-            eprintln!("poller: {}", error.message);
-            self.trouble = Some((error.message.clone(), Instant::now()));
-        }
+    fn pause_for(&mut self, error: Error) {
+        self.voice.told::<()>(Err(error));
         thread::sleep(AFTER_TROUBLE);
     }
 
@@ -118,7 +111,7 @@ impl<'r> Notice<'r> {
     /// Waits for something, and passes it on.
     fn pass_on(&mut self, wakes: &Sender<Wake>) -> std::result::Result<(), SendError<Wake>> {
         let events = self.tail.watch.events(ROUND).unwrap_or_else(|error| {
-            self.pause_for(&error);
+            self.pause_for(error);
             Vec::new()
         });
         let is_record = |event: &InotifyEvent| {
@@ -137,7 +130,7 @@ impl<'r> Notice<'r> {
             wakes.send(Wake::Overflow)?;
         }
         let news = self.tail.news().unwrap_or_else(|error| {
-            self.pause_for(&error);
+            self.pause_for(error);
             News { lost: true, ..News::default() }
         });
         if news.lost {
