@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::server::{Body, Reply, Server};
 use super::{Answer, Driver, Info, Questions, Run, Taken, said};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
+use crate::client::server::{Body, Reply, Server};
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};

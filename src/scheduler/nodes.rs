@@ -9,7 +9,7 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{addresses, nodes, vault};
 use crate::cgi::{Call, Response};
-use crate::driver::check_uri;
+use crate::client::names::check_uri;
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Column};
 use crate::model::ids::{self, NodejobId};

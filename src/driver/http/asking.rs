@@ -11,11 +11,11 @@ use super::Http;
 use crate::board::root::Root;
 use crate::board::{nodes, vault};
 use crate::cgi::alarm;
-use crate::driver::knock::Knock;
-use crate::driver::names::check_uri;
-use crate::driver::patience::Patience;
-use crate::driver::server::{Body, Fetched, Question, Reply, Server, Unread};
-use crate::driver::tls::Distrust;
+use crate::client::knock::Knock;
+use crate::client::names::check_uri;
+use crate::client::patience::Patience;
+use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
+use crate::client::tls::Distrust;
 use crate::driver::{Driver, longest_passing, said};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 

@@ -56,7 +56,7 @@ fn place(host: &str, default_port: u16) -> Option<(&str, u16)> {
 ///
 /// A name is looked up by `getent`, the C library's own program: a static program cannot load what
 /// the machine's name services need, would be a sixth larger, and could not end such a wait.
-pub(super) fn addresses(
+pub(crate) fn addresses(
     host: &str,
     default_port: u16,
     deadline: Instant,

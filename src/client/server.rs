@@ -30,14 +30,14 @@ const LARGEST_HEAD: usize = 64 << 10;
 const LONGEST_LOCATION: usize = 500;
 
 /// A server, and where it was found when it last answered.
-pub(super) struct Server {
+pub(crate) struct Server {
     uri: Uri,
     place: Arc<Place>,
     agent: OnceCell<Agent>,
 }
 
 /// What is sent with a request.
-pub(super) enum Body<'q> {
+pub(crate) enum Body<'q> {
     /// Nothing: the request has no body.
     None,
     /// These bytes.
@@ -49,7 +49,7 @@ pub(super) enum Body<'q> {
 
 /// What was to be sent could not be read: no fault of the server, which was asked nothing whole.
 #[derive(Debug)]
-pub(super) struct Unread(pub io::Error);
+pub(crate) struct Unread(pub io::Error);
 
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +60,7 @@ impl fmt::Display for Unread {
 impl std::error::Error for Unread {}
 
 /// A request.
-pub(super) struct Question<'q, 'b> {
+pub(crate) struct Question<'q, 'b> {
     pub method: &'q str,
     /// Path and query, as they are sent.
     pub path: &'q str,
@@ -71,7 +71,7 @@ pub(super) struct Question<'q, 'b> {
 }
 
 /// An answer of which the body may be long.
-pub(super) enum Fetched {
+pub(crate) enum Fetched {
     /// It is good: its body, to be read within the same time, and how long it is.
     Content(Box<dyn Read>, u64),
     /// Another one, or one that does not say how long it is.
@@ -79,7 +79,7 @@ pub(super) enum Fetched {
 }
 
 /// What a server answered.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     /// The header `X-Corkboard-Offset`, if it is a number.
     pub offset: Option<u64>,
@@ -92,26 +92,26 @@ impl Server {
     /// The server at a URI without a path. Asks nobody.
     ///
     /// Errors: it is no such URI.
-    pub(super) fn new(uri: &str, connect_timeout: Duration) -> io::Result<Server> {
+    pub(crate) fn new(uri: &str, connect_timeout: Duration) -> io::Result<Server> {
         let uri = Uri::try_from(uri).map_err(not_sendable)?;
         let place = Arc::new(Place::new(&uri, connect_timeout)?);
         Ok(Server { uri, place, agent: OnceCell::new() })
     }
 
     /// Whether it is asked over TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.place.is_secure()
     }
 
     /// Over TLS it has to prove itself by a certificate that leads to one of this file; without a
     /// file to one that this machine trusts.
-    pub(super) fn trust(&self, ca: Option<PathBuf>) {
+    pub(crate) fn trust(&self, ca: Option<PathBuf>) {
         self.place.trust(ca);
     }
 
     /// Opens the connection of a question that is about to be asked: the server's process for it is
     /// there then. Whatever goes wrong is told when that question is asked.
-    pub(super) fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         self.place.prepare();
     }
 
@@ -119,7 +119,7 @@ impl Server {
     ///
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
     /// is not HTTP or too large. What the server did is unknown then. Or [`Unread`].
-    pub(super) fn ask(&self, question: Question, patience: Patience) -> io::Result<Reply> {
+    pub(crate) fn ask(&self, question: Question, patience: Patience) -> io::Result<Reply> {
         self.place.begin(patience);
         let request = self.request(&question)?;
         match question.body {
@@ -133,7 +133,7 @@ impl Server {
     }
 
     /// Sends a request without a body, and begins to read the answer. Errors as of [`Server::ask`].
-    pub(super) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
+    pub(crate) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
         self.place.begin(patience);
         let response = self.send(self.request(question)?, ())?;
         let is_good = response.status().as_u16() == 200;
@@ -148,7 +148,7 @@ impl Server {
 
     /// Begins to ask a question without a body, of which only the beginning of the answer counts. The
     /// name of the server may have to be looked up for it, within the time for a connection.
-    pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
+    pub(crate) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
         let request = self.request(question)?.body(()).map_err(not_sendable)?;
         let mut text = format!(
             "{} {} HTTP/1.0\r\n",
