@@ -6,6 +6,7 @@
 //! - [`line`]: the connection for a request, and its deadlines.
 //! - [`tls`]: who is there.
 //! - [`knock`]: whether anybody is.
+//! - [`said`]: what it says in words.
 //! - [`patience`]: how long an answer is waited for.
 
 pub mod form;
@@ -14,5 +15,6 @@ pub mod line;
 pub mod names;
 pub mod patience;
 pub mod place;
+pub mod said;
 pub mod server;
 pub mod tls;

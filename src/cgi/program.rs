@@ -3,7 +3,7 @@
 use clap::{Arg, ArgMatches};
 
 use super::route::{Key, Route};
-use super::view::View;
+use super::view::{Brief, View};
 
 /// The id of the words behind `--` among the options of a command.
 pub const COMMAND: &str = "command";
@@ -60,6 +60,8 @@ pub struct Program {
     pub aliases: &'static [(&'static str, &'static str)],
     /// How answers are shown at a terminal.
     pub views: &'static [View],
+    /// What `-q` prints of them.
+    pub briefs: &'static [Brief],
     /// The sections of `--help`: titles, and how patterns begin that are listed there.
     pub sections: &'static [(&'static str, &'static [&'static str])],
 }
@@ -68,6 +70,11 @@ impl Program {
     /// How the answer of the route with this pattern is shown.
     pub(super) fn view(&self, pattern: &str) -> Option<&'static View> {
         self.views.iter().find(|view| view.pattern == pattern)
+    }
+
+    /// What `-q` prints of the answer of the route with this pattern.
+    pub(super) fn brief(&self, pattern: &str) -> Option<&'static Brief> {
+        self.briefs.iter().find(|brief| brief.pattern == pattern)
     }
 
     /// Words as the tables have them, where they are other words for the same.

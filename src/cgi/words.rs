@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::body::{self, Body};
 use super::dispatch::{self, Refusal};
 use super::environment::Method;
-use super::output;
+use super::output::{self, Shown};
 use super::program::{COMMAND, Given, Program, QUIET, Special};
 use super::request::Request;
 use super::route;
@@ -167,13 +167,19 @@ fn ask(
     let needs_body = place.routes().any(|route| route.body && route.method == method);
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
     let is_quiet = matches.get_flag(QUIET);
-    let view = place.view().filter(|_| method == Method::Get && !is_quiet);
-    let view = view.and_then(|view| shown_by(view, &mut query));
+    let shown = match (is_quiet, place.brief()) {
+        (true, Some(brief)) => Shown::Brief(brief),
+        (true, None) => Shown::Whole,
+        (false, _) => {
+            let view = place.view().filter(|_| method == Method::Get);
+            view.and_then(|view| shown_by(view, &mut query)).map_or(Shown::Whole, Shown::Table)
+        }
+    };
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
     let request = Request::from_words(method, path.to_vec(), query, body);
     let admitted = dispatch::admit(program, &root, &request, &who).map_err(Refusal::error)?;
-    output::print(program, admitted.answer()?, is_quiet, view)
+    output::print(program.name, admitted.answer()?, &shown)
 }
 
 /// Whether what is answered is shown as a table: to a person, or where that is asked for. Takes the word

@@ -8,11 +8,12 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use ureq::http::{HeaderValue, Request, Response, Uri, request};
+use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri, request};
 use ureq::{Agent, AsSendBody, SendBody};
 
 use super::knock::Knock;
@@ -72,19 +73,38 @@ pub(crate) struct Question<'q, 'b> {
 
 /// An answer of which the body may be long.
 pub(crate) enum Fetched {
-    /// It is good: its body, to be read within the same time, and how long it is.
-    Content(Box<dyn Read>, u64),
-    /// Another one, or one that does not say how long it is.
+    /// It is good: its body, to be read within the same time, and how long it is, if it says so.
+    Content(Head, Box<dyn Read>, Option<u64>),
+    /// Another one.
     Other(Reply),
+}
+
+/// What stands before the body of an answer.
+pub(crate) struct Head {
+    pub status: u16,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// A header's text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A header that is a number.
+    pub(crate) fn number<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// Where it sends who asks.
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.text("location").filter(|to| to.len() <= LONGEST_LOCATION)
+    }
 }
 
 /// What a server answered.
 pub(crate) struct Reply {
-    pub status: u16,
-    /// The header `X-Corkboard-Offset`, if it is a number.
-    pub offset: Option<u64>,
-    /// Where it sends who asks.
-    pub location: Option<String>,
+    pub head: Head,
     pub body: Vec<u8>,
 }
 
@@ -136,14 +156,13 @@ impl Server {
     pub(crate) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
         self.place.begin(patience);
         let response = self.send(self.request(question)?, ())?;
-        let is_good = response.status().as_u16() == 200;
-        match response.body().content_length().filter(|_| is_good) {
-            Some(length) => {
-                let body = response.into_body().into_reader();
-                Ok(Fetched::Content(Box::new(body), length))
-            }
-            None => reply(response).map(Fetched::Other).map_err(line::io_error),
+        if response.status().as_u16() != 200 {
+            return reply(response).map(Fetched::Other).map_err(line::io_error);
         }
+        let length = response.body().content_length();
+        let (head, body) = response.into_parts();
+        let head = Head { status: head.status.as_u16(), headers: head.headers };
+        Ok(Fetched::Content(head, Box::new(body.into_reader()), length))
     }
 
     /// Begins to ask a question without a body, of which only the beginning of the answer counts. The
@@ -216,12 +235,9 @@ fn agent(place: &Arc<Place>) -> Agent {
 }
 
 fn reply(mut response: Response<ureq::Body>) -> Result<Reply, ureq::Error> {
-    let header = |name: &str| response.headers().get(name)?.to_str().ok();
-    let offset = header("x-corkboard-offset").and_then(|text| text.parse().ok());
-    let location = header("location").filter(|to| to.len() <= LONGEST_LOCATION).map(str::to_string);
-    let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec()?;
-    Ok(Reply { status, offset, location, body })
+    let (head, _) = response.into_parts();
+    Ok(Reply { head: Head { status: head.status.as_u16(), headers: head.headers }, body })
 }
 
 /// Without the text itself: it may be a token.

@@ -108,7 +108,8 @@ impl Questions for Http {
         if let Some(task) = query.task {
             path.push_str(&format!("&task={task}"));
         }
-        let Reply { offset, body: bytes, .. } = self.get(&path, self.patience())?;
+        let Reply { head, body: bytes } = self.get(&path, self.patience())?;
+        let offset = head.number("x-corkboard-offset");
         let end = query.offset.saturating_add(bytes.len() as u64);
         let next = offset.unwrap_or(end);
         if next < end && !bytes.is_empty() {

@@ -13,7 +13,7 @@ use crate::cgi::environment::Method;
 use crate::cgi::program::{Program, QUIET, Special};
 use crate::cgi::route::{Key, Route};
 use crate::cgi::usage;
-use crate::cgi::view::{FORMAT, View};
+use crate::cgi::view::{Brief, FORMAT, View};
 
 /// Ids of what every route takes.
 pub(super) const QUERY: &str = "KEY=VALUE";
@@ -100,6 +100,11 @@ impl Place {
     /// How what is answered to a look at this place is shown to a person.
     pub fn view(&self) -> Option<&'static View> {
         self.program.view(&self.segments.join("/"))
+    }
+
+    /// What `-q` prints of what is answered here.
+    pub fn brief(&self) -> Option<&'static Brief> {
+        self.program.brief(&self.segments.join("/"))
     }
 
     /// Whether `-- CMD ARGS` may follow.
