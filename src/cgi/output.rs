@@ -10,7 +10,7 @@ use crate::edge;
 use crate::error::{Result, exit};
 
 /// How an answer is shown. What is no value is shown as it is.
-pub(super) enum Shown {
+pub enum Shown {
     /// As it travels.
     Whole,
     /// To a person.
@@ -41,7 +41,7 @@ impl Shown {
 }
 
 /// Prints an answer on standard output; returns the exit code.
-pub(super) fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
+pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
     let mut out = io::stdout().lock();
     let code = response.exit_code;
     let bytes = match response.content {

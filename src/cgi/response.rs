@@ -99,7 +99,8 @@ impl Response {
         Response::new("application/octet-stream", Content::Reader(file, length))
     }
 
-    fn new(content_type: &'static str, content: Content) -> Response {
+    /// 200 with content of a type.
+    pub(super) fn new(content_type: &'static str, content: Content) -> Response {
         Response { status: (200, "OK"), content_type, headers: Vec::new(), content, exit_code: 0 }
     }
 
@@ -145,6 +146,17 @@ impl Response {
             Kind::Unavailable => response.header("Retry-After", "1"),
             _ => response,
         }
+    }
+
+    /// The value that another root answered.
+    pub fn json(self) -> Result<serde_json::Value> {
+        let read = match self.content {
+            Content::Value(value) => value.value(),
+            Content::Bytes(bytes) => serde_json::from_slice(&bytes),
+            Content::Reader(reader, _) => serde_json::from_reader(reader),
+            Content::Stream(_) => return Err(Error::new(Kind::BadGateway, "no JSON was answered")),
+        };
+        read.map_err(|e| Error::new(Kind::BadGateway, format!("the answer is not JSON: {e}")))
     }
 
     /// Writes it as a CGI answer. An error of the writer means that the client has left: there is

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::COMMAND;
 use crate::cgi::environment::Method;
-use crate::cgi::program::{Program, QUIET, Special};
+use crate::cgi::program::{Program, QUIET, Special, URL};
 use crate::cgi::route::{Key, Route};
 use crate::cgi::usage;
 use crate::cgi::view::{Brief, FORMAT, View};
@@ -167,7 +167,7 @@ impl Place {
     }
 
     /// What every route takes, shown where it makes a difference.
-    fn options(&self) -> [Arg; 3] {
+    fn options(&self) -> [Arg; 4] {
         let (body, several) = (self.routes().any(|route| route.body), self.routes().count() > 1);
         let makes = self.routes().any(|route| route.method == Method::Post);
         let all = self.segments.is_empty();
@@ -175,7 +175,11 @@ impl Place {
         let method = Arg::new(METHOD).short('X').value_name("METHOD").ignore_case(true);
         let methods = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
         let data = Arg::new(DATA).short('d').value_name("JSON");
+        let url = Arg::new(URL).long("url").value_name("URL");
         [
+            url.overrides_with(URL).hide(!all).help(
+                "the root at this address, by HTTP; else that of CORKBOARD_ROOT, of CORKBOARD_URL, or its own",
+            ),
             data.overrides_with(DATA).hide(!(body || all)).help("the body, or @FILE that holds it"),
             method
                 .value_parser(PossibleValuesParser::new(methods))
