@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// Circles that are still there, by the folder of their files. A folder without one leaves this list.
-const CIRCLES: [&str; 2] = ["poller", "processor"];
+const CIRCLES: [&str; 1] = ["processor"];
 
 /// Modules by their names, such as `board::cards`, with what they use.
 type Uses = BTreeMap<String, BTreeSet<String>>;
