@@ -122,11 +122,6 @@ impl Remote {
         (content_type, body): Sent,
     ) -> Result<Response> {
         let path = self.path(program, path, query);
-        let body = match body {
-            server::Body::Bytes(b"") => server::Body::None,
-            body => body,
-        };
-        // busybox hands a body on for POST alone, and gives others to no program.
         let question = Question { body, ..self.question(method, &path, Some(content_type)) };
         let patience = Patience { pause: SILENT, whole: WHOLE };
         let reply = self.server.ask(question, patience).map_err(|e| self.unanswered(&e))?;

@@ -177,9 +177,9 @@ impl Place {
         let data = Arg::new(DATA).short('d').value_name("JSON");
         let url = Arg::new(URL).long("url").value_name("URL");
         [
-            url.overrides_with(URL).hide(!all).help(
-                "the root at this address, by HTTP; else that of CORKBOARD_ROOT, of CORKBOARD_URL, or its own",
-            ),
+            url.overrides_with(URL)
+                .hide(!all || self.program.routes.is_empty())
+                .help("the root at this address, asked by HTTP"),
             data.overrides_with(DATA).hide(!(body || all)).help("the body, or @FILE that holds it"),
             method
                 .value_parser(PossibleValuesParser::new(methods))
