@@ -41,7 +41,7 @@ pub(super) fn answer(
     let (path, query) = (request.path.clone(), request.query.clone());
     let mut followed = Followed { remote, program, path, query, position: None };
     let first = followed.next()?;
-    let stream = move |out: &mut dyn Write| followed.to_the_end(first, out);
+    let stream = move |out: &mut dyn Write| followed.copy_all(first, out);
     Ok(Response::stream("text/plain; charset=utf-8", Box::new(stream)))
 }
 
@@ -71,7 +71,7 @@ impl Followed {
     }
 
     /// Copies all pieces, until the job has ended, or the reader has left.
-    fn to_the_end(mut self, mut answer: Response, out: &mut dyn Write) -> Result<()> {
+    fn copy_all(mut self, mut answer: Response, out: &mut dyn Write) -> Result<()> {
         // A piece is the last one if the job had ended before it was asked for.
         let mut is_last = false;
         loop {
