@@ -3,7 +3,7 @@
 //! - [`server`]: one request and its answer.
 //! - [`form`]: a body of several files, read while they are sent.
 //! - [`place`], [`names`]: where a server is, and what leads there.
-//! - [`line`]: the connection for a request, and its deadlines.
+//! - [`mod@line`]: the connection for a request, and its deadlines.
 //! - [`tls`]: who is there.
 //! - [`knock`]: whether anybody is.
 //! - [`said`]: what it says in words.
