@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 
 use serde_json::{Map, Value};
 
-use super::supervise::{Claimed, Supervisor};
-use super::{kill, start, status};
+use super::supervisor::{Claimed, Supervisor};
+use super::{start, status, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -314,7 +314,7 @@ impl Supervisor<'_> {
     /// on others may have it.
     fn let_go(&mut self, held: &Lock, id: &str) -> Result<()> {
         let noted = self.slot.as_ref().map_or(Ok(Vec::new()), Slot::kills)?;
-        kill::keep_noted(&self.runs, id, &noted)?;
+        wishes::keep_noted(&self.runs, id, &noted)?;
         self.runs.put_back(held, id)?;
         self.proofs.remove(id);
         Ok(())

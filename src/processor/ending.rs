@@ -8,25 +8,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::cgroup::Group;
-use super::run::Running;
+use super::pace::AGAIN;
+use super::running::{Ending, Running};
 use super::start::is_supervisor;
-use super::supervise::Supervisor;
+use super::supervisor::Supervisor;
 use super::tree;
 use crate::model::outcome::Outcome;
 
-/// Between two attempts at something that a full disk or a stubborn process prevents.
-pub(super) const AGAIN: Duration = Duration::from_millis(200);
-
-/// A job that is being ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    /// What it ends as; `None` where only what its program left behind is ended.
-    pub outcome: Option<Outcome>,
-    /// When patience is over.
-    pub kill_at: Instant,
-    /// Those that were asked to end: pid, and when it started.
-    asked: Vec<(i32, u64)>,
-}
+/// Why a job is lost whose supervisor was told to end: that is the machine's doing, and nobody's who
+/// wanted the job to end.
+pub(super) const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
 
 impl Supervisor<'_> {
     /// What the program left behind is ended, and the last output read.

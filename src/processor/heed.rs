@@ -9,11 +9,11 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::capture::Capture;
-use super::ending::AGAIN;
-use super::kill;
-use super::run::{LOOK_EVERY, Running, TOLD_TO_END};
-use super::small;
-use super::supervise::Supervisor;
+use super::ending::TOLD_TO_END;
+use super::pace::{AGAIN, LOOK_EVERY};
+use super::running::Running;
+use super::supervisor::Supervisor;
+use super::{small, wishes};
 use crate::error::Result;
 use crate::model::outcome::Outcome;
 
@@ -96,7 +96,7 @@ impl Supervisor<'_> {
         }
         if look && self.range.is_some() {
             self.look_for_words(id);
-            self.take_kills(kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?)?;
+            self.take_kills(wishes::all(&self.runs, id, self.slot.as_ref(), true)?)?;
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Supervisor<'_> {
     fn look(&mut self, running: &mut Running) -> Result<()> {
         self.look_for_words(&running.id);
         let kills =
-            kill::all_asked(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
+            wishes::all(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
         if let Some(outcome) = kills.outcome(running.task) {
             let grace = kills.grace(running.task, running.grace);
             self.end(running, Some(outcome), grace);

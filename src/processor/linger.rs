@@ -13,7 +13,7 @@ use nix::sys::inotify::AddWatchFlags;
 use nix::sys::signal::Signal;
 
 use super::cgroup::Place;
-use super::supervise::{Kept, Supervisor};
+use super::supervisor::{Kept, Supervisor};
 use crate::board::watch::Watch;
 use crate::error::Result;
 

@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use super::ending::AGAIN;
-use super::supervise::{SHARE_SYNC, Supervisor};
+use super::pace::{AGAIN, SHARE_SYNC};
+use super::supervisor::Supervisor;
 use crate::board::feed;
 use crate::error::Result;
 use crate::model::run_status::{RunState, RunStatus};
