@@ -82,7 +82,8 @@ impl Root {
                     program.display()
                 ))
             })?;
-        Root::open(dir)
+        // The kernel names a program without links on the way: nothing is left to be followed.
+        Root::try_open(dir).map_err(|error| closed_to(dir).unwrap_or(error))
     }
 
     /// Opens the root in this directory, to read. Makes the trees that are missing, where `state/`
@@ -90,14 +91,20 @@ impl Root {
     ///
     /// Errors: whoever may not even read it is told whose it is.
     pub fn open(dir: &Path) -> Result<Root> {
-        Root::try_open(dir).map_err(|error| closed_to(dir).unwrap_or(error))
+        let real = fs::canonicalize(dir).at(dir);
+        let opened = real.and_then(|dir| Root::try_open(&dir));
+        opened.map_err(|error| closed_to(dir).unwrap_or(error))
     }
 
     fn try_open(dir: &Path) -> Result<Root> {
-        let dir = fs::canonicalize(dir).at(dir)?;
         let settings = Settings::read(&dir.join("corkboard.conf"))?;
-        let mut root =
-            Root { state: dir.join("state"), dir, stranger_to: None, newer_layout: None, settings };
+        let mut root = Root {
+            state: dir.join("state"),
+            dir: dir.to_path_buf(),
+            stranger_to: None,
+            newer_layout: None,
+            settings,
+        };
         umask(Mode::from_bits_truncate(if root.settings.group_readable { 0o027 } else { 0o077 }));
         root.newer_layout = root.layout()?;
         let made = fs::metadata(root.state.join(LAST));
