@@ -3,8 +3,8 @@
 //! - [`accept`], `submit`: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
-//! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `running_range` (an array's tasks),
-//!   `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
+//! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
+//!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
 //!   have from its starter), `child` (fork and exec), `contain` (where it is born), `capture` (output), `small`
 //!   (memory).
@@ -35,6 +35,7 @@ pub mod list;
 pub mod log;
 mod lost;
 mod pace;
+mod phase;
 pub mod progress;
 mod range;
 mod remains;

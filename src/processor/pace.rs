@@ -16,3 +16,6 @@ pub(super) const KEEP_CLAIMS: Duration = Duration::from_millis(100);
 
 /// So often a supervisor looks for kills of which no signal has told it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A shutdown tells all processes to end within about this time, in no order.
+pub(super) const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);

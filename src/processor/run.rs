@@ -12,6 +12,7 @@ use super::capture::Capture;
 use super::child::{Child, Gate, Program};
 use super::ending::TOLD_TO_END;
 use super::pace::{AGAIN, KEEP_CLAIMS, LOOK_EVERY, REPORT_RUNNING};
+use super::phase::{Happening, Phase};
 use super::remains::{self, Remains};
 use super::running::Running;
 use super::running_range::most_log;
@@ -162,7 +163,10 @@ impl Supervisor<'_> {
             captures: std::mem::take(captures),
             grace: job.spec.grace.unwrap_or(settings.default_grace),
             deadline: job.spec.timeout.and_then(|t| Some((now.checked_add(t)?, t))),
-            ending: None,
+            phase: Phase::Idle,
+            verdict: None,
+            patience: now,
+            asked: Vec::new(),
             program: None,
             ended: None,
             line: None,
@@ -177,7 +181,7 @@ impl Supervisor<'_> {
         }
         *captures = running.captures;
         let outcome = outcome?;
-        let outcome = running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome);
+        let outcome = running.verdict.unwrap_or(outcome);
         Ok((outcome, running.begun))
     }
 
@@ -231,14 +235,17 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
-            if outcome == terminated() && running.ending.is_none() {
-                self.wait_for_own_end(&job.id);
-                running.look_at = Instant::now(); // it may have taken a signal about a kill
+            if outcome == terminated() && running.phase == Phase::Idle && !self.stopping {
+                self.happens(running, Happening::Felled);
+                while running.phase == Phase::Doubt {
+                    self.wait(running);
+                }
+                running.look_at = Instant::now(); // a kill that came meanwhile is for what is left
             }
-            if self.stopping && running.ending.is_none() {
+            if self.stopping && running.phase == Phase::Idle {
                 outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
             }
-            if running.ending.is_some() || outcome != Outcome::exit(0) {
+            if running.phase == Phase::Rest || outcome != Outcome::exit(0) {
                 break;
             }
         }
@@ -270,6 +277,7 @@ impl Supervisor<'_> {
             return Err(error);
         }
         running.program = Some(child.pid);
+        self.happens(running, Happening::Started);
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
         Ok((child, gate))

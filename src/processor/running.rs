@@ -6,6 +6,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::capture::Capture;
+use super::phase::Phase;
 use crate::model::outcome::Outcome;
 use crate::model::run_status::RunStatus;
 
@@ -18,7 +19,13 @@ pub(super) struct Running {
     pub captures: Vec<Capture>,
     pub grace: Duration,
     pub deadline: Option<(Instant, Duration)>,
-    pub ending: Option<Ending>,
+    pub phase: Phase,
+    /// What it ends as, whatever its programs say; once it was asked to end while one ran.
+    pub verdict: Option<Outcome>,
+    /// When patience is over, with what was asked to end, or in doubt.
+    pub patience: Instant,
+    /// Those that were asked to end: pid, and when it started.
+    pub asked: Vec<(i32, u64)>,
     /// The program, until its end was seen.
     pub program: Option<Pid>,
     /// How it ended.
@@ -31,15 +38,4 @@ pub(super) struct Running {
     pub put_back_at: Instant,
     /// When to look whether somebody wants its end.
     pub look_at: Instant,
-}
-
-/// A job that is being ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    /// What it ends as; `None` where only what its program left behind is ended.
-    pub outcome: Option<Outcome>,
-    /// When patience is over.
-    pub kill_at: Instant,
-    /// Those that were asked to end: pid, and when it started.
-    pub asked: Vec<(i32, u64)>,
 }
