@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::News;
-use super::link::{Line, Open, ask};
+use super::line::{Line, Open, ask};
+use super::wake::News;
 use crate::driver::{Driver, Run};
 use crate::error::Kind;
 use crate::model::kill::Wish;
@@ -41,10 +41,9 @@ pub enum Order {
 
 /// See the module.
 pub struct Desk {
+    line: Arc<Line>,
     /// What its thread is called.
     name: &'static str,
-    /// Where a line has it.
-    of: fn(&Line) -> &Desk,
     /// Whether orders to run that wait are carried out as one.
     gathers: bool,
     state: Mutex<State>,
@@ -63,13 +62,18 @@ struct State {
 
 impl Desk {
     /// A desk for what takes no longer than an answer.
-    pub fn new(name: &'static str, of: fn(&Line) -> &Desk) -> Desk {
-        Desk { name, of, gathers: true, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(name: &'static str, line: Arc<Line>) -> Arc<Desk> {
+        Desk::with(name, line, true)
     }
 
     /// A desk for what takes long: each order is told of when it is carried out.
-    pub fn slow(name: &'static str, of: fn(&Line) -> &Desk) -> Desk {
-        Desk { gathers: false, ..Desk::new(name, of) }
+    pub fn slow(name: &'static str, line: Arc<Line>) -> Arc<Desk> {
+        Desk::with(name, line, false)
+    }
+
+    fn with(name: &'static str, line: Arc<Line>, gathers: bool) -> Arc<Desk> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(Desk { line, name, gathers, state, changed })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,27 +82,27 @@ impl Desk {
 
     /// Puts an order after the others. `false` if it is answered together with one that waits: a
     /// node that takes its time is not asked the same again and again.
-    pub fn put(&self, order: Order, line: &Arc<Line>) -> bool {
+    pub fn put(self: &Arc<Desk>, order: Order) -> bool {
         let mut state = self.state();
         let is_new = enqueue(&mut state.orders, order);
         drop(state);
         self.changed.notify_one();
-        self.tend(line);
+        self.tend();
         is_new
     }
 
     /// Sees to it that orders are carried out.
-    pub fn tend(&self, line: &Arc<Line>) {
+    pub fn tend(self: &Arc<Desk>) {
         let mut state = self.state();
         if state.at_work || state.orders.is_empty() {
             return;
         }
         state.at_work = true;
         drop(state);
-        let (own, of) = (line.clone(), self.of);
-        if let Err(error) = line.spawn(self.name, move || of(&own).work(&own)) {
+        let own = self.clone();
+        if let Err(error) = self.line.spawn(self.name, move || own.work()) {
             self.state().at_work = false;
-            line.tell(News::Down(error));
+            self.line.tell(News::Down(error));
         }
     }
 
@@ -109,7 +113,7 @@ impl Desk {
     }
 
     /// Waits until all orders are carried out, but for those that a node keeps waiting for long.
-    pub fn close(&self, line: &Arc<Line>) {
+    pub fn close(&self) {
         self.end();
         let mut state = self.state();
         while state.at_work {
@@ -118,15 +122,15 @@ impl Desk {
         if !state.orders.is_empty() {
             state.at_work = true;
             drop(state);
-            self.work(line); // there was no thread for it
+            self.work(); // there was no thread for it
         }
     }
 
-    fn work(&self, line: &Line) {
+    fn work(&self) {
         let mut driver = self.state().driver.take();
-        while let Some(order) = self.next(line, &mut driver) {
-            if let Some(news) = carry_out(order, line, &mut driver)
-                && !line.tell(news)
+        while let Some(order) = self.next(&mut driver) {
+            if let Some(news) = carry_out(order, &self.line, &mut driver)
+                && !self.line.tell(news)
             {
                 self.state().orders.clear(); // nobody is there who wants to know
             }
@@ -134,10 +138,10 @@ impl Desk {
     }
 
     /// The next order; without one for a while the end of the work.
-    fn next(&self, line: &Line, driver: &mut Open) -> Option<Order> {
+    fn next(&self, driver: &mut Open) -> Option<Order> {
         let mut state = self.state();
-        if state.orders.is_empty() && !line.is_closed() {
-            let none = |state: &mut State| state.orders.is_empty() && !line.is_closed();
+        if state.orders.is_empty() && !self.line.is_closed() {
+            let none = |state: &mut State| state.orders.is_empty() && !self.line.is_closed();
             let waited = self.changed.wait_timeout_while(state, LINGER, none);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -6,7 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::{AFTER_TROUBLE, Engine};
-use super::{News, Wake};
+use super::wake::{News, Wake};
 use crate::attempts::Said;
 use crate::error::{Kind, Result};
 
@@ -20,7 +20,7 @@ impl Engine<'_> {
         });
         let patience = soon.map_or(patience, |soon| soon.min(patience));
         // A round for cron writes the records at its end.
-        let records = self.records.due().filter(|_| !self.once);
+        let records = self.nodes.due().filter(|_| !self.once);
         let dues = [self.acknowledge_at, self.gathered.due(), records];
         let now = Instant::now();
         let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::link::Line;
+use super::line::Line;
 use crate::descriptors;
 use crate::driver::{self, Knock};
 use crate::error::{Error, Kind, Result};
@@ -27,9 +27,6 @@ const DESCRIPTORS: usize = 32;
 
 /// Stack of one: a conversation over TLS may begin there.
 const STACK: usize = 256 << 10;
-
-/// What became of a lookup: the line of the node, and what driver::knock said.
-pub type Found = (Arc<Line>, Result<Option<Knock>>);
 
 /// See the module.
 #[derive(Default)]
@@ -50,8 +47,8 @@ struct State {
     at_work: usize,
 }
 
-/// Who is told.
-type Tell = Box<dyn FnOnce(Found) + Send>;
+/// Who is told what [`driver::knock`] said.
+type Tell = Box<dyn FnOnce(Result<Option<Knock>>) + Send>;
 
 /// Whether a name has to be looked up to reach this node.
 pub fn has_name(node: &Node) -> bool {
@@ -75,7 +72,7 @@ impl Lookups {
     pub fn begin(
         self: &Arc<Lookups>,
         line: Arc<Line>,
-        tell: impl FnOnce(Found) + Send + 'static,
+        tell: impl FnOnce(Result<Option<Knock>>) + Send + 'static,
     ) -> Result<()> {
         let number = usize::from(line.is_slowly_found());
         let mut state = self.lane(number).state();
@@ -122,7 +119,7 @@ impl Lane {
                 false => driver::knock(line.root(), line.node()),
             };
             line.note_found(begun.elapsed() > SLOW);
-            tell((line, knock));
+            tell(knock);
         }
     }
 }

@@ -2,22 +2,30 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::silence;
+use super::wake::Wake;
 use crate::board::nodes::{self, Change};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::Resources;
 
+const STACK: usize = 128 << 10;
+
 /// How exact `last_seen` in a node's record is.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     pub(super) fn load_nodes(&mut self) -> Result<()> {
-        let fresh = self.read_records()?;
+        let fresh = self.nodes.read(self.root)?;
+        for error in fresh.trouble {
+            self.told::<()>(Err(error));
+        }
+        let fresh = fresh.nodes;
         self.links.retain(|name, link| {
             // One that was registered anew, or whose resources were forgotten, is asked again.
             let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
@@ -41,7 +49,7 @@ impl Engine<'_> {
                 self.links.insert(node.name.clone(), link);
             }
         }
-        self.nodes = fresh;
+        self.nodes.replace(fresh);
         Ok(())
     }
 
@@ -164,11 +172,54 @@ impl Engine<'_> {
             lost.remove(&node);
         }
         for (node, ids) in &lost {
-            self.nodes.get_mut(node).into_iter().for_each(give_up(node, ids).1);
+            self.nodes.note_saved(node, give_up(node, ids).1);
         }
         let ids: Vec<String> = lost.into_values().flatten().collect();
         let ended = self.end_as_lost(&ids, "abandoned (node unreachable)");
         self.told(ended);
+    }
+
+    /// Something was seen of a node.
+    pub(super) fn note(&mut self, node: &str, change: impl FnOnce(&mut Node)) {
+        if let Some(record) = self.nodes.note(node, change) {
+            self.index.rooms.update(record);
+        }
+    }
+
+    /// The same of what is told to others: it is durable when this returns.
+    pub(super) fn observe(&mut self, node: &str, change: impl Fn(&mut Node)) -> Result<()> {
+        nodes::observe(self.root, node, &change)?;
+        self.nodes.note_saved(node, change);
+        Ok(())
+    }
+
+    /// Begins to write down what was seen, if it is time.
+    pub(super) fn save_records(&mut self) {
+        let Some(seen) = self.nodes.begin_saving(Instant::now()) else { return };
+        let (root, wakes) = (self.root.clone(), self.waker.clone());
+        let work = move || {
+            let failed = nodes::save_observed(&root, &seen);
+            let _ = wakes.send(Wake::Saved { failed }); // an engine that is gone has ended
+        };
+        let thread = thread::Builder::new().name("records".into()).stack_size(STACK);
+        if let Err(error) = thread.spawn(work) {
+            let error = Error::new(Kind::Shortage, format!("no thread for the records: {error}"));
+            self.complain(error);
+            self.nodes.not_saved();
+        }
+    }
+
+    /// What was seen is written down, but for these.
+    pub(super) fn saved(&mut self, failed: Vec<(String, Error)>) {
+        self.nodes.saved(failed.iter().map(|(node, _)| node.clone()));
+        failed.into_iter().for_each(|(_, error)| self.complain(error));
+    }
+
+    /// Writes down what was seen, at the end.
+    pub(super) fn save_all_records(&mut self) {
+        for (_, error) in nodes::save_observed(self.root, &self.nodes.take_unsaved()) {
+            self.told::<()>(Err(error));
+        }
     }
 
     /// These attempts have ended, or will never start: nothing is left to be asked of their nodes.

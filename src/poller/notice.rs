@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Wake;
 use super::step::End;
+use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
 use crate::board::root::Root;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use super::Wake;
 use super::desk::Order;
 use super::engine::Engine;
 use super::transitions::PlanFn;
+use super::wake::Wake;
 use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;
 use crate::board::{numbers, vault};
@@ -30,7 +30,7 @@ impl Engine<'_> {
         }
         let mut cluster: Option<Rc<str>> = None;
         loop {
-            for (node, ahead) in self.paces.ahead(self.nodes.keys()) {
+            for (node, ahead) in self.paces.ahead(self.nodes.names()) {
                 self.index.rooms.set_ahead(&node, ahead);
             }
             let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };

@@ -10,9 +10,11 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
-use super::engine::{Engine, Until};
+use super::engine::Engine;
+use super::round::Until;
 use super::step::{How, Step};
-use super::{Wake, cleanup, notice};
+use super::wake::Wake;
+use super::{cleanup, notice};
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::poller_lock::{self, STARTED_BY};

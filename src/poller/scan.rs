@@ -33,7 +33,7 @@ impl Engine<'_> {
         self.told(loaded);
         let looked = self.look_at_all();
         self.told(looked);
-        let swept = self.sweep();
+        let swept = self.sweeper.sweep(self.root);
         self.told(swept);
         self.scans += 1;
         if self.scans.is_multiple_of(SCANS_PER_RESYNC) {

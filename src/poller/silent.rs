@@ -13,8 +13,8 @@ use std::{io, thread};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::link::Line;
-use super::lookups::{self, Found, Lookups};
+use super::line::Line;
+use super::lookups::{self, Lookups};
 use crate::descriptors;
 use crate::driver::{self, Knock};
 use crate::error::{Error, Kind, Result};
@@ -31,21 +31,22 @@ const AT_A_TIME: usize = 256;
 /// ...of which all these threads leave most to those that answer, and to the board.
 const SHARE: usize = 4 * THREADS;
 
-/// Between two attempts to reach a node; doubled up to [`SLOWEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// Who wants to know that a node answers, and listens to it from then on.
+pub trait Listener: Send + Sync {
+    /// The line to the node.
+    fn line(&self) -> &Arc<Line>;
 
-/// See [`FIRST_RETRY`]. With many nodes it is longer, so that each thread asks no more than a few in
-/// a second.
-const SLOWEST_RETRY: Duration = Duration::from_secs(2);
+    /// The node answers: it is listened to from now on, and not asked any more.
+    ///
+    /// Errors: there is no thread for that to be had.
+    fn answered(self: Arc<Self>) -> Result<()>;
+}
 
-/// The longest pause for a node that has answered in between.
-const FLAPPING_RETRY: Duration = Duration::from_secs(1);
+/// Somebody who waits for a node to answer.
+type Waiter = Arc<dyn Listener>;
 
-/// How many that are.
-const ASKED_PER_SECOND: u32 = 12;
-
-/// After so long without trouble a node is asked at once.
-const FORGOTTEN: Duration = Duration::from_secs(5);
+/// What is found out: the node of this one is being asked, or was not to be found.
+type Found = (Waiter, Result<Option<Knock>>);
 
 /// See the module.
 #[derive(Default)]
@@ -56,48 +57,16 @@ pub struct Silent {
 
 /// What a thread is given nodes by.
 struct Doorbell {
-    lines: Sender<Arc<Line>>,
+    waiters: Sender<Waiter>,
     bell: Arc<EventFd>,
 }
 
-/// How long it is waited before a node is asked again.
-#[derive(Debug, Default)]
-pub struct Backoff {
-    pause: Option<Duration>,
-    answers_since: Option<Instant>,
-}
-
-impl Backoff {
-    /// It answers now.
-    pub fn answers(&mut self) {
-        self.answers_since.get_or_insert_with(Instant::now);
-    }
-
-    /// When it is to be asked (again): at once if it has answered for a while, or never was asked.
-    fn next(&mut self, now: Instant, slowest: Duration) -> Instant {
-        let answered = self.answers_since.take();
-        let slowest = if answered.is_some() { FLAPPING_RETRY } else { slowest };
-        let forgotten = answered.is_some_and(|since| now > since + FORGOTTEN);
-        let pause = match self.pause.filter(|_| !forgotten) {
-            None => Duration::ZERO,
-            Some(pause) => (pause * 2).clamp(FIRST_RETRY, slowest),
-        };
-        self.pause = Some(pause);
-        // Spread, for those that fell silent together.
-        now + pause + pause / 32 * u32::from(random_byte(now) % 8)
-    }
-}
-
-fn random_byte(now: Instant) -> u8 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(now) as u8
-}
-
 impl Silent {
-    /// From now on it is found out whether this node answers; then its line is followed.
+    /// From now on it is found out whether this one's node answers, until it does.
     ///
     /// Errors: there is no thread for it to be had.
-    pub fn add(&self, line: Arc<Line>) -> Result<()> {
+    pub fn add(&self, waiter: Waiter) -> Result<()> {
+        let line = waiter.line();
         let number = line.name().bytes().fold(0_usize, |sum, byte| sum + usize::from(byte));
         let mut thread =
             self.threads[number % THREADS].lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +77,7 @@ impl Silent {
                 Error::new(Kind::Shortage, format!("no thread to ask node {name}: {error}"))
             })?,
         };
-        let sent = doorbell.lines.send(line).is_ok();
+        let sent = doorbell.waiters.send(waiter).is_ok();
         let _ = doorbell.bell.write(1); // fails only if it has been rung 2^64 times
         if sent {
             *thread = Some(doorbell);
@@ -121,7 +90,7 @@ impl Silent {
 fn start(lookups: &Arc<Lookups>) -> io::Result<Doorbell> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-    let (lines, inbox) = channel();
+    let (waiters, inbox) = channel();
     let (finds, found) = channel();
     let asker = Asker {
         inbox,
@@ -135,11 +104,11 @@ fn start(lookups: &Arc<Lookups>) -> io::Result<Doorbell> {
         asked: Vec::new(),
     };
     thread::Builder::new().name("silent".into()).stack_size(STACK).spawn(move || asker.run())?;
-    Ok(Doorbell { lines, bell })
+    Ok(Doorbell { waiters, bell })
 }
 
 struct Asker {
-    inbox: Receiver<Arc<Line>>,
+    inbox: Receiver<Waiter>,
     lookups: Arc<Lookups>,
     /// Where what was looked up is told.
     finds: Sender<Found>,
@@ -147,10 +116,10 @@ struct Asker {
     bell: Arc<EventFd>,
     at_a_time: usize,
     /// Those that are to be asked at some time.
-    waiting: Vec<(Instant, Arc<Line>)>,
+    waiting: Vec<(Instant, Waiter)>,
     /// How many are being looked up.
     looked_up: usize,
-    asked: Vec<(Knock, Arc<Line>)>,
+    asked: Vec<(Knock, Waiter)>,
 }
 
 impl Asker {
@@ -158,29 +127,30 @@ impl Asker {
         loop {
             self.take_in();
             let now = Instant::now();
-            self.waiting.retain(|(_, line)| !line.is_closed());
-            self.asked.retain(|(_, line)| !line.is_closed());
+            self.waiting.retain(|(_, waiter)| !waiter.line().is_closed());
+            self.asked.retain(|(_, waiter)| !waiter.line().is_closed());
             self.waiting.sort_by_key(|(due, _)| std::cmp::Reverse(*due));
             while self.asked.len() < self.at_a_time
-                && let Some((_, line)) = self.waiting.pop_if(|(due, _)| *due <= now)
+                && let Some((_, waiter)) = self.waiting.pop_if(|(due, _)| *due <= now)
             {
+                let line = waiter.line();
                 if lookups::has_name(line.node()) {
-                    self.look_up(line);
+                    self.look_up(waiter);
                 } else {
                     let knock = driver::knock(line.root(), line.node());
-                    self.begun((line, knock));
+                    self.begun((waiter, knock));
                 }
             }
             let happened = self.wait();
             let asked = std::mem::take(&mut self.asked).into_iter();
-            for ((mut knock, line), happened) in asked.zip(happened) {
+            for ((mut knock, waiter), happened) in asked.zip(happened) {
                 let is_due = happened || knock.deadline() <= Instant::now();
                 match is_due.then(|| knock.step()).flatten() {
-                    None => self.asked.push((knock, line)),
-                    Some(Ok(())) => self.answered(line),
+                    None => self.asked.push((knock, waiter)),
+                    Some(Ok(())) => self.answered(waiter),
                     Some(Err(error)) => {
-                        let error = driver::unanswered(line.node(), &error);
-                        self.failed(line, error);
+                        let error = driver::unanswered(waiter.line().node(), &error);
+                        self.failed(waiter, error);
                     }
                 }
             }
@@ -189,8 +159,8 @@ impl Asker {
 
     fn take_in(&mut self) {
         let _ = self.bell.read(); // rung or not
-        while let Ok(line) = self.inbox.try_recv() {
-            self.put_off(line);
+        while let Ok(waiter) = self.inbox.try_recv() {
+            self.put_off(waiter);
         }
         while let Ok(found) = self.found.try_recv() {
             self.looked_up -= 1;
@@ -199,44 +169,44 @@ impl Asker {
     }
 
     /// Asks a node once it is found.
-    fn look_up(&mut self, line: Arc<Line>) {
+    fn look_up(&mut self, waiter: Waiter) {
         let (finds, bell) = (self.finds.clone(), self.bell.clone());
-        let tell = move |found| {
-            let _ = finds.send(found); // this thread never ends
+        let (line, own) = (waiter.line().clone(), waiter.clone());
+        let tell = move |knock| {
+            let _ = finds.send((own, knock)); // this thread never ends
             let _ = bell.write(1); // as above
         };
-        match self.lookups.begin(line.clone(), tell) {
+        match self.lookups.begin(line, tell) {
             Ok(()) => self.looked_up += 1,
-            Err(error) => self.failed(line, error),
+            Err(error) => self.failed(waiter, error),
         }
     }
 
     /// A node is being asked, or cannot be.
-    fn begun(&mut self, (line, knock): Found) {
+    fn begun(&mut self, (waiter, knock): Found) {
         match knock {
-            Ok(Some(knock)) => self.asked.push((knock, line)),
-            Ok(None) => self.answered(line),
-            Err(error) => self.failed(line, error),
+            Ok(Some(knock)) => self.asked.push((knock, waiter)),
+            Ok(None) => self.answered(waiter),
+            Err(error) => self.failed(waiter, error),
         }
     }
 
-    fn put_off(&mut self, line: Arc<Line>) {
+    fn put_off(&mut self, waiter: Waiter) {
         let all = u32::try_from(self.waiting.len() + self.looked_up + self.asked.len())
             .unwrap_or(u32::MAX);
-        let slowest = SLOWEST_RETRY.max(Duration::from_secs(1) * all / ASKED_PER_SECOND);
-        let due = line.backoff().next(Instant::now(), slowest);
-        self.waiting.push((due, line));
+        let due = waiter.line().backoff().next(Instant::now(), all);
+        self.waiting.push((due, waiter));
     }
 
-    fn answered(&mut self, line: Arc<Line>) {
-        if let Err(error) = line.follow() {
-            self.failed(line, error);
+    fn answered(&mut self, waiter: Waiter) {
+        if let Err(error) = waiter.clone().answered() {
+            self.failed(waiter, error);
         }
     }
 
-    fn failed(&mut self, line: Arc<Line>, error: Error) {
-        if line.failed(error) {
-            self.put_off(line);
+    fn failed(&mut self, waiter: Waiter, error: Error) {
+        if waiter.line().failed(error) {
+            self.put_off(waiter);
         }
     }
 

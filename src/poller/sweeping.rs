@@ -6,8 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::Wake;
-use super::engine::Engine;
+use super::wake::Wake;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::processor;
@@ -23,12 +22,15 @@ pub struct Sweeper {
     asked: Arc<AtomicBool>,
 }
 
-impl Engine<'_> {
-    /// Sweeps by a thread as soon as there is one.
-    pub(super) fn sweep_beside(&mut self) {
-        let (root, wakes) = (self.root.clone(), self.waker.clone());
-        let (ask, asked) = (self.sweeper.ask.clone(), self.sweeper.asked.clone());
-        self.beside(move || {
+impl Sweeper {
+    /// What starts the thread.
+    pub fn start<'r>(
+        &self,
+        root: &'r Root,
+        wakes: &Sender<Wake>,
+    ) -> impl FnMut() -> Result<()> + use<'r> {
+        let (wakes, ask, asked) = (wakes.clone(), self.ask.clone(), self.asked.clone());
+        move || {
             let (sender, requests) = channel();
             let (root, wakes, asked) = (root.clone(), wakes.clone(), asked.clone());
             let thread = thread::Builder::new().name("sweep".into()).stack_size(STACK);
@@ -38,16 +40,16 @@ impl Engine<'_> {
             })?;
             *ask.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
             Ok(())
-        });
+        }
     }
 
     /// Sweeps: now, where no thread does it, else soon.
-    pub(super) fn sweep(&mut self) -> Result<()> {
-        let ask = self.sweeper.ask.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn sweep(&self, root: &Root) -> Result<()> {
+        let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ask) = &*ask else {
-            return processor::sweep::sweep(self.root).map(|_| ());
+            return processor::sweep::sweep(root).map(|_| ());
         };
-        if !self.sweeper.asked.swap(true, Ordering::AcqRel) {
+        if !self.asked.swap(true, Ordering::AcqRel) {
             let _ = ask.send(()); // it lives as long as this does
         }
         Ok(())

@@ -296,7 +296,7 @@ impl Engine<'_> {
                     "abandoned (its node is registered at another address now)"
                 }
                 Some(_) => continue, // or it cannot be found out now
-                None if self.is_unreadable(&known.node) => continue,
+                None if self.nodes.is_unreadable(&known.node) => continue,
                 None => "abandoned (its node is not registered any more)",
             };
             if self.unheard.note(&known.id, lost_after) {

@@ -72,7 +72,7 @@ impl Engine<'_> {
 
     /// Forgets attempts that no node has any more. What could not be looked at may be there.
     fn forget_heard(&mut self) {
-        if self.once && self.troubled {
+        if self.once && self.voice.is_troubled() {
             return;
         }
         let index = &self.index;
