@@ -99,12 +99,12 @@ impl Supervisor<'_> {
 
     /// Signals that came while no program ran. Those about a kill are for a range alone: any other
     /// job looks for kills before it starts.
-    pub(super) fn heed_signals_between(&mut self, id: &str) -> Result<()> {
-        if self.hear().look && self.range.is_some() {
-            self.look_for_words(id);
-            self.take_kills(wishes::all(&self.runs, id, self.slot.as_ref(), true)?)?;
-        }
-        Ok(())
+    pub(super) fn heed_signals_between(&mut self) -> Result<()> {
+        let look = self.hear().look;
+        let Some(range) = self.range.as_ref().filter(|_| look) else { return Ok(()) };
+        let id = range.id.clone();
+        self.look_for_words(&id);
+        self.take_kills(wishes::all(&self.runs, &id, self.slot.as_ref(), true)?)
     }
 
     /// Takes all signals that have come, and notes that it is to end if one says so.

@@ -71,7 +71,7 @@ impl Supervisor<'_> {
         let mut claimed_at = Instant::now();
         let count = self.range.as_ref().map_or(0, |range| range.left.len());
         loop {
-            self.heed_signals_between(&job.id)?;
+            self.heed_signals_between()?;
             self.end_unwanted()?;
             let Some(range) = &mut self.range else { return Err(gone()) };
             let Some(task) = range.left.first() else { break };

@@ -25,6 +25,7 @@ use crate::board::runs::{Stream, known_answer};
 use crate::board::story::Story;
 use crate::clock;
 use crate::error::{At, Result};
+use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
@@ -116,7 +117,7 @@ impl Supervisor<'_> {
     }
 
     /// Waits a little until what became of a job may be recorded, and keeps nobody waiting with it.
-    pub(super) fn wait_for_space(&mut self, id: &str) {
+    pub(super) fn wait_for_space(&mut self, id: &RunId) {
         if !self.claimed.is_empty()
             && let Err(error) = self.put_back(id)
         {

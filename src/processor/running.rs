@@ -7,13 +7,14 @@ use nix::unistd::Pid;
 
 use super::capture::Capture;
 use super::phase::Phase;
+use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::run_status::RunStatus;
 
 /// A job that runs.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub id: String,
+    pub id: RunId,
     /// Of a range: which task.
     pub task: Option<u32>,
     pub captures: Vec<Capture>,

@@ -10,6 +10,7 @@ use super::pace::AGAIN;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::Kills;
 use crate::model::outcome::Outcome;
 use crate::model::range::{Line, Step};
@@ -31,7 +32,7 @@ pub(super) fn most_log(of_a_task: u64) -> u64 {
 /// A range that runs.
 #[derive(Debug)]
 pub(super) struct RunningRange {
-    pub id: String,
+    pub id: RunId,
     /// When it began.
     pub at: Instant,
     story: Story,
@@ -61,7 +62,7 @@ impl RunningRange {
     /// A range that begins now: `left` are its tasks that have not ended, `all` how the others have, and
     /// `logs` where its output goes.
     pub fn new(
-        id: String,
+        id: RunId,
         story: Story,
         logs: impl Iterator<Item = PathBuf>,
         left: TaskSet,

@@ -8,29 +8,31 @@ use super::accept::{NewRun, accept};
 use super::status;
 use crate::board::files;
 use crate::board::incoming::Place;
+use crate::board::runs::run_id;
 use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// [`with_id`], of somebody who may have it.
-fn with_allowed_id(call: &Call, request: Value) -> Result<(String, Value)> {
+fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
     let (id, request) = with_id(request)?;
     call.who.check_run_id(&id)?;
     Ok((id, request))
 }
 
 /// The body of a request for one job or many.
-pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
+pub(super) fn with_id(request: Value) -> Result<(RunId, Value)> {
     let spec = Spec::for_node(&request)?;
     match (spec.request_id, request) {
-        (Some(id), request) => Ok((id, request)),
+        (Some(id), request) => Ok((run_id(&id)?, request)),
         (None, Value::Object(mut map)) => {
             let id = files::random_name()?;
             map.insert("request_id".into(), json!(id));
-            Ok((id, Value::Object(map)))
+            Ok((run_id(&id)?, Value::Object(map)))
         }
         (None, _) => Err(Error::bad("a job's request must be a JSON object")),
     }
@@ -65,20 +67,23 @@ pub(super) fn new(call: &Call) -> Result<Response> {
         None => Response::json(&answer)?,
         Some(wait) => started_and_finished(call, id.clone(), wait),
     };
-    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")).brief(id))
+    Ok(response
+        .status(code, phrase)
+        .location("processor", &format!("jobs/{id}"))
+        .brief(id.to_string()))
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
     // Each job for itself: one that is not valid keeps none of the others from being accepted.
     let mut runs = Vec::with_capacity(requests.len());
-    let checked: Vec<(Value, Result<String>)> = requests
+    let checked: Vec<(Value, Result<RunId>)> = requests
         .into_iter()
         .map(|request| {
             let claimed = request.get("request_id").cloned().unwrap_or_default();
             match with_allowed_id(call, request) {
                 Ok((id, request)) => {
                     runs.push(NewRun { id: id.clone(), request, uploads: None });
-                    (json!(id), Ok(id))
+                    (json!(&*id), Ok(id))
                 }
                 Err(error) => (claimed, Err(error)),
             }
@@ -96,7 +101,7 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             result.map(|accepted| (id, accepted.new))
         });
         let entry = match outcome {
-            Ok((id, true)) => Ok(json!({"id": id, "state": RunState::Queued})),
+            Ok((id, true)) => Ok(json!({"id": &*id, "state": RunState::Queued})),
             Ok((id, false)) => {
                 all_new = false;
                 status::of(call.root, &id).map(|status| json!(status)).map_err(files::unknown)
@@ -119,7 +124,7 @@ pub(super) fn no_answer(id: &Value, error: &Error) -> Value {
 }
 
 /// Two lines: the job has started, the job has ended; or what is known when the wait is over.
-fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
+fn started_and_finished(call: &Call, id: RunId, wait: Duration) -> Response {
     let root = call.root.clone();
     Response::stream(
         "application/x-ndjson",

@@ -18,6 +18,7 @@ use crate::board::root::Root;
 use crate::board::slots::MOST_CLAIMS;
 use crate::edge;
 use crate::error::{At, Error, Result};
+use crate::model::ids::RunId;
 
 /// One job that cannot be started is its own affair, and others go on. If it is so many in a row, nothing
 /// can be started here at present.
@@ -97,19 +98,19 @@ impl Supervisor<'_> {
 
     /// Lets a job wait again of which nothing was started, for another supervisor to try. An error ends
     /// this one: recovery finishes what its slot names.
-    fn leave_to_others(&mut self, id: &str, error: Error, in_a_row: usize) -> Result<()> {
+    fn leave_to_others(&mut self, id: &RunId, error: Error, in_a_row: usize) -> Result<()> {
         let never_ran = matches!(self.runs.last_line(id), Ok(None));
         if self.failed || !never_ran || in_a_row >= MOST_FAILURES {
             return Err(error);
         }
         eprintln!("processor: {id} is not started: {}", error.message);
-        self.passed_over.push(id.to_string());
+        self.passed_over.push(id.clone());
         self.let_wait(id)
     }
 
     /// The next job to run, unless this process was told to end.
     fn next_claimed(&mut self) -> Result<Option<Claimed>> {
-        self.heed_signals_between("")?; // no job is at it
+        self.heed_signals_between()?;
         Ok(if self.stopping { None } else { self.claimed.pop_front() })
     }
 

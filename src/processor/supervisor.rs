@@ -18,6 +18,7 @@ use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Result};
+use crate::model::ids::RunId;
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
@@ -26,7 +27,7 @@ use crate::user::{self, User};
 /// A job that is claimed.
 #[derive(Debug)]
 pub(super) struct Claimed {
-    pub id: String,
+    pub id: RunId,
     pub spec: Spec,
     /// Its `request.json`, to be locked while it runs.
     pub request: File,
@@ -61,13 +62,13 @@ pub(super) struct Supervisor<'r> {
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
     /// Jobs that wait and that this process does not start, whatever room there is.
-    pub passed_over: Vec<String>,
+    pub passed_over: Vec<RunId>,
     /// How many to claim at a time.
     pub batch: usize,
     /// Claimed and not started.
     pub claimed: VecDeque<Claimed>,
     /// What shows a head that these runs are its attempts: of all that are claimed and not told of.
-    pub proofs: HashMap<String, String>,
+    pub proofs: HashMap<RunId, String>,
     /// Ended and not in the feed yet.
     pub ended: Vec<RunStatus>,
     /// What makes those durable, and the claim where it is not.
