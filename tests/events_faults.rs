@@ -60,8 +60,11 @@ impl<'r> Reader<'r> {
         let page = answer.expect(0).json();
         self.cursor = page["cursor"].as_str().unwrap().into();
         for event in page["events"].as_array().unwrap() {
-            let state = event["state"].as_str().unwrap().to_string();
-            self.known.insert(event["job"].as_u64().unwrap(), state);
+            let (job, state) = (event["job"].as_u64().unwrap(), event["state"].as_str().unwrap());
+            match event["event"].as_str() {
+                Some("removed") => drop(self.known.remove(&job)),
+                _ => drop(self.known.insert(job, state.to_string())),
+            }
         }
     }
 

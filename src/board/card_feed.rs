@@ -255,17 +255,22 @@ fn announce(feed: &FeedFile, group: &[u8]) -> Result<File> {
 
 fn open(feed: &FeedFile) -> Result<Option<File>> {
     let opened = OpenOptions::new().read(true).append(true).open(feed.path());
-    files::gone_is_fine(opened).at(feed.path())
+    match files::gone_is_fine(opened).at(feed.path()) {
+        Err(_) if !feed.may_be_one() => Ok(None),
+        opened => opened,
+    }
 }
 
 /// The feed to append to, under the board's lock: begun anew where one is due.
 fn open_current(feed: &FeedFile) -> Result<File> {
     let before = open(feed)?;
     if let Some(file) = before {
-        if feed.current(&file)?.is_some() {
-            return Ok(file);
+        match feed.current(&file) {
+            Ok(Some(_)) => return Ok(file),
+            Ok(None) => begin(feed, Some(&file))?,
+            Err(error) if feed.may_be_one() => return Err(error),
+            Err(_) => begin(feed, None)?, // a pipe, perhaps
         }
-        begin(feed, Some(&file))?;
     } else {
         begin(feed, None)?;
     }
