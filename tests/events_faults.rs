@@ -188,6 +188,24 @@ fn a_job_is_submitted_before_anything_else_is_told_of_it() {
     root.check();
 }
 
+/// Whoever has the board's lock is stopped, and there is no feed.
+#[test]
+fn no_submission_waits_for_the_feed() {
+    let root = open_root("");
+    let held = json!({"command": "true", "state": "held"});
+    root.submit(&held);
+    let mut reader = Reader::begin(&root);
+    let lock = fs::File::open(root.path("state/scheduler/lock")).unwrap();
+    fs2::FileExt::lock_exclusive(&lock).unwrap();
+    fs::remove_file(root.path("state/scheduler/events")).unwrap();
+    let begun = Instant::now();
+    root.submit(&held);
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    drop(lock);
+    reader.catches_up("the lock is let go");
+    root.check();
+}
+
 /// A root whose state lies on a small file system.
 struct Small(TestRoot);
 

@@ -115,7 +115,7 @@ pub const ROUTES: &[Route] = &[
         handler: acknowledge,
     },
     get("info", &[], "what the node has, and has free", |call| {
-        Response::json(&info::info(call.root)?)
+        Ok(Response::of(info::info(call.root)?))
     }),
     get(
         "events",
@@ -150,7 +150,7 @@ fn all(call: &Call) -> Result<Response> {
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
-        Some("json") => Response::json(&found.into_iter().map(answer).collect::<Vec<_>>()),
+        Some("json") => Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>())),
         None | Some("text") => {
             let ids = found.into_iter().map(|(id, _)| id + "\n");
             Ok(Response::text(ids.collect::<String>()))
@@ -163,11 +163,11 @@ fn statuses(call: &Call) -> Result<Response> {
     let Some(ids) = call.request.param("ids") else {
         let filter = Filter { limit: Some(limit(call)?), ..Filter::default() };
         let found = list::list(call.root, &filter)?;
-        return Response::json(&found.into_iter().map(answer).collect::<Vec<_>>());
+        return Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>()));
     };
     let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
     let found = report::statuses(call.root, &ids)?;
-    Response::json(&ids.into_iter().zip(found).map(answer).collect::<Vec<_>>())
+    Ok(Response::of(ids.into_iter().zip(found).map(answer).collect::<Vec<_>>()))
 }
 
 /// A job in an array: its status, or why there is none.
@@ -185,24 +185,23 @@ fn record(call: &Call) -> Result<Response> {
         hide_values(request);
     }
     let status = progress::shown(call.root, status::of(call.root, id)?)?;
-    Response::json(&json!({"id": id, "request": request, "status": status}))
+    Ok(Response::of(json!({"id": id, "request": request, "status": status})))
 }
 
 fn one_status(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
     if let Some(task) = call.request.task()? {
-        return Response::json(&tasks::wait(call.root, call.value(0), task, wait)?);
+        return Ok(Response::of(tasks::wait(call.root, call.value(0), task, wait)?));
     }
     let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
-    let brief = found.state;
     let found = progress::shown(call.root, found)?;
-    Ok(Response::json(&found)?.brief(json!(brief).as_str().unwrap_or_default()))
+    Ok(Response::of(found))
 }
 
 fn say(call: &Call) -> Result<Response> {
     let id = call.value(0);
     call.who.check_speaks_for(id)?;
-    Response::json(&progress::say(call.root, id, call.request.body.word()?)?)
+    Ok(Response::of(progress::say(call.root, id, call.request.body.word()?)?))
 }
 
 fn output(call: &Call) -> Result<Response> {
@@ -230,7 +229,7 @@ fn output(call: &Call) -> Result<Response> {
 
 fn work_files(call: &Call) -> Result<Response> {
     let names = work::names(call.root, call.value(0))?;
-    Response::json(&json!({"files": names}))
+    Ok(Response::of(json!({"files": names})))
 }
 
 fn work_file(call: &Call) -> Result<Response> {
@@ -264,10 +263,10 @@ fn kill_one(call: &Call) -> Result<Response> {
         if tasks.is_some() || grace.is_some() || proof.is_some() {
             return Err(Error::bad("forbid ends nothing: it goes with by alone"));
         }
-        return Response::json(&super::kill::forbid(call.root, id, by)?);
+        return Ok(Response::of(super::kill::forbid(call.root, id, by)?));
     }
     let (id, by) = (id.to_string(), by.to_string());
-    Response::json(&report::kill(call.root, &Wish { id, proof, grace, by, tasks })?)
+    Ok(Response::of(report::kill(call.root, &Wish { id, proof, grace, by, tasks })?))
 }
 
 #[derive(Deserialize)]
@@ -282,10 +281,10 @@ fn acknowledge(call: &Call) -> Result<Response> {
         .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
     ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;
     let count = ack::acknowledge(call.root, &ack.nodejobs)?;
-    Response::json(&json!({"acknowledged": count}))
+    Ok(Response::of(json!({"acknowledged": count})))
 }
 
 fn events(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
-    Response::json(&report::feed(call.root, call.request.param("since"), wait)?)
+    Ok(Response::of(report::feed(call.root, call.request.param("since"), wait)?))
 }

@@ -64,13 +64,10 @@ pub(super) fn new(call: &Call) -> Result<Response> {
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
     let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
     let response = match wait {
-        None => Response::json(&answer)?,
+        None => Response::of(answer),
         Some(wait) => started_and_finished(call, id.clone(), wait),
     };
-    Ok(response
-        .status(code, phrase)
-        .location("processor", &format!("jobs/{id}"))
-        .brief(id.to_string()))
+    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")))
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
@@ -91,7 +88,6 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
         .collect();
     let mut results = accept(call.root, runs)?.into_iter();
     let mut all_new = true;
-    let mut ids = Vec::with_capacity(checked.len());
     let mut nodejobs = Vec::with_capacity(checked.len());
     for (named, valid) in checked {
         let outcome = valid.and_then(|id| {
@@ -108,13 +104,12 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             }
             Err(error) => Err(error),
         };
-        ids.push(named.as_str().unwrap_or("-").to_string());
         nodejobs.push(entry.unwrap_or_else(|error| {
             all_new = false;
             no_answer(&named, &error)
         }));
     }
-    let response = Response::json(&json!({"nodejobs": nodejobs}))?.brief(ids.join("\n"));
+    let response = Response::of(json!({"nodejobs": nodejobs}));
     Ok(if all_new { response.status(201, "Created") } else { response })
 }
 
