@@ -54,7 +54,7 @@ fn options() -> Vec<Arg> {
             .action(ArgAction::Append),
         flag("export", "its environment has what is set in this one's"),
         flag("stdin", "it reads what comes here on standard input"),
-        with("dir", "DIR", "where it starts; here, or with --file or by HTTP in its own"),
+        with("dir", "DIR", "where it starts; with --file, --url in its own"),
         with("file", "PATH", "a file for its own directory; may be repeated")
             .action(ArgAction::Append),
         with("cores", "N", "cores that it is given; 1 if absent"),
