@@ -16,6 +16,7 @@ use crate::model::array_changes;
 use crate::model::card::{Attempt, Card, Event, State, What};
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
+use crate::model::outcome::{Cause, Outcome};
 use crate::model::proof::KEY_VARIABLE;
 use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
@@ -29,9 +30,13 @@ pub mod rooms;
 pub mod waits;
 
 /// The line that places a card of this cluster on a node: its next attempt; of an array with the
-/// tasks of the range.
+/// tasks of the range. Where no number is left for one, the line that ends the job.
 pub fn place(cluster: &str, card: &Card, node: &Node, tasks: Option<TaskSet>) -> What {
-    let attempt = card.attempts.last().map_or(1, |last| last.attempt + 1);
+    let next = card.attempts.last().map_or(Some(1), |last| last.attempt.checked_add(1));
+    let Some(attempt) = next else {
+        let why = "no number is left for another attempt".to_string();
+        return What::Stopped { attempt: None, outcome: Outcome::error(Cause::Aborted, why) };
+    };
     let id = NodejobId { cluster: cluster.to_string(), job: card.job(), attempt };
     What::Placed {
         attempt,

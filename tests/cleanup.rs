@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+mod faults;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use common::head::{CONF, open_root};
 use common::users::plain_root;
 use common::{TestRoot, until};
+use faults::{Act, Point};
 use serde_json::json;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -51,9 +53,15 @@ fn mode(root: &TestRoot, name: &str, mode: u32) {
 fn nothing_on_a_node_stops_the_clean_up() {
     let root = plain_root(CONF);
     let job = |name: &str| format!("state/processor/job/{name}");
-    for id in ["read-only", "plain", "half", "deep", "locked", "unread"] {
+    for id in ["read-only", "plain", "half", "deep", "locked", "unread", "pipe", "endless"] {
         ended_on_node(&root, id, "true");
     }
+    // What lies in the place of their stories tells no end.
+    fs::remove_file(root.path(&job("pipe/status"))).unwrap();
+    let pipe = Command::new("mkfifo").arg(root.path(&job("pipe/status"))).status().unwrap();
+    assert!(pipe.success());
+    let story = File::options().write(true).open(root.path(&job("endless/status"))).unwrap();
+    story.set_len(2 << 30).unwrap();
     // As Go's module cache is: directories that may not be written.
     fs::create_dir_all(root.path(&job("read-only/work/mod/inner"))).unwrap();
     root.write(&job("read-only/work/mod/inner/file"), "x");
@@ -76,9 +84,13 @@ fn nothing_on_a_node_stops_the_clean_up() {
             give(&root.path(&job(name)), owner);
         }
     }
-    for id in ["read-only", "plain", "half", "deep", "locked", "unread"] {
+    for id in ["read-only", "plain", "half", "deep", "locked", "unread", "endless"] {
         long_ago(&root, id);
     }
+    let touch = ["touch", "-d", "100 days ago"];
+    let aged =
+        Command::new(touch[0]).args(&touch[1..]).arg(root.path(&job("pipe/status"))).status();
+    assert!(aged.unwrap().success());
     // No absence: it cannot be read.
     mode(&root, &job("unread/status"), 0);
     let said = once(&root);
@@ -362,4 +374,45 @@ fn tempfile() -> std::path::PathBuf {
     let path = std::env::temp_dir().join(format!("corkboard-witness-{}", std::process::id()));
     let _ = fs::remove_file(&path);
     path
+}
+
+/// Whoever takes a request id that nobody has any more keeps it, though a clean-up has just found it free.
+#[test]
+fn a_clean_up_takes_no_request_id_that_is_taken_meanwhile() {
+    let root = open_root("keep_done = 1d\n");
+    root.submit(&json!({"command": "true", "state": "held"}));
+    let one = |id: &str| json!({"command": "true", "dir": "/", "state": "held", "request_id": id});
+    let both = json!([one("a"), one("b")]);
+    // As a batch leaves them whose submitter died before its commit, and somebody has emptied tmp/.
+    let commit = Point { name: "renameat2".into(), nth: 1, seen: true };
+    assert!(Act::submit(&root, &both).kill_at(&commit).killed);
+    for entry in fs::read_dir(root.path("state/scheduler/tmp")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let claims = || -> Vec<String> {
+        let names = fs::read_dir(root.path("state/scheduler/requests")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let left = claims();
+    assert!(!left.is_empty(), "{}", root.tree());
+    for name in &left {
+        age(&root, &format!("state/scheduler/requests/{name}"), 20 * DAY);
+    }
+    let done = 900;
+    plant_done(&root, done, 20 * DAY);
+    age(&root, "state/scheduler/done/0", 20 * DAY);
+    let numbers = std::thread::scope(|scope| {
+        let clean = Act::cmd(&root, "poller", &["--once", "-q"], "");
+        let slow = scope.spawn(move || clean.inject("unlink:delay_enter=2000000"));
+        // It has removed the card, goes on to its children, and then to the claims.
+        until("it is at it", || !root.exists(&format!("state/scheduler/done/0/{done}.job")));
+        std::thread::sleep(Duration::from_secs(3));
+        let first = root.cmd_in("scheduler", &["jobs", "new"], &both.to_string()).expect(0).json();
+        assert!(slow.join().unwrap().acknowledged());
+        first
+    });
+    let again = root.cmd_in("scheduler", &["jobs", "new"], &both.to_string()).expect(0).json();
+    assert_eq!(again[0]["job"], numbers[0]["job"], "{again} {numbers} {}", root.tree());
+    assert_eq!(again[1]["job"], numbers[1]["job"], "{again} {numbers}");
+    root.check();
 }

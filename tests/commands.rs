@@ -345,6 +345,32 @@ fn who_interrupts_a_wait_is_told_how_to_go_on() {
     root.check();
 }
 
+/// As `nohup` and a shell's `&` start it.
+#[test]
+fn who_ignores_interrupts_goes_on_waiting_without_a_word() {
+    let root = TestRoot::new(CONF);
+    let _poller = root.poller();
+    let go = root.path("go").display().to_string();
+    let script = format!("until [ -e {go} ]; do sleep 0.05; done; exit 3");
+    let plain = root.base("scheduler");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(plain.get_program());
+    command.args(new(&["--wait", "--", "sh", "-c", &script])).stdin(Stdio::null());
+    command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the job runs", || root.exists("state/scheduler/running/1.job"));
+    root.reaches(1, "running");
+    std::thread::sleep(std::time::Duration::from_millis(300)); // it listens by then, if it does
+    signal(child.id().try_into().unwrap(), "INT");
+    std::thread::sleep(std::time::Duration::from_millis(300)); // and would have said so
+    root.write("go", "");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "scheduler: job 1: exit 3\n");
+    root.check();
+}
+
 fn root_status(pid: i32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
 }

@@ -525,3 +525,31 @@ fn a_node_is_not_removed_while_nobody_can_tell_what_it_has() {
     root.write(&card, &format!("{whole}\n{placed}\n"));
     root.cgi("POST", "/scheduler/nodes/far/remove", &[], b"").expect(200);
 }
+
+/// As no job has ever had so many.
+#[test]
+fn a_card_with_the_last_number_of_an_attempt_ends_no_program() {
+    let root = open_root("");
+    let job = root.submit(&json!({"command": "true", "dir": "/", "max_retry_count": 5}));
+    let array = root.submit(&json!({"command": "true", "dir": "/", "array": "0-3"}));
+    for (job, tasks) in [(job, json!(null)), (array, json!("0-3"))] {
+        let name = format!("state/scheduler/queue/{job}.job");
+        let mut placed = json!({"at": "2026-01-01T00:00:00.000Z", "event": "placed",
+            "attempt": u32::MAX, "node": "n", "nodejob": format!("c-1-{job}.{}", u32::MAX),
+            "driver": "local"});
+        if !tasks.is_null() {
+            placed["tasks"] = tasks;
+        }
+        let refused = json!({"at": "2026-01-01T00:00:01.000Z", "event": "refused",
+            "attempt": u32::MAX, "reason": "x", "not_before": "2026-01-01T00:00:01.000Z"});
+        root.write(&name, &format!("{}\n{placed}\n\n{refused}\n", root.read(&name)));
+    }
+    let other = root.submit(&json!({"command": "true", "dir": "/"}));
+    let _poller = root.poller();
+    root.reaches(other, "stopped");
+    for job in [job, array] {
+        let status = root.reaches(job, "stopped");
+        assert_eq!(status["cause"], "aborted", "{status}");
+        assert_eq!(status["reason"], "no number is left for another attempt");
+    }
+}

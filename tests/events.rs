@@ -425,3 +425,32 @@ fn much_that_came_to_nothing_holds_nobody_up() {
         root.check();
     });
 }
+
+#[test]
+fn what_is_cleaned_up_is_told() {
+    both_ways("keep_done = 1d\nkeep_bad = 1d\n", |root, door| {
+        let job = door.submit(&json!({"command": "true", "dir": "/"}));
+        let kept = door.submit(&json!({"command": "true", "state": "held"}));
+        let damaged = door.submit(&json!({"command": "true", "state": "held"}));
+        root.write(&format!("state/scheduler/queue/{damaged}.job"), "{");
+        let poller = root.poller();
+        door.ended(job);
+        until("it is put aside", || root.exists(&format!("state/scheduler/bad/{damaged}.job")));
+        drop(poller);
+        let begin = cursor(door);
+        for name in [format!("done/0/{job}.job"), "done/0".into(), format!("bad/{damaged}.job")] {
+            let file = File::open(root.path(&format!("state/scheduler/{name}"))).unwrap();
+            let day = Duration::from_secs(86_400);
+            file.set_modified(std::time::SystemTime::now() - 2 * day).unwrap();
+        }
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        for job in [job, damaged] {
+            door.get(&format!("/scheduler/jobs/{job}/status")).expect(410);
+        }
+        let (events, _) = since(door, &begin);
+        for (job, told) in [(job, 1), (damaged, 1), (kept, 0)] {
+            assert_eq!(story(&events, job), pairs(&[("removed", "stopped")][..told]), "{job}");
+        }
+        root.check();
+    });
+}

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::head::{CONF, open_root};
 use common::users::nobodys_root;
@@ -60,8 +60,11 @@ impl<'r> Reader<'r> {
         let page = answer.expect(0).json();
         self.cursor = page["cursor"].as_str().unwrap().into();
         for event in page["events"].as_array().unwrap() {
-            let state = event["state"].as_str().unwrap().to_string();
-            self.known.insert(event["job"].as_u64().unwrap(), state);
+            let (job, state) = (event["job"].as_u64().unwrap(), event["state"].as_str().unwrap());
+            match event["event"].as_str() {
+                Some("removed") => drop(self.known.remove(&job)),
+                _ => drop(self.known.insert(job, state.to_string())),
+            }
         }
     }
 
@@ -181,6 +184,24 @@ fn a_job_is_submitted_before_anything_else_is_told_of_it() {
     let told: Vec<&str> = told.map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(told[0], "submitted", "{page}");
     assert!(told.len() > 1 && told[1..].iter().all(|event| *event == "priority"), "{page}");
+    root.check();
+}
+
+/// Whoever has the board's lock is stopped, and there is no feed.
+#[test]
+fn no_submission_waits_for_the_feed() {
+    let root = open_root("");
+    let held = json!({"command": "true", "state": "held"});
+    root.submit(&held);
+    let mut reader = Reader::begin(&root);
+    let lock = fs::File::open(root.path("state/scheduler/lock")).unwrap();
+    fs2::FileExt::lock_exclusive(&lock).unwrap();
+    fs::remove_file(root.path("state/scheduler/events")).unwrap();
+    let begun = Instant::now();
+    root.submit(&held);
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    drop(lock);
+    reader.catches_up("the lock is let go");
     root.check();
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+mod faults;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,6 +13,7 @@ use common::array::{root_with, tasks_reach};
 use common::kills::{give_range, kill, reason};
 use common::node::{assert_clean, claims, submit};
 use common::{TestRoot, signal, until};
+use faults::Act;
 use fs2::FileExt;
 use serde_json::{Value, json};
 
@@ -172,6 +174,30 @@ fn a_kill_acts_at_once_where_no_poller_is_at_work() {
     root.ended(&id(range));
     root.cmd("poller", &["--once", "-q"]).expect(0);
     assert_eq!(root.status(range)["cause"], "killed");
+    root.check();
+}
+
+/// Two users want the end of tasks of one range, and the first of their wishes fails.
+#[test]
+fn a_kill_that_fails_keeps_no_other_from_being_told() {
+    let root = root_with(1);
+    let poller = root.poller();
+    let job = root.submit(&json!({"command": "sleep 1000", "array": "0-9"}));
+    tasks_reach(&root, job, |tasks| tasks["running"] == 1);
+    root.reaches(job, "running");
+    drop(poller);
+    let fails = "flock:error=EIO:when=3"; // the board's, that of pollers, the node's
+    let by_open = format!("/jobs/{job}/update?kill=1&task=1");
+    let ran = Act::post(&root, "scheduler", &by_open, "text/plain", b"").inject(fails);
+    assert!(ran.acknowledged() && ran.stderr.contains("is not killed"), "{ran:?}");
+    let words = ["jobs", &job.to_string(), "update", "kill=1", "task=2"];
+    let ran = Act::cmd(&root, "scheduler", &words, "").inject(fails);
+    assert!(ran.acknowledged() && ran.stderr.contains("is not killed"), "{ran:?}");
+    tasks_reach(&root, job, |tasks| tasks["failed_tasks"] == "2");
+    let _poller = root.poller();
+    tasks_reach(&root, job, |tasks| tasks["failed_tasks"] == "1-2");
+    root.update(job, "kill=1").expect(0);
+    root.reaches(job, "stopped");
     root.check();
 }
 

@@ -188,6 +188,25 @@ fn however_often_a_run_says_something_little_is_told_and_the_newest_is_kept() {
     root.check();
 }
 
+/// Those that come by the way and those that the supervisor tells are counted together.
+#[test]
+fn a_run_that_says_something_all_the_time_is_told_of_once_a_second() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let go = root.path("go").display().to_string();
+    let one = format!("until [ -e {go} ]; do {SAY} 5 >/dev/null; done");
+    let job = root.submit(&json!({"command": format!("({one}) & ({one}) & {one}; wait")}));
+    let status = heard(&root, job, &json!(5));
+    let id = status["progress"][0]["nodejob"].as_str().unwrap();
+    let (begun, before) = (Instant::now(), told(&root, id).1);
+    std::thread::sleep(Duration::from_secs(8));
+    let (lines, seconds) = (told(&root, id).1 - before, begun.elapsed().as_secs() as usize);
+    assert!((4..=seconds + 1).contains(&lines), "{lines} in {seconds} s");
+    root.write("go", "");
+    root.reaches(job, "stopped");
+    root.check();
+}
+
 #[test]
 fn a_run_speaks_for_itself_alone() {
     let root = TestRoot::new("cores = 3\nmemory = 4 GiB\nscan_every = 1s\n");

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::batch_files;
-use super::cards::{Cards, DONE_SHARD};
+use super::card_feed::Held;
+use super::cards::{CARDS_PER_LOCK, Cards, DONE_SHARD};
 use super::claims::{self, Released};
 use super::files;
 use super::incoming;
@@ -81,36 +82,63 @@ pub fn done_is_older(root: &Root, job: u64, than: Duration, now: &Present) -> Re
     files::is_older(&Cards::new(root).card_path(Column::Done, job), than, now)
 }
 
-/// Removes a finished card, its list of children, and what it has said of its progress; `false` if it was gone, or is for a newer
-/// program to remove. Not for cards that a committed batch would restore. One that has not stopped,
-/// or cannot be read, is nobody's to remove: it is moved to where its lines say, or put aside, as by
-/// whoever changes it.
+/// What the feed calls the removal of a card.
+const REMOVED: &str = "removed";
+
+/// Removes finished cards, their lists of children, and what they have said of their progress, and tells
+/// of it; not one that is for a newer program to remove. Not for cards that a committed batch would
+/// restore. One that has not stopped, or cannot be read, is nobody's to remove: it is moved to where its
+/// lines say, or put aside, as by whoever changes it.
 ///
-/// Its claim then says that the job is finished, in a copy of the board whose hard links were
+/// Their claims then say that the jobs are finished, in a copy of the board whose hard links were
 /// copied as files of their own, too: else a repeat of the request would know only the state of
 /// the day of the copy.
-pub fn remove_done(root: &Root, job: u64) -> Result<bool> {
+pub fn remove_done(root: &Root, jobs: &[u64], tally: &mut Tally) {
     let cards = Cards::new(root);
+    for jobs in jobs.chunks(CARDS_PER_LOCK) {
+        let is_to_go = |job: &u64| tally.told(is_removable(&cards, *job)) == Some(true);
+        let jobs: Vec<u64> = jobs.iter().copied().filter(is_to_go).collect();
+        if jobs.is_empty() {
+            continue;
+        }
+        let Some(lock) = tally.told(cards.lock()) else { return };
+        for job in jobs {
+            tally.note(remove_one(&cards, &lock, job));
+        }
+    }
+}
+
+fn remove_one(cards: &Cards, lock: &Held, job: u64) -> Result<bool> {
+    // Before the card: what is left without one is a stray.
+    files::remove(&cards.path(&format!("{}/{job}", progress::DIR)))?;
+    lock.begin();
+    let path = cards.card_path(Column::Done, job);
+    let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
+    if removed {
+        lock.done(job, State::Stopped, REMOVED);
+    }
+    files::remove(&cards.path(&format!("children/{job}")))?;
+    Ok(removed)
+}
+
+/// Whether this finished card may go; its claim is prepared for that.
+fn is_removable(cards: &Cards, job: u64) -> Result<bool> {
     let path = cards.card_path(Column::Done, job);
     let Some(bytes) = files::read(&path)? else { return Ok(false) };
     let card = match Card::parse(&bytes) {
         Ok(card) if card.newer.is_some() => return Ok(false),
         Ok(card) if card.job() == job && card.state == State::Stopped => card,
-        Ok(_) | Err(_) => return put_right(&cards, job).map(|()| false),
+        Ok(_) | Err(_) => return put_right(cards, job).map(|()| false),
     };
     if let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)?
         && meta.nlink() == 1
     {
         let claim = cards.claim_path(&card.accepted.by, &card.accepted.request_id);
         if claim.try_exists().at(&claim)? {
-            claims::rejoin(&cards, &claim, job)?;
+            claims::rejoin(cards, &claim, job)?;
         }
     }
-    // Before the card: what is left without one is a stray.
-    files::remove(&cards.path(&format!("{}/{job}", progress::DIR)))?;
-    let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
-    files::remove(&cards.path(&format!("children/{job}")))?;
-    Ok(removed)
+    Ok(true)
 }
 
 /// Moves a card to the column in which it belongs, or puts it aside, which is said where it is done.
@@ -165,7 +193,11 @@ impl<'r> Board<'r> {
         if self.is_restorable(job) || self.lies_somewhere(job)? {
             return Ok(false);
         }
-        let _lock = self.cards.lock()?; // it may just have been on the move
+        let lock = self.cards.lock()?; // it may just have been on the move
+        self.is_gone_now(&lock, job)
+    }
+
+    fn is_gone_now(&self, _lock: &Held, job: u64) -> Result<bool> {
         Ok(!self.lies_somewhere(job)? && !self.lies_aside(job)?)
     }
 
@@ -204,8 +236,21 @@ fn remove_claim(board: &Board, path: &Path, than: Duration, now: &Present) -> Re
         return Ok(false);
     }
     let Some(bytes) = files::read(path)? else { return Ok(false) };
-    if let Ok(card) = Card::parse(&bytes)
-        && (card.newer.is_some() || !board.is_gone(card.job())?)
+    let card = Card::parse(&bytes).ok();
+    if let Some(card) = &card
+        && (card.newer.is_some() || board.is_restorable(card.job()))
+    {
+        return Ok(false);
+    }
+    // Nobody takes another request for this one while the lock is held: see `claims::release`.
+    let lock = board.cards.lock()?;
+    let Some(now) = files::gone_is_fine(fs::metadata(path)).at(path)? else { return Ok(false) };
+    let file = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+    if file(&now) != file(&meta) || now.nlink() > 1 {
+        return Ok(false); // it is another by now
+    }
+    if let Some(card) = card
+        && !board.is_gone_now(&lock, card.job())?
     {
         return Ok(false); // of a copied board: the card is a file of its own
     }
@@ -213,16 +258,30 @@ fn remove_claim(board: &Board, path: &Path, than: Duration, now: &Present) -> Re
     Ok(true)
 }
 
-/// Removes unreadable cards that were put aside long ago.
+/// Removes unreadable cards that were put aside long ago, and tells of it.
 pub fn remove_old_bad(root: &Root, than: Duration, now: &Present, tally: &mut Tally) {
-    let dir = Cards::new(root).path("bad");
+    let cards = Cards::new(root);
+    let dir = cards.path("bad");
     for name in tally.names(&dir) {
-        let path = dir.join(name);
+        let path = dir.join(&name);
         tally.note(match files::is_older(&path, than, now) {
-            Ok(true) => files::remove(&path).map(|()| true),
+            Ok(true) => match listing::card_number(&name) {
+                Some(job) => remove_bad(&cards, job, &path),
+                None => files::remove(&path).map(|()| true),
+            },
             other => other,
         });
     }
+}
+
+fn remove_bad(cards: &Cards, job: u64, path: &Path) -> Result<bool> {
+    let lock = cards.lock()?;
+    lock.begin();
+    let removed = files::gone_is_fine(fs::remove_file(path)).at(path)?.is_some();
+    if removed {
+        lock.done(job, State::Stopped, REMOVED);
+    }
+    Ok(removed)
 }
 
 /// Removes what writers that died left in `tmp/`: files that were arriving as soon as nobody holds

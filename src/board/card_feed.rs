@@ -20,6 +20,7 @@ use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Once;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -36,6 +37,10 @@ use crate::model::state::State;
 
 /// A line with more bytes tells less of what happened: the card has it all.
 const LONGEST_LINE: usize = 4 << 10;
+
+/// So long is the board's lock waited for by whoever needs it for the feed alone: those who have it let it go
+/// within milliseconds, unless they are stopped, and no submission waits for the feed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// So often it is tried to write to a feed that others begin anew meanwhile.
 const TRIES: usize = 3;
@@ -255,17 +260,22 @@ fn announce(feed: &FeedFile, group: &[u8]) -> Result<File> {
 
 fn open(feed: &FeedFile) -> Result<Option<File>> {
     let opened = OpenOptions::new().read(true).append(true).open(feed.path());
-    files::gone_is_fine(opened).at(feed.path())
+    match files::gone_is_fine(opened).at(feed.path()) {
+        Err(_) if !feed.may_be_one() => Ok(None),
+        opened => opened,
+    }
 }
 
 /// The feed to append to, under the board's lock: begun anew where one is due.
 fn open_current(feed: &FeedFile) -> Result<File> {
     let before = open(feed)?;
     if let Some(file) = before {
-        if feed.current(&file)?.is_some() {
-            return Ok(file);
+        match feed.current(&file) {
+            Ok(Some(_)) => return Ok(file),
+            Ok(None) => begin(feed, Some(&file))?,
+            Err(error) if feed.may_be_one() => return Err(error),
+            Err(_) => begin(feed, None)?, // a pipe, perhaps
         }
-        begin(feed, Some(&file))?;
     } else {
         begin(feed, None)?;
     }
@@ -292,7 +302,7 @@ fn begin(feed: &FeedFile, before: Option<&File>) -> Result<()> {
 
 /// Begins a new epoch where one is due, for whoever does not hold the board's lock.
 pub(super) fn renew(feed: &FeedFile) -> Result<()> {
-    let _held = Lock::take(&files::parent(feed.path()).join("lock"))?;
+    let _held = Lock::take_within(&files::parent(feed.path()).join("lock"), PATIENCE)?;
     open_current(feed).map(|_| ())
 }
 

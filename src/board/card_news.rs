@@ -79,8 +79,8 @@ fn page(feed: &FeedFile, opened: &Opened, mut offset: u64) -> Result<NewsPage> {
             Taken { events, length: 0, .. } if events.is_empty() && !is_all => {
                 bytes.resize(bytes.len() * 4, 0);
             }
-            // Marks alone, and more behind them.
-            Taken { events, length, pending: false } if events.is_empty() && !is_all => {
+            // Marks alone, and more behind them; or somebody's first one, who has told behind that.
+            Taken { events, length, .. } if events.is_empty() && !is_all => {
                 offset += length as u64;
             }
             Taken { events, length, pending } => {

@@ -1,6 +1,6 @@
 //! The head's change feed, followed by the board's own programs, for which what it says is a hint.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const MANY: u32 = 5;
 
 /// Nothing has happened for so long: the next thing is looked at at once.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// More cards get their names by no submission between two marks.
+const MOST_AT_ONCE: u64 = 1 << 20;
 
 /// How soon it is looked again where much happens.
 const SOON: Duration = Duration::from_millis(2);
@@ -51,6 +54,8 @@ pub struct Tail<'r> {
     /// What wakes whoever follows.
     pub watch: Watch,
     opened: Option<Opened>,
+    /// Which file that is: device and inode.
+    id: (u64, u64),
     offset: u64,
     /// Numbers in the lines of a write whose closing mark has not been read.
     group: Vec<u64>,
@@ -75,9 +80,9 @@ impl<'r> Tail<'r> {
         let feed = feed(root);
         let watch = watch_on(&feed);
         let opened = feed.open().ok().flatten();
-        let size = opened.as_ref().and_then(|opened| opened.file.metadata().ok()).map(|m| m.size());
-        let offset = size.unwrap_or(0);
-        Tail { feed, watch, opened, offset, group: Vec::new(), but_own: false, idle_wakes: 0 }
+        let meta = opened.as_ref().and_then(|opened| opened.file.metadata().ok());
+        let (id, offset) = meta.map_or(((0, 0), 0), |meta| (id(&meta), meta.size()));
+        Tail { feed, watch, opened, id, offset, group: Vec::new(), but_own: false, idle_wakes: 0 }
     }
 
     /// The same, but for what this process does itself.
@@ -99,13 +104,9 @@ impl<'r> Tail<'r> {
     pub fn news(&mut self) -> Result<News> {
         let mut news = News::default();
         if let Some(opened) = self.opened.take() {
-            let meta = opened.file.metadata().at(self.feed.path());
-            let read = meta.and_then(|meta| {
-                self.read(&opened.file, meta.size(), &mut news)?;
-                Ok(meta.nlink() == 0)
-            });
+            let read = self.read_opened(&opened, &mut news);
             self.opened = Some(opened);
-            if !read? {
+            if read? {
                 return Ok(news);
             }
         }
@@ -119,15 +120,34 @@ impl<'r> Tail<'r> {
         };
         let goes_on = |before: &Opened| opened.header.after.as_ref() == Some(&before.header.epoch);
         news.lost |= !before.as_ref().is_some_and(goes_on);
-        self.offset = opened.first;
-        let size = opened.file.metadata().at(self.feed.path())?.size();
-        self.read(&opened.file, size, &mut news)?;
+        let meta = opened.file.metadata().at(self.feed.path())?;
+        (self.id, self.offset) = (id(&meta), opened.first);
+        self.read(&opened.file, meta.size(), &mut news)?;
         self.opened = Some(opened);
         Ok(news)
     }
 
+    /// Takes in what is new in the feed that is open; `false` if that is no longer the one that has the
+    /// name. It may have others: that of a copy.
+    fn read_opened(&mut self, opened: &Opened, news: &mut News) -> Result<bool> {
+        let path = self.feed.path();
+        let named = files::gone_is_fine(fs::metadata(path)).at(path)?;
+        let named = named.filter(|meta| id(meta) == self.id);
+        let size = match &named {
+            Some(meta) => meta.size(),
+            None => opened.file.metadata().at(path)?.size(),
+        };
+        self.read(&opened.file, size, news)?;
+        Ok(named.is_some())
+    }
+
     /// Takes in the whole lines of so many bytes.
     fn read(&mut self, file: &File, size: u64, news: &mut News) -> Result<()> {
+        if size < self.offset {
+            // Somebody has cut it short: what came after that nobody can tell from what was there.
+            (self.offset, news.lost) = (size, true);
+            self.group.clear();
+        }
         loop {
             let left = usize::try_from(size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
             if left == 0 {
@@ -159,7 +179,10 @@ impl<'r> Tail<'r> {
             let own = self.but_own && card_marks::is_own(&id);
             if let (Some(first), Some(last), false) = (mark.first, mark.last, mark.void) {
                 // The lines came before the cards had their names.
-                news.jobs.extend(first..=last);
+                match last.checked_sub(first) {
+                    Some(0..MOST_AT_ONCE) => news.jobs.extend(first..=last),
+                    _ => news.lost = true, // nobody has written that
+                }
             }
             match own {
                 true => self.group.clear(),
@@ -177,8 +200,13 @@ impl<'r> Tail<'r> {
     pub fn wait_for(&mut self, job: u64, deadline: Instant) -> bool {
         let look_at = Instant::now() + LOOK_EVERY;
         loop {
-            // What cannot be read is no reason to wait for it.
-            let news = self.news().unwrap_or(News { jobs: Vec::new(), lost: true });
+            let news = self.news().unwrap_or_else(|_| {
+                // What cannot be read is no reason to wait for it, but for a while.
+                std::thread::sleep(
+                    SLOWEST_LOOK.min(deadline.saturating_duration_since(Instant::now())),
+                );
+                News { jobs: Vec::new(), lost: true }
+            });
             let now = Instant::now();
             if now >= deadline || !may_wait() {
                 return false;
@@ -203,4 +231,8 @@ impl<'r> Tail<'r> {
             self.idle_wakes = if waited >= QUIET { 0 } else { self.idle_wakes.saturating_add(1) };
         }
     }
+}
+
+fn id(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }

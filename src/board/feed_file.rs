@@ -55,11 +55,18 @@ impl<'r> FeedFile<'r> {
 
     /// Opens it to read; `None` where there is none of this boot.
     pub fn open(&self) -> Result<Option<Opened>> {
-        let Some(file) = files::gone_is_fine(files::open(&self.path)).at(&self.path)? else {
-            return Ok(None);
+        let file = match files::gone_is_fine(files::open(&self.path)).at(&self.path) {
+            Ok(Some(file)) => file,
+            Err(error) if self.may_be_one() => return Err(error),
+            Ok(None) | Err(_) => return Ok(None),
         };
         let Some((header, first)) = self.header(&file)? else { return Ok(None) };
         Ok((header.boot == boot_id()?).then_some(Opened { file, header, first }))
+    }
+
+    /// Whether a feed may lie in its place, and not something that somebody has put there.
+    pub fn may_be_one(&self) -> bool {
+        fs::metadata(&self.path).map_or(true, |meta| meta.is_file())
     }
 
     /// The first line, and its length with the newline.
@@ -91,7 +98,10 @@ impl<'r> FeedFile<'r> {
         let prepared = self.tmp.join(files::random_name()?);
         let header = Header { epoch: files::random_hex::<6>()?, boot: boot_id()?, after };
         files::create(&prepared, &files::json_line(&header)?)?;
-        let placed = fs::rename(&prepared, &self.path).at(&self.path);
+        let mut placed = fs::rename(&prepared, &self.path).at(&self.path);
+        if placed.is_err() && fs::remove_dir(&self.path).is_ok() {
+            placed = fs::rename(&prepared, &self.path).at(&self.path); // it was in its place
+        }
         if placed.is_err() {
             let _ = files::remove(&prepared); // the first error is the one to report
         }

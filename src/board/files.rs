@@ -219,6 +219,11 @@ fn open_plain(options: &mut OpenOptions, flags: OFlag, path: &Path) -> io::Resul
     }
 }
 
+/// Whether this is what [`read`] would read: a plain file of a length that these programs write.
+pub fn is_plain(meta: &fs::Metadata) -> bool {
+    meta.is_file() && meta.len() <= LONGEST
+}
+
 /// The content of a file; `None` where there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     gone_is_fine(read_plain(path)).at(path)

@@ -34,6 +34,13 @@ impl Lock {
         Ok(Lock { file })
     }
 
+    /// The same, waiting no longer than so.
+    pub fn take_within(path: &Path, patience: Duration) -> Result<Lock> {
+        let file = open(path)?;
+        wait_within(&file, path, patience)?;
+        Ok(Lock { file })
+    }
+
     /// Takes the lock if nobody has it.
     pub fn try_take(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
@@ -53,7 +60,11 @@ impl Lock {
 
 /// Locks an open file exclusively, waiting at most [`PATIENCE`]; 503 if it stays taken.
 pub fn wait_for(file: &File, path: &Path) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    wait_within(file, path, PATIENCE)
+}
+
+fn wait_within(file: &File, path: &Path, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_micros(50);
     while !try_lock(file).at(path)? {
         if Instant::now() >= deadline {
@@ -62,7 +73,7 @@ pub fn wait_for(file: &File, path: &Path) -> Result<()> {
                 format!(
                     "{}: held by another process for {} s; try again later",
                     path.display(),
-                    PATIENCE.as_secs()
+                    patience.as_secs()
                 ),
             ));
         }

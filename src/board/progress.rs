@@ -61,12 +61,16 @@ impl Kept {
         }
     }
 
-    /// Whether it is long enough ago that some were told. A time that is yet to come is that of a clock
-    /// that was set back.
+    /// Whether it is long enough ago that some were told.
     pub fn is_due(&self) -> bool {
+        self.due_in().is_zero()
+    }
+
+    /// When it will be. A time that is yet to come is that of a clock that was set back.
+    pub fn due_in(&self) -> Duration {
         let told = clock::parse_rfc3339(&self.told.told);
         let ago = told.and_then(|told| SystemTime::now().duration_since(told).ok());
-        ago.is_none_or(|ago| ago >= TELL_EVERY)
+        ago.map_or(Duration::ZERO, |ago| TELL_EVERY.saturating_sub(ago))
     }
 
     /// All of them were told just now.

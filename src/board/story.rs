@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::feed_file::read_full;
 use super::files::{MODE, gone_is_fine, json_lines, open_by};
 use crate::error::{At, Error, Result};
 
@@ -42,11 +43,17 @@ impl Story {
         let mut bytes = Vec::new();
         let room = usize::try_from(size).ok().and_then(|size| size.checked_add(1));
         let had = room.is_some_and(|room| bytes.try_reserve_exact(room).is_ok());
-        if !had {
+        let Some(room) = room.filter(|_| had) else {
             return Err(Error::io(&self.path, &nix::Error::ENOMEM.into()));
+        };
+        bytes.resize(room, 0);
+        let length = read_full(&self.file, &mut bytes, 0).at(&self.path)?;
+        bytes.truncate(length);
+        if length == room {
+            // It grows meanwhile.
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(size + 1)).at(&self.path)?;
+            self.file.read_to_end(&mut bytes).at(&self.path)?;
         }
-        io::Seek::rewind(&mut self.file).at(&self.path)?;
-        self.file.read_to_end(&mut bytes).at(&self.path)?;
         Ok(bytes)
     }
 

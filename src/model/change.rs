@@ -14,8 +14,19 @@ use super::waits::Waits;
 use crate::clock;
 use crate::error::{Error, Result};
 
-/// Longest time for which a job that nodes refuse again and again is kept from them.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// So long is a job kept from nodes that have refused it again and again...
+const BACKOFF: Duration = Duration::from_secs(60);
+
+/// ...and if they do so for hours a tenth longer each time, up to this: each refusal adds two lines to the
+/// card.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(15 * 60);
+
+/// How long a job is kept from nodes that have refused it so often before.
+fn backoff(refusals: u32) -> Duration {
+    let first = Duration::from_secs(1 << refusals.min(6)).min(BACKOFF);
+    let longer = |time: Duration, _| (time + time / 10).min(LONGEST_BACKOFF);
+    (6..refusals.min(64)).fold(first, longer)
+}
 
 /// One change. Whoever makes it is named `by`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,8 +200,7 @@ fn refused(card: &Card, id: &NodejobId, reason: &str, now: SystemTime) -> Vec<Wh
         let why = format!("{} had it, and has it no more: {reason}", attempt.node);
         return abandoned(card, id, &why);
     }
-    let refusals = card.refusals_in_a_row(attempt);
-    let backoff = Duration::from_secs(1 << refusals.min(6)).min(LONGEST_BACKOFF);
+    let backoff = backoff(card.refusals_in_a_row(attempt));
     let not_before = clock::rfc3339(now.checked_add(backoff).unwrap_or(now));
     if card.array.is_some() {
         return array_changes::refuse(card, id.attempt, reason, not_before);
@@ -245,6 +255,19 @@ mod tests {
         assert_eq!(twice.len(), 1);
         let tasks = Change::Kill { tasks: Some(TaskSet::one(3)), by: by() };
         assert!(tasks.lines(&placed, now).is_err(), "it is no array");
+    }
+
+    #[test]
+    fn who_is_refused_for_days_writes_little_about_it() {
+        let seconds = [0, 1, 5, 6, 7, 8].map(|refusals| backoff(refusals).as_secs());
+        assert_eq!(seconds, [1, 2, 32, 60, 66, 72]);
+        assert_eq!(backoff(u32::MAX), LONGEST_BACKOFF);
+        let (mut time, mut refusals) = (Duration::ZERO, 0);
+        while time < Duration::from_secs(86_400) {
+            time += backoff(refusals);
+            refusals += 1;
+        }
+        assert!(refusals < 130, "{refusals} in a day");
     }
 
     #[test]

@@ -78,15 +78,17 @@ fn clean_done(root: &Root, board: &Board, now: &Present, tally: &mut Tally) -> R
         };
         jobs.sort_unstable();
         let before = tally.removed;
+        let mut old_ones = Vec::new();
         for job in jobs.iter().copied().filter(|job| !board.is_restorable(*job)) {
             let old = surplus > 0
                 || tally.told(attic::done_is_older(root, job, root.settings.keep_done, now))
                     == Some(true);
             if old {
                 surplus = surplus.saturating_sub(1);
-                tally.note(attic::remove_done(root, job));
+                old_ones.push(job);
             }
         }
+        attic::remove_done(root, &old_ones, tally);
         let _ = tally.told(attic::remove_empty_shard(root, shard));
         all_old_so_far &= jobs.is_empty() || tally.removed > before;
     }

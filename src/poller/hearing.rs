@@ -45,9 +45,14 @@ impl Engine<'_> {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
         let mut nodes = false;
+        let missed = wakes.iter().any(|wake| matches!(wake, Wake::Overflow)); // there may be many
         for wake in wakes {
             let heeded = self.heed(wake, &mut reports, &mut touched, &mut nodes);
             self.told(heeded);
+        }
+        if missed {
+            self.scans = 0;
+            self.scan();
         }
         if nodes {
             let loaded = self.load_nodes();
@@ -75,12 +80,8 @@ impl Engine<'_> {
             Wake::Card(job) => {
                 touched.insert(job);
             }
-            Wake::Batch => {}
+            Wake::Batch | Wake::Overflow => {}
             Wake::Nodes => *nodes = true, // there may be many
-            Wake::Overflow => {
-                self.scans = 0;
-                self.scan();
-            }
             Wake::End => self.ending = true,
             Wake::Saved { failed } => self.saved(failed),
             Wake::Swept(error) => return Err(error),

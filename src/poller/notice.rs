@@ -10,6 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InotifyEvent};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::step::End;
+use super::voice::Voice;
 use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
@@ -70,13 +71,15 @@ struct Notice<'r> {
     nodes_at: Option<SystemTime>,
     looked: Instant,
     told: bool,
+    voice: Voice,
 }
 
 impl<'r> Notice<'r> {
     fn begin(root: &'r Root) -> Notice<'r> {
         let nodes = Cards::new(root).nodes_path();
         let (tail, looked) = (Tail::of_others(root), Instant::now());
-        let mut notice = Notice { tail, nodes, nodes_at: None, looked, told: false };
+        let mut notice =
+            Notice { tail, nodes, nodes_at: None, looked, told: false, voice: Voice::new(true) };
         notice.watch_nodes();
         notice.nodes_at = notice.nodes_changed();
         notice
@@ -95,6 +98,12 @@ impl<'r> Notice<'r> {
         self.told = self.tail.watch.is_deaf();
     }
 
+    /// Says what went wrong, the same once a minute, and lets some time pass.
+    fn pause_for(&mut self, error: Error) {
+        self.voice.told::<()>(Err(error));
+        thread::sleep(AFTER_TROUBLE);
+    }
+
     fn nodes_changed(&self) -> Option<SystemTime> {
         fs::metadata(&self.nodes).and_then(|meta| meta.modified()).ok()
     }
@@ -102,8 +111,7 @@ impl<'r> Notice<'r> {
     /// Waits for something, and passes it on.
     fn pass_on(&mut self, wakes: &Sender<Wake>) -> std::result::Result<(), SendError<Wake>> {
         let events = self.tail.watch.events(ROUND).unwrap_or_else(|error| {
-            eprintln!("poller: {}", error.message);
-            thread::sleep(AFTER_TROUBLE);
+            self.pause_for(error);
             Vec::new()
         });
         let is_record = |event: &InotifyEvent| {
@@ -122,8 +130,7 @@ impl<'r> Notice<'r> {
             wakes.send(Wake::Overflow)?;
         }
         let news = self.tail.news().unwrap_or_else(|error| {
-            eprintln!("poller: {}", error.message);
-            thread::sleep(AFTER_TROUBLE);
+            self.pause_for(error);
             News { lost: true, ..News::default() }
         });
         if news.lost {

@@ -83,6 +83,9 @@ impl Engine<'_> {
                 }
             }
             let placed = placed?;
+            let (ended, placed): (Vec<Card>, Vec<Card>) =
+                placed.into_iter().partition(|card| card.state == State::Stopped);
+            ended.iter().for_each(|card| self.tell_end(card)); // none can be made any more
             let placed: Vec<(&Card, &Attempt)> =
                 placed.iter().filter_map(|card| Some((card, card.attempts.last()?))).collect();
             for (_, attempt) in &placed {

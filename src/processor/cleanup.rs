@@ -10,6 +10,7 @@ use crate::board::attic::Tally;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
+use crate::board::slots;
 use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::clock::Present;
 use crate::error::{At, Kind, Result};
@@ -104,12 +105,26 @@ fn has_ended(runs: &Runs, id: &str) -> Result<Option<bool>> {
         let over = runs.request(id).is_err_and(|e| [Kind::Gone, Kind::NotFound].contains(&e.kind));
         return Ok(over.then_some(false));
     };
-    let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
-    if !ended || runs.newer(id)?.is_some() {
+    if files::is_plain(&meta) {
+        let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
+        if !ended || runs.newer(id)?.is_some() {
+            return Ok(None);
+        }
+    } else if is_claimed(runs, id)? {
         return Ok(None);
     }
     let closed = meta.permissions().mode() & 0o777 == ack::CLOSED;
     Ok(Some(NodejobId::parse(id).is_some() && !closed))
+}
+
+/// Whether a supervisor has a job that has put something else in the place of its story: of its end nothing
+/// else tells. An error where a slot that cannot be read may name it.
+fn is_claimed(runs: &Runs, id: &str) -> Result<bool> {
+    let seen = slots::all(runs)?;
+    if let Some(error) = seen.iter().find_map(|slot| slot.unreadable.clone()) {
+        return Err(error);
+    }
+    Ok(seen.iter().any(|slot| slot.jobs().iter().any(|job| job == id)))
 }
 
 /// In one step out of `job/`, then piece by piece.

@@ -3,7 +3,7 @@
 //! However often it says something, its head is told at most once in [`TELL_EVERY`]: by whoever
 //! records the word, or, of those that come sooner, by its supervisor when it is time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -78,14 +78,17 @@ fn tell(runs: &Runs, held: &Lock, id: &str, begun: RunStatus, kept: &mut Kept) -
     kept::put_of_run(runs, held, id, kept)
 }
 
-/// Tells what a run has said and its head was not told.
-fn tell_untold(runs: &Runs, id: &str) -> Result<()> {
+/// Tells what a run has said and its head was not told, `at_once` or if it is time; else when it will be:
+/// with a word that came meanwhile others were told.
+fn tell_untold(runs: &Runs, id: &str, at_once: bool) -> Result<Option<Duration>> {
     let held = runs.lock()?;
     let mut kept = kept::of_run(runs, id)?;
     let begun = runs.last_line(id)?.filter(|line| line.state == RunState::Running);
     match begun {
-        Some(begun) if !kept.untold().is_empty() => tell(runs, &held, id, begun, &mut kept),
-        _ => Ok(()),
+        Some(_) if kept.untold().is_empty() => Ok(None),
+        Some(_) if !at_once && !kept.is_due() => Ok(Some(kept.due_in())),
+        Some(begun) => tell(runs, &held, id, begun, &mut kept).map(|()| None),
+        None => Ok(None),
     }
 }
 
@@ -108,9 +111,12 @@ impl Supervisor<'_> {
             return;
         }
         self.words_due = None;
-        if let Err(error) = tell_untold(&self.runs, id) {
-            eprintln!("processor: {}", error.message);
-            self.words_due = (!at_the_end).then(|| Instant::now() + AGAIN);
+        match tell_untold(&self.runs, id, at_the_end) {
+            Ok(left) => self.words_due = left.map(|left| Instant::now() + left),
+            Err(error) => {
+                eprintln!("processor: {}", error.message);
+                self.words_due = (!at_the_end).then(|| Instant::now() + AGAIN);
+            }
         }
     }
 }

@@ -235,7 +235,7 @@ fn story(card: &Card) -> Vec<String> {
                 attempt.attempt
             ));
         }
-        expected = attempt.attempt + 1;
+        expected = attempt.attempt.saturating_add(1);
     }
     if card.retries > card.spec.max_retry_count {
         wrong.push(format!(

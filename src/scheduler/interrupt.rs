@@ -1,6 +1,7 @@
 //! What is said when a command that waits for a job is interrupted: the job goes on, and whoever pressed
 //! Ctrl-C may want to find it again, or to end it.
 
+use std::fs;
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -15,7 +16,12 @@ pub fn of_request(request: &Request, job: u64) -> Result<()> {
 
 /// From now on SIGINT tells how to find the job and how to end it before it ends this process, as it
 /// would have. What this process starts is not kept from being interrupted: its signal mask is empty.
+///
+/// Where whoever started this has it ignored, as `nohup` and a shell's `&` have, it stays so.
 pub fn tell_on_interrupt(job: u64) -> Result<()> {
+    if is_ignored() {
+        return Ok(());
+    }
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.thread_block().at("SIGINT")?;
@@ -31,4 +37,13 @@ pub fn tell_on_interrupt(job: u64) -> Result<()> {
         })
         .at("a thread")?;
     Ok(())
+}
+
+/// Whether SIGINT does nothing to this process. A signal that is blocked waits even then, and would be
+/// found waiting.
+fn is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (Signal::SIGINT as i32 - 1) != 0)
 }

@@ -5,7 +5,7 @@ use crate::attempts::{self, Said, kills};
 use crate::board::cards::Cards;
 use crate::board::poller_lock;
 use crate::board::root::Root;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Card};
 use crate::model::node::DriverKind;
 use crate::processor;
@@ -18,9 +18,7 @@ pub fn tell_local(root: &Root, card: Card) -> Card {
     for attempt in card.with_nodes().filter(|attempt| attempt.driver == DriverKind::Local) {
         match tell(root, &card, attempt) {
             Ok(reports) => said.extend(reports),
-            Err(error) => {
-                eprintln!("scheduler: {} is not killed: {}", attempt.nodejob, error.message)
-            }
+            Err(error) => failed(attempt, &error),
         }
     }
     if said.is_empty() {
@@ -46,11 +44,19 @@ fn tell(root: &Root, card: &Card, attempt: &Attempt) -> Result<Vec<Said>> {
     let proofs = Proofs::read(root)?;
     let mut said = Vec::new();
     for kill in wanted {
-        let wish = proofs.wish(&attempt.nodejob, card.spec.grace, kill)?;
-        let status = processor::report::kill(root, &wish)?;
-        if let Worth::Counts(report) = proofs.judge(&attempt.node, false, status)? {
-            said.push(report);
+        let told = proofs
+            .wish(&attempt.nodejob, card.spec.grace, kill)
+            .and_then(|wish| processor::report::kill(root, &wish))
+            .and_then(|status| proofs.judge(&attempt.node, false, status));
+        match told {
+            Ok(Worth::Counts(report)) => said.push(report),
+            Ok(_) => {}
+            Err(error) => failed(attempt, &error), // and keeps no other
         }
     }
     Ok(said)
+}
+
+fn failed(attempt: &Attempt, error: &Error) {
+    eprintln!("scheduler: {} is not killed: {}", attempt.nodejob, error.message);
 }

@@ -114,8 +114,10 @@ fn first_to_tell(card: &Card, from: Option<u32>) -> usize {
 /// `None` where the node that knows does not answer.
 fn place_of(root: &Root, card: &Card, first: usize, query: &LogQuery) -> Option<(u32, u64)> {
     let attempt = card.attempts.get(first);
-    let number =
-        attempt.map_or(1 + card.attempts.last().map_or(0, |last| last.attempt), |a| a.attempt);
+    let number = attempt.map_or_else(
+        || card.attempts.last().map_or(1, |last| last.attempt.saturating_add(1)),
+        |a| a.attempt,
+    );
     let (Some(attempt), Some(_)) = (attempt, query.tail) else {
         return Some((number, query.offset));
     };
