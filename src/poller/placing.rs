@@ -13,7 +13,7 @@ use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;
 use crate::board::{numbers, vault};
 use crate::error::Result;
-use crate::model::card::{Attempt, Card, What};
+use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 use crate::model::waits::Waits;
