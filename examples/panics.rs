@@ -20,6 +20,7 @@ static PROGRAM: Program = Program {
     specials: &[],
     aliases: &[],
     views: &[],
+    briefs: &[],
     sections: &[],
 };
 

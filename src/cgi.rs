@@ -12,6 +12,7 @@
 //! - `dispatch`: from a request to its answer, however it came.
 //! - [`program`]: what a program is.
 //! - `gateway`: runs it as CGI.
+//! - [`remote`]: a root that is reached by HTTP; [`forward`]: what a command asks of it.
 //! - [`output`]: the answer of a command.
 //! - [`view`]: the table of an answer, for a person.
 //! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
@@ -23,11 +24,13 @@ pub mod body;
 mod dispatch;
 pub mod environment;
 mod form;
+pub mod forward;
 mod gateway;
 pub mod log;
 pub mod output;
 mod parameter;
 pub mod program;
+pub mod remote;
 pub mod request;
 pub mod response;
 pub mod route;

@@ -2,9 +2,8 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP: one request (`server`), where that leads (`place`,
-//!   `names`), the connection for it (`line`), who is there (`tls`), and whether anybody is (`knock`).
-//!   What it says in words is bounded (`said`), and files go there as they are read (`form`).
+//! - [`http`]: the processor of a root, by HTTP, asked by the [client](crate::client). What it says in
+//!   words is bounded (`said`).
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::uploads::Upload;
 use crate::cgi::alarm::LONGEST_ARRIVAL;
+use crate::client::knock::Knock;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
@@ -23,20 +23,9 @@ use crate::model::node::{DriverKind, Node};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
 
-mod form;
 pub mod http;
-mod knock;
-mod line;
 pub mod local;
-mod names;
-mod patience;
-mod place;
 mod said;
-mod server;
-mod tls;
-
-pub use knock::Knock;
-pub use names::check_uri;
 
 /// An attempt to run on a node.
 #[derive(Debug)]

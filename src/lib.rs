@@ -7,6 +7,7 @@
 //! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP.
 //! - `placement`: which waiting job goes where. No files, no cards.
 //! - `board`: both boards. Only it knows paths and renames.
+//! - `client`: asks a server by HTTP.
 //! - `cgi` and `auth`: one request, one answer, as CGI or by words; who asks.
 //! - `check`, `tables` and `tokens`: what the programs have in common.
 //! - `processor` and `driver`: runs jobs on this machine; reaches those on others.
@@ -33,6 +34,8 @@ pub mod model;
 pub mod placement;
 
 pub mod board;
+
+pub mod client;
 
 pub mod auth;
 pub mod cgi;

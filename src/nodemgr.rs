@@ -115,6 +115,7 @@ pub const PROGRAM: Program = Program {
     specials: &[],
     aliases: &[],
     views: tables::NODEMGR,
+    briefs: tables::NODEMGR_BRIEFS,
     sections: &[("Nodes", &[""]), ("Jobs", &["jobs", ":name/jobs"])],
 };
 
@@ -131,12 +132,12 @@ fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
 }
 
 fn list(call: &Call) -> Result<Response> {
-    Response::json(&json!({ "nodes": nodes::shown(call.root)? }))
+    Ok(Response::of(json!({ "nodes": nodes::shown(call.root)? })))
 }
 
 fn info(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
-    Response::json(&driver.info()?)
+    Ok(Response::of(driver.info()?))
 }
 
 fn jobs(call: &Call) -> Result<Response> {
@@ -149,7 +150,7 @@ fn status(call: &Call) -> Result<Response> {
     let (node, driver) = open(call)?;
     let id = id(call)?.to_string();
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
-        Some(Answer::Known(status)) => Response::json(&status.of(&id)),
+        Some(Answer::Known(status)) => Ok(Response::of(status.of(&id))),
         Some(Answer::Cancelled(why)) => {
             Err(Error::new(Kind::Gone, format!("node {}: {why}", node.name)))
         }
@@ -185,7 +186,7 @@ fn kill(call: &Call) -> Result<Response> {
         by: call.who.name.clone(),
         tasks: None,
     };
-    Response::json(&driver.kill(&wish)?.of(id))
+    Ok(Response::of(driver.kill(&wish)?.of(id)))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -208,9 +209,7 @@ fn run(call: &Call) -> Result<Response> {
             ));
         }
         let (nodejobs, new) = placing::place(call.root, job)?;
-        let ids = nodejobs.iter().filter_map(|one| one["nodejob-idx"].as_str());
-        let brief = ids.collect::<Vec<_>>().join("\n");
-        let response = Response::json(&json!({ "nodejobs": nodejobs }))?.brief(brief);
+        let response = Response::of(json!({ "nodejobs": nodejobs }));
         return Ok(if new { response.status(201, "Created") } else { response });
     }
     let (request, uploads) = match call.request.param("json_data") {
@@ -289,8 +288,7 @@ fn start(
         "hostname": node.hostname,
         "ipv4": node.ipv4,
     });
-    Ok(Response::json(&json!({ "nodejobs": [nodejob] }))?
+    Ok(Response::of(json!({ "nodejobs": [nodejob] }))
         .status(201, "Created")
-        .location(PROGRAM.name, &format!("{}/jobs/{id}/status", node.name))
-        .brief(id))
+        .location(PROGRAM.name, &format!("{}/jobs/{id}/status", node.name)))
 }

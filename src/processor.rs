@@ -60,6 +60,7 @@ pub const PROGRAM: Program = Program {
     specials: words::SPECIALS,
     aliases: &[],
     views: tables::PROCESSOR,
+    briefs: tables::PROCESSOR_BRIEFS,
     sections: &[
         ("Jobs", &["jobs"]),
         ("This machine", &["info", "events"]),

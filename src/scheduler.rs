@@ -242,6 +242,7 @@ pub const PROGRAM: Program = Program {
     specials: command::SPECIALS,
     aliases: &[("new/job", "jobs/new")],
     views: tables::SCHEDULER,
+    briefs: tables::SCHEDULER_BRIEFS,
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),

@@ -1,6 +1,7 @@
-//! The tables that commands show at a terminal: which columns they have, and where in the JSON these are.
+//! What commands show of their answers: the columns of the tables at a terminal, what `-q` prints, and where
+//! in the JSON these are.
 
-use crate::cgi::view::{Column, View};
+use crate::cgi::view::{Brief, Column, View};
 
 const JOB_COLUMNS: &[Column] = &[
     Column::new("JOB", &["/job"]),
@@ -87,3 +88,20 @@ pub const NODEMGR: &[View] = &[
     view(":name", "", FIELDS),
     view(":name/jobs/:id/status", "", FIELDS),
 ];
+
+const fn brief(pattern: &'static str, at: &'static [&'static str]) -> Brief {
+    Brief { pattern, at }
+}
+
+const NEW_TOKEN: Brief = brief("tokens/new", &["/token"]);
+
+/// What `-q` prints, of `scheduler`.
+pub const SCHEDULER_BRIEFS: &[Brief] =
+    &[brief("jobs/new", &["/job"]), brief("nodes/new", &["/name"]), NEW_TOKEN];
+
+/// Of `processor`: a job is told of by its request, by its status, or by its id alone.
+pub const PROCESSOR_BRIEFS: &[Brief] =
+    &[brief("jobs/new", &["/request_id", "/id"]), brief("jobs/:id/status", &["/state"]), NEW_TOKEN];
+
+/// Of `nodemgr`.
+pub const NODEMGR_BRIEFS: &[Brief] = &[brief("jobs/run", &["/nodejob-idx"])];

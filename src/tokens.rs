@@ -100,7 +100,7 @@ fn list(call: &Call) -> Result<Response> {
     shown.extend(
         unreadable.into_iter().map(|(id, error)| json!({"id": id, "error": error.message})),
     );
-    Response::json(&json!({"tokens": shown}))
+    Ok(Response::of(json!({"tokens": shown})))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -128,7 +128,7 @@ fn new(call: &Call) -> Result<Response> {
         "role": record.role,
         "expires_at": record.expires_at,
     });
-    Ok(Response::json(&answer)?.status(201, "Created").brief(token))
+    Ok(Response::of(answer).status(201, "Created"))
 }
 
 fn remove(call: &Call) -> Result<Response> {
@@ -136,5 +136,5 @@ fn remove(call: &Call) -> Result<Response> {
     if !vault::remove_token(call.root, id)? {
         return Err(Error::not_found(format!("no token {id}")));
     }
-    Response::json(&json!({"removed": id}))
+    Ok(Response::of(json!({"removed": id})))
 }

@@ -88,7 +88,7 @@ fn windows(act: &Act) -> Vec<Point> {
 
 #[test]
 fn whoever_dies_while_he_tells_is_found_out() {
-    let root = open_root("");
+    let root = open_root("keep_done = 1d\n");
     root.submit(&json!({"command": "true", "state": "held"}));
     let mut reader = Reader::begin(&root);
     let submit = |_: usize| Act::submit(&root, &json!({"command": "true", "state": "held"}));
@@ -109,12 +109,23 @@ fn whoever_dies_while_he_tells_is_found_out() {
         root.submit(&json!({"command": "true", "dir": "/"}));
         Act::cmd(&root, "poller", &["--once", "-q"], "")
     };
-    let acts: [(&str, &dyn Fn(usize) -> Act); 5] = [
+    let clean = |_: usize| {
+        for _ in 0..2 {
+            let job = root.submit(&json!({"command": "true", "state": "held"}));
+            root.update(job, "kill=1").expect(0);
+            let card = root.path(&format!("state/scheduler/done/0/{job}.job"));
+            let old = std::time::SystemTime::now() - Duration::from_secs(9 * 86_400);
+            fs::File::open(card).unwrap().set_modified(old).unwrap();
+        }
+        Act::cmd(&root, "poller", &["--once", "-q"], "")
+    };
+    let acts: [(&str, &dyn Fn(usize) -> Act); 6] = [
         ("a job", &submit),
         ("a job with an id", &claimed),
         ("several jobs", &batch),
         ("a change", &update),
         ("a round", &round),
+        ("a clean-up", &clean),
     ];
     for (what, act) in acts {
         assert!(act(0).run().acknowledged());

@@ -7,11 +7,12 @@ use std::fs;
 use std::path::Path;
 
 /// Lowest first; what shares a line stands side by side and may use each other.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["clock", "descriptors", "edge", "error", "settings", "startup", "user"],
     &["model"],
     &["placement"],
     &["board"],
+    &["client"],
     // The door asks who comes, and who comes is read from what stands at the door.
     &["auth", "cgi"],
     &["check", "tables", "tokens"],

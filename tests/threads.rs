@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+mod faults;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use common::head::open_root;
 use common::{SOON, TestRoot, wait_for};
+use faults::Act;
 use serde_json::json;
 
 const USER: u32 = 61_235;
@@ -43,4 +46,15 @@ fn a_head_without_threads_goes_on_when_there_are_some() {
         assert_eq!(poller.end("TERM").code(), Some(0));
         root.check();
     }
+}
+
+#[test]
+fn a_wait_that_nobody_listens_for_is_one_all_the_same() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let job = root.submit(&json!({"command": "true", "state": "held"})).to_string();
+    let wait = Act::cmd(&root, "scheduler", &["jobs", &job, "status", "wait=0.2"], "");
+    let ran = wait.inject("clone,clone3:error=EAGAIN:when=1");
+    assert!(ran.code == 75 && ran.body.contains("held"), "{ran:?}");
+    root.check();
 }

@@ -1,43 +1,82 @@
-//! The answer of a command: printed, and told by its exit code.
+//! The answer of a command: what of it is printed, as JSON, as a table or in brief, and its exit code.
 
 use std::io::{self, Write};
 
-use super::program::Program;
-use super::response::{Content, Response, copy};
-use super::view::View;
+use serde_json::Value;
+
+use super::response::{Content, JSON, Response, copy, unwritable};
+use super::view::{Brief, View};
 use crate::edge;
 use crate::error::{Result, exit};
 
-/// Prints an answer as a command does: the body, or its table, on standard output; returns the exit code.
-pub fn print(
-    program: &Program,
-    response: Response,
-    brief: bool,
-    view: Option<&View>,
-) -> Result<i32> {
-    let mut out = io::stdout().lock();
-    let code = response.exit_code;
-    match (response.brief, response.content) {
-        (Some(text), _) if brief => return Ok(told(program.name, writeln!(out, "{text}"), code)),
-        (_, Content::Bytes(bytes)) => {
-            let table = view.and_then(|view| view.table(&serde_json::from_slice(&bytes).ok()?));
-            let bytes = table.map_or(bytes, String::into_bytes);
-            let written = out.write_all(&bytes).and_then(|()| out.flush());
-            return Ok(told(program.name, written, code));
-        }
-        (_, Content::Reader(mut reader, length)) => {
-            return Ok(match copy(&mut reader, length, &mut out) {
-                Ok(written) => told(program.name, written, code),
-                Err(error) => edge::complain(program.name, &error.into()),
-            });
-        }
-        (_, Content::Stream(stream)) => {
-            if let Err(error) = stream(&mut out) {
-                return Ok(edge::complain(program.name, &error.into()));
-            }
+/// How an answer is shown. What is no value is shown as it is.
+pub enum Shown {
+    /// As it travels.
+    Whole,
+    /// To a person.
+    Table(&'static View),
+    /// The number, id or name alone.
+    Brief(&'static Brief),
+}
+
+impl Shown {
+    /// The text of a value; `None`: it is shown as it travels.
+    fn text(&self, value: &Value) -> Option<String> {
+        match self {
+            Shown::Whole => None,
+            Shown::Table(view) => view.table(value),
+            Shown::Brief(brief) => Some(brief.lines(value)),
         }
     }
-    Ok(code)
+
+    /// The same of bytes, if they are a value.
+    fn text_of(&self, bytes: &[u8]) -> Option<String> {
+        if matches!(self, Shown::Whole) {
+            return None;
+        }
+        // Of several lines the first counts: a job that was started, for one.
+        let first = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next();
+        self.text(&first?.ok()?)
+    }
+}
+
+/// Prints an answer on standard output; returns the exit code.
+pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
+    let mut out = io::stdout().lock();
+    let code = response.exit_code;
+    let bytes = match response.content {
+        Content::Value(value) => match shown {
+            Shown::Whole => value.line().map_err(unwritable)?,
+            _ => match shown.text(&value.value().map_err(unwritable)?) {
+                Some(text) => text.into_bytes(),
+                None => value.line().map_err(unwritable)?,
+            },
+        },
+        Content::Bytes(bytes) => {
+            let is_value = response.content_type == JSON;
+            let text = is_value.then(|| shown.text_of(&bytes)).flatten();
+            text.map_or(bytes, String::into_bytes)
+        }
+        Content::Stream(stream) if matches!(shown, Shown::Brief(_)) => {
+            let mut bytes = Vec::new();
+            stream(&mut bytes)?;
+            shown.text_of(&bytes).map_or(bytes, String::into_bytes)
+        }
+        Content::Reader(mut reader, length) => {
+            return Ok(match copy(&mut reader, length, &mut out) {
+                Ok(written) => told(name, written, code),
+                Err(error) => edge::complain(name, &error.into()),
+            });
+        }
+        Content::Stream(stream) => {
+            return Ok(match stream(&mut out) {
+                Ok(()) => code,
+                Err(error) => edge::complain(name, &error.into()),
+            });
+        }
+    };
+    let written = out.write_all(&bytes).and_then(|()| out.flush());
+    Ok(told(name, written, code))
 }
 
 /// The exit code of a command that has told its answer. A reader that left is fine; an answer that

@@ -1,12 +1,19 @@
 //! What a program is: its routes, and the commands that have forms of their own.
 
+use std::rc::Rc;
+
 use clap::{Arg, ArgMatches};
 
+use super::remote::Remote;
 use super::route::{Key, Route};
-use super::view::View;
+use super::view::{Brief, View};
+use crate::error::Result;
 
 /// The id of the words behind `--` among the options of a command.
 pub const COMMAND: &str = "command";
+
+/// The id of the option that names a root's address.
+pub(super) const URL: &str = "url";
 
 /// The id of the option for a short answer.
 pub(super) const QUIET: &str = "quiet";
@@ -26,6 +33,8 @@ pub struct Special {
     pub options: fn() -> Vec<Arg>,
     /// What its `--help` ends with, in place of the usual exit codes.
     pub epilogue: &'static str,
+    /// Whether it can be meant for a root that is asked by HTTP, too: see [`Given::remote`].
+    pub may_be_remote: bool,
     /// Does it; returns the exit code.
     pub run: fn(&Given) -> anyhow::Result<i32>,
 }
@@ -37,7 +46,16 @@ impl Special {
         help: &'static str,
         run: fn(&Given) -> anyhow::Result<i32>,
     ) -> Special {
-        Special { pattern, usage: "", help, query: &[], options: Vec::new, epilogue: "", run }
+        Special {
+            pattern,
+            usage: "",
+            help,
+            query: &[],
+            options: Vec::new,
+            epilogue: "",
+            may_be_remote: false,
+            run,
+        }
     }
 
     /// Whether words may follow behind `--`.
@@ -60,6 +78,8 @@ pub struct Program {
     pub aliases: &'static [(&'static str, &'static str)],
     /// How answers are shown at a terminal.
     pub views: &'static [View],
+    /// What `-q` prints of them.
+    pub briefs: &'static [Brief],
     /// The sections of `--help`: titles, and how patterns begin that are listed there.
     pub sections: &'static [(&'static str, &'static [&'static str])],
 }
@@ -68,6 +88,11 @@ impl Program {
     /// How the answer of the route with this pattern is shown.
     pub(super) fn view(&self, pattern: &str) -> Option<&'static View> {
         self.views.iter().find(|view| view.pattern == pattern)
+    }
+
+    /// What `-q` prints of the answer of the route with this pattern.
+    pub(super) fn brief(&self, pattern: &str) -> Option<&'static Brief> {
+        self.briefs.iter().find(|brief| brief.pattern == pattern)
     }
 
     /// Words as the tables have them, where they are other words for the same.
@@ -108,6 +133,11 @@ impl Given {
     /// All values of an option, or the words behind `--`.
     pub fn values(&self, id: &str) -> Vec<&str> {
         self.matches.get_many::<String>(id).into_iter().flatten().map(String::as_str).collect()
+    }
+
+    /// The root that is asked by HTTP, if one is meant. Errors: its address is none.
+    pub fn remote(&self) -> Result<Option<Rc<Remote>>> {
+        Remote::named(self.value(URL))
     }
 
     /// Whether only the number, id or name of what was made is to be printed.

@@ -15,14 +15,42 @@ use crate::error::{At, Error, Kind, Result};
 /// A body of so many bytes leaves with the headers, in one write.
 const SMALL: usize = 64 << 10;
 
+/// The type of a value.
+pub(super) const JSON: &str = "application/json";
+
+/// The header that says with which code a command would end, where that is not 0.
+pub(super) const EXIT_CODE: &str = "X-Corkboard-Exit-Code";
+
 /// What is held of a file that is being sent.
 const PIECE: usize = 64 << 10;
 
 /// Writes a body piece by piece; each call of the writer reaches the client at once.
 pub type Stream = Box<dyn FnOnce(&mut dyn Write) -> Result<()>>;
 
+/// What is answered, before it is known how it is shown.
+pub trait Value {
+    /// As it travels: one line of JSON.
+    fn line(&self) -> serde_json::Result<Vec<u8>>;
+    /// As it is looked into.
+    fn value(&self) -> serde_json::Result<serde_json::Value>;
+}
+
+impl<T: Serialize> Value for T {
+    fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    fn value(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+}
+
 /// The body of an answer.
 pub enum Content {
+    /// A value: JSON for a program, a table for a person.
+    Value(Box<dyn Value>),
     /// Known as a whole.
     Bytes(Vec<u8>),
     /// Made while it is sent.
@@ -41,19 +69,14 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub content: Content,
-    /// What `-q` prints instead of the body.
-    pub brief: Option<String>,
     /// The exit code as a command; 0 unless a handler says otherwise.
     pub exit_code: i32,
 }
 
 impl Response {
-    /// 200 with JSON.
-    pub fn json(value: &impl Serialize) -> Result<Response> {
-        let mut bytes = serde_json::to_vec(value)
-            .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
-        bytes.push(b'\n');
-        Ok(Response::bytes("application/json", bytes))
+    /// 200 with a value.
+    pub fn of(value: impl Serialize + 'static) -> Response {
+        Response::new(JSON, Content::Value(Box::new(value)))
     }
 
     /// 200 with plain text.
@@ -76,15 +99,9 @@ impl Response {
         Response::new("application/octet-stream", Content::Reader(file, length))
     }
 
-    fn new(content_type: &'static str, content: Content) -> Response {
-        Response {
-            status: (200, "OK"),
-            content_type,
-            headers: Vec::new(),
-            content,
-            brief: None,
-            exit_code: 0,
-        }
+    /// 200 with content of a type.
+    pub(super) fn new(content_type: &'static str, content: Content) -> Response {
+        Response { status: (200, "OK"), content_type, headers: Vec::new(), content, exit_code: 0 }
     }
 
     /// Another status.
@@ -113,13 +130,6 @@ impl Response {
         self.header("Location", format!("{script}/{path}"))
     }
 
-    /// What `-q` prints.
-    #[must_use]
-    pub fn brief(mut self, text: impl Into<String>) -> Response {
-        self.brief = Some(text.into());
-        self
-    }
-
     /// The exit code as a command.
     #[must_use]
     pub fn exit_code(mut self, code: i32) -> Response {
@@ -130,14 +140,23 @@ impl Response {
     /// The answer to an error.
     pub fn error(error: &Error) -> Response {
         let (code, phrase) = error.kind.http();
-        let mut bytes = json!({"error": error.message}).to_string().into_bytes();
-        bytes.push(b'\n');
-        let response = Response::bytes("application/json", bytes).status(code, phrase);
+        let response = Response::of(json!({"error": error.message})).status(code, phrase);
         match error.kind {
             Kind::Unauthorized => response.header("WWW-Authenticate", "Bearer"),
             Kind::Unavailable => response.header("Retry-After", "1"),
             _ => response,
         }
+    }
+
+    /// The value that another root answered.
+    pub fn json(self) -> Result<serde_json::Value> {
+        let read = match self.content {
+            Content::Value(value) => value.value(),
+            Content::Bytes(bytes) => serde_json::from_slice(&bytes),
+            Content::Reader(reader, _) => serde_json::from_reader(reader),
+            Content::Stream(_) => return Err(Error::new(Kind::BadGateway, "no JSON was answered")),
+        };
+        read.map_err(|e| Error::new(Kind::BadGateway, format!("the answer is not JSON: {e}")))
     }
 
     /// Writes it as a CGI answer. An error of the writer means that the client has left: there is
@@ -150,20 +169,14 @@ impl Response {
         for (name, value) in &self.headers {
             block.push_str(&format!("{name}: {value}\r\n"));
         }
+        if self.exit_code != 0 {
+            block.push_str(&format!("{EXIT_CODE}: {}\r\n", self.exit_code));
+        }
         match self.content {
-            Content::Bytes(bytes) => {
-                block.push_str(&format!("Content-Length: {}\r\n\r\n", bytes.len()));
-                let mut block = block.into_bytes();
-                let bytes = if head { &[][..] } else { &bytes };
-                if bytes.len() <= SMALL {
-                    block.extend_from_slice(bytes);
-                }
-                let mut written = out.write_all(&block);
-                if bytes.len() > SMALL {
-                    written = written.and_then(|()| out.write_all(bytes));
-                }
-                ignore_departed(written.and_then(|()| out.flush()))
+            Content::Value(value) => {
+                write_whole(block, &value.line().map_err(unwritable)?, head, out)
             }
+            Content::Bytes(bytes) => write_whole(block, &bytes, head, out),
             Content::Reader(mut reader, length) => {
                 block.push_str(&format!("Content-Length: {length}\r\n\r\n"));
                 let written = out.write_all(block.as_bytes()).and_then(|()| out.flush());
@@ -179,6 +192,26 @@ impl Response {
             }
         }
     }
+}
+
+/// Writes a body that is known as a whole, behind the other headers.
+fn write_whole(mut block: String, bytes: &[u8], head: bool, out: &mut dyn Write) -> Result<()> {
+    block.push_str(&format!("Content-Length: {}\r\n\r\n", bytes.len()));
+    let mut block = block.into_bytes();
+    let bytes = if head { &[][..] } else { bytes };
+    if bytes.len() <= SMALL {
+        block.extend_from_slice(bytes);
+    }
+    let mut written = out.write_all(&block);
+    if bytes.len() > SMALL {
+        written = written.and_then(|()| out.write_all(bytes));
+    }
+    ignore_departed(written.and_then(|()| out.flush()))
+}
+
+/// A value of ours that is no JSON: a defect.
+pub(super) fn unwritable(error: serde_json::Error) -> Error {
+    Error::new(Kind::Internal, format!("cannot write JSON: {error}"))
 }
 
 /// Copies so many bytes to `out`; what came of writing them. An error where there are fewer: whoever

@@ -27,6 +27,27 @@ pub struct View {
     pub is_text: bool,
 }
 
+/// What `-q` prints of an answer: of each thing in it one text.
+pub struct Brief {
+    /// The route's pattern.
+    pub pattern: &'static str,
+    /// JSON pointers into a thing: the first that is there counts.
+    pub at: &'static [&'static str],
+}
+
+impl Brief {
+    /// A line for each thing that an answer tells of: for itself, or for those that it lists.
+    pub(super) fn lines(&self, answer: &Value) -> String {
+        let listed = answer.as_array().or_else(|| answer.get("nodejobs")?.as_array());
+        let things = listed.map_or(std::slice::from_ref(answer), Vec::as_slice);
+        let text = |thing: &Value| {
+            let found = self.at.iter().filter_map(|at| thing.pointer(at)).find(|v| !v.is_null());
+            found.map_or("-".into(), plain)
+        };
+        things.iter().map(|thing| text(thing) + "\n").collect()
+    }
+}
+
 /// One column.
 pub struct Column {
     title: &'static str,
@@ -178,6 +199,15 @@ mod tests {
         let long = "x".repeat(WIDEST + 1);
         let cut = VIEW.table(&json!({"jobs": [{"name": long}]})).unwrap();
         assert_eq!(cut.lines().nth(1).unwrap(), "x".repeat(WIDEST - 1) + "…");
+    }
+
+    #[test]
+    fn in_brief_each_thing_has_a_line() {
+        let brief = Brief { pattern: "jobs/new", at: &["/job", "/id"] };
+        assert_eq!(brief.lines(&json!({"job": 7, "id": "x"})), "7\n");
+        assert_eq!(brief.lines(&json!([{"job": 7}, {"id": "x"}])), "7\nx\n");
+        assert_eq!(brief.lines(&json!({"nodejobs": [{"id": "x"}, {"id": null}]})), "x\n-\n");
+        assert_eq!(brief.lines(&json!([])), "");
     }
 
     #[test]

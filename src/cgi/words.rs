@@ -12,8 +12,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::body::{self, Body};
 use super::dispatch::{self, Refusal};
 use super::environment::Method;
-use super::output;
-use super::program::{COMMAND, Given, Program, QUIET, Special};
+use super::forward;
+use super::output::{self, Shown};
+use super::program::{COMMAND, Given, Program, QUIET, Special, URL};
+use super::remote::Remote;
 use super::request::Request;
 use super::route;
 use super::usage;
@@ -94,6 +96,12 @@ pub fn again(program: &'static Program, args: &[String]) -> anyhow::Result<i32> 
     if let Some(special) = place.special()
         && is_meant(special, &place, &matches)
     {
+        if !special.may_be_remote
+            && let Some(url) = matches.get_one::<String>(URL)
+        {
+            let why = format!("{place} works on a root's files: run it on the machine of {url}");
+            return Err(Error::bad(why).into());
+        }
         return (special.run)(&Given { program, values, query, matches });
     }
     if behind.is_some() {
@@ -167,13 +175,26 @@ fn ask(
     let needs_body = place.routes().any(|route| route.body && route.method == method);
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
     let is_quiet = matches.get_flag(QUIET);
-    let view = place.view().filter(|_| method == Method::Get && !is_quiet);
-    let view = view.and_then(|view| shown_by(view, &mut query));
+    let shown = match (is_quiet, place.brief()) {
+        (true, Some(brief)) => Shown::Brief(brief),
+        (true, None) => Shown::Whole,
+        (false, _) => {
+            let view = place.view().filter(|_| method == Method::Get);
+            view.and_then(|view| shown_by(view, &mut query)).map_or(Shown::Whole, Shown::Table)
+        }
+    };
+    let request = Request::from_words(method, path.to_vec(), query, body);
+    if let Some(remote) = Remote::named(matches.get_one(URL).map(String::as_str))? {
+        return output::print(
+            program.name,
+            forward::answer(&remote, program.name, &request)?,
+            &shown,
+        );
+    }
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
-    let request = Request::from_words(method, path.to_vec(), query, body);
     let admitted = dispatch::admit(program, &root, &request, &who).map_err(Refusal::error)?;
-    output::print(program, admitted.answer()?, is_quiet, view)
+    output::print(program.name, admitted.answer()?, &shown)
 }
 
 /// Whether what is answered is shown as a table: to a person, or where that is asked for. Takes the word

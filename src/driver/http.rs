@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::server::{Body, Reply, Server};
 use super::{Answer, Driver, Info, Questions, Run, Taken, said};
 use crate::board::feed::FeedPage;
 use crate::board::root::Root;
+use crate::client::server::{Body, Reply, Server};
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
@@ -108,7 +108,8 @@ impl Questions for Http {
         if let Some(task) = query.task {
             path.push_str(&format!("&task={task}"));
         }
-        let Reply { offset, body: bytes, .. } = self.get(&path, self.patience())?;
+        let Reply { head, body: bytes } = self.get(&path, self.patience())?;
+        let offset = head.number("x-corkboard-offset");
         let end = query.offset.saturating_add(bytes.len() as u64);
         let next = offset.unwrap_or(end);
         if next < end && !bytes.is_empty() {

@@ -2,10 +2,9 @@
 //! every reader reads whole, into records, to terminals and logs; so it is made short and plain where it
 //! comes in.
 
+use crate::client::said::LONGEST;
+pub(super) use crate::client::said::bounded;
 use crate::model::run_status::RunStatus;
-
-/// Most characters of it that are kept.
-const LONGEST: usize = 1000;
 
 /// Most characters of what a node's system calls an attempt.
 const LONGEST_NAME: usize = 200;
@@ -14,17 +13,6 @@ const LONGEST_NAME: usize = 200;
 pub(super) fn name(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(LONGEST_NAME).map(plain).collect()
-}
-
-/// As much of a node's words as is kept, in one line.
-pub(super) fn bounded(text: &str) -> String {
-    let mut characters = text.chars();
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut kept: String = characters.by_ref().take(LONGEST).map(plain).collect();
-    if characters.next().is_some() {
-        kept.push('…');
-    }
-    kept
 }
 
 /// What a node says of a job, with its words.

@@ -9,8 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::line::Line;
+use crate::client::knock::Knock;
 use crate::descriptors;
-use crate::driver::{self, Knock};
+use crate::driver;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::Node;
 

@@ -15,8 +15,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::line::Line;
 use super::lookups::{self, Lookups};
+use crate::client::knock::Knock;
 use crate::descriptors;
-use crate::driver::{self, Knock};
+use crate::driver;
 use crate::error::{Error, Kind, Result};
 
 /// Threads. None of them waits for anything but all that it has asked.

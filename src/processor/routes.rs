@@ -121,7 +121,7 @@ pub const ROUTES: &[Route] = &[
         handler: acknowledge,
     },
     get("info", &[], "what the node has, and has free", |call| {
-        Response::json(&info::info(call.root)?)
+        Ok(Response::of(info::info(call.root)?))
     }),
     get(
         "events",
@@ -184,10 +184,10 @@ fn new(call: &Call) -> Result<Response> {
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
     let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
     let response = match wait {
-        None => Response::json(&answer)?,
+        None => Response::of(answer),
         Some(wait) => started_and_finished(call, id.clone(), wait),
     };
-    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")).brief(id))
+    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")))
 }
 
 fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
@@ -208,7 +208,6 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
         .collect();
     let mut results = accept(call.root, runs)?.into_iter();
     let mut all_new = true;
-    let mut ids = Vec::with_capacity(checked.len());
     let mut nodejobs = Vec::with_capacity(checked.len());
     for (named, valid) in checked {
         let outcome = valid.and_then(|id| {
@@ -225,13 +224,12 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             }
             Err(error) => Err(error),
         };
-        ids.push(named.as_str().unwrap_or("-").to_string());
         nodejobs.push(entry.unwrap_or_else(|error| {
             all_new = false;
             no_answer(&named, &error)
         }));
     }
-    let response = Response::json(&json!({"nodejobs": nodejobs}))?.brief(ids.join("\n"));
+    let response = Response::of(json!({"nodejobs": nodejobs}));
     Ok(if all_new { response.status(201, "Created") } else { response })
 }
 
@@ -286,7 +284,7 @@ fn all(call: &Call) -> Result<Response> {
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
-        Some("json") => Response::json(&found.into_iter().map(answer).collect::<Vec<_>>()),
+        Some("json") => Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>())),
         None | Some("text") => {
             let ids = found.into_iter().map(|(id, _)| id + "\n");
             Ok(Response::text(ids.collect::<String>()))
@@ -299,11 +297,11 @@ fn statuses(call: &Call) -> Result<Response> {
     let Some(ids) = call.request.param("ids") else {
         let filter = Filter { limit: Some(limit(call)?), ..Filter::default() };
         let found = list::list(call.root, &filter)?;
-        return Response::json(&found.into_iter().map(answer).collect::<Vec<_>>());
+        return Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>()));
     };
     let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
     let found = report::statuses(call.root, &ids)?;
-    Response::json(&ids.into_iter().zip(found).map(answer).collect::<Vec<_>>())
+    Ok(Response::of(ids.into_iter().zip(found).map(answer).collect::<Vec<_>>()))
 }
 
 /// A job in an array: its status, or why there is none.
@@ -321,24 +319,23 @@ fn record(call: &Call) -> Result<Response> {
         hide_values(request);
     }
     let status = progress::shown(call.root, status::of(call.root, id)?)?;
-    Response::json(&json!({"id": id, "request": request, "status": status}))
+    Ok(Response::of(json!({"id": id, "request": request, "status": status})))
 }
 
 fn one_status(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
     if let Some(task) = call.request.task()? {
-        return Response::json(&tasks::wait(call.root, call.value(0), task, wait)?);
+        return Ok(Response::of(tasks::wait(call.root, call.value(0), task, wait)?));
     }
     let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
-    let brief = found.state;
     let found = progress::shown(call.root, found)?;
-    Ok(Response::json(&found)?.brief(json!(brief).as_str().unwrap_or_default()))
+    Ok(Response::of(found))
 }
 
 fn say(call: &Call) -> Result<Response> {
     let id = call.value(0);
     call.who.check_speaks_for(id)?;
-    Response::json(&progress::say(call.root, id, call.request.body.word()?)?)
+    Ok(Response::of(progress::say(call.root, id, call.request.body.word()?)?))
 }
 
 fn output(call: &Call) -> Result<Response> {
@@ -366,7 +363,7 @@ fn output(call: &Call) -> Result<Response> {
 
 fn work_files(call: &Call) -> Result<Response> {
     let names = work::names(call.root, call.value(0))?;
-    Response::json(&json!({"files": names}))
+    Ok(Response::of(json!({"files": names})))
 }
 
 fn work_file(call: &Call) -> Result<Response> {
@@ -400,10 +397,10 @@ fn kill_one(call: &Call) -> Result<Response> {
         if tasks.is_some() || grace.is_some() || proof.is_some() {
             return Err(Error::bad("forbid ends nothing: it goes with by alone"));
         }
-        return Response::json(&super::kill::forbid(call.root, id, by)?);
+        return Ok(Response::of(super::kill::forbid(call.root, id, by)?));
     }
     let (id, by) = (id.to_string(), by.to_string());
-    Response::json(&report::kill(call.root, &Wish { id, proof, grace, by, tasks })?)
+    Ok(Response::of(report::kill(call.root, &Wish { id, proof, grace, by, tasks })?))
 }
 
 #[derive(Deserialize)]
@@ -418,10 +415,10 @@ fn acknowledge(call: &Call) -> Result<Response> {
         .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
     ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;
     let count = ack::acknowledge(call.root, &ack.nodejobs)?;
-    Response::json(&json!({"acknowledged": count}))
+    Ok(Response::of(json!({"acknowledged": count})))
 }
 
 fn events(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
-    Response::json(&report::feed(call.root, call.request.param("since"), wait)?)
+    Ok(Response::of(report::feed(call.root, call.request.param("since"), wait)?))
 }

@@ -38,6 +38,7 @@ pub const SPECIALS: &[Special] = &[
             ]
         },
         epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
+        may_be_remote: false,
         run: submit,
     },
     check::REPAIR,

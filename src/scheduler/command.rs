@@ -1,12 +1,11 @@
 //! Commands that are more than a route in words: `jobs new [OPTION...] -- CMD ARGS`.
 
-use std::env;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use clap::{Arg, ArgAction};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::rounds::Rounds;
 use super::{interrupt, jobs, outputs, submit};
@@ -14,15 +13,18 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::body::Body;
 use crate::cgi::output;
-use crate::cgi::program::COMMAND;
 use crate::cgi::words::{command, flag, with};
 use crate::cgi::{Given, Special};
 use crate::check;
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
 use crate::tokens;
+
+mod elsewhere;
+mod options;
+
+use options::{here, request, standard_input};
 
 /// What is held of a file that is taken in.
 const PIECE: usize = 64 << 10;
@@ -36,6 +38,7 @@ pub const SPECIALS: &[Special] = &[
         query: &[],
         options,
         epilogue: "Exit codes: with --wait the job's own; else 0 done, 1 refused, 2 usage,\n75 try again later.",
+        may_be_remote: true,
         run: new,
     },
     check::REPAIR,
@@ -51,7 +54,7 @@ fn options() -> Vec<Arg> {
             .action(ArgAction::Append),
         flag("export", "its environment has what is set in this one's"),
         flag("stdin", "it reads what comes here on standard input"),
-        with("dir", "DIR", "where it starts; here, or with --file in its own"),
+        with("dir", "DIR", "where it starts; with --file, --url in its own"),
         with("file", "PATH", "a file for its own directory; may be repeated")
             .action(ArgAction::Append),
         with("cores", "N", "cores that it is given; 1 if absent"),
@@ -73,12 +76,18 @@ fn options() -> Vec<Arg> {
 }
 
 fn new(words: &Given) -> anyhow::Result<i32> {
+    if let Some(remote) = words.remote()? {
+        return Ok(elsewhere::new(&remote, words)?);
+    }
     let mut request = request(words)?;
+    if words.value("dir").is_none() && words.values("file").is_empty() {
+        request.insert("dir".into(), here()?.into());
+    }
     let root = Root::find()?;
     root.for_change()?;
     let who = auth::from_command(&root)?;
     if words.flag("stdin") {
-        request.insert("stdin".into(), standard_input(&root)?.into());
+        request.insert("stdin".into(), standard_input(root.settings.max_body)?.into());
     }
     let files = files(&root, &words.values("file"))?;
     let (accepted, fresh) = submit::submit(&root, &who, Value::Object(request), files)?;
@@ -125,107 +134,6 @@ fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
         file.end();
     }
     Ok(Some(incoming))
-}
-
-/// What a command is given to pass on: whole, since the job's request holds it.
-fn standard_input(root: &Root) -> Result<String> {
-    let input = io::stdin();
-    if input.is_terminal() {
-        return Err(Error::bad("--stdin: standard input is a terminal; give it as in < FILE"));
-    }
-    let bytes = Body::Stdin.bytes(root.settings.max_body)?;
-    String::from_utf8(bytes).map_err(|_| {
-        Error::bad("--stdin: what a job reads is text (UTF-8); other data goes with --file")
-    })
-}
-
-/// Names that belong to the shell or to the attempt, not to what is exported.
-fn is_exported(name: &str) -> bool {
-    !matches!(name, "_" | "PWD" | "OLDPWD" | "SHLVL") && !name.starts_with("CORKBOARD_")
-}
-
-fn request(words: &Given) -> Result<Map<String, Value>> {
-    let mut map = Map::new();
-    let text = |name: &str| words.value(name).map(str::to_string);
-    let number = |name: &str| -> Result<Option<Value>> {
-        text(name)
-            .map(|word| {
-                word.parse::<i64>()
-                    .map(Value::from)
-                    .map_err(|_| Error::bad(format!("--{name}: {word:?} is not a whole number")))
-            })
-            .transpose()
-    };
-    map.insert("command".into(), json!(words.values(COMMAND)));
-    let here = || {
-        env::current_dir()
-            .ok()
-            .and_then(|dir| dir.into_os_string().into_string().ok())
-            .ok_or_else(|| Error::bad("the current directory has no name; give --dir"))
-    };
-    let dir = match text("dir") {
-        None if !words.values("file").is_empty() => None,
-        None => Some(here()?),
-        given => given,
-    };
-    if let Some(dir) = dir {
-        map.insert("dir".into(), dir.into());
-    }
-    for (option, field) in [
-        ("name", "name"),
-        ("timeout", "timeout"),
-        ("grace", "max_termination_time"),
-        ("retry-delay", "retry_delay"),
-        ("expires", "expires"),
-        ("request-id", "request_id"),
-        ("output", "output"),
-        ("array", "array"),
-    ] {
-        if let Some(value) = text(option) {
-            map.insert(field.into(), value.into());
-        }
-    }
-    for (option, field) in [("retries", "max_retry_count"), ("priority", "priority")] {
-        if let Some(value) = number(option)? {
-            map.insert(field.into(), value);
-        }
-    }
-    let mut resources = Map::new();
-    if let Some(cores) = number("cores")? {
-        resources.insert("cores".into(), cores);
-    }
-    if let Some(memory) = text("memory") {
-        resources.insert("memory".into(), memory.into());
-    }
-    if !resources.is_empty() {
-        map.insert("requested_resources".into(), Value::Object(resources));
-    }
-    let mut environment = Map::new();
-    if words.flag("export") {
-        // Names and values that are no text cannot be written into a request.
-        let texts = env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        environment.extend(
-            texts.filter(|(name, _)| is_exported(name)).map(|(name, value)| (name, value.into())),
-        );
-    }
-    for pair in words.values("env") {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| Error::bad(format!("--env: {pair:?} is not NAME=VALUE")))?;
-        environment.insert(name.into(), value.into());
-    }
-    if !environment.is_empty() {
-        map.insert("environment".into(), Value::Object(environment));
-    }
-    if words.flag("held") {
-        map.insert("state".into(), "held".into());
-    }
-    if words.flag("retry-lost") {
-        map.insert("retry_lost".into(), true.into());
-    }
-    Ok(map)
 }
 
 /// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no

@@ -19,7 +19,7 @@ pub fn graph(call: &Call) -> Result<Response> {
     let asked = cards.find(number(call)?)?;
     let graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST);
     match call.request.param("format") {
-        None | Some("json") => Response::json(&as_json(&graph)),
+        None | Some("json") => Ok(Response::of(as_json(&graph))),
         Some("dot") => Ok(Response::text(as_dot(&graph))),
         Some("mermaid") => Ok(Response::text(as_mermaid(&graph))),
         Some(_) => Err(Error::bad("format must be json, dot or mermaid")),

@@ -25,7 +25,7 @@ pub fn tell_on_interrupt(job: u64) -> Result<()> {
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.thread_block().at("SIGINT")?;
-    thread::Builder::new()
+    let listens = thread::Builder::new()
         .stack_size(64 << 10)
         .spawn(move || {
             while interrupts.wait().is_err() {} // interrupted by another signal
@@ -34,8 +34,10 @@ pub fn tell_on_interrupt(job: u64) -> Result<()> {
             );
             // As if it had come now: whoever started this sees what ended it.
             let _ = interrupts.thread_unblock().and_then(|()| raise(Signal::SIGINT));
-        })
-        .at("a thread")?;
+        });
+    if listens.is_err() {
+        let _ = interrupts.thread_unblock(); // it ends the wait without a word
+    }
     Ok(())
 }
 

@@ -66,7 +66,7 @@ pub fn list(call: &Call) -> Result<Response> {
     let found = summaries(&cards, numbers, state, limit)?;
     if as_json {
         let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
-        return Response::json(&records);
+        return Ok(Response::of(records));
     }
     Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
 }
@@ -180,7 +180,7 @@ pub fn statuses(call: &Call) -> Result<Response> {
             |error| json!({"job": job, "error": error.message, "code": error.kind.http().0}),
         )
     });
-    Response::json(&all.collect::<Vec<Value>>())
+    Ok(Response::of(all.collect::<Vec<Value>>()))
 }
 
 /// How many a list is to have at most.
@@ -197,7 +197,7 @@ pub fn queue(call: &Call) -> Result<Response> {
     if wants_json(call)? {
         let found = summaries(&Cards::new(call.root), numbers, None, limit)?;
         let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
-        return Response::json(&records);
+        return Ok(Response::of(records));
     }
     Ok(Response::text(lines(&numbers)))
 }
@@ -210,7 +210,7 @@ pub fn queue_entry(call: &Call) -> Result<Response> {
     answer.insert("job".into(), card.job().into());
     answer.insert("valid".into(), valid.into());
     answer.extend(status_fields(call.root, &card)?);
-    Response::json(&answer)
+    Ok(Response::of(answer))
 }
 
 fn lines(numbers: &[u64]) -> String {
@@ -223,7 +223,7 @@ pub fn record(call: &Call) -> Result<Response> {
     let job = number(call)?;
     let card = match or_unreadable(call.root, job, cards.find(job))? {
         Read::Card(card) => card,
-        Read::Not(map) => return Response::json(&map),
+        Read::Not(map) => return Ok(Response::of(map)),
     };
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
@@ -251,7 +251,7 @@ pub fn record(call: &Call) -> Result<Response> {
         Err(error) => eprintln!("scheduler: job {}: its children: {}", card.job(), error.message),
     }
     let tag = format!("\"{}-{}\"", card.job(), card.events.len());
-    Ok(Response::json(&map)?.header("ETag", tag))
+    Ok(Response::of(map).header("ETag", tag))
 }
 
 /// `GET jobs/N/status`, with `?wait=` until it ends; of one task with `?task=`.
@@ -273,7 +273,7 @@ pub fn status(call: &Call) -> Result<Response> {
         Read::Card(card) => card,
         Read::Not(mut map) => {
             map.remove("job");
-            return Ok(Response::json(&map)?.exit_code(wait.map_or(0, |_| exit::REFUSED)));
+            return Ok(Response::of(map).exit_code(wait.map_or(0, |_| exit::REFUSED)));
         }
     };
     // While they are made: without them the job would wait for nothing but a poller.
@@ -286,7 +286,7 @@ pub fn status(call: &Call) -> Result<Response> {
     }
     // Whoever did not wait asked how it is, not how it ends.
     let code = wait.map_or(0, |_| end_code(&card, task));
-    Ok(Response::json(&fields)?.exit_code(code))
+    Ok(Response::of(fields).exit_code(code))
 }
 
 /// The exit code that tells how a job, or a task of it, has ended: its own; 75 for one that goes on.

@@ -9,7 +9,7 @@ use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::{addresses, nodes, vault};
 use crate::cgi::{Call, Response};
-use crate::driver::check_uri;
+use crate::client::names::check_uri;
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Column};
 use crate::model::ids::{self, NodejobId};
@@ -35,12 +35,12 @@ pub fn list(call: &Call) -> Result<Response> {
             all.iter().map(Node::shown).collect()
         }
     };
-    Response::json(&json!({ "nodes": all }))
+    Ok(Response::of(json!({ "nodes": all })))
 }
 
 /// `GET nodes/NAME`.
 pub fn show(call: &Call) -> Result<Response> {
-    Response::json(&nodes::read(call.root, call.value(0))?.shown())
+    Ok(Response::of(nodes::read(call.root, call.value(0))?.shown()))
 }
 
 /// `POST nodes/new`: registers a node. The same registration again changes nothing but the token
@@ -75,7 +75,7 @@ pub fn new(call: &Call) -> Result<Response> {
             if let Some(token) = token {
                 vault::set_node_token(call.root, &old.name, token.as_deref())?;
             }
-            return Response::json(&old);
+            return Ok(Response::of(old));
         }
         return Err(Error::conflict(format!(
             "node {} is registered already: change it with nodes/{}/update",
@@ -84,10 +84,8 @@ pub fn new(call: &Call) -> Result<Response> {
     }
     // One that a removal left behind which was cut off was not for this machine.
     save(call.root, &lock, &node, Some(token.flatten()))?;
-    Ok(Response::json(&node)?
-        .status(201, "Created")
-        .location(super::PROGRAM.name, &format!("nodes/{}", node.name))
-        .brief(node.name.clone()))
+    let path = format!("nodes/{}", node.name);
+    Ok(Response::of(node).status(201, "Created").location(super::PROGRAM.name, &path))
 }
 
 /// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
@@ -143,7 +141,7 @@ pub fn update(call: &Call) -> Result<Response> {
         };
     }
     save(call.root, &lock, &node, token)?;
-    Response::json(&node)
+    Ok(Response::of(node))
 }
 
 /// Writes a record anew in place of a damaged one: what is given is all of it, but for the token. Jobs
@@ -165,7 +163,7 @@ fn rewrite(
     let node = Node { given_up, proves, ..whole };
     check_idle(root, name, None, &node.given_up, Some(&node))?;
     save(root, lock, &node, token)?;
-    Response::json(&node)
+    Ok(Response::of(node))
 }
 
 /// What a damaged record still names of attempts that this node was given.
@@ -205,7 +203,7 @@ pub fn remove(call: &Call) -> Result<Response> {
     check_idle(root, name, address.as_ref(), &given_up, None)?;
     nodes::remove(root, &lock, name)?;
     vault::set_node_token(root, name, None)?;
-    Response::json(&shown)
+    Ok(Response::of(shown))
 }
 
 /// Refuses with 409 to take a node from its address, to another or to none, while it has jobs, or

@@ -335,7 +335,7 @@ pub fn files(call: &Call) -> Result<Response> {
     if !files.silent.is_empty() {
         answer["silent"] = json!(files.silent);
     }
-    Response::json(&answer)
+    Ok(Response::of(answer))
 }
 
 /// `GET jobs/N/files/NAME`. Where several ranges of an array have such a file, a task has to say

@@ -29,22 +29,20 @@ pub fn new(call: &Call) -> Result<Response> {
                 return Err(Error::bad("files can be sent with one job, not with an array"));
             }
             let (accepted, fresh) = submit_array(call.root, call.who, requests)?;
-            let numbers: Vec<String> = accepted.iter().map(|a| a.job.to_string()).collect();
             let told = |accepted: Accepted| {
                 let warning = warning(call.root, &accepted).filter(|_| fresh);
                 answer(accepted, warning)
             };
             let answers: Vec<Value> = accepted.into_iter().map(told).collect();
-            let response = Response::json(&answers)?.brief(numbers.join("\n"));
+            let response = Response::of(answers);
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
         request => {
             let (accepted, fresh) = submit(call.root, call.who, request, parts.uploads)?;
             let job = accepted.job;
             let warning = warning(call.root, &accepted).filter(|_| fresh);
-            let response = Response::json(&answer(accepted, warning))?
-                .location(super::PROGRAM.name, &format!("jobs/{job}"))
-                .brief(job.to_string());
+            let response = Response::of(answer(accepted, warning))
+                .location(super::PROGRAM.name, &format!("jobs/{job}"));
             Ok(if fresh { response.status(201, "Created") } else { response })
         }
     }

@@ -22,7 +22,7 @@ use crate::model::change::{self, Change};
 pub fn queue_remove(call: &Call) -> Result<Response> {
     let change = Change::Remove { by: call.who.name.clone() };
     let card = make(call.root, number(call)?, &[change])?;
-    Response::json(&after_change(call.root, &card)?)
+    Ok(Response::of(after_change(call.root, &card)?))
 }
 
 /// The answer to a change that is made: what fails now is no reason to say that nothing changed.
@@ -50,7 +50,7 @@ pub fn update(call: &Call) -> Result<Response> {
         if !silent.is_empty() {
             status.insert("silent".into(), json!(silent));
         }
-        return Response::json(&status);
+        return Ok(Response::of(status));
     }
     let by = call.who.name.clone();
     let wanted = [
@@ -61,7 +61,7 @@ pub fn update(call: &Call) -> Result<Response> {
     ];
     let card = make(call.root, job, &wanted.into_iter().flatten().collect::<Vec<_>>())?;
     let card = if kill { kills::tell_local(call.root, card) } else { card };
-    let response = Response::json(&after_change(call.root, &card)?)?;
+    let response = Response::of(after_change(call.root, &card)?);
     let pending = card.state == State::Stopping || kill && tasks::are_being_killed(&card);
     Ok(if pending { response.status(202, "Accepted") } else { response })
 }

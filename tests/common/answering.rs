@@ -7,6 +7,11 @@ use std::thread;
 
 /// A server that does this with each request, until its listener is dropped with the process.
 pub fn stand_in(answer: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
+    stand_in_for(move |_, stream| answer(stream))
+}
+
+/// The same where it counts what is asked: the answer is told the first line of the request.
+pub fn stand_in_for(answer: impl Fn(&str, TcpStream) + Send + Sync + Clone + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -21,7 +26,8 @@ pub fn stand_in(answer: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u
                         _ => return,
                     }
                 }
-                answer(stream);
+                let request = String::from_utf8_lossy(&request);
+                answer(request.lines().next().unwrap_or_default(), stream);
             });
         }
     });

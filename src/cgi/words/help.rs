@@ -112,7 +112,7 @@ impl Place {
         }
         if self.segments.is_empty() {
             text.push_str(
-                "The root is CORKBOARD_ROOT, else the directory above the program's own.\n",
+                "The root is that of --url, else CORKBOARD_ROOT, else CORKBOARD_URL (asked with\nCORKBOARD_TOKEN), else the directory above the program's own.\n",
             );
         }
         let epilogue = self.special().map_or("", |special| special.epilogue);

@@ -10,10 +10,10 @@ use clap::{Arg, ArgAction, Command};
 
 use super::COMMAND;
 use crate::cgi::environment::Method;
-use crate::cgi::program::{Program, QUIET, Special};
+use crate::cgi::program::{Program, QUIET, Special, URL};
 use crate::cgi::route::{Key, Route};
 use crate::cgi::usage;
-use crate::cgi::view::{FORMAT, View};
+use crate::cgi::view::{Brief, FORMAT, View};
 
 /// Ids of what every route takes.
 pub(super) const QUERY: &str = "KEY=VALUE";
@@ -102,6 +102,11 @@ impl Place {
         self.program.view(&self.segments.join("/"))
     }
 
+    /// What `-q` prints of what is answered here.
+    pub fn brief(&self) -> Option<&'static Brief> {
+        self.program.brief(&self.segments.join("/"))
+    }
+
     /// Whether `-- CMD ARGS` may follow.
     pub fn takes_command(&self) -> bool {
         self.special().is_some_and(Special::takes_command)
@@ -162,7 +167,7 @@ impl Place {
     }
 
     /// What every route takes, shown where it makes a difference.
-    fn options(&self) -> [Arg; 3] {
+    fn options(&self) -> [Arg; 4] {
         let (body, several) = (self.routes().any(|route| route.body), self.routes().count() > 1);
         let makes = self.routes().any(|route| route.method == Method::Post);
         let all = self.segments.is_empty();
@@ -170,7 +175,11 @@ impl Place {
         let method = Arg::new(METHOD).short('X').value_name("METHOD").ignore_case(true);
         let methods = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
         let data = Arg::new(DATA).short('d').value_name("JSON");
+        let url = Arg::new(URL).long("url").value_name("URL");
         [
+            url.overrides_with(URL)
+                .hide(!all || self.program.routes.is_empty())
+                .help("the root at this address, asked by HTTP"),
             data.overrides_with(DATA).hide(!(body || all)).help("the body, or @FILE that holds it"),
             method
                 .value_parser(PossibleValuesParser::new(methods))

@@ -54,7 +54,8 @@ impl Split {
 fn takes_value(own: &impl Deref<Target = Vec<Arg>>, option: &str) -> Option<bool> {
     match option {
         "-q" | "--quiet" | "-h" | "--help" | "-V" | "--version" => return Some(false),
-        "-d" | "-X" => return Some(true),
+        "-d" | "-X" | "--url" => return Some(true),
+        glued if glued.starts_with("--url=") => return Some(false),
         // As in `-XDELETE`.
         glued if glued.starts_with("-d") || glued.starts_with("-X") => return Some(false),
         _ => {}

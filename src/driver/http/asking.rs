@@ -11,11 +11,11 @@ use super::Http;
 use crate::board::root::Root;
 use crate::board::{nodes, vault};
 use crate::cgi::alarm;
-use crate::driver::knock::Knock;
-use crate::driver::names::check_uri;
-use crate::driver::patience::Patience;
-use crate::driver::server::{Body, Fetched, Question, Reply, Server, Unread};
-use crate::driver::tls::Distrust;
+use crate::client::knock::Knock;
+use crate::client::names::{check_uri, programs_of};
+use crate::client::patience::Patience;
+use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
+use crate::client::tls::Distrust;
 use crate::driver::{Driver, longest_passing, said};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 
@@ -23,12 +23,7 @@ impl Http {
     /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
     pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
         check_uri(uri)?;
-        let uri = uri.trim_end_matches('/');
-        let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
-        let (server, base) = match uri[host..].find('/') {
-            Some(path) => uri.split_at(host + path),
-            None => (uri, "/cgi-bin"),
-        };
+        let (server, base) = programs_of(uri);
         let server = Server::new(server, root.settings.connect_timeout)
             .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
         Ok(Http {
@@ -70,10 +65,11 @@ impl Http {
             server.fetch(&question, patience)
         })?;
         match fetched {
-            Ok(Fetched::Content(content, length)) => Ok((content, length)),
+            Ok(Fetched::Content(_, content, Some(length))) => Ok((content, length)),
+            Ok(Fetched::Content(_, _, None)) => Err(self.nonsense("a file without its length")),
             Ok(Fetched::Other(reply)) => {
                 self.checked(Ok(reply))?;
-                Err(self.nonsense("a file without its length"))
+                Err(self.nonsense("no file"))
             }
             Err(error) => Err(unanswered(&self.node, &error)),
         }
@@ -141,11 +137,11 @@ impl Http {
     /// An answer with a good status, or the error that it is.
     fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
         let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
-        let status = reply.status;
+        let status = reply.head.status;
         if (200..300).contains(&status) {
             return Ok(reply);
         }
-        if let (300..400, Some(to)) = (status, &reply.location) {
+        if let (300..400, Some(to)) = (status, reply.head.location()) {
             let said = format!(
                 "node {} says {status}: ask {to}, which is not done: register the uri that it means",
                 self.node

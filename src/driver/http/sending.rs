@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::Http;
 use super::asking::Asking;
-use crate::driver::form::Form;
-use crate::driver::server::Body;
+use crate::client::form::Form;
+use crate::client::server::Body;
 use crate::driver::{Run, Taken, said};
 use crate::error::{Error, Kind, Result};
 

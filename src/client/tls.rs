@@ -23,7 +23,7 @@ const REREAD: Duration = Duration::from_secs(3600);
 
 /// Who a server has to prove to be.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     name: ServerName<'static>,
     /// The file of certificates to one of which its own has to lead; without one: those that this
     /// machine trusts.
@@ -32,7 +32,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// A server of this name or address, as in a URI, by what this machine trusts.
-    pub(super) fn new(host: &str) -> io::Result<Identity> {
+    pub(crate) fn new(host: &str) -> io::Result<Identity> {
         let name = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(name.to_string()).map_err(|_| {
             io::Error::new(ErrorKind::InvalidInput, "not a name that a certificate can be for")
@@ -41,12 +41,12 @@ impl Identity {
     }
 
     /// By this file from now on.
-    pub(super) fn trust(&mut self, ca: Option<PathBuf>) {
+    pub(crate) fn trust(&mut self, ca: Option<PathBuf>) {
         self.ca = ca;
     }
 
     /// The beginning of a conversation.
-    pub(super) fn conversation(&self) -> io::Result<ClientConnection> {
+    pub(crate) fn conversation(&self) -> io::Result<ClientConnection> {
         let config = config(self.ca.as_deref())?;
         ClientConnection::new(config, self.name.clone()).map_err(|error| why(&error))
     }
@@ -54,7 +54,7 @@ impl Identity {
 
 /// Why a server is not believed to be the one that is meant, in words.
 #[derive(Debug)]
-pub(super) struct Distrust(String);
+pub(crate) struct Distrust(String);
 
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +69,7 @@ fn distrust(why: impl Into<String>) -> io::Error {
 }
 
 /// Lets a server prove who it is, on a connection that was just made.
-pub(super) fn open<S: Read + Write>(
+pub(crate) fn open<S: Read + Write>(
     conversation: ClientConnection,
     stream: S,
 ) -> io::Result<StreamOwned<ClientConnection, S>> {
@@ -82,7 +82,7 @@ pub(super) fn open<S: Read + Write>(
 }
 
 /// An error of a conversation over TLS, told as what it is.
-pub(super) fn told(error: io::Error) -> io::Error {
+pub(crate) fn told(error: io::Error) -> io::Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(error) => why(error),
         None if error.kind() == ErrorKind::UnexpectedEof => {
@@ -93,7 +93,7 @@ pub(super) fn told(error: io::Error) -> io::Error {
 }
 
 /// What went wrong, by what it means for an operator.
-pub(super) fn why(error: &rustls::Error) -> io::Error {
+pub(crate) fn why(error: &rustls::Error) -> io::Error {
     match error {
         rustls::Error::InvalidCertificate(error) => distrust(flaw(error)),
         rustls::Error::InvalidMessage(_) => io::Error::new(

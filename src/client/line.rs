@@ -28,7 +28,7 @@ const INPUT: usize = 64 << 10;
 const OUTPUT: usize = 16 << 10;
 
 /// A connection, for one question.
-pub(super) struct Line {
+pub(crate) struct Line {
     stream: Stream,
     buffers: LazyBuffers,
     /// What is to be sent, and waits for more: a small request is one packet, not two.
@@ -38,7 +38,7 @@ pub(super) struct Line {
 impl Line {
     /// On a connection that was just made; over TLS if there is a conversation, in which the server
     /// proves first who it is.
-    pub(super) fn open(timed: Timed, conversation: Option<ClientConnection>) -> io::Result<Line> {
+    pub(crate) fn open(timed: Timed, conversation: Option<ClientConnection>) -> io::Result<Line> {
         let stream = match conversation {
             None => Stream::Plain(timed),
             Some(conversation) => Stream::Secure(Box::new(tls::open(conversation, timed)?)),
@@ -48,7 +48,7 @@ impl Line {
 
     /// Until when the question has to be answered that is asked on it, and how long nothing may come
     /// or go meanwhile.
-    pub(super) fn until(&mut self, deadline: Instant, pause: Duration) {
+    pub(crate) fn until(&mut self, deadline: Instant, pause: Duration) {
         let timed = self.stream.timed();
         (timed.deadline, timed.pause) = (deadline, pause);
     }
@@ -125,12 +125,12 @@ impl fmt::Debug for Line {
 }
 
 /// An error of ours on its way through `ureq`, which must not take it for the end of an answer.
-pub(super) fn ureq_error(error: io::Error) -> ureq::Error {
+pub(crate) fn ureq_error(error: io::Error) -> ureq::Error {
     ureq::Error::Other(Box::new(error))
 }
 
 /// What went wrong on the way to a server, or there.
-pub(super) fn io_error(error: ureq::Error) -> io::Error {
+pub(crate) fn io_error(error: ureq::Error) -> io::Error {
     match error {
         ureq::Error::Other(ours) => match ours.downcast::<io::Error>() {
             Ok(error) => *error,
@@ -154,7 +154,7 @@ fn nonsense(what: &str) -> io::Error {
 }
 
 /// The time that is left, which is not zero.
-pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
+pub(crate) fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(late()) } else { Ok(left) }
 }
@@ -165,7 +165,7 @@ fn late() -> io::Error {
 
 /// A socket each of whose waits ends at the deadline.
 #[derive(Debug)]
-pub(super) struct Timed {
+pub(crate) struct Timed {
     stream: TcpStream,
     deadline: Instant,
     /// Longest of them.
@@ -176,7 +176,7 @@ pub(super) struct Timed {
 
 impl Timed {
     /// A connection whose waits end then, and each after this time.
-    pub(super) fn new(stream: TcpStream, deadline: Instant, pause: Duration) -> Timed {
+    pub(crate) fn new(stream: TcpStream, deadline: Instant, pause: Duration) -> Timed {
         Timed { stream, deadline, pause, overtime: OVERTIME }
     }
 

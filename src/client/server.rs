@@ -8,11 +8,12 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use ureq::http::{HeaderValue, Request, Response, Uri, request};
+use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri, request};
 use ureq::{Agent, AsSendBody, SendBody};
 
 use super::knock::Knock;
@@ -30,14 +31,14 @@ const LARGEST_HEAD: usize = 64 << 10;
 const LONGEST_LOCATION: usize = 500;
 
 /// A server, and where it was found when it last answered.
-pub(super) struct Server {
+pub(crate) struct Server {
     uri: Uri,
     place: Arc<Place>,
     agent: OnceCell<Agent>,
 }
 
 /// What is sent with a request.
-pub(super) enum Body<'q> {
+pub(crate) enum Body<'q> {
     /// Nothing: the request has no body.
     None,
     /// These bytes.
@@ -49,7 +50,7 @@ pub(super) enum Body<'q> {
 
 /// What was to be sent could not be read: no fault of the server, which was asked nothing whole.
 #[derive(Debug)]
-pub(super) struct Unread(pub io::Error);
+pub(crate) struct Unread(pub io::Error);
 
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +61,7 @@ impl fmt::Display for Unread {
 impl std::error::Error for Unread {}
 
 /// A request.
-pub(super) struct Question<'q, 'b> {
+pub(crate) struct Question<'q, 'b> {
     pub method: &'q str,
     /// Path and query, as they are sent.
     pub path: &'q str,
@@ -71,20 +72,39 @@ pub(super) struct Question<'q, 'b> {
 }
 
 /// An answer of which the body may be long.
-pub(super) enum Fetched {
-    /// It is good: its body, to be read within the same time, and how long it is.
-    Content(Box<dyn Read>, u64),
-    /// Another one, or one that does not say how long it is.
+pub(crate) enum Fetched {
+    /// It is good: its body, to be read within the same time, and how long it is, if it says so.
+    Content(Head, Box<dyn Read>, Option<u64>),
+    /// Another one.
     Other(Reply),
 }
 
-/// What a server answered.
-pub(super) struct Reply {
+/// What stands before the body of an answer.
+pub(crate) struct Head {
     pub status: u16,
-    /// The header `X-Corkboard-Offset`, if it is a number.
-    pub offset: Option<u64>,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// A header's text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A header that is a number.
+    pub(crate) fn number<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.text(name)?.parse().ok()
+    }
+
     /// Where it sends who asks.
-    pub location: Option<String>,
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.text("location").filter(|to| to.len() <= LONGEST_LOCATION)
+    }
+}
+
+/// What a server answered.
+pub(crate) struct Reply {
+    pub head: Head,
     pub body: Vec<u8>,
 }
 
@@ -92,26 +112,26 @@ impl Server {
     /// The server at a URI without a path. Asks nobody.
     ///
     /// Errors: it is no such URI.
-    pub(super) fn new(uri: &str, connect_timeout: Duration) -> io::Result<Server> {
+    pub(crate) fn new(uri: &str, connect_timeout: Duration) -> io::Result<Server> {
         let uri = Uri::try_from(uri).map_err(not_sendable)?;
         let place = Arc::new(Place::new(&uri, connect_timeout)?);
         Ok(Server { uri, place, agent: OnceCell::new() })
     }
 
     /// Whether it is asked over TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.place.is_secure()
     }
 
     /// Over TLS it has to prove itself by a certificate that leads to one of this file; without a
     /// file to one that this machine trusts.
-    pub(super) fn trust(&self, ca: Option<PathBuf>) {
+    pub(crate) fn trust(&self, ca: Option<PathBuf>) {
         self.place.trust(ca);
     }
 
     /// Opens the connection of a question that is about to be asked: the server's process for it is
     /// there then. Whatever goes wrong is told when that question is asked.
-    pub(super) fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         self.place.prepare();
     }
 
@@ -119,7 +139,7 @@ impl Server {
     ///
     /// Errors: no connection, none that lasted until the whole answer was there, or an answer that
     /// is not HTTP or too large. What the server did is unknown then. Or [`Unread`].
-    pub(super) fn ask(&self, question: Question, patience: Patience) -> io::Result<Reply> {
+    pub(crate) fn ask(&self, question: Question, patience: Patience) -> io::Result<Reply> {
         self.place.begin(patience);
         let request = self.request(&question)?;
         match question.body {
@@ -133,22 +153,21 @@ impl Server {
     }
 
     /// Sends a request without a body, and begins to read the answer. Errors as of [`Server::ask`].
-    pub(super) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
+    pub(crate) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
         self.place.begin(patience);
         let response = self.send(self.request(question)?, ())?;
-        let is_good = response.status().as_u16() == 200;
-        match response.body().content_length().filter(|_| is_good) {
-            Some(length) => {
-                let body = response.into_body().into_reader();
-                Ok(Fetched::Content(Box::new(body), length))
-            }
-            None => reply(response).map(Fetched::Other).map_err(line::io_error),
+        if response.status().as_u16() != 200 {
+            return reply(response).map(Fetched::Other).map_err(line::io_error);
         }
+        let length = response.body().content_length();
+        let (head, body) = response.into_parts();
+        let head = Head { status: head.status.as_u16(), headers: head.headers };
+        Ok(Fetched::Content(head, Box::new(body.into_reader()), length))
     }
 
     /// Begins to ask a question without a body, of which only the beginning of the answer counts. The
     /// name of the server may have to be looked up for it, within the time for a connection.
-    pub(super) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
+    pub(crate) fn knock(&self, question: &Question, patience: Duration) -> io::Result<Knock> {
         let request = self.request(question)?.body(()).map_err(not_sendable)?;
         let mut text = format!(
             "{} {} HTTP/1.0\r\n",
@@ -216,12 +235,9 @@ fn agent(place: &Arc<Place>) -> Agent {
 }
 
 fn reply(mut response: Response<ureq::Body>) -> Result<Reply, ureq::Error> {
-    let header = |name: &str| response.headers().get(name)?.to_str().ok();
-    let offset = header("x-corkboard-offset").and_then(|text| text.parse().ok());
-    let location = header("location").filter(|to| to.len() <= LONGEST_LOCATION).map(str::to_string);
-    let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec()?;
-    Ok(Reply { status, offset, location, body })
+    let (head, _) = response.into_parts();
+    Ok(Reply { head: Head { status: head.status.as_u16(), headers: head.headers }, body })
 }
 
 /// Without the text itself: it may be a token.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long a question may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// Longest that nothing comes or goes.
     pub pause: Duration,
     /// Longest that all of it takes.
@@ -13,7 +13,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// For what comes and goes at once.
-    pub(super) fn of(whole: Duration) -> Patience {
+    pub(crate) fn of(whole: Duration) -> Patience {
         Patience { pause: whole, whole }
     }
 }

@@ -53,7 +53,7 @@ impl Knock {
     /// Begins to open a connection to the first of these addresses.
     ///
     /// Errors: this process lacks what it takes, or no address can be reached at all.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         mut addresses: Vec<SocketAddr>,
         request: Vec<u8>,
         identity: Option<Identity>,

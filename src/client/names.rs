@@ -31,6 +31,16 @@ pub fn check_uri(uri: &str) -> Result<()> {
     if sane { Ok(()) } else { Err(Error::bad(like)) }
 }
 
+/// The server of a URI, and the path under which its programs lie: that of the URI, if it has one.
+pub(crate) fn programs_of(uri: &str) -> (&str, &str) {
+    let uri = uri.trim_end_matches('/');
+    let host = uri.find("://").map_or(0, |scheme| scheme + "://".len());
+    match uri[host..].find('/') {
+        Some(path) => uri.split_at(host + path),
+        None => (uri, "/cgi-bin"),
+    }
+}
+
 /// The name and the port of `host[:port]`; an IPv6 address without its brackets.
 fn place(host: &str, default_port: u16) -> Option<(&str, u16)> {
     let (name, port) = match host.rsplit_once(':') {
@@ -56,7 +66,7 @@ fn place(host: &str, default_port: u16) -> Option<(&str, u16)> {
 ///
 /// A name is looked up by `getent`, the C library's own program: a static program cannot load what
 /// the machine's name services need, would be a sixth larger, and could not end such a wait.
-pub(super) fn addresses(
+pub(crate) fn addresses(
     host: &str,
     default_port: u16,
     deadline: Instant,

@@ -13,7 +13,7 @@ use crate::board::uploads::Upload;
 use crate::error::{Result, is_shortage, reason};
 
 /// See the module. Read it to its end for all of the form.
-pub(super) struct Form {
+pub(crate) struct Form {
     content_type: String,
     length: u64,
     pieces: VecDeque<Piece>,
@@ -27,7 +27,7 @@ enum Piece {
 
 impl Form {
     /// A form of a request and these files, with the lengths that they are known to have.
-    pub(super) fn new(request: &Value, uploads: &[Upload]) -> Result<Form> {
+    pub(crate) fn new(request: &Value, uploads: &[Upload]) -> Result<Form> {
         // Random, so that no file can have been made with it inside.
         let boundary = files::random_hex::<16>()?;
         let head = |disposition: &str| {
@@ -51,12 +51,12 @@ impl Form {
     }
 
     /// Its Content-Type.
-    pub(super) fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         &self.content_type
     }
 
     /// How many bytes it has.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 

@@ -25,7 +25,7 @@ use super::tls::Identity;
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Where a server is, how it is reached, and what is known of it.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// `host[:port]`.
     host: String,
     port: u16,
@@ -51,7 +51,7 @@ struct State {
 
 impl Place {
     /// The place of a URI's server.
-    pub(super) fn new(uri: &Uri, connect_timeout: Duration) -> io::Result<Place> {
+    pub(crate) fn new(uri: &Uri, connect_timeout: Duration) -> io::Result<Place> {
         let wrong = || io::Error::new(ErrorKind::InvalidInput, "not the uri of a server");
         let is_secure = uri.scheme_str() == Some("https");
         let identity = match uri.host() {
@@ -78,17 +78,17 @@ impl Place {
     }
 
     /// As in the header `Host`.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Whether connections are made over TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.is_secure
     }
 
     /// See `Server::trust`.
-    pub(super) fn trust(&self, ca: Option<PathBuf>) {
+    pub(crate) fn trust(&self, ca: Option<PathBuf>) {
         if let Some(identity) = &mut self.state().identity {
             identity.trust(ca);
         }
@@ -99,7 +99,7 @@ impl Place {
     }
 
     /// A question begins, which ends within this time.
-    pub(super) fn begin(&self, patience: Patience) {
+    pub(crate) fn begin(&self, patience: Patience) {
         let now = Instant::now();
         let mut state = self.state();
         (state.deadline, state.pause) = (now + patience.whole, patience.pause);
@@ -107,14 +107,14 @@ impl Place {
     }
 
     /// See `Server::prepare`.
-    pub(super) fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         self.begin(Patience::of(FRESH));
         let opened = self.find().and_then(|addresses| self.open(&addresses));
         self.state().ahead = opened.ok().map(|line| (line, Instant::now()));
     }
 
     /// See `Server::knock`.
-    pub(super) fn knock(&self, request: Vec<u8>, patience: Duration) -> io::Result<Knock> {
+    pub(crate) fn knock(&self, request: Vec<u8>, patience: Duration) -> io::Result<Knock> {
         self.begin(Patience::of(self.connect_timeout));
         let addresses = self.look_up()?;
         let identity = self.state().identity.clone();
@@ -180,7 +180,7 @@ impl fmt::Debug for Place {
 
 /// Finds a server, for `ureq`.
 #[derive(Debug)]
-pub(super) struct Finder(pub(super) Arc<Place>);
+pub(crate) struct Finder(pub(crate) Arc<Place>);
 
 impl Resolver for Finder {
     fn resolve(
@@ -202,7 +202,7 @@ impl Resolver for Finder {
 
 /// Opens connections to a server, for `ureq`.
 #[derive(Debug)]
-pub(super) struct Opener(pub(super) Arc<Place>);
+pub(crate) struct Opener(pub(crate) Arc<Place>);
 
 impl Connector for Opener {
     type Out = Line;

@@ -1,0 +1,146 @@
+//! A log that is followed by HTTP: a request for each minute, which goes on where the one before it ended.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cgi::remote::{ATTEMPT, OFFSET, Remote};
+use crate::cgi::request::Request;
+use crate::cgi::response::{Content, Response};
+use crate::error::{Error, Kind, Result, reason};
+
+/// Between two requests of which the first brought nothing.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a log is gone on with: so many bytes behind the beginning of that attempt's, over as many
+/// attempts as it takes.
+struct Position {
+    attempt: Option<u64>,
+    offset: u64,
+}
+
+/// A log to be followed.
+struct Followed {
+    remote: Rc<Remote>,
+    program: &'static str,
+    path: Vec<String>,
+    query: Vec<(String, String)>,
+    /// Once the first piece has begun.
+    position: Option<Position>,
+}
+
+/// The answer to a request for a log that is followed until its job has ended.
+pub(super) fn answer(
+    remote: Rc<Remote>,
+    program: &'static str,
+    request: &Request,
+) -> Result<Response> {
+    let (path, query) = (request.path.clone(), request.query.clone());
+    let mut followed = Followed { remote, program, path, query, position: None };
+    let first = followed.next()?;
+    let stream = move |out: &mut dyn Write| followed.copy_all(first, out);
+    Ok(Response::stream("text/plain; charset=utf-8", Box::new(stream)))
+}
+
+impl Followed {
+    /// Asks for what comes next.
+    fn next(&mut self) -> Result<Response> {
+        let mut query = self.query.clone();
+        if let Some(Position { attempt, offset }) = &self.position {
+            query.retain(|(key, _)| !["attempt", "offset", "tail"].contains(&key.as_str()));
+            query.push(("offset".into(), offset.to_string()));
+            query.extend(attempt.map(|attempt| ("attempt".into(), attempt.to_string())));
+        }
+        let answer = self.remote.get(self.program, &words(&self.path), &pairs(&query))?;
+        if self.position.is_none() {
+            let number = |name: &str| {
+                let found = answer.headers.iter().find(|(known, _)| *known == name);
+                found.and_then(|(_, value)| value.parse::<u64>().ok())
+            };
+            let asked = query.iter().rev().find(|(key, _)| key == "offset");
+            let asked = asked.and_then(|(_, offset)| offset.parse().ok());
+            self.position = Some(Position {
+                attempt: number(ATTEMPT),
+                offset: number(OFFSET).or(asked).unwrap_or(0),
+            });
+        }
+        Ok(answer)
+    }
+
+    /// Copies all pieces, until the job has ended, or the reader has left.
+    fn copy_all(mut self, mut answer: Response, out: &mut dyn Write) -> Result<()> {
+        // A piece is the last one if the job had ended before it was asked for.
+        let mut is_last = false;
+        loop {
+            let begun = Instant::now();
+            let mut counted = Counted { out: &mut *out, count: 0, has_left: false };
+            let copied = match answer.content {
+                Content::Stream(stream) => stream(&mut counted),
+                Content::Reader(mut reader, _) => {
+                    io::copy(&mut reader, &mut counted).map(drop).map_err(|e| broken(&e))
+                }
+                Content::Bytes(bytes) => counted.write_all(&bytes).map_err(|e| broken(&e)),
+                Content::Value(_) => Ok(()), // not from there
+            };
+            let Counted { count, has_left, .. } = counted;
+            // What a connection brought that broke off is gone on with: the next request says if it cannot.
+            if has_left || (is_last && copied.is_ok()) {
+                return Ok(());
+            }
+            if let Some(position) = &mut self.position {
+                position.offset += count;
+            }
+            if count == 0 {
+                thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+            }
+            is_last = self.has_ended()?;
+            answer = self.next()?;
+        }
+    }
+
+    /// Whether the job, or the task, has ended.
+    fn has_ended(&self) -> Result<bool> {
+        let mut path = words(&self.path);
+        path.pop();
+        path.push("status");
+        let task: Vec<_> = self.query.iter().filter(|(key, _)| key == "task").cloned().collect();
+        let answer = self.remote.get(self.program, &path, &pairs(&task))?;
+        let Content::Bytes(bytes) = answer.content else { return Ok(false) };
+        let status: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(status["state"] == "stopped")
+    }
+}
+
+fn broken(error: &io::Error) -> Error {
+    Error::new(Kind::GatewayTimeout, reason(error))
+}
+
+fn words(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
+fn pairs(query: &[(String, String)]) -> Vec<(&str, &str)> {
+    query.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+/// Passes on what is written, counts it, and sees when nobody reads it any more.
+struct Counted<'o> {
+    out: &'o mut dyn Write,
+    count: u64,
+    has_left: bool,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes).inspect_err(|_| self.has_left = true)?;
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().inspect_err(|_| self.has_left = true)
+    }
+}
