@@ -1,14 +1,18 @@
 //! The node: accepts jobs, runs them, and tells what became of them.
 //!
-//! - [`accept`]: jobs come in.
+//! - [`accept`], `submit`: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
 //! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
-//! - `supervise`: runs jobs; with `claim` and `tell` (what is durable when), `linger`, `run` (one job), `range`
-//!   (tasks of an array), `heed`, `ending`, `surroundings`, `inherited` (what it must not have from its starter),
-//!   `child` (fork and exec), `contain` (where it is born), `capture` (output), `small` (memory).
+//! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
+//!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
+//!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
+//!   have from its starter), `child` (fork and exec), `contain` (where it is born), `capture` (output), `small`
+//!   (memory).
 //! - `tree`, [`cgroup`]: processes, and what holds them together.
 //! - [`start`]: starts supervisors.
-//! - [`sweep`], `remains`, [`cleanup`], [`check`]: what crashes leave, what is old, what is wrong.
+//! - `wishes`, `wake`: what somebody wants of a job, and telling its supervisor.
+//! - [`sweep`], with `unowned`, `lost` and `remains`: what crashes leave is found, ended, and its end written.
+//!   [`cleanup`], [`check`]: what is old, what is wrong.
 //! - `routes`, `words`: the program's two faces.
 
 pub mod accept;
@@ -29,21 +33,31 @@ pub mod kill;
 mod linger;
 pub mod list;
 pub mod log;
+mod lost;
+mod pace;
+mod phase;
 pub mod progress;
 mod range;
 mod remains;
 pub mod report;
 mod routes;
 mod run;
+mod running;
+mod running_range;
 mod small;
 pub mod start;
 pub mod status;
+mod submit;
 mod supervise;
+mod supervisor;
 mod surroundings;
 pub mod sweep;
 pub mod tasks;
 mod tell;
 mod tree;
+mod unowned;
+mod wake;
+mod wishes;
 mod words;
 
 use std::env;

@@ -322,3 +322,17 @@ fn values_and_request_ids_are_for_those_who_gave_them() {
     root.ended("n");
     root.check();
 }
+
+#[test]
+fn whoever_may_list_jobs_may_read_the_feed() {
+    let root = TestRoot::new("");
+    for role in ["worker", "user", "head", "admin"] {
+        let token =
+            root.cmd("scheduler", &["tokens", "new", &format!("role={role}"), "-q"]).expect(0);
+        let bearer = format!("Bearer {}", token.body.trim());
+        let list = root.cgi("GET", "/scheduler/jobs", &[("Authorization", &bearer)], b"").code;
+        let feed = root.cgi("GET", "/scheduler/events", &[("Authorization", &bearer)], b"").code;
+        assert_eq!((list, feed), (200, 200), "{role}");
+    }
+    root.cgi("GET", "/scheduler/events", &[], b"").expect(401);
+}

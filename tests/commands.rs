@@ -192,36 +192,6 @@ fn exit_codes() {
 }
 
 #[test]
-fn every_program_has_help() {
-    let root = TestRoot::new(CONF);
-    for (name, words) in [
-        (
-            "scheduler",
-            &["jobs N status", "DELETE queue N", "check [repair=]", "tokens new", "Exit codes"]
-                as &[&str],
-        ),
-        ("processor", &["jobs ID log", "Exit codes"]),
-        ("nodemgr", &["jobs run", "NAME jobs ID kill"]),
-        ("node", &["jobs run"]),
-        ("poller", &["--once", "--step", "--pace", "SIGTERM"]),
-    ] {
-        if !program(if name == "node" { "nodemgr" } else { name }).exists() {
-            panic!("{name} is not built");
-        }
-        let help = root.cmd(name, &["--help"]).expect(0);
-        for word in words {
-            assert!(help.body.contains(word), "{name}: {word} in {}", help.body);
-        }
-        assert_eq!(help.stderr, "");
-    }
-    let help = root.cmd("scheduler", &new(&["--help"])).expect(0).body;
-    for option in ["--wait", "--quiet", "--retry-lost", "--held", "--expires"] {
-        assert!(help.contains(option), "{option} in {help}");
-    }
-    assert!(!root.exists("state"), "help makes nothing");
-}
-
-#[test]
 fn a_copy_of_the_programs_is_a_root() {
     let root = TestRoot::new("");
     for dir in ["cgi-bin", "bin"] {

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::head::{Door, both_ways, open_root};
-use common::{Answer, TestRoot, until, wait_for};
+use common::{Answer, until, wait_for};
 use serde_json::{Value, json};
 
 const EVENTS: &str = "/scheduler/events";
@@ -339,72 +339,6 @@ fn words_ask_the_same() {
     assert_eq!(streamed(&stream.body).0.len(), 1);
     root.cmd("scheduler", &["events", "since=beef.80"]).expect(1);
     assert!(root.cmd("scheduler", &["events", "--help"]).expect(0).body.contains("since=CURSOR"));
-}
-
-#[test]
-fn whoever_may_list_jobs_may_read_the_feed() {
-    let root = TestRoot::new("");
-    for role in ["worker", "user", "head", "admin"] {
-        let token =
-            root.cmd("scheduler", &["tokens", "new", &format!("role={role}"), "-q"]).expect(0);
-        let bearer = format!("Bearer {}", token.body.trim());
-        let list = root.cgi("GET", "/scheduler/jobs", &[("Authorization", &bearer)], b"").code;
-        let feed = root.cgi("GET", EVENTS, &[("Authorization", &bearer)], b"").code;
-        assert_eq!((list, feed), (200, 200), "{role}");
-    }
-    root.cgi("GET", EVENTS, &[], b"").expect(401);
-}
-
-/// A wait for something that the kernel wakes nobody for: no inotify instance is to be had.
-fn without_inotify(root: &TestRoot) -> TestRoot {
-    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
-    let wrap = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
-    TestRoot {
-        dir: root.dir.clone(),
-        env: root.env.clone(),
-        user: root.user,
-        wrap: wrap.map(String::from).to_vec(),
-    }
-}
-
-#[test]
-fn without_inotify_nobody_waits_a_second_longer() {
-    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 600s\n");
-    root.open();
-    let deaf = std::mem::ManuallyDrop::new(without_inotify(&root)); // the root is removed once
-    let poller = root.poller_without_inotify();
-    until("it says so", || root.read("poller.log").contains("no inotify watches are to be had"));
-    let mut longest = [Duration::ZERO; 2];
-    for _ in 0..5 {
-        std::thread::sleep(Duration::from_millis(200)); // it looks least often by now
-        let go = root.path("go");
-        let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
-        let submitted = Instant::now();
-        let job = root.submit(&json!({"command": wait, "dir": "/"}));
-        root.reaches(job, "running");
-        longest[0] = longest[0].max(submitted.elapsed());
-        let number = job.to_string();
-        let took = std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                let status =
-                    deaf.cmd("scheduler", &["jobs", &number, "status", "wait=30"]).expect(0);
-                (status.json(), Instant::now())
-            });
-            std::thread::sleep(Duration::from_millis(400)); // it waits by then, at its slowest
-            assert!(!waiter.is_finished());
-            File::create(&go).unwrap().write_all(b"go").unwrap();
-            let begun = Instant::now();
-            let (status, at) = waiter.join().unwrap();
-            assert_eq!(status["state"], "stopped", "{status}");
-            at.saturating_duration_since(begun)
-        });
-        longest[1] = longest[1].max(took);
-        fs::remove_file(&go).unwrap();
-    }
-    println!("submitted to running: {:?}; ended to told: {:?}", longest[0], longest[1]);
-    assert!(longest.iter().all(|longest| *longest < Duration::from_secs(1)), "{longest:?}");
-    drop(poller);
-    root.check();
 }
 
 #[test]

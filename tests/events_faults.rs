@@ -1,5 +1,5 @@
-//! The head's change feed when those who write it die, when the disk is full, and for another user:
-//! whoever reads it, and does as 410 says, knows the board.
+//! The head's change feed when those who write it die, where the disk is full or no watches are to be
+//! had, and for another user: whoever reads it, and does as 410 says, knows the board.
 //!
 //! A small file system is mounted: root and tmpfs are needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -8,7 +8,8 @@ mod common;
 mod faults;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -300,5 +301,57 @@ fn another_user_reads_the_feed_and_leaves_it() {
     root.user = owner;
     root.cmd("scheduler", &["events"]).expect(0);
     assert!(path.exists());
+    root.check();
+}
+
+/// A wait for something that the kernel wakes nobody for: no inotify instance is to be had.
+fn without_inotify(root: &TestRoot) -> TestRoot {
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let wrap = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
+    TestRoot {
+        dir: root.dir.clone(),
+        env: root.env.clone(),
+        user: root.user,
+        wrap: wrap.map(String::from).to_vec(),
+    }
+}
+
+#[test]
+fn without_inotify_nobody_waits_a_second_longer() {
+    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 600s\n");
+    root.open();
+    let deaf = std::mem::ManuallyDrop::new(without_inotify(&root)); // the root is removed once
+    let poller = root.poller_without_inotify();
+    until("it says so", || root.read("poller.log").contains("no inotify watches are to be had"));
+    let mut longest = [Duration::ZERO; 2];
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(200)); // it looks least often by now
+        let go = root.path("go");
+        let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+        let submitted = Instant::now();
+        let job = root.submit(&json!({"command": wait, "dir": "/"}));
+        root.reaches(job, "running");
+        longest[0] = longest[0].max(submitted.elapsed());
+        let number = job.to_string();
+        let took = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let status =
+                    deaf.cmd("scheduler", &["jobs", &number, "status", "wait=30"]).expect(0);
+                (status.json(), Instant::now())
+            });
+            std::thread::sleep(Duration::from_millis(400)); // it waits by then, at its slowest
+            assert!(!waiter.is_finished());
+            File::create(&go).unwrap().write_all(b"go").unwrap();
+            let begun = Instant::now();
+            let (status, at) = waiter.join().unwrap();
+            assert_eq!(status["state"], "stopped", "{status}");
+            at.saturating_duration_since(begun)
+        });
+        longest[1] = longest[1].max(took);
+        fs::remove_file(&go).unwrap();
+    }
+    println!("submitted to running: {:?}; ended to told: {:?}", longest[0], longest[1]);
+    assert!(longest.iter().all(|longest| *longest < Duration::from_secs(1)), "{longest:?}");
+    drop(poller);
     root.check();
 }

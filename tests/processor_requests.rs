@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::node::{assert_clean, log, root, run, submit};
-use common::until;
+use common::{TestRoot, until};
 use serde_json::{Value, json};
 
 #[test]
@@ -294,4 +294,22 @@ fn a_pipe_in_its_work_directory_holds_up_no_repeat() {
     root.ended("r");
     post().expect(200);
     assert_clean(&root);
+}
+
+#[test]
+fn a_job_that_waits_says_nothing_of_its_progress() {
+    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
+    root.open();
+    let first = submit(&root, json!({"command": ["sleep", "100"]}));
+    until("it runs", || root.node_status(&first)["state"] == "running");
+    let second = submit(&root, json!({"command": ["sleep", "100"]}));
+    let say = |id: &str| root.cgi("POST", &format!("/processor/jobs/{id}/status"), &[], b"x");
+    say(&second).expect(409);
+    assert!(!root.exists(&format!("state/processor/job/{second}/progress")));
+    say(&first).expect(200);
+    for id in [second, first] {
+        root.cmd("processor", &["jobs", &id, "kill"]).expect(0);
+        root.ended(&id);
+    }
+    root.check();
 }

@@ -102,24 +102,6 @@ fn a_word_is_shown_on_the_node_and_at_the_head() {
 }
 
 #[test]
-fn one_that_waits_says_nothing() {
-    let root = TestRoot::new("cores = 1\nmemory = 4 GiB\n");
-    root.open();
-    let first = submit(&root, json!({"command": ["sleep", "100"]}));
-    until("it runs", || root.node_status(&first)["state"] == "running");
-    let second = submit(&root, json!({"command": ["sleep", "100"]}));
-    let say = |id: &str| root.cgi("POST", &format!("/processor/jobs/{id}/status"), &[], b"x");
-    say(&second).expect(409);
-    assert!(!root.exists(&format!("state/processor/job/{second}/progress")));
-    say(&first).expect(200);
-    for id in [second, first] {
-        root.cmd("processor", &["jobs", &id, "kill"]).expect(0);
-        root.ended(&id);
-    }
-    root.check();
-}
-
-#[test]
 fn what_a_job_puts_in_the_place_of_its_words_is_in_nobodys_way() {
     let root = open_root("");
     let _poller = root.poller();

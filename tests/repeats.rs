@@ -3,11 +3,13 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use common::head::{CONF, both_ways, open_root};
-use common::{Answer, Httpd, SOON, TestRoot, wait_for};
+use common::{Answer, Httpd, SOON, TestRoot, until, wait_for};
 use corkboard::clock;
 use serde_json::{Value, json};
 
@@ -112,4 +114,82 @@ fn what_was_accepted_stays_so() {
         );
         assert!(new(&json!([one(4), one(1)])).expect(400).body.contains("parent"));
     });
+}
+
+/// A copy of a root's state, made as `cp` makes it with these options.
+fn copied(root: &TestRoot, options: &str) -> TestRoot {
+    let copy = TestRoot::new(&root.read("corkboard.conf"));
+    let mut cp = Command::new("cp");
+    assert!(cp.arg(options).arg(root.path("state")).arg(&copy.dir).status().unwrap().success());
+    copy
+}
+
+#[test]
+fn a_request_id_of_a_copied_board_runs_nothing_again() {
+    let witness = tempfile();
+    let request = json!({"command": format!("echo ran >> {}", witness.display()), "dir": "/",
+        "request_id": "once", "state": "held"});
+    let root = open_root("keep_done = 10d\n");
+    let job = root.submit(&request);
+    let run = |root: &TestRoot| {
+        root.update(job, "release=1").expect(0);
+        until("it has ended", || {
+            root.cmd("poller", &["--once"]).expect(0);
+            root.status(job)["state"] == "stopped"
+        });
+    };
+    let claim = |root: &TestRoot| {
+        let dir = root.path("state/scheduler/requests");
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).next()
+    };
+    let card = |root: &TestRoot| root.path(&format!("state/scheduler/done/0/{job}.job"));
+    let is_one = |root: &TestRoot| {
+        let ids = [claim(root).unwrap(), card(root)].map(|p| fs::metadata(p).unwrap().ino());
+        ids[0] == ids[1]
+    };
+    // The copy has the claim as it was when the job waited. A repeat is told how it is now.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    assert_eq!(copy.submit(&request), job);
+    assert!(!is_one(&copy));
+    let found = copy.cmd("scheduler", &["check"]).expect(1).body;
+    assert!(found.contains("is not the card of job"), "{found}");
+    copy.cmd("scheduler", &["check", "--repair"]).expect(0);
+    assert!(is_one(&copy));
+    copy.check();
+    // Without that, clean-up tells the claim what has become of the job.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    let old = card(&copy);
+    File::open(&old)
+        .unwrap()
+        .set_modified(SystemTime::now() - Duration::from_secs(20 * 86_400))
+        .unwrap();
+    // The claim outlives its card where that goes by count.
+    copy.write("corkboard.conf", &format!("{CONF}keep_done = 30d\nkeep_done_count = 0\n"));
+    copy.cmd("poller", &["--once"]).expect(0);
+    assert!(!old.exists());
+    assert_eq!(copy.submit(&request), job);
+    copy.cmd("poller", &["--once"]).expect(0);
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\nran\n");
+    // The card was cleaned up by a program that knows nothing of this.
+    let copy = copied(&root, "-r");
+    run(&copy);
+    fs::remove_file(card(&copy)).unwrap();
+    let repeat = copy.cmd_in("scheduler", &["jobs", "new"], &request.to_string()).expect(1);
+    assert!(repeat.stderr.contains("give another request_id"), "{repeat:?}");
+    copy.cmd("poller", &["--once"]).expect(0);
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\nran\nran\n");
+    // A copy by `cp -a` is as good as the board.
+    let copy = copied(&root, "-a");
+    copy.check();
+    run(&copy);
+    assert!(is_one(&copy));
+    let _ = fs::remove_file(witness);
+}
+
+fn tempfile() -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("corkboard-witness-{}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
 }

@@ -381,29 +381,3 @@ fn what_fails_in_a_script_says_so_at_its_end() {
     }
     assert!(is_alive(&root.pid("httpd")));
 }
-
-/// Others may run what is built in a source tree, if its owner lets them: tests by other users do.
-#[test]
-fn up_builds_with_the_modes_of_whoever_runs_it() {
-    let root = Root::real("built");
-    let tree = root.dir.join("tree");
-    fs::create_dir_all(tree.join("scripts")).unwrap();
-    for name in ["up", "common.sh"] {
-        fs::copy(format!("{SOURCE}/scripts/{name}"), tree.join("scripts").join(name)).unwrap();
-    }
-    fs::write(tree.join("Cargo.toml"), "").unwrap();
-    let cargo = root.dir.join("tools/cargo");
-    fs::create_dir(cargo.parent().unwrap()).unwrap();
-    fs::write(&cargo, "#!/bin/sh\numask\nexit 1\n").unwrap();
-    Command::new("chmod").arg("755").arg(&cargo).status().unwrap();
-    let path = format!("{}:{}", cargo.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let up = Command::new("sh")
-        .args(["-c", "umask 002; exec \"$0\" --root \"$1\""])
-        .args([tree.join("scripts/up"), root.dir.join("installed")])
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    assert_eq!(up.status.code(), Some(1), "{up:?}");
-    assert!(said(&up).starts_with("0002\n"), "{up:?}");
-    assert!(said(&up).contains("the build failed"), "{up:?}");
-}

@@ -21,7 +21,7 @@ use super::root::Root;
 use super::story::Story;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result, is_shortage};
-use crate::model::ids;
+use crate::model::ids::{self, RunId};
 use crate::model::newer;
 use crate::model::range::{Line, Range};
 use crate::model::request::Spec;
@@ -70,7 +70,7 @@ pub struct Waiting {
     /// When it was accepted: seconds and nanoseconds.
     at: (i64, i64),
     /// Its id.
-    pub id: String,
+    pub id: RunId,
 }
 
 impl<'r> Runs<'r> {
@@ -298,10 +298,7 @@ impl<'r> Runs<'r> {
         let mut oldest = std::collections::BinaryHeap::new();
         for entry in fs::read_dir(&dir).at(&dir)? {
             let entry = entry.at(&dir)?;
-            let Ok(id) = entry.file_name().into_string() else { continue };
-            if !ids::is_valid(&id) {
-                continue;
-            }
+            let Some(id) = entry.file_name().to_str().and_then(RunId::parse) else { continue };
             let Ok(meta) = entry.metadata() else { continue }; // claimed meanwhile
             oldest.push(Waiting { at: (meta.mtime(), meta.mtime_nsec()), id });
             if oldest.len() > limit {
@@ -346,6 +343,11 @@ pub fn written_by_newer(what: &str) -> String {
 /// Refuses what cannot be an id with 404, before it becomes part of a path.
 pub fn check_id(id: &str) -> Result<()> {
     if ids::is_valid(id) { Ok(()) } else { Err(Error::not_found("no such job here")) }
+}
+
+/// An id as it came in; 404 for a text that cannot be one.
+pub fn run_id(text: &str) -> Result<RunId> {
+    RunId::parse(text).ok_or_else(|| Error::not_found("no such job here"))
 }
 
 /// 404 for an id that is not here.

@@ -9,6 +9,7 @@ use super::{Answer, Driver, Info, Questions, Run, Taken};
 use crate::board::feed::FeedPage;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
+use crate::board::runs::run_id;
 use crate::board::uploads::Upload;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
@@ -89,11 +90,15 @@ impl Driver for Local {
                 {
                     environment.insert("CORKBOARD_ROOT".into(), Value::String(root.clone()));
                 }
+                let id = match run_id(&run.id) {
+                    Ok(id) => id,
+                    Err(error) => return Some(own(error)),
+                };
                 let uploads = match self.take_over(&run.uploads) {
                     Ok(uploads) => uploads,
                     Err(error) => return Some(own(error)),
                 };
-                taken.push(NewRun { id: run.id, request: run.request, uploads });
+                taken.push(NewRun { id, request: run.request, uploads });
                 None
             })
             .collect();

@@ -1,6 +1,8 @@
 //! Ids and names: what may become part of a file's name.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::ops::Deref;
 
 use crate::error::{Error, Kind, Result};
 
@@ -68,6 +70,43 @@ impl NodejobId {
     }
 }
 
+/// The id under which something runs on a node: a text that [`is_valid`], known to be one since it was
+/// parsed where it came in. Heads give their attempts those that are a [`NodejobId`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(String);
+
+impl RunId {
+    /// `None` for a text that cannot be one.
+    pub fn parse(text: &str) -> Option<RunId> {
+        is_valid(text).then(|| RunId(text.to_string()))
+    }
+
+    /// Whether a head gave it to one of its attempts.
+    pub fn is_a_heads(&self) -> bool {
+        NodejobId::parse(&self.0).is_some()
+    }
+}
+
+impl Deref for RunId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for RunId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Refuses with 403 an id of the form that heads give to their attempts.
 pub fn check_not_a_heads(id: &str) -> Result<()> {
     if NodejobId::parse(id).is_none() {
@@ -95,7 +134,7 @@ mod tests {
             assert!(is_valid(good), "{good}");
         }
         for bad in ["", ".", "..", ".a", "-x", "a/b", "a b", "a\n", "é", &"x".repeat(65)] {
-            assert!(!is_valid(bad), "{bad}");
+            assert!(!is_valid(bad) && RunId::parse(bad).is_none(), "{bad}");
         }
         for bad in ["", "0", "01", "+1", "-1", "1 ", "1e3", "9999999999999999999"] {
             assert_eq!(parse_number(bad), None, "{bad}");
@@ -105,6 +144,8 @@ mod tests {
 
     #[test]
     fn nodejob_ids() {
+        assert_eq!(RunId::parse("lab-7f3k-2.1").map(|id| id.is_a_heads()), Some(true));
+        assert_eq!(RunId::parse("lab-7f3k").map(|id| id.is_a_heads()), Some(false));
         let id = NodejobId::parse("lab-7f3k-2.1");
         assert_eq!(id.as_ref().map(ToString::to_string).as_deref(), Some("lab-7f3k-2.1"));
         assert_eq!(id.map(|id| (id.cluster, id.job, id.attempt)), Some(("lab-7f3k".into(), 2, 1)));

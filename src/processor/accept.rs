@@ -10,16 +10,17 @@ use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files;
 use crate::board::incoming::{Arrived, Incoming};
 use crate::board::root::Root;
-use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
+use crate::board::runs::{RUNS_PER_LOCK, Runs};
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::request::Spec;
 
 /// A job to be accepted.
 #[derive(Debug)]
 pub struct NewRun {
     /// Its id here.
-    pub id: String,
+    pub id: RunId,
     /// Its request, kept as it is.
     pub request: Value,
     /// Files for its `work/`; `None` where there are none.
@@ -30,7 +31,7 @@ pub struct NewRun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// Its id.
-    pub id: String,
+    pub id: RunId,
     /// Whether it came just now; otherwise the same request was accepted before.
     pub new: bool,
 }
@@ -108,13 +109,12 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
 
 /// A job to be accepted, whose files are where they belong by now, or gone.
 struct Wanted {
-    id: String,
+    id: RunId,
     request: Value,
     files: Vec<Arrived>,
 }
 
 fn check(new: &Wanted, total: crate::model::resources::Resources) -> Result<()> {
-    check_id(&new.id)?;
     let spec = Spec::for_node(&new.request)?;
     match status::unfit(&spec, None, &total) {
         Some(why) => Err(Error::new(Kind::Unprocessable, why)),

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::{cleanup, sweep};
+use super::{cleanup, sweep, unowned};
 use crate::board::audit;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -76,12 +76,12 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         let checked = part(&runs, &held, &mut findings);
         findings.told(checked);
     }
-    let litter = findings.told(sweep::litter(&runs)).into_iter().flatten();
-    for path in litter.filter(|path| sweep::is_old(path)) {
+    let litter = findings.told(cleanup::litter(&runs)).into_iter().flatten();
+    for path in litter.filter(|path| cleanup::is_old(path)) {
         findings.note(&path, "left behind more than a day ago; the clean-up removes it");
     }
     if repair {
-        findings.told(sweep::remove_litter(&runs));
+        findings.told(cleanup::remove_litter(&runs));
     }
     Ok(Found { wrong: findings.lines, notes: findings.notes })
 }
@@ -138,14 +138,14 @@ fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
         let checked = job(runs, &name, findings);
         findings.told(checked);
     }
-    let unowned = sweep::unowned(runs)?;
-    findings.lines.extend(unowned.errors.iter().map(|error| error.message.clone()));
-    for id in &unowned.ids {
+    let found = unowned::find(runs)?;
+    findings.lines.extend(found.errors.iter().map(|error| error.message.clone()));
+    for id in &found.ids {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
     }
     if findings.repair {
         let lost = Outcome::lost_unproven(FORGOTTEN);
-        let (_, failed) = sweep::end_unowned(runs, held, &unowned.ids, &lost)?;
+        let (_, failed) = unowned::end_all(runs, held, &found.ids, &lost)?;
         findings.lines.extend(failed.into_iter().map(|error| error.message));
     }
     Ok(())

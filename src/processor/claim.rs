@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 
 use serde_json::{Map, Value};
 
-use super::supervise::{Claimed, Supervisor};
-use super::{kill, start, status};
+use super::supervisor::{Claimed, Supervisor};
+use super::{start, status, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -21,7 +21,7 @@ use crate::board::slots::{self, Record, Slot};
 use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{At, Kind, Result};
-use crate::model::ids::NodejobId;
+use crate::model::ids::RunId;
 use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::request::Spec;
 use crate::model::resources::Resources;
@@ -105,7 +105,7 @@ impl Supervisor<'_> {
     }
 
     /// Whether a job that was picked still waits. What a crash left of its acceptance is set aside.
-    fn may_be_claimed(&self, held: &Lock, id: &str) -> Result<bool> {
+    fn may_be_claimed(&self, held: &Lock, id: &RunId) -> Result<bool> {
         if !self.runs.is_queued(id)? {
             return Ok(false); // somebody else has it
         }
@@ -119,7 +119,7 @@ impl Supervisor<'_> {
     /// The jobs at the head of the queue, as many as may be claimed and need the same; or one that
     /// this node can never run and gives back. Without the lock: they may be gone by the time they are
     /// claimed.
-    fn pick(&mut self, unreadable: &mut Vec<String>) -> Result<Vec<Claimed>> {
+    fn pick(&mut self, unreadable: &mut Vec<RunId>) -> Result<Vec<Claimed>> {
         if self.queue.is_empty() {
             self.remember()?;
         }
@@ -144,7 +144,7 @@ impl Supervisor<'_> {
                     jobs.push(*job);
                 }
                 // Its head finds another node; one that no head gave waits for other settings.
-                Ok(Found::Job(job)) if NodejobId::parse(&id).is_some() => {
+                Ok(Found::Job(job)) if id.is_a_heads() => {
                     if jobs.is_empty() {
                         self.queue.pop_front();
                         jobs.push(*job);
@@ -162,7 +162,7 @@ impl Supervisor<'_> {
         Ok(jobs)
     }
 
-    fn read_waiting(&self, id: &str) -> Result<Found> {
+    fn read_waiting(&self, id: &RunId) -> Result<Found> {
         let path = self.runs.queue_path(id);
         let Some(mut request) = files::gone_is_fine(files::open(&path)).at(&path)? else {
             return Ok(Found::Gone);
@@ -177,7 +177,7 @@ impl Supervisor<'_> {
         }
         let (spec, newer) = Spec::of_run(&map);
         let unfit = status::unfit(&spec, newer, &self.total);
-        Ok(Found::Job(Box::new(Claimed { id: id.to_string(), spec, request, unfit })))
+        Ok(Found::Job(Box::new(Claimed { id: id.clone(), spec, request, unfit })))
     }
 
     /// Gives a claimed job back to its head: this id will never run here. Where that fails it waits, and
@@ -235,7 +235,7 @@ impl Supervisor<'_> {
     /// Writes the claim; what it returns makes it durable.
     fn record(&mut self, _held: &Lock, jobs: &[Claimed]) -> Result<SyncSet> {
         let mut sync = SyncSet::new();
-        let record = self.named(jobs.iter().map(|job| job.id.clone()));
+        let record = self.named(jobs.iter().map(|job| job.id.to_string()));
         if let Some(slot) = &self.slot {
             slot.write(&record)?;
             let (file, path) = slot.file()?;
@@ -286,7 +286,7 @@ impl Supervisor<'_> {
         let held = self.runs.lock()?;
         let kept = self.put_back_all(&held);
         if let Some(slot) = self.slot.take() {
-            slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
+            slot.write(&self.named(self.claimed.iter().map(|job| job.id.to_string())))?;
             self.remove_group();
         }
         drop(held);
@@ -312,32 +312,32 @@ impl Supervisor<'_> {
 
     /// Gives a claimed job its place in the queue again, with what is noted of it in the slot: from then
     /// on others may have it.
-    fn let_go(&mut self, held: &Lock, id: &str) -> Result<()> {
+    fn let_go(&mut self, held: &Lock, id: &RunId) -> Result<()> {
         let noted = self.slot.as_ref().map_or(Ok(Vec::new()), Slot::kills)?;
-        kill::keep_noted(&self.runs, id, &noted)?;
+        wishes::keep_noted(&self.runs, id, &noted)?;
         self.runs.put_back(held, id)?;
         self.proofs.remove(id);
         Ok(())
     }
 
     /// Lets a claimed job wait again that was not started.
-    pub(super) fn let_wait(&mut self, id: &str) -> Result<()> {
+    pub(super) fn let_wait(&mut self, id: &RunId) -> Result<()> {
         let held = self.runs.lock()?;
         self.let_go(&held, id)?;
         if let Some(slot) = &self.slot {
-            slot.write(&self.named(self.claimed.iter().map(|job| job.id.clone())))?;
+            slot.write(&self.named(self.claimed.iter().map(|job| job.id.to_string())))?;
         }
         Ok(())
     }
 
     /// Lets others have what is claimed and not started, because the present job takes long.
     /// Links first: a crash before the record is rewritten leaves jobs that are named and wait.
-    pub(super) fn put_back(&mut self, running: &str) -> Result<()> {
+    pub(super) fn put_back(&mut self, running: &RunId) -> Result<()> {
         let held = self.runs.lock()?;
         let before = self.claimed.len();
         let kept = self.put_back_all(&held);
         if let Some(slot) = &self.slot {
-            let claimed = self.claimed.iter().map(|job| job.id.clone());
+            let claimed = self.claimed.iter().map(|job| job.id.to_string());
             slot.write(&self.named(std::iter::once(running.to_string()).chain(claimed)))?;
         }
         drop(held);
@@ -352,7 +352,7 @@ impl Supervisor<'_> {
     /// What the queue has and cannot be read was never accepted: a crash or power loss came
     /// before anyone was told. It is moved out of the way, for a while still to be looked at. Of one
     /// that will never be started only the link goes.
-    fn set_aside(&self, _held: &Lock, id: &str) -> Result<()> {
+    fn set_aside(&self, _held: &Lock, id: &RunId) -> Result<()> {
         let job = self.runs.job_dir(id);
         let is_refused = self.runs.request(id).is_err_and(|error| error.kind == Kind::Gone);
         if !is_refused && self.runs.is_here(id)? {

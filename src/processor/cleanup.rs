@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{ack, sweep};
+use super::ack;
 use crate::board::attic::Tally;
 use crate::board::files;
+use crate::board::incoming;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
@@ -26,6 +28,12 @@ const KEEP_AT_LEAST: Duration = Duration::from_secs(3600);
 // A request with files may be under way for as long as they may take to arrive, and to be accepted.
 const _: () = assert!(KEEP_AT_LEAST.as_secs() > 2 * (LONGEST_ARRIVAL.as_secs() + 60));
 
+/// What lies in `tmp/` for so long belongs to nobody.
+const LITTER_AGE: Duration = Duration::from_secs(24 * 3600);
+
+// Longer than whoever prepares something there can live: a request, whose files take their time.
+const _: () = assert!(LITTER_AGE.as_secs() > 10 * (LONGEST_ARRIVAL.as_secs() + 60));
+
 /// A job with the time of its last line.
 struct Seen {
     at: SystemTime,
@@ -40,7 +48,7 @@ pub fn clean(root: &Root, now: &Present) -> Tally {
     let runs = Runs::new(root);
     let settings = &root.settings;
     let mut tally = Tally::default();
-    for path in tally.told(sweep::litter(&runs)).unwrap_or_default() {
+    for path in tally.told(litter(&runs)).unwrap_or_default() {
         let _ = tally.told(files::remove_tree(&path).or_else(|_| files::remove(&path)));
     }
     let mut seen = Vec::new();
@@ -154,4 +162,30 @@ pub(super) fn dangling(runs: &Runs) -> Result<Vec<String>> {
     let names = files::names(&dir)?;
     let is_gone = |name: &String| matches!(dir.join(name).try_exists(), Ok(false));
     Ok(names.into_iter().filter(is_gone).collect())
+}
+
+/// Removes what nobody prepares any more in `tmp/`.
+pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
+    let mut removed = 0;
+    for path in litter(runs)? {
+        files::remove_tree(&path).or_else(|_| files::remove(&path))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// What lies in `tmp/` for too long; files that were arriving as soon as nobody holds them.
+pub(super) fn litter(runs: &Runs) -> Result<Vec<PathBuf>> {
+    let dir = runs.tmp_dir();
+    let is_litter = |path: &PathBuf| match incoming::is_one(path) {
+        true => incoming::is_abandoned(path, &SystemTime::now().into()).is_ok_and(|is| is),
+        false => is_old(path),
+    };
+    Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(is_litter).collect())
+}
+
+/// Whether something lies there for so long that no clean-up has seen it.
+pub(super) fn is_old(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LITTER_AGE))
 }

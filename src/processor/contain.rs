@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::capture::Capture;
 use super::child::{Child, Ends, Gate, NotBorn, Program};
-use super::run::Running;
-use super::supervise::Supervisor;
+use super::running::Running;
+use super::supervisor::Supervisor;
 use crate::board::slots::Slot;
 use crate::error::{Error, Result};
 

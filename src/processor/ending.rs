@@ -8,33 +8,57 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::cgroup::Group;
-use super::run::Running;
+use super::pace::{AGAIN, SHUTDOWN_TELLS_ALL};
+use super::phase::{self, Act, Happening};
+use super::running::Running;
 use super::start::is_supervisor;
-use super::supervise::Supervisor;
+use super::supervisor::Supervisor;
 use super::tree;
 use crate::model::outcome::Outcome;
 
-/// Between two attempts at something that a full disk or a stubborn process prevents.
-pub(super) const AGAIN: Duration = Duration::from_millis(200);
-
-/// A job that is being ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    /// What it ends as; `None` where only what its program left behind is ended.
-    pub outcome: Option<Outcome>,
-    /// When patience is over.
-    pub kill_at: Instant,
-    /// Those that were asked to end: pid, and when it started.
-    asked: Vec<(i32, u64)>,
-}
+/// Why a job is lost whose supervisor was told to end: that is the machine's doing, and nobody's who
+/// wanted the job to end.
+pub(super) const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
 
 impl Supervisor<'_> {
-    /// What the program left behind is ended, and the last output read.
+    /// Something happens to a job: the table of phases says what is done, and where it is then.
+    pub(super) fn happens(&self, running: &mut Running, what: Happening) {
+        self.happens_to_end(running, what, None, running.grace);
+    }
+
+    /// The same of what may end it: as what, and how much time its processes are given between being
+    /// asked and being made to.
+    pub(super) fn happens_to_end(
+        &self,
+        running: &mut Running,
+        what: Happening,
+        verdict: Option<Outcome>,
+        grace: Duration,
+    ) {
+        let (phase, act) = phase::next(running.phase, what);
+        running.phase = phase;
+        let now = Instant::now();
+        let patience = now.checked_add(grace).unwrap_or(now);
+        match act {
+            Act::Nothing => {}
+            Act::Ask => {
+                (running.verdict, running.patience) = (verdict, patience);
+                self.ask(running);
+            }
+            Act::Hurry => running.patience = running.patience.min(patience),
+            Act::AskAgain => self.ask(running),
+            Act::Force => {
+                running.patience = now + AGAIN; // once more, for one that was just being born
+                self.end_by_force(running.program);
+            }
+            Act::Wait => running.patience = now + SHUTDOWN_TELLS_ALL,
+        }
+    }
+
+    /// What the programs left behind is ended, and the last output read.
     pub(super) fn end_rest(&mut self, running: &mut Running) {
         while !self.is_alone() {
-            if running.ending.is_none() {
-                self.end(running, None, running.grace);
-            }
+            self.happens(running, Happening::Left);
             self.wait(running);
         }
         while self.copy_ready(running, 0) {}
@@ -84,50 +108,19 @@ impl Supervisor<'_> {
         found
     }
 
-    /// Asks all of the job's processes to end; after `grace` they are made to.
-    pub(super) fn end(&self, running: &mut Running, outcome: Option<Outcome>, grace: Duration) {
-        let now = Instant::now();
-        let kill_at = now.checked_add(grace).unwrap_or(now);
-        match &mut running.ending {
-            Some(ending) => {
-                ending.kill_at = ending.kill_at.min(kill_at);
-                if ending.outcome.is_none() && running.program.is_some() {
-                    ending.outcome = outcome;
-                }
-            }
-            None => {
-                let mut ending = Ending { outcome, kill_at, asked: Vec::new() };
-                self.ask(&mut ending, running.program);
-                running.ending = Some(ending);
-            }
-        }
-    }
-
     /// Asks those to end that were not asked yet: daemons that were just about to leave. What
     /// one makes that was asked is its own affair: it may be cleaning up.
-    fn ask(&self, ending: &mut Ending, program: Option<Pid>) {
-        let before = ending.asked.len();
-        for process in self.processes(program) {
-            let known = &ending.asked[..before];
+    fn ask(&self, running: &mut Running) {
+        let before = running.asked.len();
+        for process in self.processes(running.program) {
+            let known = &running.asked[..before];
             if known.iter().any(|asked| *asked == process.identity() || asked.0 == process.parent) {
                 continue;
             }
             tree::signal(&process, Signal::SIGTERM);
             // One that is stopped would not notice before it is continued.
             tree::signal(&process, Signal::SIGCONT);
-            ending.asked.push(process.identity());
-        }
-    }
-
-    /// Does what is due of an end that was begun.
-    pub(super) fn go_on_ending(&self, running: &mut Running) {
-        let now = Instant::now();
-        let Some(ending) = &mut running.ending else { return };
-        if ending.kill_at <= now {
-            ending.kill_at = now + AGAIN; // once more, for one that was just being born
-            self.end_by_force(running.program);
-        } else {
-            self.ask(ending, running.program);
+            running.asked.push(process.identity());
         }
     }
 

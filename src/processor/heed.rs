@@ -2,45 +2,61 @@
 //! come for something.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::capture::Capture;
-use super::ending::AGAIN;
-use super::kill;
-use super::run::{LOOK_EVERY, Running, TOLD_TO_END};
-use super::small;
-use super::supervise::Supervisor;
+use super::ending::TOLD_TO_END;
+use super::pace::{AGAIN, LOOK_EVERY};
+use super::phase::{Happening, Phase};
+use super::running::Running;
+use super::supervisor::Supervisor;
+use super::{small, wishes};
 use crate::error::Result;
 use crate::model::outcome::Outcome;
 
-/// A shutdown tells all processes to end within about this time, in no order.
-const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);
+/// What signals say.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// There is something to look at.
+    pub look: bool,
+    /// This process is to end.
+    pub stop: bool,
+    /// A child has ended.
+    pub child: bool,
+}
 
 impl Supervisor<'_> {
-    /// Waits for the next thing to happen, and deals with it.
+    /// Waits for the next thing to happen, and deals with it: the one loop around a job is made of this.
     pub(super) fn wait(&mut self, running: &mut Running) {
+        let left = self.next_time(running).saturating_duration_since(Instant::now());
+        let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
+        self.copy_ready(running, timeout);
+        self.heed_signals(running);
+        self.heed_clock(running);
+    }
+
+    /// When there is something to do if nothing happens until then.
+    fn next_time(&self, running: &Running) -> Instant {
         let mut next = running.look_at;
         let mut at_latest = |time: Option<Instant>| next = time.map_or(next, |t| t.min(next));
-        // What ends may make processes that have to be asked as well, and need not tell this one.
-        at_latest(running.ending.as_ref().map(|ending| ending.kill_at.min(Instant::now() + AGAIN)));
-        if running.ending.is_none() {
-            at_latest(running.deadline.map(|(deadline, _)| deadline));
-        }
+        at_latest(match running.phase {
+            Phase::Idle => None,
+            Phase::Runs => running.deadline.map(|(deadline, _)| deadline),
+            Phase::Doubt => Some(running.patience),
+            // What ends may make processes that have to be asked as well, and need not tell this one.
+            Phase::Asked | Phase::Rest => Some(running.patience.min(Instant::now() + AGAIN)),
+        });
         if !self.failed {
             at_latest(self.report_due());
             at_latest(running.line.is_some().then_some(running.report_at));
         }
         at_latest(self.words_due);
         at_latest((!self.claimed.is_empty()).then_some(running.put_back_at));
-        let left = next.saturating_duration_since(Instant::now());
-        let timeout = if left.is_zero() { 0 } else { left.as_millis() as u16 + 1 };
-        self.copy_ready(running, timeout);
-        self.heed_signals(running);
-        self.heed_clock(running);
+        next
     }
 
     /// Copies what the job has written; `false` if there was nothing within so many milliseconds.
@@ -67,56 +83,42 @@ impl Supervisor<'_> {
     }
 
     fn heed_signals(&mut self, running: &mut Running) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGUSR1) => running.look_at = Instant::now(),
-                Ok(Signal::SIGTERM) => {
-                    self.stopping = true;
-                    running.put_back_at = Instant::now();
-                    self.reap(running); // one that has ended by now has ended by itself
-                    if running.program.is_some() {
-                        self.end(running, Some(Outcome::lost(TOLD_TO_END)), running.grace);
-                    }
-                }
-                _ => self.reap(running),
-            }
+        let heard = self.hear();
+        if heard.child || heard.stop {
+            self.reap(running); // one that has ended by now has ended by itself
+        }
+        if heard.stop {
+            running.put_back_at = Instant::now();
+            let lost = Some(Outcome::lost(TOLD_TO_END));
+            self.happens_to_end(running, Happening::Told, lost, running.grace);
+        }
+        if heard.look {
+            running.look_at = Instant::now();
         }
     }
 
     /// Signals that came while no program ran. Those about a kill are for a range alone: any other
     /// job looks for kills before it starts.
-    pub(super) fn heed_signals_between(&mut self, id: &str) -> Result<()> {
-        let mut look = false;
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGUSR1) => look = true,
-                Ok(Signal::SIGTERM) => self.stopping = true,
-                _ => {}
-            }
-        }
-        if look && self.range.is_some() {
-            self.look_for_words(id);
-            self.take_kills(kill::all_asked(&self.runs, id, self.slot.as_ref(), true)?)?;
-        }
-        Ok(())
+    pub(super) fn heed_signals_between(&mut self) -> Result<()> {
+        let look = self.hear().look;
+        let Some(range) = self.range.as_ref().filter(|_| look) else { return Ok(()) };
+        let id = range.id.clone();
+        self.look_for_words(&id);
+        self.take_kills(wishes::all(&self.runs, &id, self.slot.as_ref(), true)?)
     }
 
-    /// A program got SIGTERM of which this process knows nothing: if the machine is shut down, its
-    /// own comes in a moment.
-    pub(super) fn wait_for_own_end(&mut self, id: &str) {
-        let deadline = Instant::now() + SHUTDOWN_TELLS_ALL;
-        loop {
-            if let Err(error) = self.heed_signals_between(id) {
-                eprintln!("processor: {}", error.message);
+    /// Takes all signals that have come, and notes that it is to end if one says so.
+    pub(super) fn hear(&mut self) -> Heard {
+        let mut heard = Heard::default();
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGUSR1) => heard.look = true,
+                Ok(Signal::SIGTERM) => heard.stop = true,
+                _ => heard.child = true,
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.stopping || left.is_zero() {
-                return;
-            }
-            let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            let timeout = left.as_millis() as u16 + 1;
-            let _ = poll(&mut fds, PollTimeout::from(timeout)); // looked at again in any case
         }
+        self.stopping |= heard.stop;
+        heard
     }
 
     /// Looks whether somebody wants an end of what runs, and for what it has said. Woken by a signal, and now and then without:
@@ -124,10 +126,10 @@ impl Supervisor<'_> {
     fn look(&mut self, running: &mut Running) -> Result<()> {
         self.look_for_words(&running.id);
         let kills =
-            kill::all_asked(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
+            wishes::all(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
         if let Some(outcome) = kills.outcome(running.task) {
             let grace = kills.grace(running.task, running.grace);
-            self.end(running, Some(outcome), grace);
+            self.happens_to_end(running, Happening::Wanted, Some(outcome), grace);
         }
         self.take_kills(kills)
     }
@@ -139,6 +141,7 @@ impl Supervisor<'_> {
                 Ok(status) if status.pid() == running.program => {
                     running.program = None;
                     running.ended = Some(status);
+                    self.happens(running, Happening::Ended);
                 }
                 Ok(_) => {} // something that the job left to this process
             }
@@ -155,13 +158,12 @@ impl Supervisor<'_> {
             }
         }
         self.tell_words(&running.id, false);
-        if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now)
-            && running.program.is_some()
-            && running.ending.is_none()
-        {
-            self.end(running, Some(Outcome::timeout(timeout)), running.grace);
+        if let Some((_, timeout)) = running.deadline.filter(|(at, _)| *at <= now) {
+            let late = Some(Outcome::timeout(timeout));
+            self.happens_to_end(running, Happening::Late, late, running.grace);
         }
-        self.go_on_ending(running);
+        let is_over = running.patience <= now;
+        self.happens(running, if is_over { Happening::Over } else { Happening::Awake });
         let line_due = running.line.is_some() && running.report_at <= now;
         if !self.failed && (line_due || self.report_due().is_some_and(|at| at <= now)) {
             let line = if line_due { running.line.take() } else { None };

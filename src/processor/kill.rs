@@ -1,23 +1,20 @@
 //! Killing a job, wherever it is in its life.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
-
-use super::{start, status, sweep, tree};
+use super::wake::wake;
+use super::wishes::{asked, note, record_tasks};
+use super::{start, status, sweep, unowned};
 use crate::board::feed;
 use crate::board::files;
-use crate::board::lock::{self, Lock};
+use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
-use crate::board::slots::{self, Kill, Slot};
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::kill::{Killed, KilledTasks, Kills, Wish};
+use crate::model::kill::{Killed, KilledTasks, Wish};
 use crate::model::outcome::Outcome;
 use crate::model::proof;
 use crate::model::range::{self, Line, Range, Step};
@@ -31,32 +28,6 @@ const UNTIL_STARTED: Duration = Duration::from_secs(2);
 
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Whether somebody wants all of this job to end. A record that cannot be read counts: only a kill is
-/// ever written there.
-pub(super) fn asked(runs: &Runs, id: &str) -> Result<Option<Killed>> {
-    let Some(bytes) = files::read(&runs.kill_path(id))? else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Killed::now("somebody", None))))
-}
-
-/// All that somebody wants of a job that runs in this slot; `tasks`: it is a range.
-pub(super) fn all_asked(runs: &Runs, id: &str, slot: Option<&Slot>, tasks: bool) -> Result<Kills> {
-    let mut kills = Kills { whole: asked(runs, id)?, tasks: Vec::new() };
-    if tasks {
-        let bytes = files::read(&runs.kill_tasks_path(id))?.unwrap_or_default();
-        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        kills.tasks.extend(lines.filter_map(|line| serde_json::from_slice(line).ok()));
-    }
-    for Kill { tasks, killed, .. } in
-        slot.map_or(Ok(Vec::new()), Slot::kills)?.into_iter().filter(|kill| kill.id == id)
-    {
-        match tasks {
-            Some(tasks) => kills.tasks.push(KilledTasks { tasks, killed }),
-            None => kills.whole = Some(kills.whole.take().unwrap_or(killed)),
-        }
-    }
-    Ok(kills)
-}
 
 /// Kills tasks of a range: those that were not started never are, the one that runs is ended as
 /// [`kill`] does. Durable when this returns; tasks that have ended are left as they are. 404 for a
@@ -128,47 +99,6 @@ pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
     }
     drop(held);
     status::of(root, id)
-}
-
-/// Adds a line to `job/ID/kill-tasks`; durable when this returns.
-fn record_tasks(runs: &Runs, id: &str, kill: &KilledTasks) -> Result<()> {
-    let mut story = Story::open_or_create(runs.kill_tasks_path(id))?;
-    story.append(std::slice::from_ref(kill))?;
-    let (file, path) = story.into_file();
-    let mut sync = SyncSet::new();
-    sync.file(file, path);
-    sync.dir(&runs.job_dir(id));
-    sync.commit()
-}
-
-/// Gives the directory of a job that is to wait again what was noted of it in the slot that it leaves.
-/// Durable when this returns. On an error the slot has to go on naming it.
-pub(super) fn keep_noted(runs: &Runs, id: &str, noted: &[Kill]) -> Result<()> {
-    for Kill { tasks, killed, .. } in noted.iter().filter(|kill| kill.id == id) {
-        let killed = killed.clone();
-        match tasks {
-            Some(tasks) => record_tasks(runs, id, &KilledTasks { tasks: tasks.clone(), killed })?,
-            None => files::replace(
-                &runs.tmp_dir(),
-                &runs.kill_path(id),
-                &files::json_line(&killed.again(asked(runs, id)?))?,
-            )?,
-        }
-    }
-    Ok(())
-}
-
-/// A full disk, which the job may have filled itself, is no reason not to end it: its supervisor's
-/// slot has room for this.
-fn note(runs: &Runs, held: &Lock, id: &str, tasks: Option<TaskSet>, killed: Killed) -> Result<()> {
-    // One that has not started yet looks at its own directory alone; a range at the slot, too.
-    let heeds = tasks.is_some()
-        || runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running)
-        || !runs.range(id)?.report.is_empty();
-    if heeds && slots::note_kill(runs, held, &Kill { id: id.to_string(), tasks, killed })? {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Unavailable, format!("{id} does not run here")))
 }
 
 /// Ends tasks of a range that waits, and the range if none is left. While it has its link, whoever
@@ -375,7 +305,7 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
 /// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep
 /// does it, and nobody is told more than what is known.
 fn end_abandoned(runs: &Runs, id: &str) {
-    let ended = sweep::recover(runs.root()).and_then(|_| sweep::end_if_unowned(runs, id));
+    let ended = sweep::recover(runs.root()).and_then(|_| unowned::end_one(runs, id));
     if let Err(error) = ended {
         eprintln!("processor: {id} is not ended: {}", error.message);
     }
@@ -386,42 +316,4 @@ fn start_others(runs: &Runs) {
     if let Err(error) = start::poke(runs.root()) {
         eprintln!("processor: {}", error.message);
     }
-}
-
-/// The live supervisor that has the job: by the slots, or, where one of those cannot be read, by the
-/// lock that it holds once it is about to start the job.
-fn supervisor_of(runs: &Runs, id: &str) -> Result<Option<i32>> {
-    let seen = slots::all(runs)?;
-    let named = seen.iter().filter(|slot| slot.live).find_map(|slot| {
-        let record = slot.record.as_ref().filter(|record| record.jobs.iter().any(|job| job == id));
-        record.map(|record| record.pid)
-    });
-    if named.is_some() || seen.iter().all(|slot| slot.unreadable.is_none()) {
-        return Ok(named);
-    }
-    Ok(lock::holder(&runs.request_path(id), start::is_supervisor))
-}
-
-/// Tells the job's supervisor to look. One that has not started the job yet looks by itself. `false`: it
-/// has none that is known.
-pub(super) fn wake(runs: &Runs, id: &str) -> Result<bool> {
-    let Some(found) = supervisor_of(runs, id)? else { return Ok(false) };
-    let process = match tree::open(found) {
-        Ok(process) => process,
-        // Whoever recovers its slot looks once it has ended what is left.
-        Err(Errno::ESRCH) => return Ok(supervisor_of(runs, id)?.is_some()),
-        Err(errno) => {
-            let why = Error::io(Path::new("pidfd"), &errno.into()).message;
-            let what = format!(
-                "the kill of {id} is recorded, but its supervisor cannot be told ({why}): repeat it"
-            );
-            return Err(Error::new(Kind::Internal, what));
-        }
-    };
-    let now = supervisor_of(runs, id)?;
-    // A slot that is being recovered still names the dead one, whose pid may be anybody's by now.
-    if now == Some(found) && start::is_supervisor(found) && !tree::has_ended(&process) {
-        tree::send(&process, Signal::SIGUSR1);
-    }
-    Ok(now.is_some())
 }

@@ -10,10 +10,9 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use nix::sys::inotify::AddWatchFlags;
-use nix::sys::signal::Signal;
 
 use super::cgroup::Place;
-use super::supervise::{Kept, Supervisor};
+use super::supervisor::{Kept, Supervisor};
 use crate::board::watch::Watch;
 use crate::error::Result;
 
@@ -52,10 +51,7 @@ impl Supervisor<'_> {
 
     /// Takes note of signals: whether one of them was to end it.
     fn told_to_end(&mut self) -> bool {
-        let mut told = false;
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            told |= info.ssi_signo == Signal::SIGTERM as u32;
-        }
+        let told = self.hear().stop;
         let _ = self.is_alone(); // reaps another supervisor that it had started
         told
     }

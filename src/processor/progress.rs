@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::ending::AGAIN;
-use super::kill;
-use super::supervise::Supervisor;
+use super::pace::AGAIN;
+use super::supervisor::Supervisor;
+use super::wake::wake;
 use crate::board::feed;
 use crate::board::lock::Lock;
 use crate::board::progress::{self as kept, Kept, TELL_EVERY};
@@ -46,7 +46,7 @@ pub fn say(root: &Root, id: &str, said: Value) -> Result<Word> {
         eprintln!("processor: {}", error.message);
     }
     if (!is_due && !waited || told.is_err())
-        && let Err(error) = kill::wake(&runs, id)
+        && let Err(error) = wake(&runs, id)
     {
         eprintln!("processor: {}", error.message);
     }

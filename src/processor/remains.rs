@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::cgroup::Group;
-use super::ending::AGAIN;
+use super::pace::AGAIN;
 use super::{start, tree};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::slots::{Record, Slot};
-use crate::error::reason;
+use crate::error::{Kind, Result, reason};
 use crate::model::outcome::Outcome;
+use crate::model::request::RANGE_FIELD;
 
 /// How long a dead supervisor's processes are waited for after SIGKILL. A program that has become
 /// another user's cannot be signalled, and waiting for it again in every sweep would keep all other
@@ -52,20 +53,35 @@ fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {
     Group::recorded(runs.root().dir(), slot.number, path)
 }
 
-/// The end of a job whose supervisor died: kills what is left of it, by what was stamped when its
-/// program was `started`: pid and ticks. Where there was a group, that finds what has been moved out of it: a job that
-/// may do so can have put itself, or a part of it, under somebody else's (`systemd-run`, `cgexec`).
-pub(super) fn end(root: &Root, id: &str, started: Option<(i32, u64)>, remains: Remains) -> Outcome {
-    let left = started.and_then(|(pid, ticks)| kill_found(root, id, pid, ticks));
+/// Kills what is left of a job whose supervisor died, by what was stamped when its program was started:
+/// pid and ticks; how it ends if nobody had killed it. Where there was a group, that finds what has been
+/// moved out of it: a job that may do so can have put itself, or a part of it, under somebody else's
+/// (`systemd-run`, `cgexec`).
+pub(super) fn end(runs: &Runs, id: &str, remains: Remains) -> Result<Outcome> {
+    let started = if is_range(runs, id)? {
+        runs.range(id)?.started.map(|task| (task.pid, task.ticks))
+    } else {
+        runs.last_line(id)?.and_then(|line| line.pid.zip(line.ticks))
+    };
+    let left = started.and_then(|(pid, ticks)| kill_found(runs.root(), id, pid, ticks));
     let why = match (left, remains) {
         (Some(why), _) => why,
-        (None, Remains::None) => return Outcome::lost(DIED),
+        (None, Remains::None) => return Ok(Outcome::lost(DIED)),
         (None, Remains::Some) => "processes of it could not be killed".to_string(),
         (None, Remains::Unknown) => {
             "without a cgroup, processes of it may be left unseen".to_string()
         }
     };
-    Outcome::lost_unproven(&format!("{DIED}; {why}"))
+    Ok(Outcome::lost_unproven(&format!("{DIED}; {why}")))
+}
+
+/// Whether a job is a range of tasks, as far as its request can be read.
+pub(super) fn is_range(runs: &Runs, id: &str) -> Result<bool> {
+    match runs.request(id) {
+        Ok(request) => Ok(request.get(RANGE_FIELD).is_some()),
+        Err(error) if error.kind == Kind::Unavailable => Err(error), // it is read another time
+        Err(_) => Ok(false),
+    }
 }
 
 /// Kills what can be found of a job's processes, and waits until it is gone. Returns why that is not

@@ -1,18 +1,12 @@
 //! The routes of `processor`.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::accept::{NewRun, accept};
 use super::list::{self, Filter};
+use super::submit::{self, no_answer};
 use super::{ack, files as work, info, log, progress, report, status, tasks};
-use crate::board::files;
-use crate::board::incoming::Place;
 use crate::board::runs::Runs;
-use crate::board::watch;
-use crate::cgi::body::Parts;
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
 use crate::check;
@@ -21,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
 use crate::model::proof;
-use crate::model::request::{Spec, hide_values};
+use crate::model::request::hide_values;
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
 
@@ -54,7 +48,7 @@ pub const ROUTES: &[Route] = &[
         )],
         body: true,
         help: "accept a job (JSON object), or an array of jobs",
-        handler: new,
+        handler: submit::new,
     },
     get(
         "jobs",
@@ -137,134 +131,6 @@ pub const ROUTES: &[Route] = &[
     tokens::NEW,
     tokens::REMOVE,
 ];
-
-/// [`with_id`], of somebody who may have it.
-fn with_allowed_id(call: &Call, request: Value) -> Result<(String, Value)> {
-    let (id, request) = with_id(request)?;
-    call.who.check_run_id(&id)?;
-    Ok((id, request))
-}
-
-/// The body of a request for one job or many.
-pub(super) fn with_id(request: Value) -> Result<(String, Value)> {
-    let spec = Spec::for_node(&request)?;
-    match (spec.request_id, request) {
-        (Some(id), request) => Ok((id, request)),
-        (None, Value::Object(mut map)) => {
-            let id = files::random_name()?;
-            map.insert("request_id".into(), json!(id));
-            Ok((id, Value::Object(map)))
-        }
-        (None, _) => Err(Error::bad("a job's request must be a JSON object")),
-    }
-}
-
-fn new(call: &Call) -> Result<Response> {
-    let settings = &call.root.settings;
-    let Parts { json, uploads } = call.request.body.parts(call.root, Place::Node)?;
-    let wait = call.request.wait()?;
-    if let Value::Array(requests) = json {
-        if wait.is_some() || uploads.is_some() {
-            return Err(Error::bad("wait and files are for one job, not for an array"));
-        }
-        if requests.len() > settings.max_jobs_per_request {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("more than {} jobs in one request", settings.max_jobs_per_request),
-            ));
-        }
-        return many(call, requests);
-    }
-    let (id, request) = with_allowed_id(call, json)?;
-    let answer = request.clone();
-    let run = NewRun { id: id.clone(), request, uploads };
-    let accepted = accept(call.root, vec![run])?
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
-    let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
-    let response = match wait {
-        None => Response::of(answer),
-        Some(wait) => started_and_finished(call, id.clone(), wait),
-    };
-    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")))
-}
-
-fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
-    // Each job for itself: one that is not valid keeps none of the others from being accepted.
-    let mut runs = Vec::with_capacity(requests.len());
-    let checked: Vec<(Value, Result<String>)> = requests
-        .into_iter()
-        .map(|request| {
-            let claimed = request.get("request_id").cloned().unwrap_or_default();
-            match with_allowed_id(call, request) {
-                Ok((id, request)) => {
-                    runs.push(NewRun { id: id.clone(), request, uploads: None });
-                    (json!(id), Ok(id))
-                }
-                Err(error) => (claimed, Err(error)),
-            }
-        })
-        .collect();
-    let mut results = accept(call.root, runs)?.into_iter();
-    let mut all_new = true;
-    let mut nodejobs = Vec::with_capacity(checked.len());
-    for (named, valid) in checked {
-        let outcome = valid.and_then(|id| {
-            let result = results
-                .next()
-                .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")));
-            result.map(|accepted| (id, accepted.new))
-        });
-        let entry = match outcome {
-            Ok((id, true)) => Ok(json!({"id": id, "state": RunState::Queued})),
-            Ok((id, false)) => {
-                all_new = false;
-                status::of(call.root, &id).map(|status| json!(status)).map_err(files::unknown)
-            }
-            Err(error) => Err(error),
-        };
-        nodejobs.push(entry.unwrap_or_else(|error| {
-            all_new = false;
-            no_answer(&named, &error)
-        }));
-    }
-    let response = Response::of(json!({"nodejobs": nodejobs}));
-    Ok(if all_new { response.status(201, "Created") } else { response })
-}
-
-/// What stands in an array for a job of which there is nothing better to say.
-fn no_answer(id: &Value, error: &Error) -> Value {
-    json!({"id": id, "error": error.message, "code": error.kind.http().0})
-}
-
-/// Two lines: the job has started, the job has ended; or what is known when the wait is over.
-fn started_and_finished(call: &Call, id: String, wait: Duration) -> Response {
-    let root = call.root.clone();
-    Response::stream(
-        "application/x-ndjson",
-        Box::new(move |out| {
-            let begun = std::time::Instant::now();
-            let mut line = |status: &RunStatus| -> Result<bool> {
-                let bytes = files::json_line(status)?;
-                Ok(out.write_all(&bytes).and_then(|()| out.flush()).is_ok())
-            };
-            let started = status::wait(&root, &id, RunState::Running, wait)?;
-            if !line(&started)? || started.state == RunState::Stopped {
-                return Ok(());
-            }
-            if !watch::may_wait() {
-                return Ok(());
-            }
-            let left = wait.saturating_sub(begun.elapsed());
-            let ended = status::wait(&root, &id, RunState::Stopped, left)?;
-            if ended.state == RunState::Stopped {
-                line(&ended)?;
-            }
-            Ok(())
-        }),
-    )
-}
 
 /// Most jobs in a list.
 fn limit(call: &Call) -> Result<usize> {

@@ -3,19 +3,21 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::capture::Capture;
 use super::child::{Child, Gate, Program};
-use super::ending::{AGAIN, Ending};
-use super::kill;
-use super::remains::Remains;
-use super::supervise::{Claimed, Supervisor};
-use super::{range, surroundings, sweep};
+use super::ending::TOLD_TO_END;
+use super::pace::{AGAIN, KEEP_CLAIMS, LOOK_EVERY, REPORT_RUNNING};
+use super::phase::{Happening, Phase};
+use super::remains::{self, Remains};
+use super::running::Running;
+use super::running_range::most_log;
+use super::supervisor::{Claimed, Supervisor};
+use super::{lost, surroundings, wishes};
 use crate::board::acceptance::is_refused;
 use crate::board::files;
 use crate::board::lock;
@@ -23,47 +25,11 @@ use crate::board::runs::{Stream, known_answer};
 use crate::board::story::Story;
 use crate::clock;
 use crate::error::{At, Result};
+use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
 use crate::model::run_status::RunStatus;
-
-/// A job that runs longer, or a range, keeps nobody waiting who was claimed with it.
-const KEEP_CLAIMS: Duration = Duration::from_millis(100);
-
-/// Why a job is lost whose supervisor was told to end: that is the machine's doing, and nobody's who
-/// wanted the job to end.
-pub(super) const TOLD_TO_END: &str = "the supervisor was told to end (machine shutdown?)";
-
-/// So often a supervisor looks for kills of which no signal has told it.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// A job that runs longer is reported as running; a shorter one just as stopped.
-const REPORT_RUNNING: Duration = super::supervise::SHARE_SYNC;
-
-/// A job that runs.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub id: String,
-    /// Of a range: which task.
-    pub task: Option<u32>,
-    pub captures: Vec<Capture>,
-    pub grace: Duration,
-    pub deadline: Option<(Instant, Duration)>,
-    pub ending: Option<Ending>,
-    /// The program, until its end was seen.
-    pub program: Option<Pid>,
-    /// How it ended.
-    pub ended: Option<WaitStatus>,
-    /// Its line, until it was reported.
-    pub line: Option<RunStatus>,
-    /// The line of its first program.
-    pub begun: Option<RunStatus>,
-    pub report_at: Instant,
-    pub put_back_at: Instant,
-    /// When to look whether somebody wants its end.
-    pub look_at: Instant,
-}
 
 impl Supervisor<'_> {
     /// Runs a claimed job to its end and records it. An error means that nothing was started.
@@ -77,7 +43,7 @@ impl Supervisor<'_> {
         }
         if let Some(why) = &job.unfit
             && self.runs.last_line(&job.id)?.is_none()
-            && kill::asked(&self.runs, &job.id)?.is_none()
+            && wishes::asked(&self.runs, &job.id)?.is_none()
         {
             return self.give_back(&job, why);
         }
@@ -96,10 +62,10 @@ impl Supervisor<'_> {
             // Its supervisor is dead, or it would hold the lock. What was started never is again,
             // however it came to wait.
             Some(known) if job.spec.tasks.is_some() => {
-                let lost = sweep::end_remains(&self.runs, &job.id, Remains::Unknown)?;
-                let kills = kill::all_asked(&self.runs, &job.id, self.slot.as_ref(), true)?;
-                let end = range::end_abandoned(&self.runs, &job.id, Some(&known), &lost, &kills)?;
-                range::sync_of(&self.runs, &job.id, &mut self.ended_sync)?;
+                let lost = remains::end(&self.runs, &job.id, Remains::Unknown)?;
+                let kills = wishes::all(&self.runs, &job.id, self.slot.as_ref(), true)?;
+                let sync = &mut self.ended_sync;
+                let end = lost::range_end(&self.runs, &job.id, Some(&known), &lost, &kills, sync)?;
                 report = end.tasks.clone();
                 (
                     end.outcome().unwrap_or_else(|| Outcome::lost_unproven("its end is missing")),
@@ -107,11 +73,11 @@ impl Supervisor<'_> {
                 )
             }
             Some(known) => {
-                let lost = sweep::end_remains(&self.runs, &job.id, Remains::Unknown)?;
-                let kills = kill::all_asked(&self.runs, &job.id, self.slot.as_ref(), false)?;
+                let lost = remains::end(&self.runs, &job.id, Remains::Unknown)?;
+                let kills = wishes::all(&self.runs, &job.id, self.slot.as_ref(), false)?;
                 (kills.unseen(None, &lost), Some(known))
             }
-            None => match (kill::asked(&self.runs, &job.id)?, &job.spec.tasks) {
+            None => match (wishes::asked(&self.runs, &job.id)?, &job.spec.tasks) {
                 (Some(killed), tasks) => {
                     if tasks.is_some() {
                         // Some may have been killed one by one before.
@@ -151,7 +117,7 @@ impl Supervisor<'_> {
     }
 
     /// Waits a little until what became of a job may be recorded, and keeps nobody waiting with it.
-    pub(super) fn wait_for_space(&mut self, id: &str) {
+    pub(super) fn wait_for_space(&mut self, id: &RunId) {
         if !self.claimed.is_empty()
             && let Err(error) = self.put_back(id)
         {
@@ -185,7 +151,7 @@ impl Supervisor<'_> {
                 None => most,
             };
             let said = match kept < most {
-                true => format!("{} of its range", human_size(range::most_log(most))),
+                true => format!("{} of its range", human_size(most_log(most))),
                 false => human_size(most),
             };
             captures.push(Capture::new(path, kept, said)?);
@@ -198,7 +164,10 @@ impl Supervisor<'_> {
             captures: std::mem::take(captures),
             grace: job.spec.grace.unwrap_or(settings.default_grace),
             deadline: job.spec.timeout.and_then(|t| Some((now.checked_add(t)?, t))),
-            ending: None,
+            phase: Phase::Idle,
+            verdict: None,
+            patience: now,
+            asked: Vec::new(),
             program: None,
             ended: None,
             line: None,
@@ -213,7 +182,7 @@ impl Supervisor<'_> {
         }
         *captures = running.captures;
         let outcome = outcome?;
-        let outcome = running.ending.and_then(|ending| ending.outcome).unwrap_or(outcome);
+        let outcome = running.verdict.unwrap_or(outcome);
         Ok((outcome, running.begun))
     }
 
@@ -223,8 +192,9 @@ impl Supervisor<'_> {
         story: &mut Story,
         running: &mut Running,
     ) -> Result<Outcome> {
-        let (env, path) = surroundings::environment(&self.user, self.url, job, running.task);
-        let stdin = surroundings::stdin(job)?;
+        let (env, path) =
+            surroundings::environment(&self.user, self.url, &job.id, &job.spec, running.task);
+        let stdin = surroundings::stdin(&job.spec)?;
         let work = self.runs.work_dir(&job.id);
         let dir = match &job.spec.dir {
             Some(dir) => dir.clone(),
@@ -266,14 +236,17 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
-            if outcome == terminated() && running.ending.is_none() {
-                self.wait_for_own_end(&job.id);
-                running.look_at = Instant::now(); // it may have taken a signal about a kill
+            if outcome == terminated() && running.phase == Phase::Idle && !self.stopping {
+                self.happens(running, Happening::Felled);
+                while running.phase == Phase::Doubt {
+                    self.wait(running);
+                }
+                running.look_at = Instant::now(); // a kill that came meanwhile is for what is left
             }
-            if self.stopping && running.ending.is_none() {
+            if self.stopping && running.phase == Phase::Idle {
                 outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
             }
-            if running.ending.is_some() || outcome != Outcome::exit(0) {
+            if running.phase == Phase::Rest || outcome != Outcome::exit(0) {
                 break;
             }
         }
@@ -305,6 +278,7 @@ impl Supervisor<'_> {
             return Err(error);
         }
         running.program = Some(child.pid);
+        self.happens(running, Happening::Started);
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
         Ok((child, gate))

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::supervise::Claimed;
 use crate::error::{At, Result};
+use crate::model::request::Spec;
 use crate::user::User;
 
 /// `PATH` of a job that does not set its own.
@@ -20,10 +20,11 @@ const NODE_URL: &str = "CORKBOARD_NODE_URL";
 pub(super) fn environment(
     user: &User,
     url: Option<&str>,
-    job: &Claimed,
+    id: &str,
+    spec: &Spec,
     task: Option<u32>,
 ) -> (Vec<String>, String) {
-    let asked = &job.spec.environment;
+    let asked = &spec.environment;
     let base = [
         ("PATH", PATH),
         ("HOME", &user.home),
@@ -31,7 +32,7 @@ pub(super) fn environment(
         ("LANG", "C.UTF-8"),
         ("TMPDIR", "/tmp"),
     ];
-    let mark = format!("CORKBOARD_NODEJOB={}", job.id);
+    let mark = format!("CORKBOARD_NODEJOB={id}");
     let env = base
         .iter()
         .filter(|(name, _)| !asked.contains_key(*name))
@@ -52,8 +53,8 @@ pub(super) fn environment(
 }
 
 /// Standard input: the request's text, in memory; `None` where it has none.
-pub(super) fn stdin(job: &Claimed) -> Result<Option<OwnedFd>> {
-    let Some(text) = &job.spec.stdin else { return Ok(None) };
+pub(super) fn stdin(spec: &Spec) -> Result<Option<OwnedFd>> {
+    let Some(text) = &spec.stdin else { return Ok(None) };
     let fd = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC).at("memfd")?;
     let mut file = File::from(fd);
     file.write_all(text.as_bytes()).at("memfd")?;

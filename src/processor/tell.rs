@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use super::ending::AGAIN;
-use super::supervise::{SHARE_SYNC, Supervisor};
+use super::pace::{AGAIN, SHARE_SYNC};
+use super::supervisor::Supervisor;
 use crate::board::feed;
 use crate::error::Result;
 use crate::model::run_status::{RunState, RunStatus};
@@ -50,8 +50,8 @@ impl Supervisor<'_> {
         for line in &mut lines {
             let Some(id) = &line.id else { continue };
             line.proof = match line.state {
-                RunState::Stopped => self.proofs.remove(id).or(line.proof.take()),
-                _ => self.proofs.get(id).cloned(),
+                RunState::Stopped => self.proofs.remove(id.as_str()).or(line.proof.take()),
+                _ => self.proofs.get(id.as_str()).cloned(),
             };
         }
         let told = self.runs.lock();
@@ -73,7 +73,7 @@ impl Supervisor<'_> {
         self.make_durable()?;
         if !self.ended.is_empty() {
             std::thread::sleep(AGAIN);
-            self.heed_signals_between("")?; // no job is at it
+            self.heed_signals_between()?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
-use super::{log, routes, start, status, supervise, sweep};
+use super::{log, start, status, submit as submission, supervise, sweep};
 use crate::auth;
 use crate::board::root::Root;
 use crate::cgi::output;
@@ -84,7 +84,7 @@ fn submit(words: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
     auth::allow(&auth::from_command(&root)?, Need::Run)?;
-    let (id, request) = routes::with_id(request(words)?)?;
+    let (id, request) = submission::with_id(request(words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: None };
     accept(&root, vec![run])?
         .into_iter()

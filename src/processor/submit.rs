@@ -1,0 +1,147 @@
+//! Jobs come in by a request: one, or many at once.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::accept::{NewRun, accept};
+use super::status;
+use crate::board::files;
+use crate::board::incoming::Place;
+use crate::board::runs::run_id;
+use crate::board::watch;
+use crate::cgi::body::Parts;
+use crate::cgi::{Call, Response};
+use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
+use crate::model::request::Spec;
+use crate::model::run_status::{RunState, RunStatus};
+
+/// [`with_id`], of somebody who may have it.
+fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
+    let (id, request) = with_id(request)?;
+    call.who.check_run_id(&id)?;
+    Ok((id, request))
+}
+
+/// The body of a request for one job or many.
+pub(super) fn with_id(request: Value) -> Result<(RunId, Value)> {
+    let spec = Spec::for_node(&request)?;
+    match (spec.request_id, request) {
+        (Some(id), request) => Ok((run_id(&id)?, request)),
+        (None, Value::Object(mut map)) => {
+            let id = files::random_name()?;
+            map.insert("request_id".into(), json!(id));
+            Ok((run_id(&id)?, Value::Object(map)))
+        }
+        (None, _) => Err(Error::bad("a job's request must be a JSON object")),
+    }
+}
+
+/// `POST jobs/new`.
+pub(super) fn new(call: &Call) -> Result<Response> {
+    let settings = &call.root.settings;
+    let Parts { json, uploads } = call.request.body.parts(call.root, Place::Node)?;
+    let wait = call.request.wait()?;
+    if let Value::Array(requests) = json {
+        if wait.is_some() || uploads.is_some() {
+            return Err(Error::bad("wait and files are for one job, not for an array"));
+        }
+        if requests.len() > settings.max_jobs_per_request {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("more than {} jobs in one request", settings.max_jobs_per_request),
+            ));
+        }
+        return many(call, requests);
+    }
+    let (id, request) = with_allowed_id(call, json)?;
+    let answer = request.clone();
+    let run = NewRun { id: id.clone(), request, uploads };
+    let accepted = accept(call.root, vec![run])?
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
+    let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
+    let response = match wait {
+        None => Response::of(answer),
+        Some(wait) => started_and_finished(call, id.clone(), wait),
+    };
+    Ok(response.status(code, phrase).location("processor", &format!("jobs/{id}")))
+}
+
+fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
+    // Each job for itself: one that is not valid keeps none of the others from being accepted.
+    let mut runs = Vec::with_capacity(requests.len());
+    let checked: Vec<(Value, Result<RunId>)> = requests
+        .into_iter()
+        .map(|request| {
+            let claimed = request.get("request_id").cloned().unwrap_or_default();
+            match with_allowed_id(call, request) {
+                Ok((id, request)) => {
+                    runs.push(NewRun { id: id.clone(), request, uploads: None });
+                    (json!(&*id), Ok(id))
+                }
+                Err(error) => (claimed, Err(error)),
+            }
+        })
+        .collect();
+    let mut results = accept(call.root, runs)?.into_iter();
+    let mut all_new = true;
+    let mut nodejobs = Vec::with_capacity(checked.len());
+    for (named, valid) in checked {
+        let outcome = valid.and_then(|id| {
+            let result = results
+                .next()
+                .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")));
+            result.map(|accepted| (id, accepted.new))
+        });
+        let entry = match outcome {
+            Ok((id, true)) => Ok(json!({"id": &*id, "state": RunState::Queued})),
+            Ok((id, false)) => {
+                all_new = false;
+                status::of(call.root, &id).map(|status| json!(status)).map_err(files::unknown)
+            }
+            Err(error) => Err(error),
+        };
+        nodejobs.push(entry.unwrap_or_else(|error| {
+            all_new = false;
+            no_answer(&named, &error)
+        }));
+    }
+    let response = Response::of(json!({"nodejobs": nodejobs}));
+    Ok(if all_new { response.status(201, "Created") } else { response })
+}
+
+/// What stands in an array for a job of which there is nothing better to say.
+pub(super) fn no_answer(id: &Value, error: &Error) -> Value {
+    json!({"id": id, "error": error.message, "code": error.kind.http().0})
+}
+
+/// Two lines: the job has started, the job has ended; or what is known when the wait is over.
+fn started_and_finished(call: &Call, id: RunId, wait: Duration) -> Response {
+    let root = call.root.clone();
+    Response::stream(
+        "application/x-ndjson",
+        Box::new(move |out| {
+            let begun = std::time::Instant::now();
+            let mut line = |status: &RunStatus| -> Result<bool> {
+                let bytes = files::json_line(status)?;
+                Ok(out.write_all(&bytes).and_then(|()| out.flush()).is_ok())
+            };
+            let started = status::wait(&root, &id, RunState::Running, wait)?;
+            if !line(&started)? || started.state == RunState::Stopped {
+                return Ok(());
+            }
+            if !watch::may_wait() {
+                return Ok(());
+            }
+            let left = wait.saturating_sub(begun.elapsed());
+            let ended = status::wait(&root, &id, RunState::Stopped, left)?;
+            if ended.state == RunState::Stopped {
+                line(&ended)?;
+            }
+            Ok(())
+        }),
+    )
+}
