@@ -2,6 +2,7 @@
 //! a server lets a request last.
 
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::body::Body;
@@ -10,9 +11,18 @@ use super::remote::Remote;
 use super::request::{LONGEST_WAIT, Request};
 use super::response::Response;
 use crate::client::server;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 mod follow;
+
+/// How long a root that has answered is asked again when it does not: its server may be started anew.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two requests of which the first brought nothing.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// A server's clock, and its rounding, may end a wait as much earlier than it was asked for.
+const EARLY: Duration = Duration::from_secs(1);
 
 /// Largest body that is sent, but for files.
 const LARGEST_BODY: u64 = 64 << 20;
@@ -25,15 +35,34 @@ pub fn answer(remote: &Rc<Remote>, program: &'static str, request: &Request) -> 
     }
     let Some(wait) = request.wait()? else { return once(remote, program, request, None) };
     let end = Instant::now() + wait;
+    let mut patience = Duration::ZERO;
     loop {
         let begun = Instant::now();
-        let some = end.saturating_duration_since(begun).min(LONGEST_WAIT);
-        let answer = once(remote, program, request, Some(some))?;
+        let left = || end.saturating_duration_since(Instant::now());
+        let answer = patiently(left().min(patience), || {
+            once(remote, program, request, Some(left().min(LONGEST_WAIT)))
+        })?;
         // It waited for all of that: what was waited for may not have come.
-        let goes_on = begun.elapsed() >= some && Instant::now() < end;
+        let goes_on = begun.elapsed() + EARLY >= LONGEST_WAIT && !left().is_zero();
         if !goes_on || request.method != Method::Get {
             return Ok(answer);
         }
+        patience = PATIENCE;
+    }
+}
+
+/// Asks, and again for so long while nobody answers, or is only about to.
+pub(crate) fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        let passes = |e: &Error| {
+            matches!(e.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Unavailable)
+        };
+        if !answer.as_ref().is_err_and(passes) || Instant::now() >= end {
+            return answer;
+        }
+        thread::sleep(PAUSE);
     }
 }
 
