@@ -27,6 +27,7 @@ mod progress;
 pub mod proofs;
 pub mod ranges;
 pub mod rooms;
+pub mod waits;
 
 /// The line that places a card of this cluster on a node: its next attempt; of an array with the
 /// tasks of the range. Where no number is left for one, the line that ends the job.

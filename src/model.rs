@@ -25,3 +25,4 @@ pub mod retry;
 pub mod run_status;
 pub mod state;
 pub mod tasks;
+pub mod waits;

@@ -2,7 +2,7 @@
 //!
 //! What the engine knows, each with an invariant of its own:
 //! - [`engine`]: all of it together.
-//! - [`index`]: what it knows of the board without looking.
+//! - [`index`], [`on_node`]: what it knows of the board without looking: what waits, what nodes have.
 //! - `roster`: the nodes: what is registered, and what was seen since.
 //! - [`link`], `line`, `ear`, `desk`, `silent`, `backoff`, `lookups`: the line to one node: who listens to
 //!   it, what is ordered of it, and finding out whether those that do not answer do now, and where
@@ -47,6 +47,7 @@ pub mod link;
 mod lookups;
 mod membership;
 pub mod notice;
+pub mod on_node;
 mod orphans;
 pub mod pace;
 mod placing;

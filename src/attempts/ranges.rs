@@ -1,38 +1,22 @@
-//! Ranges: the attempts of an array. When the next one may be placed, of which tasks, and when one will
-//! have ended. Pure; what becomes of them is [`crate::model::array_changes`]'s.
+//! Ranges: the attempts of an array. Of which tasks the next one is, and when one will have ended. Pure; what becomes of them is [`crate::model::array_changes`]'s.
 
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
 use crate::model::array::pace;
-use crate::model::card::{Attempt, Card, Column};
+use crate::model::card::{Attempt, Card};
 use crate::model::tasks::TaskSet;
+use crate::model::waits::Waits;
 use crate::placement::ranges;
 
 /// To the node of a range that will have ended within this time the next one is sent, so that it is
 /// there in time.
 const SENT_AHEAD: Duration = Duration::from_millis(250);
 
-/// How many more ranges of a card may be placed now; none for a card that is no array.
-pub fn placeable(card: &Card, now: SystemTime) -> u64 {
-    let Some(array) = card.array.as_ref().filter(|array| !array.held) else { return 0 };
-    if card.stopping_by.is_some() {
-        return 0;
-    }
-    let most = array.spec.at_once.unwrap_or(u64::MAX);
-    most.saturating_sub(card.with_nodes().count() as u64).min(array.ready(now).len())
-}
-
-/// Whether tasks of this card wait while nodes have others.
-pub fn may_continue(card: &Card) -> bool {
-    card.column() == Column::Running
-        && card.array.as_ref().is_some_and(|array| !array.waiting.is_empty())
-}
-
 /// The tasks of the next range; `slots` is how many the nodes can run at a time. Empty if there is
 /// none to be placed.
 pub fn next(card: &Card, slots: u64, now: SystemTime) -> TaskSet {
-    let Some(array) = card.array.as_ref().filter(|_| placeable(card, now) > 0) else {
+    let (Some(array), Waits::ForNode(_)) = (&card.array, card.waits(now)) else {
         return TaskSet::default();
     };
     let ready = array.ready(now);

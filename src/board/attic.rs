@@ -366,14 +366,20 @@ pub fn stray_progress(root: &Root, repair: bool) -> Result<Vec<String>> {
             continue;
         };
         // A clean-up may be at work.
-        if !board.is_gone(job)? || !path.try_exists().at(&path)? {
-            continue;
-        }
-        if repair {
-            files::remove(&path)?;
-            eprintln!("repaired: {}: removed, job {job} is gone", path.display());
-        } else {
-            wrong.push(format!("{}: job {job} is gone; `--repair` removes it", path.display()));
+        let found = board.is_gone(job).and_then(|gone| Ok(gone && path.try_exists().at(&path)?));
+        let removed = match found {
+            Ok(false) => continue,
+            Ok(true) if repair => files::remove(&path),
+            Ok(true) => {
+                wrong.push(format!("{}: job {job} is gone; `--repair` removes it", path.display()));
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => eprintln!("repaired: {}: removed, job {job} is gone", path.display()),
+            // It keeps none of the others from being looked at.
+            Err(error) => wrong.push(format!("{}: {}", path.display(), error.message)),
         }
     }
     Ok(wrong)

@@ -1,6 +1,7 @@
 //! How an answer is shown to a person at a terminal: as a table. What a program reads stays JSON.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
@@ -133,12 +134,24 @@ fn plain(value: &Value) -> String {
         }
         other => other.to_string(),
     };
-    if !text.contains(char::is_control) {
+    if !text.contains(is_order) {
         return text;
     }
-    let shown =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown = |c: char| if is_order(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
+}
+
+/// Whether a terminal shows no letter for it, but does something: moves, turns what follows around, hides.
+fn is_order(c: char) -> bool {
+    // Marks of direction, joiners and other signs without a width (Unicode, "Default_Ignorable").
+    const UNSEEN: [RangeInclusive<char>; 5] = [
+        '\u{ad}'..='\u{ad}',
+        '\u{61c}'..='\u{61c}',
+        '\u{200b}'..='\u{200f}',
+        '\u{202a}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+    ];
+    c.is_control() || c == '\u{feff}' || UNSEEN.iter().any(|signs| signs.contains(&c))
 }
 
 fn size(value: &Value) -> String {
@@ -196,6 +209,8 @@ mod tests {
         let none = VIEW.table(&json!({"jobs": []})).unwrap();
         assert_eq!(none, "JOB  NAME  MEMORY  CREATED  REASON\n");
         assert_eq!(VIEW.table(&json!({"error": "no"})), None);
+        let turned = VIEW.table(&json!({"jobs": [{"name": "a\u{202e}b\u{200b}é"}]})).unwrap();
+        assert_eq!(turned, "NAME\na\\u{202e}b\\u{200b}é\n");
         let long = "x".repeat(WIDEST + 1);
         let cut = VIEW.table(&json!({"jobs": [{"name": long}]})).unwrap();
         assert_eq!(cut.lines().nth(1).unwrap(), "x".repeat(WIDEST - 1) + "…");

@@ -10,6 +10,7 @@ use super::event::{Event, What};
 use super::ids::NodejobId;
 use super::outcome::Outcome;
 use super::tasks::TaskSet;
+use super::waits::Waits;
 use crate::clock;
 use crate::error::{Error, Result};
 
@@ -105,10 +106,10 @@ impl Change {
         };
         Ok(match self {
             Change::Hold { .. } if !waits(card) => return refuse("held"),
-            Change::Hold { .. } if is_held(card) => Vec::new(),
+            Change::Hold { .. } if card.is_held() => Vec::new(),
             Change::Hold { by } => vec![What::Held { by: by.clone() }],
             Change::Release { .. } if !waits(card) => return refuse("released"),
-            Change::Release { .. } if !is_held(card) => Vec::new(),
+            Change::Release { .. } if !card.is_held() => Vec::new(),
             Change::Release { by } => vec![What::Released { by: by.clone() }],
             Change::Priority { .. } if card.state == State::Stopped => {
                 return refuse("given a priority");
@@ -141,6 +142,11 @@ impl Change {
 }
 
 impl Card {
+    /// Whether somebody holds what waits of it.
+    pub(super) fn is_held(&self) -> bool {
+        self.array.as_ref().map_or(self.state == State::Held, |array| array.held)
+    }
+
     /// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
     pub fn check_tasks(&self, tasks: &TaskSet) -> Result<()> {
         let job = self.job();
@@ -165,10 +171,6 @@ fn waits(card: &Card) -> bool {
     }
 }
 
-fn is_held(card: &Card) -> bool {
-    card.array.as_ref().map_or(card.state == State::Held, |array| array.held)
-}
-
 fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
     match card.state {
         _ if card.array.is_some() => array_changes::kill(card, tasks, by),
@@ -181,16 +183,14 @@ fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
 }
 
 fn expire(card: &Card, now: SystemTime) -> Vec<What> {
-    let due = card.expires_at().is_some_and(|time| time <= now);
-    match card.column() {
+    match card.waits(now) {
         _ if array_changes::is_unsettled(card) => array_changes::settle(card),
-        _ if !due => Vec::new(),
-        _ if card.array.is_some() => array_changes::expire(card),
-        Column::Queue => {
+        Waits::Over if card.array.is_some() => array_changes::expire(card),
+        Waits::Over => {
             let outcome = Outcome::expired(card.requeue_reason.as_deref());
             vec![What::Stopped { attempt: None, outcome }]
         }
-        Column::Running | Column::Done => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

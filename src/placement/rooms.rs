@@ -125,7 +125,7 @@ impl Rooms {
     }
 
     /// What is known of a node.
-    pub(super) fn get(&self, node: &str) -> Option<&Room> {
+    pub fn get(&self, node: &str) -> Option<&Room> {
         self.rooms.get(node)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::desk::Order;
 use super::engine::Engine;
-use super::index::OnNode;
+use super::on_node::OnNode;
 use crate::attempts::Said;
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::driver::Answer;

@@ -254,7 +254,7 @@ impl Engine<'_> {
         self.stamp(plans).map(|_| ())
     }
 
-    pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::index::OnNode> {
+    pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::on_node::OnNode> {
         self.index.on_node_mut(&NodejobId::parse(id)?)
     }
 }

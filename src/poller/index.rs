@@ -2,110 +2,39 @@
 //! those that a node has. A copy, made from the cards and thrown away with the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use crate::attempts::kills::{self, KillOrder};
+use super::on_node::OnNode;
 use crate::attempts::ranges;
 use crate::clock::Wait;
-use crate::model::array_changes;
-use crate::model::card::{Attempt, Card, Column, State};
+use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
-use crate::model::node::Address;
 use crate::model::resources::Resources;
+use crate::model::waits::Waits;
 use crate::placement::{Candidate, Ready, Rooms};
 
-impl OnNode {
-    /// What its node is to be told to kill and has not been told, as far as this poller knows.
-    pub fn to_kill(&self) -> Option<&KillOrder> {
-        let told = |kill: &&KillOrder| match (&self.killed, &kill.tasks) {
-            (None, _) => false,
-            (Some(KillOrder { tasks: None, .. }), _) => true,
-            (Some(_), None) => false,
-            (Some(KillOrder { tasks: Some(killed), .. }), Some(tasks)) => {
-                killed.contains_all(tasks)
-            }
-        };
-        self.kills.iter().find(|kill| !told(kill))
-    }
-
-    /// Whether there was but one request to start it, at most: once that is answered, nothing can
-    /// arrive any more.
-    pub fn was_sent_once(&self) -> bool {
-        self.stamped_here && self.sends <= 1
-    }
-
-    /// Notes that its node is being told.
-    pub fn note_killed(&mut self, kill: &KillOrder) {
-        match (&mut self.killed, &kill.tasks) {
-            (Some(KillOrder { tasks: Some(killed), .. }), Some(tasks)) => killed.add(tasks),
-            _ => self.killed = Some(kill.clone()),
-        }
-    }
+/// The present, by the clock and by what goes on steadily.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// What the clock says.
+    pub time: SystemTime,
+    /// What nobody sets.
+    pub steady: Instant,
 }
 
-/// A placed attempt that its node would not have, or cannot be sent, while an earlier request to
-/// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
-/// or that it never will be. Asked for that it may refuse or be unable to give it.
-#[derive(Debug, Clone)]
-pub struct Unsure {
-    /// What the node said first, or why it cannot be sent.
-    pub why: String,
-    /// How often the node was asked for its word.
-    pub asked: u32,
-    /// It is not asked again before.
-    pub ask_at: Instant,
-}
-
-/// An attempt that a node has: a job, or a range of an array's tasks.
-#[derive(Debug, Clone)]
-pub struct OnNode {
-    /// The node's name.
-    pub node: String,
-    /// The attempt's id there.
-    pub id: String,
-    /// What it is given.
-    pub resources: Resources,
-    /// Until when it is taken to end so soon that its node may be sent another.
-    leaving: Option<Instant>,
-    /// Placed, running or stopping.
-    pub state: State,
-    /// The length of its card.
-    pub length: u64,
-    /// Between SIGTERM and SIGKILL, where the job says.
-    pub grace: Option<Duration>,
-    /// What of it is to be killed: all of it, or tasks of a range, for each who asked.
-    pub kills: Vec<KillOrder>,
-    /// What its node has been told to kill, by whoever asked, as far as this poller knows.
-    pub killed: Option<KillOrder>,
-    /// Where its node was when it was placed.
-    pub address: Address,
-    /// How many requests to start it there this process has made...
-    pub sends: u32,
-    /// ...and whether there can be no others: this process has placed it. See
-    /// [`OnNode::was_sent_once`].
-    pub stamped_here: bool,
-    /// Its node is to say for good that it has not got it.
-    pub unsure: Option<Unsure>,
-    /// What its card tells about that.
-    pub trouble: Option<String>,
-    /// How often in a row a kill was not carried out.
-    pub failed_kills: u32,
-    /// How often in a row nobody knows whether sending it arrived.
-    pub failed_sends: u32,
-    /// Not to be sent again before.
-    pub send_at: Option<Instant>,
-    /// It is being sent, with files, and will be told of by then: meanwhile nobody asks whether it is
-    /// there, for the answer could be older than what became of that.
-    pub sending_until: Option<Instant>,
-    /// Since when its node says that it does not know it.
-    pub unknown_since: Option<Instant>,
+impl Moment {
+    /// This one.
+    pub fn now() -> Moment {
+        Moment { time: SystemTime::now(), steady: Instant::now() }
+    }
 }
 
 /// A job that waits, all of it or some of its tasks.
 #[derive(Debug)]
 struct Waiting {
     not_before: Option<SystemTime>,
-    expires: Option<SystemTime>,
+    /// See [`Card::over_at`].
+    over_at: Option<SystemTime>,
     /// The length of its card.
     length: u64,
 }
@@ -119,7 +48,7 @@ pub struct Index {
     pub rooms: Rooms,
     waiting: HashMap<u64, Waiting>,
     later: BTreeMap<(SystemTime, u64), Candidate>,
-    expiring: BTreeSet<(SystemTime, u64)>,
+    over: BTreeSet<(SystemTime, u64)>,
     /// Arrays, with the nodes that would not have their ranges.
     refused: HashMap<u64, BTreeMap<String, Wait>>,
     /// Arrays for which only nodes have room that would not have them, and until when.
@@ -134,7 +63,7 @@ pub struct Index {
 
 impl Index {
     /// Takes in a card as it is now.
-    pub fn put(&mut self, card: &Card) {
+    pub fn put(&mut self, card: &Card, now: Moment) {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
@@ -145,34 +74,23 @@ impl Index {
             self.untouchable.insert(card.job(), rooms);
             return;
         }
-        let now = SystemTime::now();
-        if card.column() == Column::Queue || ranges::may_continue(card) {
-            self.put_waiting(card, now);
+        if card.is_waiting() {
+            self.put_waiting(card, now.time);
         }
         for attempt in card.with_nodes() {
             let before = before.iter().find(|known| known.id == attempt.nodejob);
-            self.put_on_node(card, attempt, before);
+            self.put_on_node(card, attempt, before, now);
         }
     }
 
     fn put_waiting(&mut self, card: &Card, now: SystemTime) {
         let job = card.job();
-        let expires = match array_changes::is_unsettled(card) {
-            true => Some(SystemTime::UNIX_EPOCH),
-            false => card.expires_at(),
-        };
-        if let Some(time) = expires {
-            self.expiring.insert((time, job));
-        }
-        let ranges = ranges::placeable(card, now);
-        let next_ranges = card.array.as_ref().and_then(|array| array.next_time(now));
-        let mut not_before = card.not_before.and_then(|wait| wait.goes_on(now));
-        if ranges == 0 {
-            not_before = not_before.max(next_ranges);
-        }
-        let may_be_placed = match &card.array {
-            None => card.state == State::Queued,
-            Some(_) => ranges > 0 || not_before.is_some(),
+        let over_at = card.over_at();
+        self.over.extend(over_at.map(|time| (time, job)));
+        let (may_be_placed, not_before, more) = match card.waits(now) {
+            Waits::ForNode(attempts) => (true, None, attempts.saturating_sub(1)),
+            Waits::Until(time) => (true, Some(time), 0),
+            _ => (false, None, 0),
         };
         if may_be_placed {
             let candidate = Candidate {
@@ -180,31 +98,45 @@ impl Index {
                 priority: card.priority,
                 resources: card.spec.resources,
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
-                more: ranges.saturating_sub(1),
+                more,
             };
             match not_before {
-                Some(time) => {
-                    self.later.insert((time, job), candidate);
-                }
+                Some(time) => _ = self.later.insert((time, job), candidate),
                 None => self.ready.insert(candidate),
             }
-        } else {
-            not_before = None;
         }
-        self.waiting.insert(job, Waiting { not_before, expires, length: card.length });
+        self.waiting.insert(job, Waiting { not_before, over_at, length: card.length });
         if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
             self.refused.insert(job, array.refused.clone());
         }
     }
 
+    /// The next placement, if there is one: the job is taken out, unless more of it may be placed, and
+    /// the room is used up until [`Rooms::give_back`] is called. An array for which only nodes have room
+    /// that would not have it is set aside.
+    pub fn place_next(&mut self, now: SystemTime) -> Option<(Candidate, String)> {
+        loop {
+            let (candidate, node) = self.ready.place_next(&mut self.rooms)?;
+            if let Some(until) = self.refused_until(candidate.job, &node, now) {
+                self.rooms.give_back(&node, &candidate.resources);
+                self.set_aside(candidate, until);
+                continue;
+            }
+            if candidate.more > 0 {
+                self.ready.insert(Candidate { more: candidate.more - 1, ..candidate.clone() });
+            }
+            return Some((candidate, node));
+        }
+    }
+
     /// Until when nothing of this job is placed on this node, which would not have it.
-    pub fn refused_until(&self, job: u64, node: &str) -> Option<SystemTime> {
-        self.refused.get(&job)?.get(node)?.goes_on(SystemTime::now())
+    fn refused_until(&self, job: u64, node: &str, now: SystemTime) -> Option<SystemTime> {
+        self.refused.get(&job)?.get(node)?.goes_on(now)
     }
 
     /// Puts an array back that was taken out to be placed, since only a node has room that would
     /// not have it until then. Others may have room before: see [`Index::take_up`].
-    pub fn set_aside(&mut self, candidate: Candidate, until: SystemTime) {
+    fn set_aside(&mut self, candidate: Candidate, until: SystemTime) {
         if self.waiting.contains_key(&candidate.job) {
             self.aside.insert(candidate.job, (until, candidate));
         }
@@ -225,40 +157,22 @@ impl Index {
         }
     }
 
-    fn put_on_node(&mut self, card: &Card, attempt: &Attempt, before: Option<&OnNode>) {
+    fn put_on_node(
+        &mut self,
+        card: &Card,
+        attempt: &Attempt,
+        before: Option<&OnNode>,
+        now: Moment,
+    ) {
         let resources = card.spec.resources;
         self.rooms.take(&attempt.node, &resources);
-        let nearly_done = ranges::nearly_done_for(card, attempt, SystemTime::now());
-        let leaving = nearly_done.map(|rest| Instant::now() + rest);
+        let nearly_done = ranges::nearly_done_for(card, attempt, now.time);
+        let leaving = nearly_done.map(|rest| now.steady + rest);
         if let Some(until) = leaving {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let state = match card.state {
-            State::Running if attempt.started_at.is_none() => State::Placed,
-            state => state,
-        };
-        let known = OnNode {
-            node: attempt.node.clone(),
-            id: attempt.nodejob.clone(),
-            resources,
-            leaving,
-            state,
-            length: card.length,
-            grace: card.spec.grace,
-            kills: kills::wanted(card, attempt),
-            killed: before.and_then(|known| known.killed.clone()),
-            address: attempt.address(),
-            sends: before.map_or(0, |known| known.sends),
-            stamped_here: before.is_some_and(|known| known.stamped_here),
-            unsure: before.filter(|_| state != State::Running).and_then(|b| b.unsure.clone()),
-            failed_kills: before.map_or(0, |known| known.failed_kills),
-            trouble: attempt.trouble.clone(),
-            failed_sends: before.map_or(0, |known| known.failed_sends),
-            send_at: before.and_then(|known| known.send_at),
-            sending_until: before.and_then(|known| known.sending_until),
-            unknown_since: before.and_then(|known| known.unknown_since),
-        };
+        let known = OnNode::of(card, attempt, before, leaving);
         self.on_node.insert((card.job(), attempt.attempt), known);
     }
 
@@ -267,15 +181,15 @@ impl Index {
         for (node, resources) in self.untouchable.remove(&job).into_iter().flatten() {
             self.rooms.give_back(&node, &resources);
         }
-        if let Some(Waiting { not_before, expires, .. }) = self.waiting.remove(&job) {
+        if let Some(Waiting { not_before, over_at, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
             self.aside.remove(&job);
             self.ready.remove(job);
             if let Some(time) = not_before {
                 self.later.remove(&(time, job));
             }
-            if let Some(time) = expires {
-                self.expiring.remove(&(time, job));
+            if let Some(time) = over_at {
+                self.over.remove(&(time, job));
             }
         }
         let attempts: Vec<u32> = self
@@ -301,9 +215,10 @@ impl Index {
     }
 
     /// Makes jobs ready whose time has come, takes back the room of attempts that should have ended
-    /// by now, and names jobs that have expired.
-    pub fn pass_time(&mut self, now: SystemTime) -> Vec<u64> {
-        while self.leaving.first().is_some_and(|(until, ..)| *until <= Instant::now()) {
+    /// by now, and names jobs that are to be ended or settled: see [`Card::over_at`].
+    pub fn pass_time(&mut self, now: Moment) -> Vec<u64> {
+        let Moment { time: now, steady } = now;
+        while self.leaving.first().is_some_and(|(until, ..)| *until <= steady) {
             let Some((_, job, attempt)) = self.leaving.pop_first() else { break };
             self.count_again(job, attempt);
         }
@@ -314,15 +229,15 @@ impl Index {
             }
             self.ready.insert(candidate);
         }
-        self.expiring.iter().take_while(|(time, _)| *time <= now).map(|(_, job)| *job).collect()
+        self.over.iter().take_while(|(time, _)| *time <= now).map(|(_, job)| *job).collect()
     }
 
     /// When [`Index::pass_time`] next has something to do.
     pub fn next_time(&self) -> Option<SystemTime> {
         let later = self.later.first_key_value().map(|((time, _), _)| *time);
-        let expiring = self.expiring.first().map(|(time, _)| *time);
+        let over = self.over.first().map(|(time, _)| *time);
         let aside = self.aside.values().map(|(time, _)| *time).min();
-        [later, expiring, aside].into_iter().flatten().min()
+        [later, over, aside].into_iter().flatten().min()
     }
 
     /// Whether the job is known to wait or to be with a node.

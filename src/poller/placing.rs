@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
-use crate::placement::Candidate;
+use crate::model::waits::Waits;
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
@@ -39,24 +39,14 @@ impl Engine<'_> {
             let mut choices = Vec::new();
             let mut taken = Vec::new();
             while choices.len() < at_once {
-                let index = &mut self.index;
-                let Some((candidate, node)) = index.ready.place_next(&mut index.rooms) else {
-                    break;
-                };
+                let next = self.index.place_next(SystemTime::now());
+                let Some((candidate, node)) = next else { break };
                 let (job, resources) = (candidate.job, candidate.resources);
-                if let Some(until) = index.refused_until(job, &node) {
-                    index.rooms.give_back(&node, &resources);
-                    index.set_aside(candidate, until);
-                    continue;
-                }
-                taken.push((candidate.clone(), node.clone()));
+                taken.push((candidate, node.clone()));
                 let Some(node) = self.nodes.get(&node).cloned() else {
                     outdated.set(true);
                     break;
                 };
-                if candidate.more > 0 {
-                    index.ready.insert(Candidate { more: candidate.more - 1, ..candidate });
-                }
                 choices.push((job, node, self.slots(&resources)));
             }
             if taken.is_empty() {
@@ -152,17 +142,15 @@ fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
 }
 
 fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
-    if let Some(array) = &card.array {
-        let now = SystemTime::now();
-        let tasks = ranges::next(card, slots, now);
-        if tasks.is_empty() || array.refused_until(&node.name, now).is_some() {
-            return Vec::new();
-        }
-        return vec![attempts::place(cluster, card, node, Some(tasks))];
-    }
-    let due = card.not_before.and_then(|wait| wait.goes_on(SystemTime::now())).is_none();
-    if card.state != State::Queued || !due {
-        return Vec::new();
-    }
-    vec![attempts::place(cluster, card, node, None)]
+    let now = SystemTime::now();
+    let tasks = match &card.array {
+        None if matches!(card.waits(now), Waits::ForNode(_)) => None,
+        None => return Vec::new(),
+        Some(array) if array.refused_until(&node.name, now).is_some() => return Vec::new(),
+        Some(_) => match ranges::next(card, slots, now) {
+            none if none.is_empty() => return Vec::new(),
+            tasks => Some(tasks),
+        },
+    };
+    vec![attempts::place(cluster, card, node, tasks)]
 }

@@ -5,9 +5,10 @@
 //! crash cuts short is found by the next poller on the cards: a placed card is asked about, and
 //! sent again if its node does not know it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::engine::{AFTER_TROUBLE, Engine};
+use super::index::Moment;
 use super::link::Link;
 use super::notice;
 use crate::error::Result;
@@ -108,7 +109,7 @@ impl Engine<'_> {
     /// passed.
     fn act(&mut self) {
         self.give_up_unreachable();
-        let expired = self.index.pass_time(SystemTime::now());
+        let expired = self.index.pass_time(Moment::now());
         let expired = self.expire(expired);
         self.told(expired);
         let placed = self.place();

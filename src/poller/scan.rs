@@ -1,6 +1,7 @@
 //! Looking at the board: what wake-ups may have missed.
 
 use super::engine::Engine;
+use super::index::Moment;
 use super::link::Link;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -251,7 +252,7 @@ impl Engine<'_> {
         {
             eprintln!("poller: {}; left alone", error.message);
         }
-        self.index.put(card);
+        self.index.put(card, Moment::now());
         self.order_kills(card.job());
     }
 }

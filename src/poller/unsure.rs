@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::desk::Order;
 use super::engine::Engine;
-use super::index::Unsure;
+use super::on_node::Unsure;
 use super::silence::Silences;
 use super::transitions::Plan;
 use crate::board::unheard::{self, Unheard};

@@ -5,18 +5,18 @@ use std::cell::OnceCell;
 use std::time::SystemTime;
 
 use crate::attempts::rooms;
+use crate::attempts::waits::{self, Nodes};
 use crate::board::addresses;
 use crate::board::nodes::{self, Registered};
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
-use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::array::Array;
 use crate::model::attempt::not_started;
-use crate::model::card::{Attempt, Card, State, What};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
-use crate::placement::{self, Rooms};
+use crate::placement::Rooms;
 
 /// So many running cards are read to tell whether a node is idle, and no more: 20 µs each.
 const FEW: usize = 64;
@@ -53,23 +53,9 @@ impl<'r> Reasons<'r> {
         }
         match card.state {
             State::Stopped => Ok(card.outcome.as_ref().and_then(|o| o.reason.clone())),
-            State::Held => Ok(Some(held(card))),
-            State::Queued => queued(self, card).map(Some),
+            State::Held | State::Queued => waiting(self, card).map(Some),
             State::Placed | State::Running | State::Stopping => with_node(self, card),
         }
-    }
-
-    /// All nodes whose records can be read.
-    fn nodes(&self) -> Result<&[Node]> {
-        let read = self.nodes.get_or_init(|| nodes::list(self.root));
-        read.as_deref().map_err(Clone::clone)
-    }
-
-    /// What they have room for, where that can be told at little cost.
-    fn rooms(&self) -> Result<Option<&Rooms>> {
-        let nodes = self.nodes()?;
-        let read = || rooms::of_cards(self.root, nodes, FEW).ok().flatten();
-        Ok(self.rooms.get_or_init(read).as_ref())
     }
 
     fn has_poller(&self) -> Result<bool> {
@@ -77,77 +63,40 @@ impl<'r> Reasons<'r> {
     }
 }
 
-fn held(card: &Card) -> String {
-    let by = card.events.iter().rev().find_map(|event| match &event.what {
-        What::Held { by } => Some(by.as_str()),
-        _ => None,
-    });
-    format!("held by {} until released", by.unwrap_or(&card.accepted.by))
+impl Nodes for Reasons<'_> {
+    type Error = Error;
+
+    fn all(&self) -> Result<&[Node]> {
+        let read = self.nodes.get_or_init(|| nodes::list(self.root));
+        read.as_deref().map_err(Clone::clone)
+    }
+
+    /// Where that can be told at little cost.
+    fn rooms(&self) -> Result<Option<&Rooms>> {
+        let nodes = self.all()?;
+        let read = || rooms::of_cards(self.root, nodes, FEW).ok().flatten();
+        Ok(self.rooms.get_or_init(read).as_ref())
+    }
 }
 
-fn queued(by: &Reasons, card: &Card) -> Result<String> {
-    if !by.has_poller()? {
-        return Ok(NO_POLLER.into());
-    }
+fn waiting(by: &Reasons, card: &Card) -> Result<String> {
     let now = SystemTime::now();
-    if let Some(array) = &card.array {
-        return match array.next_time(now).filter(|_| array.ready(now).is_empty()) {
-            Some(time) => Ok(until(time, "what failed is tried again then")),
-            None => no_room_for(by, card, array, now),
-        };
+    if let Some(held) = waits::held(card, now) {
+        return Ok(held);
     }
-    let why = match card.not_before.and_then(|wait| wait.goes_on(now)) {
-        Some(time) => format!("waiting until {}", clock::rfc3339(time)),
-        None => placement::why_waiting(&card.spec.resources, by.nodes()?, by.rooms()?),
-    };
-    Ok(match &card.requeue_reason {
-        Some(before) => format!("{why} ({before})"),
-        None => why,
-    })
-}
-
-fn until(time: SystemTime, why: &str) -> String {
-    format!("waiting until {} ({why})", clock::rfc3339(time))
-}
-
-/// Why no node has tasks of an array that may be placed: those that refused it are left out for a
-/// while, and are the reason if no other takes any.
-fn no_room_for(by: &Reasons, card: &Card, array: &Array, now: SystemTime) -> Result<String> {
-    let needed = &card.spec.resources;
-    let takes =
-        |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
-    let all = by.nodes()?;
-    let refused = |node: &Node| array.refused_until(&node.name, now);
-    let (refusing, others): (Vec<Node>, Vec<Node>) =
-        all.iter().cloned().partition(|node| refused(node).is_some());
-    if others.iter().any(|node| takes(&node)) {
-        return Ok(placement::why_waiting(needed, &others, None));
-    }
-    let open = refusing.iter().filter(takes);
-    let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
-    let Some((time, node)) = first else { return Ok(placement::why_waiting(needed, all, None)) };
-    let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
-    let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
-    Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))
+    if by.has_poller()? { waits::waits(card, by, now) } else { Ok(NO_POLLER.into()) }
 }
 
 /// The same of one task of an array that waits.
 pub fn of_waiting_task(root: &Root, card: &Card, array: &Array, task: u32) -> Result<String> {
     let (now, by) = (SystemTime::now(), &Reasons::new(root));
-    if array.held {
-        return Ok(held(card));
+    if let Some(held) = waits::held(card, now) {
+        return Ok(held);
     }
-    if !by.has_poller()? {
-        return Ok(NO_POLLER.into());
-    }
-    if let Some(time) = array.not_before(task, now) {
-        return Ok(until(time, "it failed and is tried again then"));
-    }
-    match array.spec.at_once {
-        Some(most) if card.with_nodes().count() as u64 >= most => {
-            Ok(format!("at most {most} of its tasks may run at a time"))
-        }
-        _ => no_room_for(by, card, array, now),
+    if by.has_poller()? {
+        waits::task_waits(card, array, task, by, now)
+    } else {
+        Ok(NO_POLLER.into())
     }
 }
 

@@ -1,0 +1,100 @@
+//! Why a job, or a task, is with no node yet, for a person: what its card says ([`crate::model::waits`]),
+//! and else what the nodes do. Pure.
+
+use std::time::SystemTime;
+
+use crate::clock;
+use crate::model::array::Array;
+use crate::model::attempt::Attempt;
+use crate::model::card::{Card, What};
+use crate::model::node::Node;
+use crate::model::waits::Waits;
+use crate::placement::{Rooms, why_waiting};
+
+/// What is known of the nodes: their records, and what they have room for where that is known. Asked
+/// for only where the answer hangs on it.
+pub trait Nodes {
+    /// What went wrong where that could not be found out.
+    type Error;
+
+    /// All whose records can be read.
+    fn all(&self) -> Result<&[Node], Self::Error>;
+
+    /// What they have room for.
+    fn rooms(&self) -> Result<Option<&Rooms>, Self::Error>;
+}
+
+/// Whether somebody holds what waits of this job: then no node has to do with it, and no poller.
+pub fn held(card: &Card, now: SystemTime) -> Option<String> {
+    (card.waits(now) == Waits::Held).then(|| {
+        let by = card.events.iter().rev().find_map(|event| match &event.what {
+            What::Held { by } => Some(by.as_str()),
+            _ => None,
+        });
+        format!("held by {} until released", by.unwrap_or(&card.accepted.by))
+    })
+}
+
+/// Why a job waits that nobody holds.
+pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
+    let why = match (card.waits(now), &card.array) {
+        (Waits::Until(time), Some(_)) => until(time, "what failed is tried again then"),
+        (Waits::Until(time), None) => format!("waiting until {}", clock::rfc3339(time)),
+        (Waits::Crowded(most), _) => crowded(most),
+        (_, Some(array)) => no_room_for(card, array, nodes, now)?,
+        (_, None) => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
+    };
+    Ok(match &card.requeue_reason {
+        Some(before) => format!("{why} ({before})"),
+        None => why,
+    })
+}
+
+/// The same of one task of an array.
+pub fn task_waits<N: Nodes>(
+    card: &Card,
+    array: &Array,
+    task: u32,
+    nodes: &N,
+    now: SystemTime,
+) -> Result<String, N::Error> {
+    match card.task_waits(array, task, now) {
+        Waits::Until(time) => Ok(until(time, "it failed and is tried again then")),
+        Waits::Crowded(most) => Ok(crowded(most)),
+        _ => no_room_for(card, array, nodes, now),
+    }
+}
+
+fn crowded(most: u64) -> String {
+    format!("at most {most} of its tasks may run at a time")
+}
+
+fn until(time: SystemTime, why: &str) -> String {
+    format!("waiting until {} ({why})", clock::rfc3339(time))
+}
+
+/// Why no node has tasks of an array that may be placed: those that refused it are left out for a
+/// while, and are the reason if no other takes any.
+fn no_room_for<N: Nodes>(
+    card: &Card,
+    array: &Array,
+    nodes: &N,
+    now: SystemTime,
+) -> Result<String, N::Error> {
+    let needed = &card.spec.resources;
+    let takes =
+        |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
+    let all = nodes.all()?;
+    let refused = |node: &Node| array.refused_until(&node.name, now);
+    let (refusing, others): (Vec<Node>, Vec<Node>) =
+        all.iter().cloned().partition(|node| refused(node).is_some());
+    if others.iter().any(|node| takes(&node)) {
+        return Ok(why_waiting(needed, &others, None));
+    }
+    let open = refusing.iter().filter(takes);
+    let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
+    let Some((time, node)) = first else { return Ok(why_waiting(needed, all, None)) };
+    let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
+    let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
+    Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))
+}
