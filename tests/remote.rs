@@ -339,6 +339,36 @@ fn answers_that_make_no_sense_are_no_good_ends() {
 }
 
 #[test]
+fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
+    let (root, httpd, token) = root();
+    let _poller = root.poller();
+    let mut command = asking("scheduler", &httpd.url(), &token, &["nodes", "localhost", "update", "drain=1"]);
+    // Standard input stays open.
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let held = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(held);
+    let words = ["nodes", "localhost", "update", "drain=0"];
+    assert_eq!(elsewhere(&httpd.url(), &token, &words, "not meant").code, Some(0));
+    // A word on progress.
+    root.cmd("processor", &["jobs", "new", "-d", r#"{"command": "sleep 60", "request_id": "one"}"#]).expect(0);
+    let processor = |args: &[&str]| told(asking("processor", &httpd.url(), &token, args), "");
+    let said = processor(&["jobs", "one", "status", "-d", "50 %"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(processor(&["jobs", "one", "status"]).out.contains("50 %"));
+    // Some servers would make another path of it.
+    let odd = elsewhere(&httpd.url(), &token, &["jobs", "1", "files", ".."], "");
+    assert_eq!(odd.code, Some(1));
+    assert!(odd.err.contains("no name that can be asked for"), "{}", odd.err);
+    // Who waits is told what nobody has.
+    let words = ["jobs", "new", "--wait", "--cores", "64", "--expires", "1s", "--", "true"];
+    let waits = elsewhere(&httpd.url(), &token, &words, "");
+    assert!(waits.err.contains("no node has"), "{}", waits.err);
+    processor(&["jobs", "one", "kill", "grace=0"]);
+    root.ended("one");
+}
+
+#[test]
 fn in_brief_a_start_elsewhere_is_one_id() {
     let (root, httpd, token) = root();
     let words =

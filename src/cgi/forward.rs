@@ -2,27 +2,23 @@
 //! a server lets a request last.
 
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::body::Body;
 use super::environment::Method;
-use super::remote::Remote;
+use super::remote::{PATIENCE, Remote, patiently};
 use super::request::{LONGEST_WAIT, Request};
 use super::response::Response;
 use crate::client::server;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 mod follow;
 
-/// How long a root that has answered is asked again when it does not: its server may be started anew.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two requests of which the first brought nothing.
-pub(crate) const PAUSE: Duration = Duration::from_millis(500);
-
 /// A server's clock, and its rounding, may end a wait as much earlier than it was asked for.
 const EARLY: Duration = Duration::from_secs(1);
+
+/// The key with which a change needs no body: standard input may be there, and is not meant.
+const WHOLE_CHANGE: &str = "drain";
 
 /// Largest body that is sent, but for files.
 const LARGEST_BODY: u64 = 64 << 20;
@@ -51,21 +47,6 @@ pub fn answer(remote: &Rc<Remote>, program: &'static str, request: &Request) -> 
     }
 }
 
-/// Asks, and again for so long while nobody answers, or is only about to.
-pub(crate) fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + patience;
-    loop {
-        let answer = ask();
-        let passes = |e: &Error| {
-            matches!(e.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Unavailable)
-        };
-        if !answer.as_ref().is_err_and(passes) || Instant::now() >= end {
-            return answer;
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
 fn once(
     remote: &Remote,
     program: &str,
@@ -84,8 +65,10 @@ fn once(
     }
     let bytes = match &request.body {
         Body::None => Vec::new(),
+        Body::Stdin if request.param(WHOLE_CHANGE).is_some() => Vec::new(),
         body => body.bytes(LARGEST_BODY)?,
     };
-    let sent = ("application/json", server::Body::Bytes(&bytes));
+    // Without a type, as here: some routes take text, too.
+    let sent = (None, server::Body::Bytes(&bytes));
     remote.send(request.method.name(), program, &path, &query, sent)
 }

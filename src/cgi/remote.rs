@@ -4,7 +4,8 @@
 use std::env;
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::rc::Rc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use form_urlencoded::byte_serialize;
 use serde_json::Value;
@@ -39,6 +40,12 @@ const SILENT: Duration = Duration::from_secs(70);
 /// Longest that an answer may take to arrive, or a request to be sent.
 const WHOLE: Duration = Duration::from_secs(60 * 60);
 
+/// How long a root that has answered is asked again when it does not: its server may be started anew.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two requests of which the first brought nothing.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
 /// Most of a value that is held, to be shown otherwise than as it travels.
 const LARGEST_VALUE: u64 = 64 << 20;
 
@@ -52,8 +59,8 @@ pub struct Remote {
     url: String,
 }
 
-/// A type and a body.
-type Sent<'q> = (&'q str, server::Body<'q>);
+/// A type, where it is said, and a body.
+type Sent<'q> = (Option<&'q str>, server::Body<'q>);
 
 impl Remote {
     /// The root that a command is meant for, if that is not one on this machine: the one named by this
@@ -92,7 +99,7 @@ impl Remote {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<Response> {
-        let path = self.path(program, path, query);
+        let path = self.path(program, path, query)?;
         let question = self.question("GET", &path, None);
         let patience = Patience { pause: SILENT, whole: WHOLE };
         match self.server.fetch(&question, patience).map_err(|e| self.unanswered(&e))? {
@@ -130,8 +137,8 @@ impl Remote {
         query: &[(&str, &str)],
         (content_type, body): Sent,
     ) -> Result<Response> {
-        let path = self.path(program, path, query);
-        let question = Question { body, ..self.question(method, &path, Some(content_type)) };
+        let path = self.path(program, path, query)?;
+        let question = Question { body, ..self.question(method, &path, content_type) };
         let patience = Patience { pause: SILENT, whole: WHOLE };
         let reply = self.server.ask(question, patience).map_err(|e| self.unsent(&e, program))?;
         match reply.head.status {
@@ -150,9 +157,13 @@ impl Remote {
         Question { method, path, authorization, content_type, body: server::Body::None }
     }
 
-    fn path(&self, program: &str, path: &[&str], query: &[(&str, &str)]) -> String {
+    fn path(&self, program: &str, path: &[&str], query: &[(&str, &str)]) -> Result<String> {
         let mut text = format!("{}/{program}", self.base);
         for segment in path {
+            // On its way, and by a server, it would be taken for a step of the path.
+            if matches!(*segment, "." | "..") {
+                return Err(Error::bad(format!("{segment:?} is no name that can be asked for")));
+            }
             text.push('/');
             // In a path a blank is no plus.
             text.push_str(
@@ -165,7 +176,7 @@ impl Remote {
             text.push('=');
             text.extend(byte_serialize(value.as_bytes()));
         }
-        text
+        Ok(text)
     }
 
     /// Why it does not do what was asked, in its own words.
@@ -222,6 +233,21 @@ fn unanswered(url: &str, error: &io::Error) -> Error {
     };
     let why = said::bounded(&reason(error).to_string());
     Error::new(Kind::GatewayTimeout, format!("{url} {how}: {why}"))
+}
+
+/// Asks, and again for so long while nobody answers, or is only about to.
+pub(crate) fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        let passes = |e: &Error| {
+            matches!(e.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Unavailable)
+        };
+        if !answer.as_ref().is_err_and(passes) || Instant::now() >= end {
+            return answer;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// What was answered, as if it had been here.

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{PATIENCE, PAUSE, patiently};
-use crate::cgi::remote::{ATTEMPT, OFFSET, Remote};
+use crate::cgi::remote::{ATTEMPT, OFFSET, PATIENCE, PAUSE, Remote, patiently};
 use crate::cgi::request::Request;
 use crate::cgi::response::{Content, Response};
 use crate::error::{Error, Kind, Result, reason};

@@ -15,7 +15,7 @@ use crate::board::uploads::Upload;
 use crate::cgi;
 use crate::cgi::forward;
 use crate::cgi::output::{self, Shown};
-use crate::cgi::remote::Remote;
+use crate::cgi::remote::{PATIENCE, PAUSE, Remote, patiently};
 use crate::cgi::{Given, Method, Request};
 use crate::client::form::Form;
 use crate::client::said;
@@ -58,7 +58,7 @@ pub(super) fn new(remote: &Rc<Remote>, words: &Given) -> Result<i32> {
         Error::new(Kind::BadGateway, format!("{} does not say which job it is", remote.url()))
     })?;
     let waits = words.flag("wait");
-    if let Some(why) = answer.get("warning").and_then(Value::as_str).filter(|_| !waits) {
+    if let Some(why) = answer.get("warning").and_then(Value::as_str) {
         let why = said::bounded(why);
         eprintln!("scheduler: job {job}: {why}: it waits until one has");
     }
@@ -80,11 +80,11 @@ fn send(remote: &Remote, request: &Value, uploads: &[Upload]) -> Result<Value> {
     if uploads.is_empty() {
         let bytes = request.to_string();
         let body = Body::Bytes(bytes.as_bytes());
-        return remote.send("POST", "scheduler", &path, &[], ("application/json", body))?.json();
+        return remote.send("POST", "scheduler", &path, &[], (Some("application/json"), body))?.json();
     }
     let mut form = Form::new(request, uploads)?;
     let (content_type, length) = (form.content_type().to_string(), form.length());
-    let sent = (content_type.as_str(), Body::Reader(&mut form, length));
+    let sent = (Some(content_type.as_str()), Body::Reader(&mut form, length));
     remote.send("POST", "scheduler", &path, &[], sent)?.json()
 }
 
@@ -123,14 +123,14 @@ fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
     loop {
         let begun = Instant::now();
         let ask = || forward::answer(remote, "scheduler", &request);
-        let status = forward::patiently(forward::PATIENCE, ask)?;
+        let status = patiently(PATIENCE, ask)?;
         let code = status.exit_code;
         let status = status.json()?;
         if let Some(error) = status["error"].as_str() {
             return Err(Error::new(Kind::Internal, said::bounded(error))); // its card cannot be read
         }
         if status["state"] != "stopped" {
-            thread::sleep(forward::PAUSE.saturating_sub(begun.elapsed()));
+            thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
             continue;
         }
         if let Some(reason) = status["reason"].as_str() {
