@@ -342,7 +342,8 @@ fn answers_that_make_no_sense_are_no_good_ends() {
 fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
     let (root, httpd, token) = root();
     let _poller = root.poller();
-    let mut command = asking("scheduler", &httpd.url(), &token, &["nodes", "localhost", "update", "drain=1"]);
+    let mut command =
+        asking("scheduler", &httpd.url(), &token, &["nodes", "localhost", "update", "drain=1"]);
     // Standard input stays open.
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let held = child.stdin.take();
@@ -351,7 +352,11 @@ fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
     let words = ["nodes", "localhost", "update", "drain=0"];
     assert_eq!(elsewhere(&httpd.url(), &token, &words, "not meant").code, Some(0));
     // A word on progress.
-    root.cmd("processor", &["jobs", "new", "-d", r#"{"command": "sleep 60", "request_id": "one"}"#]).expect(0);
+    root.cmd(
+        "processor",
+        &["jobs", "new", "-d", r#"{"command": "sleep 60", "request_id": "one"}"#],
+    )
+    .expect(0);
     let processor = |args: &[&str]| told(asking("processor", &httpd.url(), &token, args), "");
     let said = processor(&["jobs", "one", "status", "-d", "50 %"]);
     assert_eq!(said.code, Some(0), "{}", said.err);

@@ -80,7 +80,9 @@ fn send(remote: &Remote, request: &Value, uploads: &[Upload]) -> Result<Value> {
     if uploads.is_empty() {
         let bytes = request.to_string();
         let body = Body::Bytes(bytes.as_bytes());
-        return remote.send("POST", "scheduler", &path, &[], (Some("application/json"), body))?.json();
+        return remote
+            .send("POST", "scheduler", &path, &[], (Some("application/json"), body))?
+            .json();
     }
     let mut form = Form::new(request, uploads)?;
     let (content_type, length) = (form.content_type().to_string(), form.length());
