@@ -7,7 +7,8 @@ mod answering;
 mod common;
 
 use std::env;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -25,10 +26,16 @@ struct Told {
 
 /// A command that stands in no root.
 fn elsewhere(url: &str, token: &str, args: &[&str], input: &str) -> Told {
-    let mut command = Command::new(program("scheduler"));
-    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(env::temp_dir()).args(args);
+    told(asking("scheduler", url, token, args), input)
+}
+
+/// The same, not begun yet, of any program. It does not wait for ever.
+fn asking(name: &str, url: &str, token: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(env::temp_dir());
+    command.args(["-s", "KILL", "100"]).arg(program(name)).args(args);
     command.env("CORKBOARD_URL", url).env("CORKBOARD_TOKEN", token);
-    told(command, input)
+    command
 }
 
 fn told(mut command: Command, input: &str) -> Told {
@@ -185,4 +192,193 @@ fn a_log_that_is_cut_off_is_gone_on_with_where_it_ended() {
         of("log?follow=1&offset=18&attempt=4"),
     ];
     assert_eq!(*seen, expected);
+}
+
+#[test]
+fn a_full_disk_is_told_of_and_a_reader_that_left_is_not() {
+    let (root, httpd, token) = root();
+    let _poller = root.poller();
+    let words = ["jobs", "new", "-q", "--", "sh", "-c", "yes | head -c 1000000"];
+    elsewhere(&httpd.url(), &token, &words, "");
+    assert_eq!(
+        elsewhere(&httpd.url(), &token, &["jobs", "1", "status", "wait=60"], "").code,
+        Some(0)
+    );
+    for words in [
+        &["jobs", "1", "log", "follow=1"] as &[&str],
+        &["jobs", "1", "log"],
+        &["jobs", "1"],
+        &["events", "format=event-stream", "wait=1"],
+    ] {
+        let mut here = root.base("scheduler");
+        here.args(words);
+        for mut command in [here, asking("scheduler", &httpd.url(), &token, words)] {
+            let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let run = command.stdout(full).output().unwrap();
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert_eq!(run.status.code(), Some(1), "{command:?}: {said}");
+            assert!(said.contains("no space left"), "{command:?}: {said}");
+            let (reader, writer) = io::pipe().unwrap();
+            drop(reader);
+            let run = command.stdout(writer).output().unwrap();
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert_eq!((run.status.code(), &*said), (Some(0), ""), "{command:?}");
+        }
+    }
+    root.check();
+}
+
+#[test]
+fn files_that_cannot_be_sent_are_told_of_as_such() {
+    let root = TestRoot::new(&format!("{CONF}max_upload = 1 MiB\n"));
+    let token = root.cmd("scheduler", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
+    let httpd = root.httpd();
+    let path = root.path("large");
+    File::create(&path).unwrap().set_len(200 << 20).unwrap();
+    let words = ["jobs", "new", "--file", path.to_str().unwrap(), "--", "true"];
+    let large = elsewhere(&httpd.url(), token.trim(), &words, "");
+    assert_eq!(large.code, Some(1), "{}", large.err);
+    assert!(large.err.contains("max_upload"), "{}", large.err);
+    // It is cut while it is on its way.
+    let cut = path.clone();
+    let port = stand_in_for(move |_, mut stream| {
+        OpenOptions::new().write(true).open(&cut).unwrap().set_len(1).unwrap();
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let shrunk = elsewhere(&format!("http://127.0.0.1:{port}"), "t", &words, "");
+    assert_eq!(shrunk.code, Some(1), "{}", shrunk.err);
+    assert!(
+        shrunk.err.contains("large: ") && shrunk.err.contains("of it are gone"),
+        "{}",
+        shrunk.err
+    );
+    let words = ["jobs", "new", "--file", "/proc/version", "--", "true"];
+    let without = elsewhere(&httpd.url(), token.trim(), &words, "");
+    assert_eq!(without.code, Some(1), "{without:?}");
+    assert!(without.err.contains("no file that has a length"), "{}", without.err);
+    let odd = elsewhere(&httpd.url(), "a\nb", &["jobs"], "");
+    assert_eq!(odd.code, Some(1), "{}", odd.err);
+    assert!(odd.err.contains("characters that cannot be sent"), "{}", odd.err);
+}
+
+#[test]
+fn who_did_not_hear_the_answer_asks_again_and_gets_no_second_job() {
+    let (root, httpd, token) = root();
+    let words = ["jobs", "new", "--", "true"];
+    let port = stand_in_for(|_, stream| drop(stream));
+    let lost = elsewhere(&format!("http://127.0.0.1:{port}"), &token, &words, "");
+    assert_eq!(lost.code, Some(75), "{}", lost.err);
+    let (_, id) = lost.err.split_once("--request-id ").unwrap();
+    let id = id.split(' ').next().unwrap();
+    let again = ["jobs", "new", "-q", "--request-id", id, "--", "true"];
+    for _ in 0..2 {
+        let run = elsewhere(&httpd.url(), &token, &again, "");
+        assert_eq!(run, Told { code: Some(0), out: "1\n".into(), err: String::new() });
+    }
+    root.check();
+}
+
+#[test]
+fn a_wait_outlasts_a_server_that_is_started_anew() {
+    let (root, httpd, token) = root();
+    let _poller = root.poller();
+    let (url, port, go) = (httpd.url(), httpd.port, root.path("go"));
+    let script =
+        format!("echo one; until [ -e {} ]; do sleep 0.05; done; echo two; exit 3", go.display());
+    let words = ["jobs", "new", "--wait", "--", "sh", "-c", &script];
+    let mut command = asking("scheduler", &url, &token, &words);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut first = [0; 4];
+    out.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"one\n");
+    httpd.cut();
+    let _httpd = root.httpd_on(port);
+    File::create(&go).unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let run = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!((run.status.code(), &*rest), (Some(3), "two\n"), "{said}");
+    root.check();
+}
+
+#[test]
+fn answers_that_make_no_sense_are_no_good_ends() {
+    let port = stand_in_for(|line, mut stream| {
+        let (more, body) = match line.split(' ').nth(1).unwrap_or_default() {
+            "/cgi-bin/scheduler/jobs/new" => ("", r#"{"job":7}"#),
+            path if path.contains("/jobs/7/log") => ("", ""),
+            path if path.contains("/jobs/7/status") => {
+                ("", r#"{"state":"stuck","error":"no\u001bcard"}"#)
+            }
+            path if path.contains("/jobs/8/") => {
+                ("X-Corkboard-Exit-Code: 256\r\n", r#"{"state":"stopped"}"#)
+            }
+            _ => ("Content-Length: 100\r\n", "short"),
+        };
+        let of_type = if body.starts_with('{') { "application/json" } else { "text/plain" };
+        let head = format!(
+            "HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Type: {of_type}\r\n{more}\r\n"
+        );
+        let _ = write!(stream, "{head}{body}");
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    // A wait for a card that cannot be read.
+    let run = elsewhere(&url, "t", &["jobs", "new", "--wait", "--", "true"], "");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.err.contains("job 7: no card"), "{}", run.err);
+    // A code that no process can end with.
+    assert_eq!(elsewhere(&url, "t", &["jobs", "8", "status", "wait=1"], "").code, Some(1));
+    let short = elsewhere(&url, "t", &["jobs", "9", "log"], "");
+    assert_eq!((short.code, short.out.as_str()), (Some(75), "short"), "{}", short.err);
+    assert!(short.err.contains(&url), "{}", short.err);
+    // A value without a length is one all the same.
+    let table = elsewhere(&url, "t", &["jobs", "8", "status", "format=table"], "");
+    assert_eq!(table.out, "state  stopped\n");
+}
+
+#[test]
+fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
+    let (root, httpd, token) = root();
+    let _poller = root.poller();
+    let mut command =
+        asking("scheduler", &httpd.url(), &token, &["nodes", "localhost", "update", "drain=1"]);
+    // Standard input stays open.
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let held = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(held);
+    let words = ["nodes", "localhost", "update", "drain=0"];
+    assert_eq!(elsewhere(&httpd.url(), &token, &words, "not meant").code, Some(0));
+    // A word on progress.
+    root.cmd(
+        "processor",
+        &["jobs", "new", "-d", r#"{"command": "sleep 60", "request_id": "one"}"#],
+    )
+    .expect(0);
+    let processor = |args: &[&str]| told(asking("processor", &httpd.url(), &token, args), "");
+    let said = processor(&["jobs", "one", "status", "-d", "50 %"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(processor(&["jobs", "one", "status"]).out.contains("50 %"));
+    // Some servers would make another path of it.
+    let odd = elsewhere(&httpd.url(), &token, &["jobs", "1", "files", ".."], "");
+    assert_eq!(odd.code, Some(1));
+    assert!(odd.err.contains("no name that can be asked for"), "{}", odd.err);
+    // Who waits is told what nobody has.
+    let words = ["jobs", "new", "--wait", "--cores", "64", "--expires", "1s", "--", "true"];
+    let waits = elsewhere(&httpd.url(), &token, &words, "");
+    assert!(waits.err.contains("no node has"), "{}", waits.err);
+    processor(&["jobs", "one", "kill", "grace=0"]);
+    root.ended("one");
+}
+
+#[test]
+fn in_brief_a_start_elsewhere_is_one_id() {
+    let (root, httpd, token) = root();
+    let words =
+        ["jobs", "new", "wait=20", "-q", "-d", r#"{"command": "true", "request_id": "one"}"#];
+    let run = told(asking("processor", &httpd.url(), &token, &words), "");
+    assert_eq!(run, Told { code: Some(0), out: "one\n".into(), err: String::new() });
+    root.ended("one");
 }

@@ -6,13 +6,19 @@ use std::time::{Duration, Instant};
 
 use super::body::Body;
 use super::environment::Method;
-use super::remote::Remote;
+use super::remote::{PATIENCE, Remote, patiently};
 use super::request::{LONGEST_WAIT, Request};
 use super::response::Response;
 use crate::client::server;
 use crate::error::Result;
 
 mod follow;
+
+/// A server's clock, and its rounding, may end a wait as much earlier than it was asked for.
+const EARLY: Duration = Duration::from_secs(1);
+
+/// The key with which a change needs no body: standard input may be there, and is not meant.
+const WHOLE_CHANGE: &str = "drain";
 
 /// Largest body that is sent, but for files.
 const LARGEST_BODY: u64 = 64 << 20;
@@ -25,15 +31,19 @@ pub fn answer(remote: &Rc<Remote>, program: &'static str, request: &Request) -> 
     }
     let Some(wait) = request.wait()? else { return once(remote, program, request, None) };
     let end = Instant::now() + wait;
+    let mut patience = Duration::ZERO;
     loop {
         let begun = Instant::now();
-        let some = end.saturating_duration_since(begun).min(LONGEST_WAIT);
-        let answer = once(remote, program, request, Some(some))?;
+        let left = || end.saturating_duration_since(Instant::now());
+        let answer = patiently(left().min(patience), || {
+            once(remote, program, request, Some(left().min(LONGEST_WAIT)))
+        })?;
         // It waited for all of that: what was waited for may not have come.
-        let goes_on = begun.elapsed() >= some && Instant::now() < end;
+        let goes_on = begun.elapsed() + EARLY >= LONGEST_WAIT && !left().is_zero();
         if !goes_on || request.method != Method::Get {
             return Ok(answer);
         }
+        patience = PATIENCE;
     }
 }
 
@@ -55,8 +65,10 @@ fn once(
     }
     let bytes = match &request.body {
         Body::None => Vec::new(),
+        Body::Stdin if request.param(WHOLE_CHANGE).is_some() => Vec::new(),
         body => body.bytes(LARGEST_BODY)?,
     };
-    let sent = ("application/json", server::Body::Bytes(&bytes));
+    // Without a type, as here: some routes take text, too.
+    let sent = (None, server::Body::Bytes(&bytes));
     remote.send(request.method.name(), program, &path, &query, sent)
 }

@@ -1,10 +1,10 @@
 //! The answer of a command: what of it is printed, as JSON, as a table or in brief, and its exit code.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 
 use serde_json::Value;
 
-use super::response::{Content, JSON, Response, copy, unwritable};
+use super::response::{Content, JSON_LINES, Response, copy, is_value, unwritable};
 use super::view::{Brief, View};
 use crate::edge;
 use crate::error::{Result, exit};
@@ -53,11 +53,13 @@ pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
             },
         },
         Content::Bytes(bytes) => {
-            let is_value = response.content_type == JSON;
+            let is_value = is_value(response.content_type);
             let text = is_value.then(|| shown.text_of(&bytes)).flatten();
             text.map_or(bytes, String::into_bytes)
         }
-        Content::Stream(stream) if matches!(shown, Shown::Brief(_)) => {
+        Content::Stream(stream)
+            if matches!(shown, Shown::Brief(_)) && response.content_type == JSON_LINES =>
+        {
             let mut bytes = Vec::new();
             stream(&mut bytes)?;
             shown.text_of(&bytes).map_or(bytes, String::into_bytes)
@@ -69,9 +71,13 @@ pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
             });
         }
         Content::Stream(stream) => {
-            return Ok(match stream(&mut out) {
-                Ok(()) => code,
-                Err(error) => edge::complain(name, &error.into()),
+            let mut out = Told { out: &mut out, failed: None };
+            let streamed = stream(&mut out);
+            // What makes it need not say so, and takes any failure for a reader that has left.
+            return Ok(match (out.failed, streamed) {
+                (Some(error), _) => told(name, Err(error), code),
+                (None, Ok(())) => code,
+                (None, Err(error)) => edge::complain(name, &error.into()),
             });
         }
     };
@@ -79,12 +85,40 @@ pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
     Ok(told(name, written, code))
 }
 
+/// Passes on what is written, and keeps why that failed at first.
+struct Told<'o> {
+    out: &'o mut dyn Write,
+    failed: Option<io::Error>,
+}
+
+impl Told<'_> {
+    /// The error, which is kept where it is the first and nothing that is tried again.
+    fn keep(&mut self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        if kind == ErrorKind::Interrupted {
+            return error;
+        }
+        self.failed.get_or_insert(error);
+        kind.into()
+    }
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| self.keep(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().map_err(|error| self.keep(error))
+    }
+}
+
 /// The exit code of a command that has told its answer. A reader that left is fine; an answer that
 /// could not be written is not: whoever reads the file that it should be in must not take it for
 /// an empty one.
 pub fn told(name: &str, written: io::Result<()>, code: i32) -> i32 {
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let why = crate::error::reason(&error);
             eprintln!(
                 "{name}: cannot write the answer: {why} (it may have been recorded; repeat with the same id)"

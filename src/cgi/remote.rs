@@ -2,20 +2,21 @@
 //! a request.
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, ErrorKind, Read};
 use std::rc::Rc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use form_urlencoded::byte_serialize;
 use serde_json::Value;
 
-use super::response::{Content, EXIT_CODE, JSON, Response};
+use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value};
 use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::said;
-use crate::client::server::{self, Fetched, Head, Question, Reply, Server};
+use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
 use crate::client::tls::Distrust;
-use crate::error::{Error, Kind, Result, reason};
+use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
 
 /// Where a root is reached, such as `http://head:8080`.
 pub const URL: &str = "CORKBOARD_URL";
@@ -39,6 +40,15 @@ const SILENT: Duration = Duration::from_secs(70);
 /// Longest that an answer may take to arrive, or a request to be sent.
 const WHOLE: Duration = Duration::from_secs(60 * 60);
 
+/// How long a root that has answered is asked again when it does not: its server may be started anew.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two requests of which the first brought nothing.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// Most of a value that is held, to be shown otherwise than as it travels.
+const LARGEST_VALUE: u64 = 64 << 20;
+
 /// A root that is reached by HTTP.
 pub struct Remote {
     server: Server,
@@ -49,8 +59,8 @@ pub struct Remote {
     url: String,
 }
 
-/// A type and a body.
-type Sent<'q> = (&'q str, server::Body<'q>);
+/// A type, where it is said, and a body.
+type Sent<'q> = (Option<&'q str>, server::Body<'q>);
 
 impl Remote {
     /// The root that a command is meant for, if that is not one on this machine: the one named by this
@@ -89,27 +99,33 @@ impl Remote {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<Response> {
-        let path = self.path(program, path, query);
+        let path = self.path(program, path, query)?;
         let question = self.question("GET", &path, None);
         let patience = Patience { pause: SILENT, whole: WHOLE };
         match self.server.fetch(&question, patience).map_err(|e| self.unanswered(&e))? {
             Fetched::Other(reply) => self.refused(&reply),
-            Fetched::Content(head, mut body, Some(length)) => Ok(match type_of(&head) {
-                JSON => {
-                    let mut bytes = Vec::new();
-                    body.read_to_end(&mut bytes).map_err(|e| self.unanswered(&e))?;
-                    response(&head, Content::Bytes(bytes))
+            Fetched::Content(head, mut body, _) if is_value(type_of(&head)) => {
+                let mut bytes = Vec::new();
+                let read = body.by_ref().take(LARGEST_VALUE).read_to_end(&mut bytes);
+                read.map_err(|e| self.unanswered(&e))?;
+                if (bytes.len() as u64) < LARGEST_VALUE {
+                    return Ok(response(&head, Content::Bytes(bytes)));
                 }
-                _ => response(&head, Content::Reader(body, length)),
-            }),
-            Fetched::Content(head, mut body, None) => {
-                let copy = move |out: &mut dyn Write| match io::copy(&mut body, out) {
-                    Ok(_) => out.flush().map_err(|e| Error::new(Kind::Internal, e.to_string())),
-                    Err(e) => Err(Error::new(Kind::GatewayTimeout, reason(&e).to_string())),
-                };
-                Ok(response(&head, Content::Stream(Box::new(copy))))
+                // Too much to be held, and to be shown otherwise than as it travels.
+                Ok(response(&head, self.stream(Cursor::new(bytes).chain(body))))
             }
+            Fetched::Content(head, body, _) => Ok(response(&head, self.stream(body))),
         }
+    }
+
+    /// What is passed on while it comes, to its end. One that ends before its length has come is an error.
+    fn stream(&self, mut body: impl Read + 'static) -> Content {
+        let url = self.url.clone();
+        Content::Stream(Box::new(move |out| {
+            // Whether it was the writing that failed is seen by whoever gave the writer.
+            let copied = io::copy(&mut body, out).and_then(|_| out.flush());
+            copied.map_err(|e| unanswered(&url, &e))
+        }))
     }
 
     /// The answer to what changes something.
@@ -121,10 +137,10 @@ impl Remote {
         query: &[(&str, &str)],
         (content_type, body): Sent,
     ) -> Result<Response> {
-        let path = self.path(program, path, query);
-        let question = Question { body, ..self.question(method, &path, Some(content_type)) };
+        let path = self.path(program, path, query)?;
+        let question = Question { body, ..self.question(method, &path, content_type) };
         let patience = Patience { pause: SILENT, whole: WHOLE };
-        let reply = self.server.ask(question, patience).map_err(|e| self.unanswered(&e))?;
+        let reply = self.server.ask(question, patience).map_err(|e| self.unsent(&e, program))?;
         match reply.head.status {
             200..300 => Ok(response(&reply.head, Content::Bytes(reply.body))),
             _ => self.refused(&reply),
@@ -141,9 +157,13 @@ impl Remote {
         Question { method, path, authorization, content_type, body: server::Body::None }
     }
 
-    fn path(&self, program: &str, path: &[&str], query: &[(&str, &str)]) -> String {
+    fn path(&self, program: &str, path: &[&str], query: &[(&str, &str)]) -> Result<String> {
         let mut text = format!("{}/{program}", self.base);
         for segment in path {
+            // On its way, and by a server, it would be taken for a step of the path.
+            if matches!(*segment, "." | "..") {
+                return Err(Error::bad(format!("{segment:?} is no name that can be asked for")));
+            }
             text.push('/');
             // In a path a blank is no plus.
             text.push_str(
@@ -156,7 +176,7 @@ impl Remote {
             text.push('=');
             text.extend(byte_serialize(value.as_bytes()));
         }
-        text
+        Ok(text)
     }
 
     /// Why it does not do what was asked, in its own words.
@@ -178,13 +198,55 @@ impl Remote {
         Err(Error::new(Kind::from_http(status), said))
     }
 
+    /// Why there is no answer to what was sent. A server that will not have it all closes the connection
+    /// while it is sent, and what it says is lost then.
+    fn unsent(&self, error: &io::Error, program: &str) -> Error {
+        let is_cut = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        if is_cut
+            && !matches!(self.get(program, &[], &[]), Err(e) if e.kind == Kind::GatewayTimeout)
+        {
+            let why = "broke off the request: most likely it is more than that root takes (its settings max_upload and max_body)";
+            return Error::new(Kind::TooLarge, format!("{} {why}", self.url));
+        }
+        self.unanswered(error)
+    }
+
     fn unanswered(&self, error: &io::Error) -> Error {
-        let how = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
-            true => "is not trusted",
-            false => "does not answer",
+        unanswered(&self.url, error)
+    }
+}
+
+/// Why there is no answer, or why nothing was asked.
+fn unanswered(url: &str, error: &io::Error) -> Error {
+    let inner = error.get_ref();
+    if let Some(unread) = inner.and_then(|inner| inner.downcast_ref::<Unread>()) {
+        let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::BadRequest };
+        return Error::new(kind, format!("{url} is not asked: {unread}"));
+    }
+    if error.kind() == ErrorKind::InvalidInput {
+        let why = format!("{TOKEN}, or what is asked, is too long, or has");
+        return Error::bad(format!("{url} is not asked: {why} {}", reason(error)));
+    }
+    let how = match inner.is_some_and(|inner| inner.is::<Distrust>()) {
+        true => "is not trusted",
+        false => "does not answer",
+    };
+    let why = said::bounded(&reason(error).to_string());
+    Error::new(Kind::GatewayTimeout, format!("{url} {how}: {why}"))
+}
+
+/// Asks, and again for so long while nobody answers, or is only about to.
+pub(crate) fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        let passes = |e: &Error| {
+            matches!(e.kind, Kind::GatewayTimeout | Kind::BadGateway | Kind::Unavailable)
         };
-        let why = said::bounded(&reason(error).to_string());
-        Error::new(Kind::GatewayTimeout, format!("{} {how}: {why}", self.url))
+        if !answer.as_ref().is_err_and(passes) || Instant::now() >= end {
+            return answer;
+        }
+        thread::sleep(PAUSE);
     }
 }
 
@@ -196,12 +258,15 @@ fn response(head: &Head, content: Content) -> Response {
             Some(value) => response.header(name, value),
             None => response,
         });
-    response.exit_code(head.number(EXIT_CODE).unwrap_or(0))
+    // A code that no process can end with must not become another: 256 would be 0.
+    let code = head.text(EXIT_CODE).map(|text| text.parse::<u8>().map_or(exit::REFUSED, i32::from));
+    response.exit_code(code.unwrap_or(0))
 }
 
 fn type_of(head: &Head) -> &'static str {
-    let is_value = head.text("content-type").is_some_and(|given| given.starts_with(JSON));
-    if is_value { JSON } else { "application/octet-stream" }
+    let given = head.text("content-type").unwrap_or_default();
+    let known = [JSON, JSON_LINES].into_iter().find(|known| given.starts_with(known));
+    known.unwrap_or("application/octet-stream")
 }
 
 /// A variable, if it is there and has something in it.

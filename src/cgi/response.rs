@@ -18,6 +18,14 @@ const SMALL: usize = 64 << 10;
 /// The type of a value.
 pub(super) const JSON: &str = "application/json";
 
+/// The type of several, a line each.
+pub(super) const JSON_LINES: &str = "application/x-ndjson";
+
+/// Whether a type is that of one of these.
+pub(super) fn is_value(content_type: &str) -> bool {
+    [JSON, JSON_LINES].contains(&content_type)
+}
+
 /// The header that says with which code a command would end, where that is not 0.
 pub(super) const EXIT_CODE: &str = "X-Corkboard-Exit-Code";
 

@@ -122,7 +122,7 @@ fn flaw(error: &CertificateError) -> String {
             at(not_before),
             clock::now()
         ),
-        Flaw::UnknownIssuer => "the issuer of its certificate is unknown here: name the issuer's certificate in the node's ca".into(),
+        Flaw::UnknownIssuer => "the issuer of its certificate is unknown here: name the issuer's certificate in the node's ca, or, for a command, in CORKBOARD_CA".into(),
         Flaw::NotValidForName => "its certificate is for another name".into(),
         Flaw::NotValidForNameContext { expected, presented } => format!(
             "its certificate is not for {} but for {}",
@@ -207,7 +207,7 @@ fn unreadable(path: &Path, error: io::Error) -> io::Error {
     if is_shortage(&error) {
         return error;
     }
-    distrust(format!("the node's ca, {}: {}", path.display(), reason(&error)))
+    distrust(format!("the certificates in {}: {}", path.display(), reason(&error)))
 }
 
 fn file_roots(path: &Path) -> io::Result<RootCertStore> {
@@ -216,7 +216,7 @@ fn file_roots(path: &Path) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let (good, _) = roots.add_parsable_certificates(certificates);
     match good {
-        0 => Err(distrust(format!("the node's ca, {}: no certificate in it", path.display()))),
+        0 => Err(distrust(format!("the certificates in {}: no certificate in it", path.display()))),
         _ => Ok(roots),
     }
 }
@@ -237,7 +237,7 @@ fn machine_roots() -> io::Result<RootCertStore> {
     let (good, _) = roots.add_parsable_certificates(found.certs);
     match good {
         0 => Err(distrust(
-            "this machine trusts no issuer of certificates: install ca-certificates, or name the issuer's certificate in the node's ca",
+            "this machine trusts no issuer of certificates: install ca-certificates, or name the issuer's certificate in the node's ca, or, for a command, in CORKBOARD_CA",
         )),
         _ => Ok(roots),
     }

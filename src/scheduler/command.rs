@@ -139,7 +139,7 @@ fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
 /// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
-    interrupt::tell_on_interrupt(job)?;
+    interrupt::tell_on_interrupt(job, None)?;
     let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
     let out = &mut io::stdout().lock();

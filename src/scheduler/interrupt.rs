@@ -11,17 +11,18 @@ use crate::error::{At, Result};
 
 /// The same where the request is a command: over HTTP nobody presses anything.
 pub fn of_request(request: &Request, job: u64) -> Result<()> {
-    if request.command { tell_on_interrupt(job) } else { Ok(()) }
+    if request.command { tell_on_interrupt(job, None) } else { Ok(()) }
 }
 
 /// From now on SIGINT tells how to find the job and how to end it before it ends this process, as it
-/// would have. What this process starts is not kept from being interrupted: its signal mask is empty.
+/// would have; in the root at this address, if it is one elsewhere. What this process starts is not kept from being interrupted: its signal mask is empty.
 ///
 /// Where whoever started this has it ignored, as `nohup` and a shell's `&` have, it stays so.
-pub fn tell_on_interrupt(job: u64) -> Result<()> {
+pub fn tell_on_interrupt(job: u64, url: Option<&str>) -> Result<()> {
     if is_ignored() {
         return Ok(());
     }
+    let again = url.map_or("scheduler".into(), |url| format!("scheduler --url {url}"));
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.thread_block().at("SIGINT")?;
@@ -30,7 +31,7 @@ pub fn tell_on_interrupt(job: u64) -> Result<()> {
         .spawn(move || {
             while interrupts.wait().is_err() {} // interrupted by another signal
             eprintln!(
-                "scheduler: job {job} goes on: `scheduler jobs {job}` shows it, `scheduler jobs {job} update kill=1` ends it"
+                "scheduler: job {job} goes on: `{again} jobs {job}` shows it, `{again} jobs {job} update kill=1` ends it"
             );
             // As if it had come now: whoever started this sees what ended it.
             let _ = interrupts.thread_unblock().and_then(|()| raise(Signal::SIGINT));

@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cgi::remote::{ATTEMPT, OFFSET, Remote};
+use crate::cgi::remote::{ATTEMPT, OFFSET, PATIENCE, PAUSE, Remote, patiently};
 use crate::cgi::request::Request;
 use crate::cgi::response::{Content, Response};
 use crate::error::{Error, Kind, Result, reason};
-
-/// Between two requests of which the first brought nothing.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a log is gone on with: so many bytes behind the beginning of that attempt's, over as many
 /// attempts as it takes.
@@ -46,15 +43,17 @@ pub(super) fn answer(
 }
 
 impl Followed {
-    /// Asks for what comes next.
+    /// Asks for what comes next; whoever has answered before is asked again when nobody does.
     fn next(&mut self) -> Result<Response> {
+        let patience = self.position.as_ref().map_or(Duration::ZERO, |_| PATIENCE);
         let mut query = self.query.clone();
         if let Some(Position { attempt, offset }) = &self.position {
             query.retain(|(key, _)| !["attempt", "offset", "tail"].contains(&key.as_str()));
             query.push(("offset".into(), offset.to_string()));
             query.extend(attempt.map(|attempt| ("attempt".into(), attempt.to_string())));
         }
-        let answer = self.remote.get(self.program, &words(&self.path), &pairs(&query))?;
+        let ask = || self.remote.get(self.program, &words(&self.path), &pairs(&query));
+        let answer = patiently(patience, ask)?;
         if self.position.is_none() {
             let number = |name: &str| {
                 let found = answer.headers.iter().find(|(known, _)| *known == name);
@@ -79,11 +78,8 @@ impl Followed {
             let mut counted = Counted { out: &mut *out, count: 0, has_left: false };
             let copied = match answer.content {
                 Content::Stream(stream) => stream(&mut counted),
-                Content::Reader(mut reader, _) => {
-                    io::copy(&mut reader, &mut counted).map(drop).map_err(|e| broken(&e))
-                }
                 Content::Bytes(bytes) => counted.write_all(&bytes).map_err(|e| broken(&e)),
-                Content::Value(_) => Ok(()), // not from there
+                Content::Value(_) | Content::Reader(..) => Ok(()), // not from there
             };
             let Counted { count, has_left, .. } = counted;
             // What a connection brought that broke off is gone on with: the next request says if it cannot.
@@ -107,10 +103,12 @@ impl Followed {
         path.pop();
         path.push("status");
         let task: Vec<_> = self.query.iter().filter(|(key, _)| key == "task").cloned().collect();
-        let answer = self.remote.get(self.program, &path, &pairs(&task))?;
+        let ask = || self.remote.get(self.program, &path, &pairs(&task));
+        let answer = patiently(PATIENCE, ask)?;
         let Content::Bytes(bytes) = answer.content else { return Ok(false) };
         let status: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(status["state"] == "stopped")
+        // What cannot be read any more tells no more.
+        Ok(status["state"] == "stopped" || status["error"].is_string())
     }
 }
 

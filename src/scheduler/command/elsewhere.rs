@@ -1,20 +1,24 @@
 //! `jobs new [OPTION...] -- CMD ARGS` for a root that is asked by HTTP.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::rc::Rc;
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::options::{request, standard_input};
+use crate::board::files;
 use crate::board::uploads::Upload;
 use crate::cgi;
 use crate::cgi::forward;
 use crate::cgi::output::{self, Shown};
-use crate::cgi::remote::Remote;
+use crate::cgi::remote::{PATIENCE, PAUSE, Remote, patiently};
 use crate::cgi::{Given, Method, Request};
 use crate::client::form::Form;
+use crate::client::said;
 use crate::client::server::Body;
 use crate::error::{At, Error, Kind, Result};
 use crate::scheduler::interrupt;
@@ -31,13 +35,31 @@ pub(super) fn new(remote: &Rc<Remote>, words: &Given) -> Result<i32> {
     if words.flag("stdin") {
         request.insert("stdin".into(), standard_input(LARGEST_INPUT)?.into());
     }
-    let answer = send(remote, &Value::Object(request), &uploads(&words.values("file"))?)?;
+    // Whoever does not hear the answer can ask again, and gets no second job.
+    let id = match request.get("request_id").and_then(Value::as_str) {
+        Some(given) => given.to_string(),
+        None => files::random_name()?,
+    };
+    request.insert("request_id".into(), id.clone().into());
+    let files = uploads(&words.values("file"))?;
+    let answer =
+        send(remote, &Value::Object(request), &files).map_err(|error| match error.kind {
+            Kind::GatewayTimeout => Error {
+                message: format!(
+                    "{}; the same with --request-id {id} makes no second job",
+                    error.message
+                ),
+                ..error
+            },
+            _ => error,
+        })?;
     let job = answer.get("job").and_then(Value::as_u64);
     let job = job.ok_or_else(|| {
         Error::new(Kind::BadGateway, format!("{} does not say which job it is", remote.url()))
     })?;
     let waits = words.flag("wait");
-    if let Some(why) = answer.get("warning").and_then(Value::as_str).filter(|_| !waits) {
+    if let Some(why) = answer.get("warning").and_then(Value::as_str) {
+        let why = said::bounded(why);
         eprintln!("scheduler: job {job}: {why}: it waits until one has");
     }
     if waits {
@@ -45,7 +67,8 @@ pub(super) fn new(remote: &Rc<Remote>, words: &Given) -> Result<i32> {
             // Where nobody reads the number, the job is waited for all the same.
             output::told("scheduler", writeln!(io::stdout(), "{job}"), 0);
         }
-        return wait(remote, job);
+        let named = |error: Error| Error { message: format!("job {job}: {error}"), ..error };
+        return wait(remote, job).map_err(named);
     }
     let text = if words.quiet() { job.to_string() } else { answer.to_string() };
     Ok(output::told("scheduler", writeln!(io::stdout(), "{text}"), 0))
@@ -57,11 +80,13 @@ fn send(remote: &Remote, request: &Value, uploads: &[Upload]) -> Result<Value> {
     if uploads.is_empty() {
         let bytes = request.to_string();
         let body = Body::Bytes(bytes.as_bytes());
-        return remote.send("POST", "scheduler", &path, &[], ("application/json", body))?.json();
+        return remote
+            .send("POST", "scheduler", &path, &[], (Some("application/json"), body))?
+            .json();
     }
     let mut form = Form::new(request, uploads)?;
     let (content_type, length) = (form.content_type().to_string(), form.length());
-    let sent = (content_type.as_str(), Body::Reader(&mut form, length));
+    let sent = (Some(content_type.as_str()), Body::Reader(&mut form, length));
     remote.send("POST", "scheduler", &path, &[], sent)?.json()
 }
 
@@ -71,7 +96,9 @@ fn uploads(paths: &[&str]) -> Result<Vec<Upload>> {
         let name = Path::new(path).file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| Error::bad(format!("--file: {path:?} names no file")))?;
         let meta = fs::metadata(path).at(path)?;
-        if !meta.is_file() {
+        // Files of the kernel's have some bytes, and say that they have none.
+        let has_more = |path| File::open(path).and_then(|mut file| file.read(&mut [0]));
+        if !meta.is_file() || (meta.len() == 0 && has_more(path).at(path)? > 0) {
             return Err(Error::bad(format!("--file: {path:?} is no file that has a length")));
         }
         Ok(Upload { name: name.into(), path: path.into(), size: meta.len() })
@@ -81,7 +108,7 @@ fn uploads(paths: &[&str]) -> Result<Vec<Upload>> {
 
 /// Prints a job's log until it has ended, and returns its exit code.
 fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
-    interrupt::tell_on_interrupt(job)?;
+    interrupt::tell_on_interrupt(job, Some(remote.url()))?;
     let number = job.to_string();
     let asked = |last: &str, key: &str, value: &str| {
         let path = vec!["jobs".into(), number.clone(), last.into()];
@@ -94,15 +121,22 @@ fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
     };
     let log = forward::answer(remote, "scheduler", &asked("log", "follow", "1"))?;
     output::print("scheduler", log, &Shown::Whole)?;
+    let request = asked("status", "wait", LONG);
     loop {
-        let status = forward::answer(remote, "scheduler", &asked("status", "wait", LONG))?;
+        let begun = Instant::now();
+        let ask = || forward::answer(remote, "scheduler", &request);
+        let status = patiently(PATIENCE, ask)?;
         let code = status.exit_code;
         let status = status.json()?;
+        if let Some(error) = status["error"].as_str() {
+            return Err(Error::new(Kind::Internal, said::bounded(error))); // its card cannot be read
+        }
         if status["state"] != "stopped" {
+            thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
             continue;
         }
         if let Some(reason) = status["reason"].as_str() {
-            eprintln!("scheduler: job {job}: {reason}");
+            eprintln!("scheduler: job {job}: {}", said::bounded(reason));
         }
         return Ok(code);
     }
