@@ -104,4 +104,5 @@ pub const PROCESSOR_BRIEFS: &[Brief] =
     &[brief("jobs/new", &["/request_id", "/id"]), brief("jobs/:id/status", &["/state"]), NEW_TOKEN];
 
 /// Of `nodemgr`.
-pub const NODEMGR_BRIEFS: &[Brief] = &[brief("jobs/run", &["/nodejob-idx"])];
+pub const NODEMGR_BRIEFS: &[Brief] =
+    &[brief("jobs/run", &["/nodejob-idx"]), brief(":name/jobs/new", &["/nodejob-idx"])];
