@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use answering::stand_in_for;
 use common::head::CONF;
-use common::{Httpd, TestRoot, program};
+use common::{Httpd, SOON, TestRoot, program, wait_for};
 
 /// What a command printed and said, and its exit code.
 #[derive(Debug, PartialEq)]
@@ -358,6 +358,10 @@ fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
     )
     .expect(0);
     let processor = |args: &[&str]| told(asking("processor", &httpd.url(), &token, args), "");
+    wait_for(SOON, || {
+        let status = root.cmd("processor", &["jobs", "one", "status"]).expect(0).json();
+        if status["state"] == "running" { Ok(()) } else { Err(status.to_string()) }
+    });
     let said = processor(&["jobs", "one", "status", "-d", "50 %"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(processor(&["jobs", "one", "status"]).out.contains("50 %"));
