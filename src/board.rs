@@ -9,6 +9,7 @@
 //! - [`submission`] publishes one card, [`batches`] many at once (`batch_files`: their files).
 //! - [`listing`]: which cards there are.
 //! - [`attic`]: removing what need not be kept.
+//! - [`leftovers`]: removing what lies beside the cards of jobs that are gone.
 //! - [`audit`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
 //! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
@@ -42,6 +43,7 @@ pub mod feed;
 mod feed_file;
 pub mod files;
 pub mod incoming;
+pub mod leftovers;
 pub mod listing;
 pub mod lock;
 pub mod nodes;

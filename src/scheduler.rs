@@ -214,7 +214,9 @@ const ROUTES: &[Route] = &[
         method: Post,
         pattern: "nodes/:name/update",
         need: Admin,
-        query: &[Key::new("drain", "1", "it gets no new jobs; 0: it gets some again")],
+        query: &[
+            Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body()
+        ],
         body: true,
         help: "change a node, e.g. {\"drain\": true}; null takes a field away",
         handler: nodes::update,

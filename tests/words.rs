@@ -86,7 +86,7 @@ fn every_word_has_a_help_that_names_its_keys_and_options() {
             let text = help(&root, program.name, &typed(pattern));
             let usage = format!("usage: {}", format!("{} {words}", program.name).trim());
             assert!(text.contains(&usage) && text.contains(about), "{usage} in {text}");
-            for Key { name, value, help } in query {
+            for Key { name, value, help, .. } in query {
                 assert!(text.contains(&format!("  {name}={value} ")), "{name} in {text}");
                 assert!(text.contains(help), "{name} in {text}");
                 assert!(all.contains(&format!(" [{name}=]")) || *name == "id", "{name} in {all}");

@@ -69,11 +69,6 @@ impl Body {
         Ok(Body::Cgi { length, content_type: var("CONTENT_TYPE").unwrap_or_default() })
     }
 
-    /// Whether whoever asks has given one; standard input of a command may be there and not be meant.
-    pub fn is_stated(&self) -> bool {
-        !matches!(self, Body::None | Body::Stdin)
-    }
-
     /// Whether there is nothing to read.
     pub fn is_none(&self) -> bool {
         matches!(self, Body::None)

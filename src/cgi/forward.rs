@@ -17,9 +17,6 @@ mod follow;
 /// A server's clock, and its rounding, may end a wait as much earlier than it was asked for.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// The key with which a change needs no body: standard input may be there, and is not meant.
-const WHOLE_CHANGE: &str = "drain";
-
 /// Largest body that is sent, but for files.
 const LARGEST_BODY: u64 = 64 << 20;
 
@@ -65,7 +62,6 @@ fn once(
     }
     let bytes = match &request.body {
         Body::None => Vec::new(),
-        Body::Stdin if request.param(WHOLE_CHANGE).is_some() => Vec::new(),
         body => body.bytes(LARGEST_BODY)?,
     };
     // Without a type, as here: some routes take text, too.

@@ -35,12 +35,19 @@ pub struct Key {
     pub value: &'static str,
     /// One line for `--help`.
     pub help: &'static str,
+    /// Whether it says all that a body would: where it is given none is read.
+    pub is_body: bool,
 }
 
 impl Key {
     /// `name=value`, and what it does.
     pub const fn new(name: &'static str, value: &'static str, help: &'static str) -> Key {
-        Key { name, value, help }
+        Key { name, value, help, is_body: false }
+    }
+
+    /// One that says all that a body would.
+    pub const fn in_place_of_body(self) -> Key {
+        Key { is_body: true, ..self }
     }
 }
 

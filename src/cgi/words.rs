@@ -17,7 +17,7 @@ use super::output::{self, Shown};
 use super::program::{COMMAND, Given, Program, QUIET, Special, URL};
 use super::remote::Remote;
 use super::request::Request;
-use super::route;
+use super::route::{self, Key};
 use super::usage;
 use super::view::{FORMAT, View};
 use crate::auth;
@@ -172,7 +172,10 @@ fn ask(
         _ => Method::Get,
     };
     let method = named.unwrap_or(usual);
-    let needs_body = place.routes().any(|route| route.body && route.method == method);
+    let is_said = |key: &Key| key.is_body && query.iter().any(|(name, _)| name == key.name);
+    let needs_body = place
+        .routes()
+        .any(|route| route.body && route.method == method && !route.query.iter().any(is_said));
     let body = data.unwrap_or(if needs_body { Body::Stdin } else { Body::None });
     let is_quiet = matches.get_flag(QUIET);
     let shown = match (is_quiet, place.brief()) {

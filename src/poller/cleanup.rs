@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::board::attic::{self, Board, SHARD, Tally};
 use crate::board::batches;
 use crate::board::cards::Cards;
+use crate::board::leftovers;
 use crate::board::root::Root;
 use crate::clock::Present;
 use crate::error::{Error, Result};
@@ -43,8 +44,8 @@ pub fn clean(root: &Root, now: &Present) -> Cleaned {
         let cleaned = clean_done(root, &board, now, &mut done);
         let _ = done.told(cleaned);
         attic::remove_claims(&board, settings.keep_done, now, &mut others);
-        attic::remove_of_gone(&board, &mut others);
-        attic::remove_uploads(&board, now, &mut others);
+        leftovers::remove_of_gone(&board, &mut others);
+        leftovers::remove_uploads(&board, now, &mut others);
     }
     attic::remove_old_bad(root, settings.keep_bad, now, &mut others);
     attic::remove_litter(root, now, &mut others);

@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::board::attic;
 use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
+use crate::board::leftovers;
 use crate::board::root::Root;
 use crate::board::{nodes, numbers, vault};
 use crate::check::Found;
@@ -81,7 +81,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         audit::records(root),
         audit::claims(root, &places, repair),
         audit::put_aside(root),
-        attic::stray_progress(root, repair),
+        leftovers::stray_progress(root, repair),
     ] {
         let found = told(found, &mut wrong);
         wrong.extend(found.into_iter().flatten());

@@ -92,7 +92,7 @@ pub fn new(call: &Call) -> Result<Response> {
 pub fn update(call: &Call) -> Result<Response> {
     let mut fields = match call.request.param("drain") {
         None => fields(call)?, // before the lock: a body may come slowly
-        Some(_) if !call.request.body.is_stated() => Map::new(),
+        Some(_) if call.request.body.is_none() => Map::new(),
         Some(_) => return Err(Error::bad("give drain= or a body, not both")),
     };
     if call.request.param("drain").is_some() {

@@ -1,0 +1,137 @@
+//! What a poller should know of a board, found out the slow and obvious way: by reading all cards and nodes
+//! anew, and sorting.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use corkboard::attempts::ranges;
+use corkboard::model::array_changes;
+use corkboard::model::card::{Card, Column, State};
+
+use super::World;
+
+/// A room as the model counts it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    pub(super) open: bool,
+    pub(super) total: u64,
+    pub(super) used: u64,
+    pub(super) leaving: u64,
+    pub(super) ahead: u64,
+}
+
+impl Room {
+    pub(super) fn takes(&self, cores: u64, free: bool) -> bool {
+        let (leaving, ahead) = if free { (0, 0) } else { (self.leaving, self.ahead) };
+        let stays = self.used.saturating_sub(leaving);
+        self.open && cores <= self.total && stays + cores <= self.total + ahead * cores
+    }
+
+    pub(super) fn load(&self) -> u64 {
+        self.used * 1000 / self.total.max(1)
+    }
+}
+
+impl World {
+    /// When a job that waits is to be ended or settled.
+    pub(super) fn over_at(&self, card: &Card) -> Option<SystemTime> {
+        if card.newer.is_some() || !has_waiting(card) {
+            return None;
+        }
+        match array_changes::is_unsettled(card) {
+            true => Some(SystemTime::UNIX_EPOCH),
+            false => card.expires_at(),
+        }
+    }
+
+    /// How many attempts of a job may be placed now; or else from when on some may.
+    pub(super) fn due(&self, card: &Card) -> (u64, Option<SystemTime>) {
+        let is_over = self.over_at(card).is_some_and(|time| time <= self.now);
+        if card.newer.is_some() || !has_waiting(card) || is_over {
+            return (0, None);
+        }
+        let Some(array) = &card.array else {
+            let until = card.not_before.and_then(|wait| wait.goes_on(self.now));
+            return match card.state {
+                State::Queued => (u64::from(until.is_none()), until),
+                _ => (0, None),
+            };
+        };
+        let out = card.with_nodes().count() as u64;
+        let left = array.spec.at_once.map_or(u64::MAX, |most| most.saturating_sub(out));
+        if array.held || left == 0 {
+            return (0, None);
+        }
+        match array.ready(self.now).len() {
+            0 => (0, array.next_time(self.now)),
+            ready => (left.min(ready), None),
+        }
+    }
+
+    pub(super) fn rooms(&self) -> BTreeMap<String, Room> {
+        let mut rooms: BTreeMap<String, Room> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            let total = node.resources.map_or(0, |total| total.cores);
+            let ahead = self.ahead.get(name).copied().unwrap_or(0);
+            let room = Room { open: node.takes_jobs(), total, ahead, ..Room::default() };
+            rooms.insert(name.clone(), room);
+        }
+        for card in self.cards.values() {
+            let cores = card.spec.resources.cores;
+            for attempt in card.with_nodes() {
+                let room = rooms.entry(attempt.node.clone()).or_default();
+                room.used += cores;
+                let is_leaving = ranges::nearly_done_for(card, attempt, self.now).is_some();
+                room.leaving += if is_leaving && card.newer.is_none() { cores } else { 0 };
+            }
+        }
+        rooms
+    }
+
+    /// The node for a job, if one has room.
+    pub(super) fn choose(rooms: &BTreeMap<String, Room>, card: &Card) -> Option<String> {
+        let cores = card.spec.resources.cores;
+        let avoid = card.nodes_to_avoid();
+        let turns = [(false, true), (false, false), (true, true), (true, false)];
+        turns.into_iter().find_map(|(avoided, free)| {
+            let fit = rooms.iter().filter(|(name, room)| {
+                avoid.contains(&name.as_str()) == avoided && room.takes(cores, free)
+            });
+            fit.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
+        })
+    }
+
+    /// The next placements, and the jobs that only nodes could have that would not have them.
+    pub(super) fn plan(&self, at_once: u64) -> (Vec<(u64, String)>, BTreeMap<u64, SystemTime>) {
+        let mut left: BTreeMap<u64, u64> = BTreeMap::new();
+        left.extend(self.cards.iter().map(|(job, card)| (*job, self.due(card).0)));
+        let (mut rooms, mut plan, mut aside) = (self.rooms(), Vec::new(), BTreeMap::new());
+        while (plan.len() as u64) < at_once {
+            let mut turns: Vec<&Card> = self.cards.values().collect();
+            turns.retain(|card| left[&card.job()] > 0);
+            turns.sort_by_key(|card| (Reverse(card.priority), card.job()));
+            let fits = |card: &&Card| Some((card.job(), World::choose(&rooms, card)?));
+            let Some((job, node)) = turns.iter().find_map(fits) else { break };
+            let array = self.cards[&job].array.as_ref();
+            if let Some(until) = array.and_then(|array| array.refused_until(&node, self.now)) {
+                left.insert(job, 0);
+                aside.insert(job, until);
+                continue;
+            }
+            *left.get_mut(&job).unwrap() -= 1;
+            rooms.get_mut(&node).unwrap().used += self.cards[&job].spec.resources.cores;
+            plan.push((job, node));
+        }
+        (plan, aside)
+    }
+}
+
+/// Whether any of a job waits.
+pub(super) fn has_waiting(card: &Card) -> bool {
+    match card.column() {
+        Column::Queue => true,
+        Column::Running => card.array.as_ref().is_some_and(|array| !array.waiting.is_empty()),
+        Column::Done => false,
+    }
+}
