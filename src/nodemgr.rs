@@ -3,14 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::attempts::rooms;
+use crate::auth::{self, ownership};
 use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, uploads};
 use crate::cgi::Method::{Get, Post};
-use crate::cgi::Need::{Control, Read};
 use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
+use crate::model::access::Need::{Admin, Control, Look, Read};
+use crate::model::access::Whose;
 use crate::model::ids::{self, NodejobId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
@@ -23,7 +25,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the nodes",
@@ -32,7 +34,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "list",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the nodes",
@@ -54,7 +56,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "what a node says of itself",
@@ -63,7 +65,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name/jobs",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "ids of the jobs on a node",
@@ -72,7 +74,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: ":name/jobs/new",
-        need: Control,
+        need: Admin,
         query: &[],
         body: true,
         help: "run a request on a node",
@@ -81,7 +83,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name/jobs/:id/status",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the status of a job on a node",
@@ -112,6 +114,7 @@ pub const PROGRAM: Program = Program {
     name: "nodemgr",
     about: "list, run, status and kill on any node, by its name",
     routes: ROUTES,
+    whose,
     specials: &[],
     aliases: &[],
     views: tables::NODEMGR,
@@ -129,6 +132,20 @@ fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {
 fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
     let id = call.value(1);
     if ids::is_valid(id) { Ok(id) } else { Err(Error::not_found("there is no such job")) }
+}
+
+/// Of what a node runs, the attempts of the head's jobs are their owners'; the rest is the admins'.
+fn whose(call: &Call) -> Result<Whose> {
+    let job = match call.request.path.first().map(String::as_str) {
+        Some("jobs") => call.request.param("job-number").and_then(ids::parse_number),
+        _ => {
+            let own = numbers::known_cluster(call.root)?;
+            let attempt = NodejobId::parse(call.value(1));
+            attempt.filter(|attempt| own.as_ref() == Some(&attempt.cluster)).map(|a| a.job)
+        }
+    };
+    let whose = job.map_or(Ok(None), |job| ownership::of_job(call.root, call.who, job))?;
+    Ok(whose.unwrap_or(Whose::Others))
 }
 
 fn list(call: &Call) -> Result<Response> {
@@ -175,10 +192,6 @@ fn kill(call: &Call) -> Result<Response> {
         })
         .transpose()?;
     let id = id(call)?;
-    let attempt = NodejobId::parse(id).map(|attempt| attempt.cluster);
-    if attempt.is_some() && attempt != numbers::known_cluster(call.root)? {
-        call.who.check_run_id(id)?; // what is another head's is none of this head's users'
-    }
     let wish = Wish {
         id: id.to_string(),
         proof: None, // whoever names it means what is there
@@ -212,6 +225,7 @@ fn run(call: &Call) -> Result<Response> {
         let response = Response::of(json!({ "nodejobs": nodejobs }));
         return Ok(if new { response.status(201, "Created") } else { response });
     }
+    auth::allow(call.who, Admin)?; // it runs beside the board
     let (request, uploads) = match call.request.param("json_data") {
         Some(text) => (
             serde_json::from_str(text)

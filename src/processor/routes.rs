@@ -6,16 +6,19 @@ use serde_json::{Value, json};
 use super::list::{self, Filter};
 use super::submit::{self, no_answer};
 use super::{ack, files as work, info, log, progress, report, status, tasks};
+use crate::auth;
 use crate::board::runs::Runs;
 use crate::cgi::request::LONGEST_WAIT;
-use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
+use crate::cgi::{Call, Key, Method, Response, Route, log as asked};
 use crate::check;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Reach, Whose};
+use crate::model::ids::NodejobId;
 use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
 use crate::model::proof;
-use crate::model::request::hide_values;
+use crate::model::request::{BY_FIELD, hide_values};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
 
@@ -25,7 +28,17 @@ const fn get(
     help: &'static str,
     handler: fn(&Call) -> Result<Response>,
 ) -> Route {
-    Route { method: Method::Get, pattern, need: Need::Read, query, body: false, help, handler }
+    Route { method: Method::Get, pattern, need: Need::Look, query, body: false, help, handler }
+}
+
+/// One that shows what is its owner's.
+const fn get_own(
+    pattern: &'static str,
+    query: &'static [Key],
+    help: &'static str,
+    handler: fn(&Call) -> Result<Response>,
+) -> Route {
+    Route { need: Need::Read, ..get(pattern, query, help, handler) }
 }
 
 const TASK: Key = Key::new("task", "K", "of this task of a range");
@@ -71,7 +84,7 @@ pub const ROUTES: &[Route] = &[
         "statuses of several jobs",
         statuses,
     ),
-    get("jobs/:id", &[], "the request and the status", record),
+    get_own("jobs/:id", &[], "the request and the status", record),
     get(
         "jobs/:id/status",
         &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
@@ -87,13 +100,13 @@ pub const ROUTES: &[Route] = &[
         help: "the job's own word on its progress: text, or JSON",
         handler: say,
     },
-    get("jobs/:id/log", LOG_QUERY, "its output", output),
-    get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
-    get("jobs/:id/files/:name", &[], "one of those files", work_file),
+    get_own("jobs/:id/log", LOG_QUERY, "its output", output),
+    get_own("jobs/:id/files", &[], "names of the files in its work directory", work_files),
+    get_own("jobs/:id/files/:name", &[], "one of those files", work_file),
     Route {
         method: Method::Post,
         pattern: "jobs/:id/kill",
-        need: Need::Run,
+        need: Need::Tend,
         query: &[
             Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL"),
             Key::new("by", "WHO", "on whose behalf; heads say so"),
@@ -108,7 +121,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
         pattern: "jobs/ack",
-        need: Need::Run,
+        need: Need::Tend,
         query: &[],
         body: true,
         help: "the results of {\"nodejobs\": [ID...]} are held by the head",
@@ -131,6 +144,29 @@ pub const ROUTES: &[Route] = &[
     tokens::NEW,
     tokens::REMOVE,
 ];
+
+/// Whose a run is: the heads' under ids of their form, else the user's who had it run here. Whoever has its
+/// key speaks for it.
+pub fn whose(call: &Call) -> Result<Whose> {
+    whose_run(call, call.value(0))
+}
+
+fn whose_run(call: &Call, id: &str) -> Result<Whose> {
+    if call.who.run.as_deref() == Some(id) {
+        return Ok(Whose::Own);
+    }
+    if NodejobId::parse(id).is_some() {
+        return Ok(if call.who.may_be_head { Whose::Own } else { Whose::Others });
+    }
+    match Runs::new(call.root).request(id) {
+        Ok(request) => {
+            let owner = request.get(BY_FIELD).and_then(Value::as_str);
+            Ok(call.who.whose(owner, None))
+        }
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => Ok(Whose::Own),
+        Err(e) => Err(e),
+    }
+}
 
 /// Most jobs in a list.
 fn limit(call: &Call) -> Result<usize> {
@@ -279,7 +315,12 @@ fn acknowledge(call: &Call) -> Result<Response> {
     let body = call.request.body.json(call.root)?;
     let ack: Ack = serde_json::from_value(body)
         .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
-    ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;
+    for id in &ack.nodejobs {
+        call.who.check_run_id(id)?;
+        if call.who.reach(Need::Tend) != Reach::All {
+            auth::allow_to(call.who, Need::Tend, whose_run(call, id)?)?;
+        }
+    }
     let count = ack::acknowledge(call.root, &ack.nodejobs)?;
     Ok(Response::of(json!({"acknowledged": count})))
 }

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
-use super::{interrupt, tasks};
+use super::{access, interrupt, tasks};
 use crate::board::card_tail::Tail;
 use crate::board::cards::Cards;
-use crate::board::progress;
 use crate::board::root::Root;
+use crate::board::{owners, progress};
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result, exit};
 use crate::model::card::{Attempt, Card, Column, State};
@@ -63,7 +63,7 @@ pub fn list(call: &Call) -> Result<Response> {
     if !read {
         return Ok(Response::text(lines(&numbers)));
     }
-    let found = summaries(&cards, numbers, state, limit)?;
+    let found = summaries(call, &cards, numbers, state, limit)?;
     if as_json {
         let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
         return Ok(Response::of(records));
@@ -82,6 +82,7 @@ fn wants_json(call: &Call) -> Result<bool> {
 
 /// What a list says of these jobs, of those in this state, of the first so many.
 fn summaries(
+    call: &Call,
     cards: &Cards,
     jobs: Vec<u64>,
     state: Option<State>,
@@ -94,7 +95,7 @@ fn summaries(
         }
         match cards.find(job) {
             Ok(card) if state.is_none_or(|state| state == card.state) => {
-                found.push((job, summary(&reasons, &card)?));
+                found.push((job, summary(call, &reasons, cards, &card)?));
             }
             Ok(_) => {}
             Err(error) => {
@@ -171,7 +172,10 @@ pub fn statuses(call: &Call) -> Result<Response> {
         let found = or_unreadable(call.root, job, cards.find(job)).and_then(|read| match read {
             Read::Card(card) => {
                 let mut map = Map::from_iter([("job".to_string(), job.into())]);
-                map.extend(fields(&reasons, &card)?);
+                map.extend(match access::sees(call, &cards, &card)? {
+                    true => fields(&reasons, &card)?,
+                    false => access::outside(&cards, &card)?,
+                });
                 Ok(Value::Object(map))
             }
             Read::Not(map) => Ok(Value::Object(map)),
@@ -195,7 +199,7 @@ pub fn queue(call: &Call) -> Result<Response> {
     numbers.sort_unstable();
     numbers.truncate(limit);
     if wants_json(call)? {
-        let found = summaries(&Cards::new(call.root), numbers, None, limit)?;
+        let found = summaries(call, &Cards::new(call.root), numbers, None, limit)?;
         let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
         return Ok(Response::of(records));
     }
@@ -204,12 +208,16 @@ pub fn queue(call: &Call) -> Result<Response> {
 
 /// `GET queue/N`: whether the job still waits, and why.
 pub fn queue_entry(call: &Call) -> Result<Response> {
-    let card = Cards::new(call.root).find(number(call)?)?;
+    let cards = Cards::new(call.root);
+    let card = cards.find(number(call)?)?;
     let valid = card.column() == Column::Queue;
     let mut answer = Map::new();
     answer.insert("job".into(), card.job().into());
     answer.insert("valid".into(), valid.into());
-    answer.extend(status_fields(call.root, &card)?);
+    answer.extend(match access::sees(call, &cards, &card)? {
+        true => status_fields(call.root, &card)?,
+        false => access::outside(&cards, &card)?,
+    });
     Ok(Response::of(answer))
 }
 
@@ -229,6 +237,7 @@ pub fn record(call: &Call) -> Result<Response> {
     map.insert("job".into(), card.job().into());
     map.insert("request_id".into(), card.accepted.request_id.clone().into());
     map.insert("by".into(), card.accepted.by.clone().into());
+    map.insert("owner".into(), json!(owners::of(&cards, &card)?));
     if let Some(parent) = card.accepted.parent {
         map.insert("parent".into(), parent.into());
     }
@@ -276,6 +285,10 @@ pub fn status(call: &Call) -> Result<Response> {
             return Ok(Response::of(map).exit_code(wait.map_or(0, |_| exit::REFUSED)));
         }
     };
+    if !access::sees(call, &Cards::new(call.root), &card)? {
+        let outside = access::outside(&Cards::new(call.root), &card)?;
+        return Ok(Response::of(outside));
+    }
     // While they are made: without them the job would wait for nothing but a poller.
     let fields = match task {
         Some(task) => tasks::status_fields(call.root, &card, task)?,
@@ -383,9 +396,19 @@ fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     Ok(map)
 }
 
-fn summary(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
+fn summary(
+    call: &Call,
+    reasons: &Reasons,
+    cards: &Cards,
+    card: &Card,
+) -> Result<Map<String, Value>> {
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
+    if !access::sees(call, cards, card)? {
+        map.extend(access::outside(cards, card)?);
+        return Ok(map);
+    }
+    map.insert("owner".into(), json!(owners::of(cards, card)?));
     if let Some(name) = &card.spec.name {
         map.insert("name".into(), name.clone().into());
     }
