@@ -1,7 +1,7 @@
 //! The scheduler: jobs, queue, nodes and graph of the cluster, by URL and by command.
 //!
 //! - [`submit`]: accepting jobs.
-//! - [`jobs`]: looking at jobs.
+//! - [`jobs`]: looking at a job; [`lists`]: at many.
 //! - [`update`]: changing them.
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
@@ -31,6 +31,7 @@ pub mod graph;
 pub mod interrupt;
 pub mod jobs;
 pub mod kills;
+pub mod lists;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
@@ -65,7 +66,7 @@ const ROUTES: &[Route] = &[
         ],
         body: false,
         help: "numbers of the jobs, newest first",
-        handler: jobs::list,
+        handler: lists::list,
     },
     Route {
         method: Get,
@@ -77,7 +78,7 @@ const ROUTES: &[Route] = &[
         ],
         body: false,
         help: "states of several jobs",
-        handler: jobs::statuses,
+        handler: lists::statuses,
     },
     Route {
         method: Get,
@@ -158,7 +159,7 @@ const ROUTES: &[Route] = &[
         ],
         body: false,
         help: "numbers of the jobs that wait, oldest first",
-        handler: jobs::queue,
+        handler: lists::queue,
     },
     Route {
         method: Get,
