@@ -232,6 +232,17 @@ impl<'r> Runs<'r> {
         path.try_exists().at(&path)
     }
 
+    /// Whether this open request is the one that waits under this id. One that was read without the
+    /// lock may be what a crash left of an acceptance, and another may have come in its place.
+    pub fn is_queued_as(&self, id: &str, request: &File) -> Result<bool> {
+        let path = self.queue_path(id);
+        let Some(link) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
+            return Ok(false);
+        };
+        let own = request.metadata().at(&path)?;
+        Ok((link.dev(), link.ino()) == (own.dev(), own.ino()))
+    }
+
     /// Whether it is here.
     pub fn is_here(&self, id: &str) -> Result<bool> {
         let path = self.job_dir(id);
@@ -299,7 +310,8 @@ impl<'r> Runs<'r> {
         for entry in fs::read_dir(&dir).at(&dir)? {
             let entry = entry.at(&dir)?;
             let Some(id) = entry.file_name().to_str().and_then(RunId::parse) else { continue };
-            let Ok(meta) = entry.metadata() else { continue }; // claimed meanwhile
+            // Claimed meanwhile; or somebody's link that leads nowhere, which is nobody's to claim.
+            let Ok(meta) = fs::metadata(entry.path()) else { continue };
             oldest.push(Waiting { at: (meta.mtime(), meta.mtime_nsec()), id });
             if oldest.len() > limit {
                 oldest.pop();
