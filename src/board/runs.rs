@@ -310,8 +310,10 @@ impl<'r> Runs<'r> {
         for entry in fs::read_dir(&dir).at(&dir)? {
             let entry = entry.at(&dir)?;
             let Some(id) = entry.file_name().to_str().and_then(RunId::parse) else { continue };
-            // Claimed meanwhile; or somebody's link that leads nowhere, which is nobody's to claim.
-            let Ok(meta) = fs::metadata(entry.path()) else { continue };
+            let Ok(meta) = entry.metadata() else { continue }; // claimed meanwhile
+            if meta.is_symlink() && !entry.path().exists() {
+                continue; // somebody's link that leads nowhere is nobody's to claim
+            }
             oldest.push(Waiting { at: (meta.mtime(), meta.mtime_nsec()), id });
             if oldest.len() > limit {
                 oldest.pop();
