@@ -22,6 +22,7 @@ use super::wake::Wake;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
+use crate::model::ids::NodejobId;
 
 /// Everything is looked at again so soon after something went wrong; each time twice as late.
 pub(super) const AFTER_TROUBLE: Duration = Duration::from_millis(500);
@@ -43,7 +44,7 @@ pub struct Engine<'r> {
     /// Ends of tasks that are to be recorded later.
     pub(super) gathered: Gathered,
     /// Results that are safe here and whose nodes do not know it yet.
-    pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
+    pub(super) unacknowledged: BTreeMap<String, Vec<NodejobId>>,
     /// When they are to be told at the latest.
     pub(super) acknowledge_at: Option<Instant>,
     /// When each node last answered, or failed to.
@@ -56,7 +57,7 @@ pub struct Engine<'r> {
     pub(super) unreachable: BTreeSet<String>,
     /// Runs that nodes are being asked about because the cards of their jobs cannot be read: node and
     /// id.
-    pub(super) orphans: BTreeSet<(String, String)>,
+    pub(super) orphans: BTreeSet<(String, NodejobId)>,
     /// Who finds out whether nodes answer that did not.
     pub(super) silent: Arc<Silent>,
     beside: Beside<'r>,

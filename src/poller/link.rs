@@ -69,7 +69,7 @@ impl Link {
         let Order::Run(runs) = order else { return self.desk.put(order) };
         // Files take their time, for which nothing else is to wait.
         let (slow, quick): (Vec<_>, Vec<_>) =
-            runs.into_iter().partition(|run| !run.uploads.is_empty());
+            runs.into_iter().partition(|(_, run)| !run.uploads.is_empty());
         let mut ordered = false;
         if !quick.is_empty() {
             ordered |= self.desk.put(Order::Run(quick));

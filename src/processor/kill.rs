@@ -9,11 +9,12 @@ use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::Runs;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::{Killed, KilledTasks, Wish};
 use crate::model::outcome::Outcome;
 use crate::model::proof;
@@ -85,8 +86,7 @@ fn is_meant(runs: &Runs, wish: &Wish) -> Result<bool> {
 /// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
 /// that is here is left alone, and what is known of it is the answer; 410 for one that will never
 /// be started here. Durable when this returns.
-pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
-    check_id(id)?;
+pub fn forbid(root: &Root, id: &RunId, by: &str) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
     match runs.request(id) {
@@ -106,7 +106,7 @@ pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
 fn end_waiting(
     runs: &Runs,
     held: &Lock,
-    id: &str,
+    id: &RunId,
     all: &TaskSet,
     tasks: &TaskSet,
     by: &str,
@@ -145,7 +145,7 @@ fn end_waiting(
 /// Writes the end of a job that waits, and takes it from the queue. The line first: a crash before
 /// the link is gone leaves a job that has ended and still waits, which is seen when it is claimed, or
 /// killed once more.
-fn end_in_queue(runs: &Runs, id: &str, line: &RunStatus, sync: &mut SyncSet) -> Result<()> {
+fn end_in_queue(runs: &Runs, id: &RunId, line: &RunStatus, sync: &mut SyncSet) -> Result<()> {
     let mut story = runs.story(id)?;
     story.append(std::slice::from_ref(line))?;
     files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
@@ -169,7 +169,6 @@ fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
 /// as it is, and so is one that is not meant. Answers with what is known now.
 pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
     let Wish { id, grace, by, .. } = wish;
-    check_id(id)?;
     let runs = Runs::new(root);
     if let Some(known) = end_at_once(&runs, wish)? {
         return Ok(known);
@@ -234,7 +233,7 @@ fn kill_without_space(
 }
 
 /// How a job ends that was killed before it has started, where that is all there is to tell.
-fn refused(id: &str, by: &str) -> RunStatus {
+fn refused(id: &RunId, by: &str) -> RunStatus {
     RunStatus::stopped(&Outcome::killed(by)).of(id)
 }
 
@@ -304,7 +303,7 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
 
 /// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep
 /// does it, and nobody is told more than what is known.
-fn end_abandoned(runs: &Runs, id: &str) {
+fn end_abandoned(runs: &Runs, id: &RunId) {
     let ended = sweep::recover(runs.root()).and_then(|_| unowned::end_one(runs, id));
     if let Err(error) = ended {
         eprintln!("processor: {id} is not ended: {}", error.message);
