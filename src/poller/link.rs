@@ -20,8 +20,8 @@ pub struct Link {
     ear: Arc<Ear>,
     desk: Arc<Desk>,
     files: Arc<Desk>,
-    /// Answers that are to come: one for each attempt that was sent, and for each question.
-    pub outstanding: usize,
+    /// How many answers are to come, see [`answers_to`].
+    outstanding: usize,
 }
 
 impl Drop for Link {
@@ -65,7 +65,26 @@ impl Link {
 
     /// Gives an order, which is carried out after those before it. The answer comes as a wake-up,
     /// one for each order for which this returns `true`: others travel with those that wait.
-    pub fn order(&self, order: Order) -> bool {
+    pub fn order(&mut self, order: Order) -> bool {
+        let answers = answers_to(&order);
+        let ordered = self.put(order);
+        if ordered {
+            self.outstanding += answers;
+        }
+        ordered
+    }
+
+    /// So many answers have come.
+    pub fn answered(&mut self, count: usize) {
+        self.outstanding = self.outstanding.saturating_sub(count);
+    }
+
+    /// Whether answers are to come.
+    pub fn is_asked(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    fn put(&self, order: Order) -> bool {
         let Order::Run(runs) = order else { return self.desk.put(order) };
         // Files take their time, for which nothing else is to wait.
         let (slow, quick): (Vec<_>, Vec<_>) =
@@ -110,5 +129,40 @@ impl Link {
         if sent {
             self.files.close();
         }
+    }
+}
+
+/// How many answers come to an order: one for each attempt that is sent, for several orders may be sent as
+/// one, and one for each question.
+fn answers_to(order: &Order) -> usize {
+    match order {
+        Order::Run(runs) => runs.len(),
+        Order::Status(_) | Order::Kill(..) | Order::Forbid(_) | Order::List => 1,
+        Order::Prepare | Order::Acknowledge(_) => 0,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::driver::Run;
+    use crate::model::ids::NodejobId;
+
+    #[test]
+    fn what_is_answered() {
+        let id = |job| NodejobId::new("c", job, 1).unwrap();
+        let run = |job| {
+            let id: NodejobId = id(job);
+            let run = Run { id: id.run().clone(), request: Value::Null, uploads: Vec::new() };
+            (id, run)
+        };
+        assert_eq!(answers_to(&Order::Run(vec![run(1), run(2)])), 2);
+        assert_eq!(answers_to(&Order::Status(vec![id(1), id(2)])), 1);
+        assert_eq!(answers_to(&Order::Forbid(id(1))), 1);
+        assert_eq!(answers_to(&Order::Acknowledge(vec![id(1)])), 0);
+        assert_eq!(answers_to(&Order::Prepare), 0);
     }
 }

@@ -48,7 +48,7 @@ impl Engine<'_> {
             };
             let unreadable = self.cards.unreadable(id.job);
             if self.told(unreadable).flatten().is_some() && self.known_mut(&id).is_none() {
-                self.orphans.insert((node.to_string(), id.clone()));
+                self.strays.ask(node, &id);
                 ask.push(id);
             }
         }
@@ -56,12 +56,6 @@ impl Engine<'_> {
             self.order(node, Order::Status(ask));
         }
         Ok(())
-    }
-
-    /// Whether this is a run on this node whose job's card cannot be read.
-    pub(super) fn is_orphan(&self, node: &str, id: &NodejobId) -> bool {
-        // No allocation where there are none, as nearly always.
-        !self.orphans.is_empty() && self.orphans.contains(&(node.to_string(), id.clone()))
     }
 
     /// What a node says of such a run: one that is this head's is killed, any other is left alone. The
@@ -88,7 +82,7 @@ impl Engine<'_> {
                 self.doubt(node, &id, why);
             }
         }
-        self.orphans.remove(&(node.to_string(), id));
+        self.strays.judged(node, &id);
         Ok(())
     }
 }
