@@ -65,7 +65,11 @@ impl Array {
         };
         match &event.what {
             What::Held { .. } => self.held = true,
-            What::Released { .. } => self.held = false,
+            What::Released { .. } => {
+                self.held = false;
+                self.later.clear();
+                self.refused.clear();
+            }
             What::Running { attempt, pid, started } => {
                 if let Some(at) = find(attempts, *attempt) {
                     attempts[at].pid = *pid;
@@ -160,6 +164,12 @@ impl Array {
     /// Whether every task has ended.
     pub fn is_finished(&self) -> bool {
         self.waiting.is_empty() && self.ended.tasks() == self.spec.tasks
+    }
+
+    /// Whether tasks wait for a time, or a node is not asked again before one.
+    pub(super) fn pauses(&self, now: SystemTime) -> bool {
+        let nodes = self.refused.values();
+        self.next_time(now).is_some() || nodes.filter_map(|wait| wait.goes_on(now)).count() > 0
     }
 
     /// Tasks that may be placed now.

@@ -36,7 +36,8 @@ pub enum Change {
         /// Who.
         by: String,
     },
-    /// It goes on. Refused where nothing of it waits any more.
+    /// It goes on at once: nobody holds it any more, and it waits for no time. Refused where nothing of it
+    /// waits any more.
     Release {
         /// Who.
         by: String,
@@ -109,7 +110,7 @@ impl Change {
             Change::Hold { .. } if card.is_held() => Vec::new(),
             Change::Hold { by } => vec![What::Held { by: by.clone() }],
             Change::Release { .. } if !waits(card) => return refuse("released"),
-            Change::Release { .. } if !card.is_held() => Vec::new(),
+            Change::Release { .. } if !card.is_held() && !pauses(card, now) => Vec::new(),
             Change::Release { by } => vec![What::Released { by: by.clone() }],
             Change::Priority { .. } if card.state == State::Stopped => {
                 return refuse("given a priority");
@@ -168,6 +169,14 @@ fn waits(card: &Card) -> bool {
     match card.array {
         Some(_) => !matches!(card.state, State::Stopping | State::Stopped),
         None => card.column() == Column::Queue,
+    }
+}
+
+/// Whether it, or some of it, waits for a time: after it has failed, or was refused.
+fn pauses(card: &Card, now: SystemTime) -> bool {
+    match &card.array {
+        Some(array) => array.pauses(now),
+        None => card.not_before.is_some_and(|wait| wait.goes_on(now).is_some()),
     }
 }
 
@@ -255,6 +264,28 @@ mod tests {
         assert_eq!(twice.len(), 1);
         let tasks = Change::Kill { tasks: Some(TaskSet::one(3)), by: by() };
         assert!(tasks.lines(&placed, now).is_err(), "it is no array");
+    }
+
+    #[test]
+    fn what_is_released_waits_for_no_time() {
+        let now = SystemTime::now();
+        let release = Change::Release { by: by() };
+        let array = FIRST.replace("\"request\":{", "\"request\":{\"array\":\"0-3\",");
+        let range = PLACED.replace("\"attempt\"", "\"tasks\":\"0-1\",\"attempt\"");
+        for (first, placed) in [(FIRST, PLACED), (&*array, &*range)] {
+            let mut refused = card(&[first, placed]);
+            let id = NodejobId::parse(&refused.attempts[0].nodejob).unwrap();
+            let refuse = Change::Refuse { attempt: id, reason: "full".into() };
+            for what in refuse.lines(&refused, now).unwrap() {
+                refused.apply(Event::now(what));
+            }
+            assert!(pauses(&refused, now), "{refused:?}");
+            let lines = release.lines(&refused, now).unwrap();
+            assert_eq!(lines, [What::Released { by: by() }]);
+            refused.apply(Event::now(lines[0].clone()));
+            assert!(!pauses(&refused, now) && matches!(refused.waits(now), Waits::ForNode(_)));
+            assert_eq!(release.lines(&refused, now).unwrap(), [], "nothing is left to be done");
+        }
     }
 
     #[test]

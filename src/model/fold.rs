@@ -32,7 +32,10 @@ impl Card {
         let with_node = self.state.column() == Column::Running;
         match &event.what {
             What::Held { .. } if waiting => self.state = State::Held,
-            What::Released { .. } if waiting => self.state = State::Queued,
+            What::Released { .. } if waiting => {
+                self.state = State::Queued;
+                self.not_before = None; // whoever releases it does not want it to wait for a time either
+            }
             What::Priority { priority, .. } if self.state != State::Stopped => {
                 self.priority = *priority;
             }
