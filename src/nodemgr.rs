@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::attempts::rooms;
 use crate::auth::{self, ownership};
 use crate::board::incoming::{Incoming, Place};
-use crate::board::{files, nodes, numbers, root::Root, uploads};
+use crate::board::{files, nodes, numbers, root::Root, runs::run_id, uploads};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
@@ -13,11 +13,14 @@ use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Need::{Admin, Control, Look, Read};
 use crate::model::access::Whose;
-use crate::model::ids::{self, NodejobId};
+use crate::model::ids::{self, NodejobId, RunId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::tables;
+use crate::wire::codes::CREATED;
+use crate::wire::list::lines;
+use crate::wire::log::OFFSET;
 
 mod placing;
 
@@ -129,9 +132,8 @@ fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {
 }
 
 /// The job's id in the path, checked before any node hears of it.
-fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
-    let id = call.value(1);
-    if ids::is_valid(id) { Ok(id) } else { Err(Error::not_found("there is no such job")) }
+fn id(call: &Call) -> Result<RunId> {
+    RunId::parse(call.value(1)).ok_or_else(|| Error::not_found("there is no such job"))
 }
 
 /// Of what a node runs, the attempts of the head's jobs are their owners'; the rest is the admins'.
@@ -141,7 +143,8 @@ fn whose(call: &Call) -> Result<Whose> {
         _ => {
             let own = numbers::known_cluster(call.root)?;
             let attempt = NodejobId::parse(call.value(1));
-            attempt.filter(|attempt| own.as_ref() == Some(&attempt.cluster)).map(|a| a.job)
+            let own = |attempt: &NodejobId| own.as_deref() == Some(attempt.cluster());
+            attempt.filter(own).map(|attempt| attempt.job)
         }
     };
     let whose = job.map_or(Ok(None), |job| ownership::of_job(call.root, call.who, job))?;
@@ -159,13 +162,12 @@ fn info(call: &Call) -> Result<Response> {
 
 fn jobs(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
-    let text: String = driver.list()?.iter().map(|id| format!("{id}\n")).collect();
-    Ok(Response::text(text))
+    Ok(Response::text(lines(driver.list()?.iter())))
 }
 
 fn status(call: &Call) -> Result<Response> {
     let (node, driver) = open(call)?;
-    let id = id(call)?.to_string();
+    let id = id(call)?;
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
         Some(Answer::Known(status)) => Ok(Response::of(status.of(&id))),
         Some(Answer::Cancelled(why)) => {
@@ -178,8 +180,8 @@ fn status(call: &Call) -> Result<Response> {
 fn log(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
     let query = asked::query(call.request)?;
-    let piece = driver.log(id(call)?, &query)?;
-    Ok(Response::text(piece.bytes).header("X-Corkboard-Offset", piece.next.to_string()))
+    let piece = driver.log(&id(call)?, &query)?;
+    Ok(Response::text(piece.bytes).header(OFFSET, piece.next.to_string()))
 }
 
 fn kill(call: &Call) -> Result<Response> {
@@ -193,13 +195,13 @@ fn kill(call: &Call) -> Result<Response> {
         .transpose()?;
     let id = id(call)?;
     let wish = Wish {
-        id: id.to_string(),
+        id,
         proof: None, // whoever names it means what is there
         grace,
         by: call.who.name.clone(),
         tasks: None,
     };
-    Ok(Response::of(driver.kill(&wish)?.of(id)))
+    Ok(Response::of(driver.kill(&wish)?.of(&wish.id)))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -223,7 +225,7 @@ fn run(call: &Call) -> Result<Response> {
         }
         let (nodejobs, new) = placing::place(call.root, job)?;
         let response = Response::of(json!({ "nodejobs": nodejobs }));
-        return Ok(if new { response.status(201, "Created") } else { response });
+        return Ok(if new { response.status(CREATED.0, CREATED.1) } else { response });
     }
     auth::allow(call.who, Admin)?; // it runs beside the board
     let (request, uploads) = match call.request.param("json_data") {
@@ -270,12 +272,12 @@ fn start(
     let id = match spec.request_id {
         Some(id) => {
             ids::check_not_a_heads(&id)?;
-            id
+            run_id(&id)?
         }
-        None => format!("nodemgr-{}", files::random_name()?),
+        None => run_id(&format!("nodemgr-{}", files::random_name()?))?,
     };
     if let Some(map) = request.as_object_mut() {
-        map.insert("request_id".into(), id.clone().into());
+        map.insert("request_id".into(), id.to_string().into());
     }
     let uploads = incoming.as_ref().map(uploads::of_arrived).unwrap_or_default();
     alarm::put_off_for(driver::longest_sending(&uploads).as_secs());
@@ -296,13 +298,13 @@ fn start(
         }
     })?;
     let nodejob = json!({
-        "nodejob-idx": id,
+        "nodejob-idx": *id,
         "schedulerjob-idx": number,
         "node": node.name,
         "hostname": node.hostname,
         "ipv4": node.ipv4,
     });
     Ok(Response::of(json!({ "nodejobs": [nodejob] }))
-        .status(201, "Created")
+        .status(CREATED.0, CREATED.1)
         .location(PROGRAM.name, &format!("{}/jobs/{id}/status", node.name)))
 }
