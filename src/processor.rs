@@ -2,7 +2,7 @@
 //!
 //! - [`accept`], `submit`: jobs come in.
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
-//! - [`kill`], [`ack`]: what others want of a job; [`report`]: what heads are told of it.
+//! - [`kill`] (`end_waiting`: of what has not started), [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
 //!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
@@ -24,6 +24,7 @@ mod child;
 mod claim;
 pub mod cleanup;
 mod contain;
+mod end_waiting;
 mod ending;
 pub mod files;
 mod heed;

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use serde_json::{Map, Value};
 
 use super::supervisor::{Claimed, Supervisor};
-use super::{kill, start, status, wishes};
+use super::{end_waiting, start, status, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -318,7 +318,7 @@ impl Supervisor<'_> {
         wishes::keep_noted(&self.runs, id, &noted)?;
         self.runs.put_back(held, id)?;
         self.proofs.remove(id);
-        kill::end_put_back(&self.runs, held, id);
+        end_waiting::end_put_back(&self.runs, held, id);
         Ok(())
     }
 

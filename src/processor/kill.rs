@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::end_waiting::{end_in_queue, end_queued, refused, tell};
 use super::wake::wake;
 use super::wishes::{asked, note, record_tasks};
 use super::{start, status, sweep, unowned};
-use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
@@ -56,7 +56,7 @@ pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus
     }
     match runs.last_line(id)? {
         Some(end) if end.state == RunState::Stopped => {}
-        _ if runs.is_queued(id)? => return end_waiting(&runs, &held, id, &all, tasks, by),
+        _ if runs.is_queued(id)? => return end_waiting_tasks(&runs, &held, id, &all, tasks, by),
         _ => {
             let killed = Killed::now(by, *grace);
             let kill = KilledTasks { tasks: tasks.clone(), killed: killed.clone() };
@@ -104,7 +104,7 @@ pub fn forbid(root: &Root, id: &RunId, by: &str) -> Result<RunStatus> {
 
 /// Ends tasks of a range that waits, and the range if none is left. While it has its link, whoever
 /// holds the lock is the only one who writes its stories.
-fn end_waiting(
+fn end_waiting_tasks(
     runs: &Runs,
     held: &Lock,
     id: &RunId,
@@ -141,27 +141,6 @@ fn end_waiting(
         RunStatus { tasks: Some(if is_over { report.clone() } else { fresh }), ..line.clone() };
     tell(runs, held, told);
     Ok(RunStatus { tasks: Some(report), ..line })
-}
-
-/// Writes the end of a job that waits, and takes it from the queue. The line first: a crash before
-/// the link is gone leaves a job that has ended and still waits, which is seen when it is claimed, or
-/// killed once more.
-fn end_in_queue(runs: &Runs, id: &str, line: &RunStatus, sync: &mut SyncSet) -> Result<()> {
-    let mut story = runs.story(id)?;
-    story.append(std::slice::from_ref(line))?;
-    files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
-    let (file, path) = story.into_file();
-    sync.file(file, path);
-    sync.dir(&runs.job_dir(id));
-    sync.dir(&runs.queue_dir());
-    Ok(())
-}
-
-/// Says in the feed what is durable. A head that does not hear of it there asks.
-fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
-    if let Err(error) = feed::append(runs.root(), held, &[line]) {
-        eprintln!("processor: {}", error.message);
-    }
 }
 
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`
@@ -237,11 +216,6 @@ fn kill_without_space(
     }
 }
 
-/// How a job ends that was killed before it has started, where that is all there is to tell.
-fn refused(id: &str, by: &str) -> RunStatus {
-    RunStatus::stopped(&Outcome::killed(by)).of(id)
-}
-
 /// The end of a job that can be ended at once, or has ended, or never will be started here; what is
 /// known of one that is not meant. `None` for one that is claimed.
 fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
@@ -284,59 +258,6 @@ fn may_be_claimed(runs: &Runs, id: &str) -> Result<bool> {
     let seen = slots::all(runs)?;
     let hidden = seen.iter().any(|slot| slot.unreadable.is_some()) && runs.is_here(id)?;
     Ok(hidden || seen.iter().any(|slot| slot.jobs().iter().any(|job| job == id)))
-}
-
-/// Ends a job that waits, if it has not `ended` before; `untouched`: it has no story.
-fn end_queued(
-    runs: &Runs,
-    held: &Lock,
-    id: &str,
-    by: &str,
-    ended: Option<RunStatus>,
-    untouched: bool,
-) -> Result<RunStatus> {
-    let mut sync = SyncSet::new();
-    let line = match ended {
-        Some(line) => {
-            files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
-            sync = runs.sync_of_end(id)?;
-            sync.dir(&runs.queue_dir());
-            line
-        }
-        None => {
-            // Of a range some tasks may have ended before.
-            let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
-            let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
-            match end_in_queue(runs, id, &line, &mut sync) {
-                // A full disk, perhaps. It never starts, and nothing of it is to be told.
-                Err(error)
-                    if error.kind == Kind::Unavailable && untouched && line.tasks.is_none() =>
-                {
-                    let refused_there = runs.refuse_waiting(held, id, by);
-                    refused_there.map_err(|e| if e.kind == error.kind { error } else { e })?;
-                    return Ok(refused(id, by));
-                }
-                ended => ended?,
-            }
-            line
-        }
-    };
-    sync.commit()?;
-    let line = line.of(id);
-    tell(runs, held, line.clone());
-    Ok(line)
-}
-
-/// Ends a job that waits again if somebody has killed it since it was claimed: whoever did has told its
-/// supervisor, and looks no more. Where that fails it ends when it is claimed.
-pub(super) fn end_put_back(runs: &Runs, held: &Lock, id: &str) {
-    let ended = asked(runs, id).and_then(|killed| match (killed, runs.last_line(id)?) {
-        (Some(killed), None) => end_queued(runs, held, id, &killed.by, None, true).map(|_| ()),
-        _ => Ok(()),
-    });
-    if let Err(error) = ended {
-        eprintln!("processor: {id} is not ended: {}", error.message);
-    }
 }
 
 /// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::lost::lose;
 use super::remains::{self, Remains};
-use super::{kill, start, tree, unowned, wishes};
+use super::{end_waiting, start, tree, unowned, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::{self, Lock};
@@ -144,7 +144,7 @@ fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
         Ok(None) => {
             wishes::keep_noted(runs, id, &record.kills)?;
             runs.put_back(held, id)?;
-            kill::end_put_back(runs, held, id);
+            end_waiting::end_put_back(runs, held, id);
             Ok(Fate::Waits)
         }
         Ok(Some(_)) | Err(_) => Ok(Fate::Kept),
