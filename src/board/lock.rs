@@ -19,6 +19,9 @@ use crate::error::{At, Error, Kind, Result};
 /// How long a lock that others hold for milliseconds is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long who has waited in vain does so the next time.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What remains to be waited for a lock where a thread has waited for long enough: its holder may let it go
 /// in milliseconds.
 const AN_INSTANT: Duration = Duration::from_millis(20);
@@ -70,10 +73,11 @@ thread_local! {
 }
 
 /// From now on, and until this is called again, the calling thread waits no longer than [`PATIENCE`] for all
-/// locks together, and after that only an instant for each: for whoever has much to do that needs the same
-/// lock, and other things besides.
+/// locks together, and after that only an instant for each; only [`AGAIN`] where that was over the last time.
+/// For whoever has much to do that needs the same lock, and other things besides.
 pub fn wait_once_for_all() {
-    LEFT.set(Some(PATIENCE));
+    let in_vain = LEFT.get().is_some_and(|left| left.is_zero());
+    LEFT.set(Some(if in_vain { AGAIN } else { PATIENCE }));
 }
 
 /// Locks an open file exclusively, waiting at most [`PATIENCE`]; 503 if it stays taken.
@@ -213,6 +217,10 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert!(LEFT.get().unwrap().is_zero() && begun.elapsed() < PATIENCE / 10);
+        wait_once_for_all();
+        assert_eq!(LEFT.get(), Some(AGAIN), "it has just waited in vain");
+        wait_once_for_all();
+        assert_eq!(LEFT.get(), Some(PATIENCE), "and did not again");
         LEFT.set(None);
     }
 
