@@ -1,14 +1,14 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
 pub mod admission;
-pub mod array;
-pub mod array_changes;
 pub mod attempt;
 pub mod card;
 pub mod change;
+pub mod draft;
 pub mod event;
 pub mod fold;
 pub mod ids;
+pub mod job_tasks;
 pub mod kill;
 pub mod line;
 pub mod log;

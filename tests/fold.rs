@@ -70,7 +70,7 @@ fn holds(card: &Card, before: &Card) {
         matches!(card.state, State::Placed | State::Running | State::Stopping)
     );
     assert_eq!(card.outcome.is_some(), card.state == State::Stopped, "{card:?}");
-    assert!(card.retries >= before.retries);
+    assert!(card.tasks.most_retries() >= before.tasks.most_retries());
     assert_eq!(card.newer, None, "{card:?}");
     if before.state == State::Stopped {
         let is_as_before = |card: &Card| {
