@@ -7,11 +7,16 @@
 //! - [`link`], `line`, `ear`, `desk`, `silent`, `backoff`, `lookups`: the line to one node: who listens to
 //!   it, what is ordered of it, and finding out whether those that do not answer do now, and where
 //!   those are that have a name.
-//! - `silence`: since when nodes have not answered.
+//! - `lines`: the lines to all nodes.
+//! - `presence`, `silence`: which nodes answer, and since when others have not.
+//! - `outbox`: results of which nodes are to be told that they are safe.
+//! - `strays`: runs of jobs whose cards cannot be read.
+//! - `looks`: what looking at the board may spare.
 //! - `doubts`: reports that do not count.
 //! - [`gather`]: ends of tasks, recorded together.
 //! - [`pace`]: how much may be sent ahead.
-//! - `sweeping`, `beside`: recovery of what died on this machine, and other threads beside all else.
+//! - `sweeps`, `beside`: whether what died on this machine is being recovered; other threads beside all
+//!   else.
 //! - `voice`: what it says, and what went wrong.
 //! - `wake`: what wakes it.
 //!
@@ -22,6 +27,7 @@
 //!   nodes, what they say of attempts, knowing which there are.
 //! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
+//! - `sweeping`: has recovered what died on this machine.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
 //! - [`step`]: shows transitions before they are made.
@@ -43,14 +49,18 @@ mod hearing;
 pub mod index;
 mod killing;
 mod line;
+mod lines;
 pub mod link;
+mod looks;
 mod lookups;
 mod membership;
 pub mod notice;
 pub mod on_node;
 mod orphans;
+mod outbox;
 pub mod pace;
 mod placing;
+mod presence;
 pub mod program;
 mod roster;
 pub mod round;
@@ -58,7 +68,9 @@ mod scan;
 mod silence;
 mod silent;
 pub mod step;
+mod strays;
 mod sweeping;
+mod sweeps;
 mod transitions;
 mod unsure;
 mod voice;

@@ -296,6 +296,50 @@ fn what_a_dead_supervisor_left_holds_up_no_other_node() {
     other.check();
 }
 
+/// The same of a round from cron: others are placed before, and what the sweep has found is recorded by the
+/// round that made it.
+#[test]
+fn a_round_from_cron_places_others_while_it_sweeps_and_records_what_that_found() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can run programs as another user");
+        return;
+    }
+    let root = root_of_nobody();
+    let become_root = root.install("become", Path::new("/usr/bin/setpriv"), "4755");
+    let command = [become_root.to_str().unwrap(), "--reuid=0", "sleep", "1000"];
+    let stays = root.submit(&json!({"command": command, "dir": "/"}));
+    let once = || assert_eq!(root.cmd("poller", &["--once", "-q"]).expect(0).stderr, "");
+    once();
+    let id = root.card(stays)[1]["nodejob"].as_str().unwrap().to_string();
+    until("it is root's", || {
+        let pid = root.node_status(&id)["pid"].as_i64().unwrap_or(0);
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0)
+    });
+    let (other, httpd, token) = host("");
+    register(&root, &json!({"name": "other", "uri": httpd.url(), "token": token}));
+    drain_localhost(&root);
+    once();
+    node_reaches(&root, "other", "connected");
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+    }
+    let passes = root.submit(&json!({"command": ["true"]}));
+    once();
+    let end = root.status(stays);
+    assert_eq!((&end["state"], &end["cause"]), (&json!("stopped"), &json!("lost")), "{end}");
+    let placed = &root.card(passes)[1];
+    let lost_at = root.node_status(&id)["at"].clone();
+    let is_before = placed["at"].as_str() < lost_at.as_str();
+    assert!(placed["event"] == "placed" && is_before, "{placed}: not before {lost_at}");
+    wait_for(SOON, || {
+        once();
+        let status = root.status(passes);
+        if status["status"] == "good" { Ok(()) } else { Err(status.to_string()) }
+    });
+    root.check();
+    other.check();
+}
+
 #[test]
 fn a_round_from_cron_that_waits_for_a_node_does_no_work_meanwhile() {
     let root = open_root("connect_timeout = 3s\nrequest_timeout = 3s\n");

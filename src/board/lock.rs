@@ -1,6 +1,8 @@
 //! Locks: `flock(2)` on files that are never renamed or removed. The kernel frees a lock when its
-//! owner dies, however it dies; nothing has to be cleaned up.
+//! owner dies, however it dies; nothing has to be cleaned up. One that is stopped keeps it: who waits in
+//! vain is told which process that is.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,6 +18,10 @@ use crate::error::{At, Error, Kind, Result};
 
 /// How long a lock that others hold for milliseconds is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What remains to be waited for a lock where a thread has waited for long enough: its holder may let it go
+/// in milliseconds.
+const AN_INSTANT: Duration = Duration::from_millis(20);
 
 /// How often the holder of a lock is looked for.
 const LOOKS: usize = 10;
@@ -58,24 +64,38 @@ impl Lock {
     }
 }
 
+thread_local! {
+    /// For how long yet this thread waits, where it has a budget.
+    static LEFT: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// From now on, and until this is called again, the calling thread waits no longer than [`PATIENCE`] for all
+/// locks together, and after that only an instant for each: for whoever has much to do that needs the same
+/// lock, and other things besides.
+pub fn wait_once_for_all() {
+    LEFT.set(Some(PATIENCE));
+}
+
 /// Locks an open file exclusively, waiting at most [`PATIENCE`]; 503 if it stays taken.
 pub fn wait_for(file: &File, path: &Path) -> Result<()> {
-    wait_within(file, path, PATIENCE)
+    let Some(left) = LEFT.get() else { return wait_within(file, path, PATIENCE) };
+    let begun = Instant::now();
+    let locked = wait_within(file, path, left.max(AN_INSTANT));
+    if locked.is_err() {
+        LEFT.set(Some(left.saturating_sub(begun.elapsed())));
+    }
+    locked
 }
 
 fn wait_within(file: &File, path: &Path, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
+    let begun = Instant::now();
     let mut pause = Duration::from_micros(50);
     while !try_lock(file).at(path)? {
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!(
-                    "{}: held by another process for {} s; try again later",
-                    path.display(),
-                    patience.as_secs()
-                ),
-            ));
+        let waited = begun.elapsed();
+        if waited >= patience {
+            let (path, by) = (path.display(), who_holds(path));
+            let why = format!("{path}: held by {by} for {:.0?}; try again later", waited);
+            return Err(Error::new(Kind::Unavailable, why));
         }
         // A blocking flock cannot have a deadline without a signal; holders let go within
         // milliseconds, so short pauses cost less than that.
@@ -129,6 +149,21 @@ pub fn holder(path: &Path, is_meant: impl Fn(i32) -> bool) -> Option<i32> {
     None
 }
 
+/// Who has a file locked, for a person.
+fn who_holds(path: &Path) -> String {
+    let Some(pid) = holder(path, |_| true) else { return "another process".to_string() };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // "4711 (name) T ...": the name may hold anything, parentheses too.
+    let parts = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") "));
+    match parts {
+        Some((name, rest)) if rest.starts_with(['T', 't']) => {
+            format!("process {pid} ({name}), which is stopped (`kill -CONT {pid}`),")
+        }
+        Some((name, _)) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
+    }
+}
+
 /// The same by one look. The kernel lists all locks of the machine, a page at a time: one may be passed
 /// over when those before it are let go meanwhile.
 fn seen_holder(path: &Path, is_meant: impl Fn(i32) -> bool) -> Option<i32> {
@@ -162,6 +197,24 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn whoever_waits_in_vain_is_told_for_whom_and_does_so_once() {
+        let path = std::env::temp_dir().join(format!("corkboard-held-{}", std::process::id()));
+        let _lock = Lock::take(&path).unwrap();
+        let patience = Duration::from_millis(30);
+        let error = Lock::take_within(&path, patience).unwrap_err();
+        let own = format!("held by process {} (", std::process::id());
+        assert!(error.message.contains(&own), "{}", error.message);
+        LEFT.set(Some(patience));
+        let begun = Instant::now();
+        for _ in 0..2 {
+            assert!(Lock::take(&path).is_err());
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(LEFT.get().unwrap().is_zero() && begun.elapsed() < PATIENCE / 10);
+        LEFT.set(None);
+    }
 
     /// Programs of other versions, `scripts/` and `/proc/locks` know these locks as flock(2).
     #[test]

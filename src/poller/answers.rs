@@ -77,7 +77,7 @@ impl Engine<'_> {
                 self.doubt_stranger(node, Some(&id));
             }
             let Some(known) = self.known_mut(&id) else {
-                if self.is_orphan(node, &id) {
+                if self.strays.has(node, &id) {
                     let worth = if let Word::Of(worth) = answer { Some(worth) } else { None };
                     let judged = self.judge_orphan(node, id, worth);
                     self.told(judged);
@@ -198,7 +198,7 @@ impl Engine<'_> {
 
     /// Asks every node about every job that it has.
     pub(super) fn resync_all(&mut self) {
-        for node in self.links.keys().cloned().collect::<Vec<_>>() {
+        for node in self.lines.nodes().cloned().collect::<Vec<_>>() {
             self.resync(&node);
         }
     }

@@ -97,7 +97,7 @@ impl Engine<'_> {
 
     /// The same; an error where it cannot be found out.
     pub(super) fn leads_to(&self, node: &str, id: &str, address: &Address) -> Result<bool> {
-        let Some(link) = self.links.get(node) else { return Ok(false) };
+        let Some(link) = self.lines.get(node) else { return Ok(false) };
         if link.address() == address {
             return Ok(true);
         }
@@ -114,7 +114,7 @@ impl Engine<'_> {
             Some(known) => known.node == node && self.reaches(node, id, &known.address),
             None => {
                 let given_up = |record: &Node| record.given_up.iter().any(|other| other == id);
-                self.nodes.get(node).is_some_and(given_up) || self.is_orphan(node, id)
+                self.nodes.get(node).is_some_and(given_up) || self.strays.has(node, id)
             }
         }
     }
@@ -140,17 +140,7 @@ impl Engine<'_> {
             // What is sent was placed there, and is checked where that is decided.
             Order::Run(_) | Order::Prepare | Order::Acknowledge(_) | Order::List => true,
         };
-        let Some(link) = self.links.get_mut(node).filter(|_| is_meant) else { return false };
-        let answers = match &order {
-            Order::Run(runs) => runs.len(), // several orders may be sent as one
-            Order::Status(_) | Order::Kill(_) | Order::Forbid(_) | Order::List => 1,
-            Order::Prepare | Order::Acknowledge(_) => 0,
-        };
-        let ordered = link.order(order);
-        if ordered {
-            link.outstanding += answers;
-        }
-        ordered
+        is_meant && self.lines.get_mut(node).is_some_and(|link| link.order(order))
     }
 
     /// Whether a node is told such an order now.
@@ -160,13 +150,13 @@ impl Engine<'_> {
             Order::Prepare | Order::Run(_) => {
                 self.nodes.get(node).is_some_and(|node| node.state == NodeState::Connected)
             }
-            _ => self.links.get(node).is_some_and(Link::answers),
+            _ => self.lines.get(node).is_some_and(Link::answers),
         }
     }
 
     pub(super) fn answered(&mut self, node: &str, count: usize) {
-        if let Some(link) = self.links.get_mut(node) {
-            link.outstanding = link.outstanding.saturating_sub(count);
+        if let Some(link) = self.lines.get_mut(node) {
+            link.answered(count);
         }
     }
 

@@ -1,22 +1,23 @@
 //! The engine's state: what it knows, and what it talks by. What is done with it, see the files that are
 //! named in [`super`].
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::beside::Beside;
 use super::doubts::Doubts;
 use super::gather::Gathered;
-use super::index::Index;
-use super::link::Link;
+use super::index::{Index, Moment};
+use super::lines::Lines;
+use super::looks::Looks;
+use super::outbox::Outbox;
 use super::pace::Paces;
+use super::presence::Presence;
 use super::roster::Roster;
 use super::silence::Silences;
-use super::silent::Silent;
 use super::step::Step;
-use super::sweeping::Sweeper;
+use super::strays::Strays;
+use super::sweeps::Sweeps;
 use super::voice::Voice;
 use super::wake::Wake;
 use crate::board::cards::Cards;
@@ -32,7 +33,7 @@ pub struct Engine<'r> {
     pub(super) cards: Cards<'r>,
     pub(super) index: Index,
     pub(super) nodes: Roster,
-    pub(super) links: BTreeMap<String, Link>,
+    pub(super) lines: Lines,
     pub(super) paces: Paces,
     pub(super) doubts: Doubts,
     pub(super) wakes: Receiver<Wake>,
@@ -42,34 +43,14 @@ pub struct Engine<'r> {
     pub(super) voice: Voice,
     /// Ends of tasks that are to be recorded later.
     pub(super) gathered: Gathered,
-    /// Results that are safe here and whose nodes do not know it yet.
-    pub(super) unacknowledged: BTreeMap<String, Vec<String>>,
-    /// When they are to be told at the latest.
-    pub(super) acknowledge_at: Option<Instant>,
-    /// When each node last answered, or failed to.
-    pub(super) seen: BTreeMap<String, Instant>,
-    /// The nodes that do not answer, as seen by this process.
-    pub(super) silences: Silences,
-    /// Attempts of which nobody gives word, by their ids, likewise.
+    pub(super) outbox: Outbox,
+    pub(super) presence: Presence,
+    /// Attempts of which nobody gives word, by their ids.
     pub(super) unheard: Silences,
-    /// Those that have not for so long that their jobs are to be given up.
-    pub(super) unreachable: BTreeSet<String>,
-    /// Runs that nodes are being asked about because the cards of their jobs cannot be read: node and
-    /// id.
-    pub(super) orphans: BTreeSet<(String, String)>,
-    /// Who finds out whether nodes answer that did not.
-    pub(super) silent: Arc<Silent>,
+    pub(super) strays: Strays,
+    pub(super) looks: Looks,
     beside: Beside<'r>,
-    pub(super) scans: u32,
-    pub(super) sweeper: Sweeper,
-    /// What time it was at the last scan, by the clock and by what goes on steadily.
-    pub(super) clock: (SystemTime, Instant),
-    /// When queue and running cards last changed, once they were looked at after that.
-    pub(super) settled: Option<(SystemTime, SystemTime)>,
-    /// When a waiting card was last changed in place, once all were looked at after that.
-    pub(super) unchanged_waiting: Option<SystemTime>,
-    /// When the queue last changed, if after that no batch was in it.
-    pub(super) no_batches: Option<SystemTime>,
+    pub(super) sweeps: Sweeps,
     pub(super) ending: bool,
 }
 
@@ -82,7 +63,7 @@ impl<'r> Engine<'r> {
             cards: Cards::new(root),
             index: Index::default(),
             nodes: Roster::default(),
-            links: BTreeMap::new(),
+            lines: Lines::default(),
             paces: Paces::default(),
             doubts: Doubts::default(),
             wakes,
@@ -91,21 +72,13 @@ impl<'r> Engine<'r> {
             once: false,
             voice: Voice::new(quiet),
             gathered: Gathered::default(),
-            unacknowledged: BTreeMap::new(),
-            acknowledge_at: None,
-            seen: BTreeMap::new(),
-            silences: Silences::new(Instant::now()),
+            outbox: Outbox::default(),
+            presence: Presence::new(Instant::now()),
             unheard: Silences::new(Instant::now()),
-            unreachable: BTreeSet::new(),
-            orphans: BTreeSet::new(),
-            silent: Arc::default(),
+            strays: Strays::default(),
+            looks: Looks::new(Moment::now()),
             beside: Beside::default(),
-            scans: 0,
-            sweeper: Sweeper::default(),
-            clock: (SystemTime::now(), Instant::now()),
-            settled: None,
-            unchanged_waiting: None,
-            no_batches: None,
+            sweeps: Sweeps::default(),
             ending: false,
         }
     }

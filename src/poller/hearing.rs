@@ -21,12 +21,12 @@ impl Engine<'_> {
         let patience = soon.map_or(patience, |soon| soon.min(patience));
         // A round for cron writes the records at its end.
         let records = self.nodes.due().filter(|_| !self.once);
-        let dues = [self.acknowledge_at, self.gathered.due(), records];
+        let dues = [self.outbox.due(), self.gathered.due(), records];
         let now = Instant::now();
         let left = dues.into_iter().flatten().map(|due| due.saturating_duration_since(now));
         let patience = left.fold(patience, Duration::min);
-        let silent = [&self.silences, &self.unheard];
-        let patience = silent.iter().filter_map(|s| s.patience()).fold(patience, Duration::min);
+        let silent = [self.presence.patience(), self.unheard.patience()];
+        let patience = silent.into_iter().flatten().fold(patience, Duration::min);
         let patience = if self.once { patience.min(Duration::from_millis(100)) } else { patience };
         match self.wakes.recv_timeout(patience) {
             Ok(first) => std::iter::once(first).chain(self.wakes.try_iter()).collect(),
@@ -51,7 +51,7 @@ impl Engine<'_> {
             self.told(heeded);
         }
         if missed {
-            self.scans = 0;
+            self.looks.begin_anew();
             self.scan();
         }
         if nodes {
@@ -60,7 +60,7 @@ impl Engine<'_> {
         }
         let recorded = self.record(reports);
         self.told(recorded);
-        if self.acknowledge_at.is_some_and(|at| at <= Instant::now()) {
+        if self.outbox.due().is_some_and(|at| at <= Instant::now()) {
             self.acknowledge();
         }
         for job in touched {
@@ -84,10 +84,10 @@ impl Engine<'_> {
             Wake::Nodes => *nodes = true, // there may be many
             Wake::End => self.ending = true,
             Wake::Saved { failed } => self.saved(failed),
-            Wake::Swept(error) => return Err(error),
+            Wake::Swept(result) => self.swept(result),
             // One that is closed may have led to another machine.
             Wake::Node { node, line, news } => {
-                if self.links.get(&node).is_some_and(|link| link.is(line)) {
+                if self.lines.is(&node, line) {
                     return self.heed_node(&node, news, reports);
                 }
             }

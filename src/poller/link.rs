@@ -20,8 +20,8 @@ pub struct Link {
     ear: Arc<Ear>,
     desk: Arc<Desk>,
     files: Arc<Desk>,
-    /// Answers that are to come: one for each attempt that was sent, and for each question.
-    pub outstanding: usize,
+    /// How many answers are to come, see [`answers_to`].
+    outstanding: usize,
 }
 
 impl Drop for Link {
@@ -65,7 +65,26 @@ impl Link {
 
     /// Gives an order, which is carried out after those before it. The answer comes as a wake-up,
     /// one for each order for which this returns `true`: others travel with those that wait.
-    pub fn order(&self, order: Order) -> bool {
+    pub fn order(&mut self, order: Order) -> bool {
+        let answers = answers_to(&order);
+        let ordered = self.put(order);
+        if ordered {
+            self.outstanding += answers;
+        }
+        ordered
+    }
+
+    /// So many answers have come.
+    pub fn answered(&mut self, count: usize) {
+        self.outstanding = self.outstanding.saturating_sub(count);
+    }
+
+    /// Whether answers are to come.
+    pub fn is_asked(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    fn put(&self, order: Order) -> bool {
         let Order::Run(runs) = order else { return self.desk.put(order) };
         // Files take their time, for which nothing else is to wait.
         let (slow, quick): (Vec<_>, Vec<_>) =
@@ -110,5 +129,33 @@ impl Link {
         if sent {
             self.files.close();
         }
+    }
+}
+
+/// How many answers come to an order: one for each attempt that is sent, for several orders may be sent as
+/// one, and one for each question.
+fn answers_to(order: &Order) -> usize {
+    match order {
+        Order::Run(runs) => runs.len(),
+        Order::Status(_) | Order::Kill(_) | Order::Forbid(_) | Order::List => 1,
+        Order::Prepare | Order::Acknowledge(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::driver::Run;
+
+    #[test]
+    fn what_is_answered() {
+        let run = |id: &str| Run { id: id.into(), request: Value::Null, uploads: Vec::new() };
+        assert_eq!(answers_to(&Order::Run(vec![run("a"), run("b")])), 2);
+        assert_eq!(answers_to(&Order::Status(vec!["a".into(), "b".into()])), 1);
+        assert_eq!(answers_to(&Order::Forbid("a".into())), 1);
+        assert_eq!(answers_to(&Order::Acknowledge(vec!["a".into()])), 0);
+        assert_eq!(answers_to(&Order::Prepare), 0);
     }
 }

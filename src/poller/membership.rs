@@ -3,9 +3,8 @@
 use super::engine::Engine;
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::link::Link;
 use super::silence;
 use super::wake::Wake;
 use crate::board::nodes::{self, Change};
@@ -16,9 +15,6 @@ use crate::model::resources::Resources;
 
 const STACK: usize = 128 << 10;
 
-/// How exact `last_seen` in a node's record is.
-const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
-
 impl Engine<'_> {
     pub(super) fn load_nodes(&mut self) -> Result<()> {
         let fresh = self.nodes.read(self.root)?;
@@ -26,7 +22,7 @@ impl Engine<'_> {
             self.told::<()>(Err(error));
         }
         let fresh = fresh.nodes;
-        self.links.retain(|name, link| {
+        self.lines.retain(|name, link| {
             // One that was registered anew, or whose resources were forgotten, is asked again.
             let known = |new: &Node| new.state != NodeState::Unknown && new.resources.is_some();
             matches!((self.nodes.get(name), fresh.get(name)), (Some(old), Some(new))
@@ -34,7 +30,8 @@ impl Engine<'_> {
                     && (known(new) || !known(old)))
         });
         self.index.rooms.retain(|name| fresh.contains_key(name));
-        self.silences.retain(|name| fresh.contains_key(name));
+        self.presence.retain(|name| fresh.contains_key(name));
+        self.strays.retain(|name| fresh.contains_key(name));
         for node in fresh.values() {
             self.index.rooms.update(node);
             if let Some(why) = node.newer_reason() {
@@ -43,10 +40,8 @@ impl Engine<'_> {
                 }
                 continue;
             }
-            if !self.links.contains_key(&node.name) {
-                self.seen.remove(&node.name);
-                let link = Link::open(self.root, node, &self.waker, &self.silent, self.once);
-                self.links.insert(node.name.clone(), link);
+            if self.lines.open(self.root, node, &self.waker, self.once) {
+                self.presence.ask_anew(&node.name);
             }
         }
         self.nodes.replace(fresh);
@@ -54,9 +49,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn up(&mut self, node: &str, resources: Resources) {
-        self.silences.end(node);
-        self.unreachable.remove(node);
-        self.seen.insert(node.to_string(), Instant::now());
+        self.presence.is_up(node, Instant::now());
         self.note(node, |node| {
             if node.state != NodeState::Connected {
                 node.since = Some(clock::now());
@@ -73,9 +66,7 @@ impl Engine<'_> {
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
             known.killed = None;
         }
-        if self.unacknowledged.contains_key(node) {
-            self.acknowledge_at = Some(Instant::now());
-        }
+        self.outbox.answers(node, Instant::now());
         self.resync(node);
     }
 
@@ -96,8 +87,7 @@ impl Engine<'_> {
             self.complain(error.clone());
             return Ok(());
         }
-        self.seen.insert(node.to_string(), Instant::now());
-        if let Some(link) = self.links.get(node) {
+        if let Some(link) = self.lines.get(node) {
             link.suspect();
         }
         let noted = self.note_silence(node);
@@ -117,16 +107,12 @@ impl Engine<'_> {
 
     /// A node answered, even if it had nothing to say.
     pub(super) fn heard(&mut self, node: &str) {
-        self.silences.end(node);
-        self.unreachable.remove(node);
+        self.presence.has_answered(node);
         let Some(record) = self.nodes.get(node) else { return };
         if record.state != NodeState::Connected {
             return; // it is being asked how it is
         }
-        let now = Instant::now();
-        let recent = self.seen.get(node).is_some_and(|seen| now - *seen < LAST_SEEN_EVERY);
-        if !recent {
-            self.seen.insert(node.to_string(), now);
+        if self.presence.see(node, Instant::now()) {
             self.note(node, |node| node.last_seen = Some(clock::now()));
         }
     }
@@ -136,7 +122,7 @@ impl Engine<'_> {
     /// and goes by what those before it have recorded.
     fn note_silence(&mut self, node: &str) -> Result<()> {
         let lost_after = self.root.settings.lost_after;
-        let mut is_long = self.silences.note(node, lost_after);
+        let mut is_long = self.presence.is_down(node, Instant::now(), lost_after);
         if self.once
             && let Some(record) = self.nodes.get(node)
         {
@@ -145,7 +131,7 @@ impl Engine<'_> {
             self.note(node, |record| record.silence = Some(silence));
         }
         if is_long {
-            self.unreachable.insert(node.to_string());
+            self.presence.give_up(node);
         }
         Ok(())
     }
@@ -154,7 +140,7 @@ impl Engine<'_> {
     /// that. One that cannot be given up now is when its node fails the next time.
     pub(super) fn give_up_unreachable(&mut self) {
         let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for node in std::mem::take(&mut self.unreachable) {
+        for node in self.presence.take_lost() {
             let ids: Vec<String> =
                 self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
             if !ids.is_empty() {

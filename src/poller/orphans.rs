@@ -49,7 +49,7 @@ impl Engine<'_> {
             };
             let unreadable = self.cards.unreadable(parsed.job);
             if self.told(unreadable).flatten().is_some() && self.known_mut(&id).is_none() {
-                self.orphans.insert((node.to_string(), id.clone()));
+                self.strays.ask(node, &id);
                 ask.push(id);
             }
         }
@@ -57,12 +57,6 @@ impl Engine<'_> {
             self.order(node, Order::Status(ask));
         }
         Ok(())
-    }
-
-    /// Whether this is a run on this node whose job's card cannot be read.
-    pub(super) fn is_orphan(&self, node: &str, id: &str) -> bool {
-        // No allocation where there are none, as nearly always.
-        !self.orphans.is_empty() && self.orphans.contains(&(node.to_string(), id.to_string()))
     }
 
     /// What a node says of such a run: one that is this head's is killed, any other is left alone. The
@@ -92,7 +86,7 @@ impl Engine<'_> {
                 self.doubt(node, &id, why);
             }
         }
-        self.orphans.remove(&(node.to_string(), id));
+        self.strays.judged(node, &id);
         Ok(())
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::engine::{AFTER_TROUBLE, Engine};
 use super::index::Moment;
-use super::link::Link;
 use super::notice;
+use crate::board::lock;
 use crate::error::Result;
 use crate::model::card::State;
 
@@ -46,8 +46,6 @@ impl Engine<'_> {
         if !self.once {
             let (root, waker) = (self.root, self.waker.clone());
             self.beside(move || notice::watch_board(root, &waker));
-            let start = self.sweeper.start(root, &self.waker);
-            self.beside(start);
             self.start_beside(); // before the first scan: nothing is between them
         }
         let begin = Instant::now();
@@ -57,7 +55,8 @@ impl Engine<'_> {
         while !self.ending {
             let patience = next_scan.saturating_duration_since(Instant::now());
             let wakes = self.next_wakes(patience, failed);
-            self.silences.pass(Instant::now());
+            lock::wait_once_for_all(); // whoever has it may be stopped
+            self.presence.pass(Instant::now());
             self.unheard.pass(Instant::now());
             self.hear(wakes);
             let scan = Instant::now() >= next_scan;
@@ -69,7 +68,7 @@ impl Engine<'_> {
             failed = self.voice.is_troubled();
             if !self.once && self.voice.take_trouble() {
                 // What could not be recorded is still on the nodes and on the board.
-                self.scans = 0;
+                self.looks.begin_anew();
                 next_scan = next_scan.min(Instant::now() + pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             } else if scan {
@@ -92,17 +91,15 @@ impl Engine<'_> {
         self.told(recorded);
         // What the nodes were to be told is told.
         self.acknowledge();
-        self.links.values().for_each(Link::end);
-        for (_, link) in std::mem::take(&mut self.links) {
-            // A round from cron ends when it has sent what it could: the next one would begin anew.
-            link.close(self.once);
-        }
+        // A round from cron ends when it has sent what it could: the next one would begin anew.
+        self.lines.close(self.once);
         self.voice.last_words().map_or(Ok(()), Err)
     }
 
-    /// Whether every node has said whether it is up, and all else that it was asked.
+    /// Whether every node has said whether it is up, and all else that it was asked, and nothing is
+    /// done beside.
     fn is_idle(&self) -> bool {
-        self.links.iter().all(|(node, link)| link.outstanding == 0 && self.seen.contains_key(node))
+        !self.sweeps.is_at_work() && self.lines.are_quiet(|node| self.presence.knows(node))
     }
 
     /// The second half of a round: does what follows from what was heard, and from the time that has

@@ -2,9 +2,9 @@
 
 use super::engine::Engine;
 use super::index::Moment;
-use super::link::Link;
+use super::looks::Unchanged;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use crate::board::root::booted_at;
 use crate::board::{batches, poller_lock};
@@ -12,19 +12,10 @@ use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::model::ids::NodejobId;
 
-/// A directory's time is trusted to tell changes apart once it is so old.
-const GRAIN: Duration = Duration::from_secs(2);
-
-/// Every so many scans, nodes are asked about every job that they have.
-const SCANS_PER_RESYNC: u32 = 6;
-
-/// A clock that is off by more than this from one scan to the next was set.
-const CLOCK_SET: Duration = Duration::from_secs(30);
-
 impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
     pub(super) fn scan(&mut self) {
-        self.notice_set_clock();
+        self.looks.begin(Moment::now());
         self.start_beside();
         let restored = self.recover();
         if restored > 0 {
@@ -34,10 +25,8 @@ impl Engine<'_> {
         self.told(loaded);
         let looked = self.look_at_all();
         self.told(looked);
-        let swept = self.sweeper.sweep(self.root);
-        self.told(swept);
-        self.scans += 1;
-        if self.scans.is_multiple_of(SCANS_PER_RESYNC) {
+        self.sweep();
+        if self.looks.end() {
             let index = &self.index;
             let is_there =
                 |id: &str| NodejobId::parse(id).is_some_and(|id| index.on_node(&id).is_some());
@@ -46,19 +35,7 @@ impl Engine<'_> {
         }
         self.ask_unsure();
         self.give_up_nowhere();
-        self.links.values().for_each(Link::tend);
-    }
-
-    /// Waits until some time are worked out anew after the clock was set: a time that was an hour
-    /// ahead may be a year ahead now.
-    fn notice_set_clock(&mut self) {
-        let (then, at) = std::mem::replace(&mut self.clock, (SystemTime::now(), Instant::now()));
-        let expected = then + at.elapsed();
-        let now = SystemTime::now();
-        let off = now.duration_since(expected).unwrap_or_else(|behind| behind.duration());
-        if off > CLOCK_SET {
-            self.scans = 0;
-        }
+        self.lines.tend();
     }
 
     /// Finishes what submitters that died left; how many cards it made. Batches are looked for only
@@ -67,12 +44,13 @@ impl Engine<'_> {
     fn recover(&mut self) -> usize {
         let queue = self.cards.changed_at(Column::Queue);
         let queue = self.told(queue);
-        let settled = queue.filter(|queue| is_settled(*queue)); // now, before they are looked for
+        // Now, before they are looked for.
+        let unchanged = queue.map(|queue| Unchanged::since(queue, SystemTime::now()));
         let mut restored = 0;
-        if self.scans == 0 || queue.is_none() || self.no_batches != queue {
+        if !queue.is_some_and(|queue| self.looks.is_without_batches(queue)) {
             let (batches, done) = batches::recover(&self.cards);
             let is_done = self.told(done).is_some() && batches.pending == 0;
-            self.no_batches = settled.filter(|_| is_done);
+            self.looks.know_batches(unchanged.filter(|_| is_done).unwrap_or(Unchanged::UNKNOWN));
             restored = batches.written;
         }
         let prepared = self.cards.recover_prepared();
@@ -108,7 +86,7 @@ impl Engine<'_> {
     }
 
     fn look_at_all(&mut self) -> Result<()> {
-        let full = self.scans == 0;
+        let full = self.looks.is_full();
         if full && !self.cards.numbers(Column::Running)?.is_empty() {
             // What a poller that died has stamped may not be durable; nodes are told of it now.
             self.cards.sync_all()?;
@@ -159,14 +137,14 @@ impl Engine<'_> {
 
     /// Whether a waiting card may have been changed where it lies since they were looked at.
     fn waiting_may_have_grown(&mut self) -> Result<bool> {
-        if self.unchanged_waiting == Some(self.cards.waiting_changed_at()?) {
+        if self.looks.are_waiting_known(self.cards.waiting_changed_at()?) {
             return Ok(false);
         }
         let changed = {
             let _lock = self.cards.lock()?; // whoever gave it this time has written the line by now
             self.cards.waiting_changed_at()?
         };
-        self.unchanged_waiting = is_settled(changed).then_some(changed);
+        self.looks.know_waiting(Unchanged::since(changed, SystemTime::now()));
         Ok(true)
     }
 
@@ -175,11 +153,11 @@ impl Engine<'_> {
     fn moved_jobs(&mut self, full: bool) -> Result<BTreeSet<u64>> {
         let seen = [Column::Queue, Column::Running].map(|c| self.cards.changed_at(c));
         let [queue, running] = seen;
-        let settled = (queue?, running?);
-        let trusted = is_settled(settled.0) && is_settled(settled.1);
-        if !full && self.settled == Some(settled) {
+        let times = (queue?, running?);
+        if !full && self.looks.are_columns_known(times) {
             return Ok(BTreeSet::new());
         }
+        let unchanged = Unchanged::since(times, SystemTime::now());
         let mut jobs: BTreeSet<u64> = self.index.waiting().map(|(job, _)| job).collect();
         jobs.extend(self.index.on_nodes().map(|(job, _)| job));
         jobs.extend(self.index.untouchable());
@@ -190,7 +168,7 @@ impl Engine<'_> {
                 }
             }
         }
-        self.settled = trusted.then_some(settled);
+        self.looks.know_columns(unchanged);
         Ok(jobs)
     }
 
@@ -255,10 +233,4 @@ impl Engine<'_> {
         self.index.put(card, Moment::now());
         self.order_kills(card.job());
     }
-}
-
-/// Whether a directory that changed at this time, and is looked at after this, will have another
-/// time if it changes again: a change within the clock's grain could hide behind an equal one.
-fn is_settled(changed: SystemTime) -> bool {
-    changed < SystemTime::now() - GRAIN
 }

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::desk::Order;
 use crate::attempts::{self, Said};
@@ -16,12 +16,6 @@ use crate::model::card::{Card, State, What};
 use crate::model::change::Change;
 use crate::model::ids::NodejobId;
 use crate::model::outcome::Outcome;
-
-/// A node is told within this time that results are safe...
-const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(500);
-
-/// ...and at once when there are so many.
-const ACKNOWLEDGED_AT_ONCE: usize = 1000;
 
 impl Engine<'_> {
     /// Records reports, all with one sync, then tells the nodes that their results are safe.
@@ -59,11 +53,7 @@ impl Engine<'_> {
                 }
             }
             for (node, id) in std::mem::take(&mut applied.safe) {
-                let gathered = self.unacknowledged.entry(node).or_default();
-                gathered.push(id);
-                let many = gathered.len() >= ACKNOWLEDGED_AT_ONCE;
-                let at = Instant::now() + if many { Duration::ZERO } else { ACKNOWLEDGE_WITHIN };
-                self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |other| other.min(at)));
+                self.outbox.add(node, id, Instant::now());
             }
             for (node, id) in std::mem::take(&mut applied.stale) {
                 if self.nodes.get(&node).is_some_and(|record| record.given_up.contains(&id)) {
@@ -90,19 +80,16 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Tells the nodes that results are safe. Nobody waits for it, and each request to a node
-    /// costs as much as a short job: they are gathered. Those that do not answer are told when they
-    /// do.
+    /// Tells the nodes that results are safe. Those that do not answer are told when they do.
     pub(super) fn acknowledge(&mut self) {
-        self.acknowledge_at = None;
-        for (node, ids) in std::mem::take(&mut self.unacknowledged) {
+        for (node, ids) in self.outbox.take() {
             let order = Order::Acknowledge(ids);
             if self.takes(&node, &order) {
                 self.order(&node, order);
             } else if let Order::Acknowledge(ids) = order
-                && self.links.contains_key(&node)
+                && self.lines.get(&node).is_some()
             {
-                self.unacknowledged.insert(node, ids);
+                self.outbox.put_back(node, ids);
             }
         }
     }

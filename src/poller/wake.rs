@@ -6,6 +6,7 @@ use crate::driver::{Answer, Taken};
 use crate::error::{Error, Result};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
+use crate::processor::sweep::Swept;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.
@@ -30,8 +31,8 @@ pub enum Wake {
         /// What that is.
         news: News,
     },
-    /// The processor of this root could not be swept: why.
-    Swept(Error),
+    /// The processor of this root is swept, or could not be.
+    Swept(Result<Swept>),
     /// What was seen of nodes is written down.
     Saved {
         /// But for these, and why.

@@ -11,8 +11,11 @@ use serde_json::{Map, Value, json};
 use super::{Act, Ran};
 use crate::common::{TestRoot, until};
 
-/// Longest time in which a board must be right again after the faults have ended.
+/// After the faults have ended nothing may stand still for so long before all is right again.
 pub const RECOVERY: Duration = Duration::from_secs(40);
+
+/// However much there is to be done, it is done within this time.
+const AT_MOST: Duration = Duration::from_secs(600);
 
 /// What a test did and found.
 #[derive(Debug, Default)]
@@ -134,37 +137,49 @@ impl<'r> Journal<'r> {
             .collect()
     }
 
-    /// Makes rounds until everything on the board, and on the node, has stopped.
+    /// Makes rounds until everything on the board, and on the node, has stopped. How long that takes
+    /// depends on how much was left to be done, and on what else the machine does: so it fails where
+    /// nothing changes any more, and tells what stands still.
     pub fn settle(&self) {
-        let deadline = Instant::now() + RECOVERY;
+        let begun = Instant::now();
+        let (mut seen, mut since, mut changes) = (Vec::new(), begun, 0);
         loop {
             let round = self.root.cmd("poller", &["--once", "-q"]);
             let swept = Act::cmd(self.root, "processor", &["sweep"], "").run();
             let open = self.open();
-            if open.is_empty() && self.root.supervisors().is_empty() {
+            let supervisors = self.root.supervisors();
+            if open.is_empty() && supervisors.is_empty() {
                 return;
             }
+            if open != seen {
+                (seen, since, changes) = (open, Instant::now(), changes + 1);
+            }
             assert!(
-                Instant::now() < deadline,
-                "not recovered: {open:?} {:?} {round:?} {swept:?}",
-                self.root.supervisors()
+                since.elapsed() < RECOVERY && begun.elapsed() < AT_MOST,
+                "not recovered: the same for {:?} after {changes} changes in {:?}: {seen:?} {supervisors:?} {round:?} {swept:?}",
+                since.elapsed(),
+                begun.elapsed()
             );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// What has not stopped.
+    /// What has not stopped, and how much there is of it: what is done for one adds to it.
     fn open(&self) -> Vec<String> {
+        let length = |path: &Path| path.metadata().map_or(0, |meta| meta.len());
         let mut open: Vec<String> = cards(self.root)
             .into_iter()
             .filter(|(_, paths)| paths.iter().any(|path| !path.contains("/done/")))
             .flat_map(|(_, paths)| paths)
+            .map(|path| format!("{path} ({} bytes)", length(Path::new(&path))))
             .collect();
         for id in names(&self.root.path("state/processor/job")) {
-            let refused = self.root.read(&format!("state/processor/job/{id}/request.json"));
+            let dir = self.root.path("state/processor/job").join(&id);
+            let refused = fs::read_to_string(dir.join("request.json")).unwrap_or_default();
             let ended = self.root.node_status(&id)["state"] == "stopped";
             if !ended && !refused.starts_with("{\"refused\"") {
-                open.push(id);
+                let told = length(&dir.join("status")) + length(&dir.join("tasks"));
+                open.push(format!("{id} ({told} bytes)"));
             }
         }
         open

@@ -1,0 +1,87 @@
+//! Results that are safe here and whose nodes do not know it yet. Nobody waits for being told, and each
+//! request to a node costs as much as a short job: they are gathered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A node is told within this time that results are safe...
+const WITHIN: Duration = Duration::from_millis(500);
+
+/// ...and at once when there are so many.
+const AT_ONCE: usize = 1000;
+
+/// See the module. No node is there without a result, and nothing is due without one. What is there and
+/// not due waits for a node that does not answer.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    nodes: BTreeMap<String, Vec<String>>,
+    due: Option<Instant>,
+}
+
+impl Outbox {
+    /// One more: the attempt of this id, of which this node is to be told.
+    pub fn add(&mut self, node: String, id: String, now: Instant) {
+        let ids = self.nodes.entry(node).or_default();
+        ids.push(id);
+        let within = if ids.len() >= AT_ONCE { Duration::ZERO } else { WITHIN };
+        self.be_due(now + within);
+    }
+
+    /// A node answers again, which may not have been told.
+    pub fn answers(&mut self, node: &str, now: Instant) {
+        if self.nodes.contains_key(node) {
+            self.be_due(now);
+        }
+    }
+
+    fn be_due(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |other| other.min(at)));
+        debug_assert!(self.holds(), "{self:?}");
+    }
+
+    /// When something is to be told.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes out all that is to be told: nothing is due any more.
+    pub fn take(&mut self) -> BTreeMap<String, Vec<String>> {
+        self.due = None;
+        std::mem::take(&mut self.nodes)
+    }
+
+    /// Puts back what a node could not be told: it is when that answers.
+    pub fn put_back(&mut self, node: String, ids: Vec<String>) {
+        self.nodes.entry(node).or_default().extend(ids);
+        debug_assert!(self.holds(), "{self:?}");
+    }
+
+    fn holds(&self) -> bool {
+        let is_due_for_something = self.due.is_none() || !self.nodes.is_empty();
+        is_due_for_something && self.nodes.values().all(|ids| !ids.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_told_together_many_at_once_and_those_of_a_silent_node_when_it_answers() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        assert_eq!(outbox.due(), None);
+        outbox.add("a".into(), "c-1.1".into(), now);
+        outbox.add("b".into(), "c-2.1".into(), now + WITHIN / 2);
+        assert_eq!(outbox.due(), Some(now + WITHIN), "the first sets the time");
+        let all = outbox.take();
+        assert_eq!((all.len(), outbox.due()), (2, None));
+        outbox.put_back("a".into(), all["a"].clone());
+        assert_eq!(outbox.due(), None, "it does not answer");
+        outbox.answers("b", now);
+        assert_eq!(outbox.due(), None, "it has been told");
+        outbox.answers("a", now);
+        assert_eq!((outbox.due(), outbox.take().len()), (Some(now), 1));
+        (0..AT_ONCE).for_each(|job| outbox.add("a".into(), format!("c-{job}.1"), now));
+        assert_eq!(outbox.due(), Some(now));
+    }
+}
