@@ -81,7 +81,13 @@ impl Model {
         }
         match what {
             What::Held { .. } => self.held = true,
-            What::Released { .. } => self.held = false,
+            What::Released { .. } => {
+                self.held = false;
+                let tasks = self.tasks.values_mut();
+                for task in tasks.filter(|task| matches!(task, Task::Waits { .. })) {
+                    *task = Task::Waits { not_before: None };
+                }
+            }
             What::Placed { attempt, tasks: Some(tasks), .. } => {
                 let waits = |task| matches!(self.tasks.get(&task), Some(Task::Waits { .. }));
                 if self.killed_by.is_some() || tasks.is_empty() || !tasks.iter().all(waits) {

@@ -109,6 +109,10 @@ fn what_lies_in_the_place_of_the_feed_costs_nobody_his_time() {
         root.update(held, "priority=8").expect(0);
         if what == "a directory" {
             assert!(feed.join("file").exists());
+            let found = root.cmd("scheduler", &["check"]).expect(1);
+            let is_named =
+                |text: &str| text.contains(&format!("{}: no plain file", feed.display()));
+            assert!(is_named(&found.body) || is_named(&found.stderr), "{found:?}");
             fs::remove_dir_all(&feed).unwrap();
         } else {
             until("there is a feed again", || fs::metadata(&feed).is_ok_and(|meta| meta.is_file()));

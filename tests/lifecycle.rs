@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::head::{both_ways, open_root};
 use common::{SOON, TestRoot, wait_for};
 use serde_json::{Value, json};
@@ -312,5 +314,33 @@ fn clean_up_by_age_and_count() {
     std::fs::remove_dir_all(root.path("state/scheduler/done")).unwrap();
     std::fs::create_dir(root.path("state/scheduler/done")).unwrap();
     assert_eq!(root.submit(&json!({"command": ["true"]})), held + 2);
+    root.check();
+}
+
+/// Whoever has mended what made a job fail does not wait for the time after which it would be tried again.
+#[test]
+fn what_is_released_is_tried_again_at_once() {
+    let root = open_root("");
+    let _poller = root.poller();
+    let go = root.path("go");
+    for more in [json!({}), json!({"array": "0-2"})] {
+        let _ = fs::remove_file(&go);
+        let mut request = json!({"max_retry_count": 1, "retry_delay": "1h"});
+        request["command"] = format!("[ -e {} ]", go.display()).into();
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let job = root.submit(&request);
+        wait_for(SOON, || {
+            let status = root.status(job);
+            let reason = status["reason"].as_str().unwrap_or_default();
+            let waits = status["state"] == "queued" && reason.starts_with("waiting until");
+            if waits { Ok(()) } else { Err(status.to_string()) }
+        });
+        fs::write(&go, "").unwrap();
+        root.update(job, "release=1").expect(0);
+        let end = root.reaches(job, "stopped");
+        assert_eq!(end["status"], "good", "{end}");
+        let released = |card: &[Value]| card.iter().any(|line| line["event"] == "released");
+        assert!(released(&root.card(job)), "{:?}", root.card(job));
+    }
     root.check();
 }

@@ -12,6 +12,7 @@ use super::batch_files;
 use super::batches;
 use super::cards::Cards;
 use super::claims::rejoin;
+use super::feed_file::FeedFile;
 use super::files;
 use super::listing;
 use super::nodes::{self, Recorded};
@@ -42,7 +43,8 @@ pub enum Entry {
     },
 }
 
-/// Checks the directories themselves: there, and closed to those who should not look.
+/// Checks the directories themselves: there, and closed to those who should not look; and that nothing else
+/// lies where the feeds are.
 pub fn tree(root: &Root) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for (name, mode) in TREE {
@@ -75,6 +77,15 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
             if open {
                 wrong.push(format!("{}: open to others than its owner", path.display()));
             }
+        }
+    }
+    for board in ["scheduler", "processor"] {
+        let feed = FeedFile::of(root, board);
+        if !feed.may_be_one() {
+            let path = feed.path().display();
+            wrong.push(format!(
+                "{path}: no plain file, so nobody is told what happens; move it away"
+            ));
         }
     }
     wrong.extend(owners(root));

@@ -19,6 +19,9 @@ use crate::error::{At, Error, Kind, Result};
 /// How long a lock that others hold for milliseconds is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest time between two attempts of whoever waits for a lock.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
 /// What remains to be waited for a lock where a thread has waited for long enough: its holder may let it go
 /// in milliseconds.
 const AN_INSTANT: Duration = Duration::from_millis(20);
@@ -100,9 +103,15 @@ fn wait_within(file: &File, path: &Path, patience: Duration) -> Result<()> {
         // A blocking flock cannot have a deadline without a signal; holders let go within
         // milliseconds, so short pauses cost less than that.
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(2));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
+}
+
+/// For whoever has let a lock go and is to take it again at once, over and over: others come between.
+/// The kernel knows nothing of who waits.
+pub fn let_others() {
+    std::thread::sleep(LONGEST_PAUSE * 2);
 }
 
 /// Locks an open file exclusively if nobody has it locked.

@@ -232,6 +232,17 @@ impl<'r> Runs<'r> {
         path.try_exists().at(&path)
     }
 
+    /// Whether this open request is the one that waits under this id. One that was read without the
+    /// lock may be what a crash left of an acceptance, and another may have come in its place.
+    pub fn is_queued_as(&self, id: &str, request: &File) -> Result<bool> {
+        let path = self.queue_path(id);
+        let Some(link) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
+            return Ok(false);
+        };
+        let own = request.metadata().at(&path)?;
+        Ok((link.dev(), link.ino()) == (own.dev(), own.ino()))
+    }
+
     /// Whether it is here.
     pub fn is_here(&self, id: &str) -> Result<bool> {
         let path = self.job_dir(id);
@@ -300,6 +311,9 @@ impl<'r> Runs<'r> {
             let entry = entry.at(&dir)?;
             let Some(id) = entry.file_name().to_str().and_then(RunId::parse) else { continue };
             let Ok(meta) = entry.metadata() else { continue }; // claimed meanwhile
+            if meta.is_symlink() && !entry.path().exists() {
+                continue; // somebody's link that leads nowhere is nobody's to claim
+            }
             oldest.push(Waiting { at: (meta.mtime(), meta.mtime_nsec()), id });
             if oldest.len() > limit {
                 oldest.pop();

@@ -35,7 +35,8 @@ pub enum Change {
         /// Who.
         by: String,
     },
-    /// It goes on. Refused where nothing of it waits any more.
+    /// It goes on at once: nobody holds it any more, and it waits for no time. Refused where nothing of it
+    /// waits any more.
     Release {
         /// Who.
         by: String,
@@ -108,7 +109,7 @@ impl Change {
             Change::Hold { .. } if card.is_held() => Vec::new(),
             Change::Hold { by } => vec![What::Held { by: by.clone() }],
             Change::Release { .. } if !waits(card) => return refuse("released"),
-            Change::Release { .. } if !card.is_held() => Vec::new(),
+            Change::Release { .. } if !card.is_held() && !card.tasks.pauses(now) => Vec::new(),
             Change::Release { by } => vec![What::Released { by: by.clone() }],
             Change::Priority { .. } if card.state == State::Stopped => {
                 return refuse("given a priority");
@@ -222,6 +223,28 @@ mod tests {
         assert_eq!(twice.len(), 1);
         let tasks = Change::Kill { tasks: Some(TaskSet::one(3)), by: by() };
         assert!(tasks.lines(&placed, now).is_err(), "it is no array");
+    }
+
+    #[test]
+    fn what_is_released_waits_for_no_time() {
+        let now = SystemTime::now();
+        let release = Change::Release { by: by() };
+        let array = FIRST.replace("\"request\":{", "\"request\":{\"array\":\"0-3\",");
+        let range = PLACED.replace("\"attempt\"", "\"tasks\":\"0-1\",\"attempt\"");
+        for (first, placed) in [(FIRST, PLACED), (&*array, &*range)] {
+            let mut refused = card(&[first, placed]);
+            let id = NodejobId::parse(&refused.attempts[0].nodejob).unwrap();
+            let refuse = Change::Refuse { attempt: id, reason: "full".into() };
+            for what in refuse.lines(&refused, now).unwrap() {
+                refused.apply(Event::now(what));
+            }
+            assert!(refused.tasks.pauses(now), "{refused:?}");
+            let lines = release.lines(&refused, now).unwrap();
+            assert_eq!(lines, [What::Released { by: by() }]);
+            refused.apply(Event::now(lines[0].clone()));
+            assert!(!refused.tasks.pauses(now) && matches!(refused.waits(now), Waits::ForNode(_)));
+            assert_eq!(release.lines(&refused, now).unwrap(), [], "nothing is left to be done");
+        }
     }
 
     #[test]

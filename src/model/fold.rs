@@ -30,7 +30,7 @@ impl Card {
         let plain = !self.is_array();
         match &event.what {
             What::Held { .. } => self.tasks.held = true,
-            What::Released { .. } => self.tasks.held = false,
+            What::Released { .. } => self.tasks.release(),
             What::Priority { priority, .. } => self.priority = *priority,
             What::Placed { tasks, .. } => {
                 let given = if plain { Some(TaskSet::alone()) } else { tasks.clone() };

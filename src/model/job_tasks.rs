@@ -65,6 +65,13 @@ impl Tasks {
         self.spec.tasks.first() != Some(ALONE)
     }
 
+    /// What waits goes on: whoever wants that does not want it to wait for a time either.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+        self.later.clear();
+        self.refused.clear();
+    }
+
     /// Somebody kills tasks that nodes have; of each the first killer counts.
     pub(super) fn kill(&mut self, by: &str, tasks: &TaskSet, attempts: &[Attempt]) {
         let mut out = TaskSet::default();
@@ -151,6 +158,12 @@ impl Tasks {
     /// Whether every task has ended.
     pub fn is_finished(&self) -> bool {
         self.waiting.is_empty() && self.ended.tasks() == self.spec.tasks
+    }
+
+    /// Whether tasks wait for a time, or a node is not asked again before one.
+    pub(super) fn pauses(&self, now: SystemTime) -> bool {
+        let nodes = self.refused.values();
+        self.next_time(now).is_some() || nodes.filter_map(|wait| wait.goes_on(now)).count() > 0
     }
 
     /// Tasks that may be placed now.

@@ -1,6 +1,7 @@
 //! `processor check`: every invariant of the node's board, and mending what has one right answer.
 //!
-//! Looks under the board's lock, so that what is on its way is not taken for damage. What it
+//! Looks under the board's lock, so that what is on its way is not taken for damage; at so many jobs
+//! at a time, since a node has a hundred thousand and all of it waits for the lock meanwhile. What it
 //! cannot tell from a change by hand that is allowed, it does not report.
 
 use std::fs;
@@ -10,12 +11,12 @@ use std::path::Path;
 use super::{cleanup, sweep, unowned};
 use crate::board::audit;
 use crate::board::files;
-use crate::board::lock::Lock;
+use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id, written_by_newer};
+use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id, written_by_newer};
 use crate::board::slots::{self, Seen};
 use crate::check::Found;
-use crate::error::{Kind, Result};
+use crate::error::{At, Kind, Result};
 use crate::model::outcome::Outcome;
 use crate::model::run_status::{RunState, RunStatus};
 
@@ -71,9 +72,8 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     if repair {
         findings.told(sweep::recover(root));
     }
-    let held = runs.lock()?;
     for part in [queue, jobs, slots, pids] {
-        let checked = part(&runs, &held, &mut findings);
+        let checked = part(&runs, &mut findings);
         findings.told(checked);
     }
     let litter = findings.told(cleanup::litter(&runs)).into_iter().flatten();
@@ -86,16 +86,24 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     Ok(Found { wrong: findings.lines, notes: findings.notes })
 }
 
-fn queue(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
-    for name in files::names(&runs.queue_dir())? {
-        let checked = queue_entry(runs, held, &name, findings);
-        findings.told(checked);
+fn queue(runs: &Runs, findings: &mut Findings) -> Result<()> {
+    for names in files::names(&runs.queue_dir())?.chunks(RUNS_PER_LOCK) {
+        let held = runs.lock()?;
+        for name in names {
+            let checked = queue_entry(runs, &held, name, findings);
+            findings.told(checked);
+        }
+        drop(held);
+        lock::let_others();
     }
     Ok(())
 }
 
 fn queue_entry(runs: &Runs, held: &Lock, name: &str, findings: &mut Findings) -> Result<()> {
     let path = runs.queue_dir().join(name);
+    if files::gone_is_fine(fs::symlink_metadata(&path)).at(&path)?.is_none() {
+        return Ok(()); // claimed meanwhile
+    }
     if check_id(name).is_err() {
         findings.note(&path, "its name is not an id; nothing will read it");
         return Ok(());
@@ -133,12 +141,20 @@ fn ended(runs: &Runs, id: &str) -> Result<bool> {
     Ok(runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped))
 }
 
-fn jobs(runs: &Runs, held: &Lock, findings: &mut Findings) -> Result<()> {
-    for name in files::names(&runs.jobs_dir())? {
-        let checked = job(runs, &name, findings);
-        findings.told(checked);
+fn jobs(runs: &Runs, findings: &mut Findings) -> Result<()> {
+    for names in files::names(&runs.jobs_dir())?.chunks(RUNS_PER_LOCK) {
+        let held = runs.lock()?;
+        for name in names {
+            let checked = job(runs, name, findings);
+            findings.told(checked);
+        }
+        drop(held);
+        lock::let_others();
     }
-    let found = unowned::find(runs)?;
+    // Of those that seem so under no lock few are left to be looked at under it.
+    let seen = unowned::find(runs)?;
+    let held = &runs.lock()?;
+    let found = unowned::find_among(runs, [seen.ids, seen.failed].concat())?;
     findings.lines.extend(found.errors.iter().map(|error| error.message.clone()));
     for id in &found.ids {
         findings.mend(&runs.job_dir(id), "neither waits nor runs nor has ended");
@@ -164,6 +180,7 @@ fn job(runs: &Runs, name: &str, findings: &mut Findings) -> Result<()> {
     match runs.request(name) {
         Ok(_) => {}
         Err(e) if e.kind == Kind::Gone => {}
+        Err(e) if e.kind == Kind::NotFound && !runs.is_here(name)? => return Ok(()), // cleaned up
         Err(e) if e.kind == Kind::NotFound => findings.note(&request, "is missing"),
         // What a power loss left of one that was not durable yet is kept, and ends as lost.
         Err(e) if e.kind == Kind::Internal && ended(runs, name)? => {}
@@ -208,7 +225,8 @@ fn range(runs: &Runs, id: &str, end: Option<&RunStatus>, findings: &mut Findings
     Ok(())
 }
 
-fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
+fn slots(runs: &Runs, findings: &mut Findings) -> Result<()> {
+    let _held = runs.lock()?;
     let seen = slots::all(runs)?;
     for slot in &seen {
         let path = slots::path(runs, slot.number);
@@ -237,7 +255,7 @@ fn slots(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn pids(runs: &Runs, _held: &Lock, findings: &mut Findings) -> Result<()> {
+fn pids(runs: &Runs, findings: &mut Findings) -> Result<()> {
     for name in cleanup::dangling(runs)? {
         let path = runs.pid_dir().join(&name);
         if findings.mend(&path, "links to a job that is gone") {

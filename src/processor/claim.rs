@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use serde_json::{Map, Value};
 
 use super::supervisor::{Claimed, Supervisor};
-use super::{start, status, wishes};
+use super::{kill, start, status, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -73,7 +73,7 @@ impl Supervisor<'_> {
             };
             let mut jobs = Vec::new();
             for job in picked {
-                match self.may_be_claimed(&held, &job.id) {
+                match self.may_be_claimed(&held, &job) {
                     Ok(true) => jobs.push(job),
                     Ok(false) => {}
                     Err(error) => {
@@ -105,9 +105,10 @@ impl Supervisor<'_> {
     }
 
     /// Whether a job that was picked still waits. What a crash left of its acceptance is set aside.
-    fn may_be_claimed(&self, held: &Lock, id: &RunId) -> Result<bool> {
-        if !self.runs.is_queued(id)? {
-            return Ok(false); // somebody else has it
+    fn may_be_claimed(&self, held: &Lock, job: &Claimed) -> Result<bool> {
+        let id = &job.id;
+        if !self.runs.is_queued_as(id, &job.request)? {
+            return Ok(false); // somebody else has it, or another has come under its id
         }
         if self.runs.is_here(id)? {
             return Ok(true);
@@ -317,6 +318,7 @@ impl Supervisor<'_> {
         wishes::keep_noted(&self.runs, id, &noted)?;
         self.runs.put_back(held, id)?;
         self.proofs.remove(id);
+        kill::end_put_back(&self.runs, held, id);
         Ok(())
     }
 

@@ -129,6 +129,9 @@ impl Supervisor<'_> {
             wishes::all(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
         if let Some(outcome) = kills.outcome(running.task) {
             let grace = kills.grace(running.task, running.grace);
+            if running.phase == Phase::Idle {
+                running.wanted = Some(outcome.clone()); // between two programs, perhaps
+            }
             self.happens_to_end(running, Happening::Wanted, Some(outcome), grace);
         }
         self.take_kills(kills)

@@ -10,6 +10,7 @@ use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
+use crate::board::slots;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
@@ -189,6 +190,10 @@ pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
             if let Some(end) = end? {
                 return Ok(end);
             }
+        } else if runs.is_queued(id)?
+            && let Some(end) = end_at_once(&runs, wish)?
+        {
+            return Ok(end); // it was put back meanwhile
         }
         status::of(root, id)
     };
@@ -215,7 +220,7 @@ fn kill_without_space(
         let waits = runs.is_queued(id)?;
         // Of a range some tasks may have ended before, which a refusal would not tell.
         let has_ends = !waits && !runs.range(id)?.report.is_empty();
-        if state == Some(RunState::Running) || has_ends {
+        if state == Some(RunState::Running) || has_ends || !runs.is_here(id)? {
             note(runs, &held, id, None, killed.clone()).map_err(|_| error.clone())?;
             return Ok(None);
         }
@@ -257,6 +262,8 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
             runs.finish_refusal(id)?; // whoever published it may have died before
             return Ok(Some(refused(id, by)));
         }
+        // Its files were removed, and it may run for all that: whoever has it is told.
+        Err(e) if e.kind == Kind::NotFound && may_be_claimed(runs, id)? => {}
         Err(e) if e.kind == Kind::NotFound => {
             runs.refuse(&held, id, by)?;
             return Ok(Some(refused(id, by)));
@@ -264,42 +271,73 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
         Err(e) => return Err(e),
     }
     if runs.is_queued(id)? {
-        let mut sync = SyncSet::new();
-        let line = match ended {
-            Some(line) => {
-                files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
-                sync = runs.sync_of_end(id)?;
-                sync.dir(&runs.queue_dir());
-                line
-            }
-            None => {
-                // Of a range some tasks may have ended before.
-                let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
-                let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
-                match end_in_queue(runs, id, &line, &mut sync) {
-                    // A full disk, perhaps. It never starts, and nothing of it is to be told.
-                    Err(error)
-                        if error.kind == Kind::Unavailable && untouched && line.tasks.is_none() =>
-                    {
-                        let refused_there = runs.refuse_waiting(&held, id, by);
-                        refused_there.map_err(|e| if e.kind == error.kind { error } else { e })?;
-                        return Ok(Some(refused(id, by)));
-                    }
-                    ended => ended?,
-                }
-                line
-            }
-        };
-        sync.commit()?;
-        let line = line.of(id);
-        tell(runs, &held, line.clone());
-        return Ok(Some(line));
+        return end_queued(runs, &held, id, by, ended, untouched).map(Some);
     }
     drop(held);
     if ended.is_some() {
         return status::of(runs.root(), id).map(Some).map_err(files::unknown);
     }
     Ok(None)
+}
+
+/// Whether a slot names a job, or, of one that is here, one that cannot be read may.
+fn may_be_claimed(runs: &Runs, id: &str) -> Result<bool> {
+    let seen = slots::all(runs)?;
+    let hidden = seen.iter().any(|slot| slot.unreadable.is_some()) && runs.is_here(id)?;
+    Ok(hidden || seen.iter().any(|slot| slot.jobs().iter().any(|job| job == id)))
+}
+
+/// Ends a job that waits, if it has not `ended` before; `untouched`: it has no story.
+fn end_queued(
+    runs: &Runs,
+    held: &Lock,
+    id: &str,
+    by: &str,
+    ended: Option<RunStatus>,
+    untouched: bool,
+) -> Result<RunStatus> {
+    let mut sync = SyncSet::new();
+    let line = match ended {
+        Some(line) => {
+            files::remove(&runs.queue_path(id)).map_err(files::unknown)?;
+            sync = runs.sync_of_end(id)?;
+            sync.dir(&runs.queue_dir());
+            line
+        }
+        None => {
+            // Of a range some tasks may have ended before.
+            let report = Some(runs.range(id)?.report).filter(|report| !report.is_empty());
+            let line = RunStatus { tasks: report, ..RunStatus::stopped(&Outcome::killed(by)) };
+            match end_in_queue(runs, id, &line, &mut sync) {
+                // A full disk, perhaps. It never starts, and nothing of it is to be told.
+                Err(error)
+                    if error.kind == Kind::Unavailable && untouched && line.tasks.is_none() =>
+                {
+                    let refused_there = runs.refuse_waiting(held, id, by);
+                    refused_there.map_err(|e| if e.kind == error.kind { error } else { e })?;
+                    return Ok(refused(id, by));
+                }
+                ended => ended?,
+            }
+            line
+        }
+    };
+    sync.commit()?;
+    let line = line.of(id);
+    tell(runs, held, line.clone());
+    Ok(line)
+}
+
+/// Ends a job that waits again if somebody has killed it since it was claimed: whoever did has told its
+/// supervisor, and looks no more. Where that fails it ends when it is claimed.
+pub(super) fn end_put_back(runs: &Runs, held: &Lock, id: &str) {
+    let ended = asked(runs, id).and_then(|killed| match (killed, runs.last_line(id)?) {
+        (Some(killed), None) => end_queued(runs, held, id, &killed.by, None, true).map(|_| ()),
+        _ => Ok(()),
+    });
+    if let Err(error) = ended {
+        eprintln!("processor: {id} is not ended: {}", error.message);
+    }
 }
 
 /// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep

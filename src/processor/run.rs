@@ -170,6 +170,7 @@ impl Supervisor<'_> {
             asked: Vec::new(),
             program: None,
             ended: None,
+            wanted: None,
             line: None,
             begun: None,
             report_at: now + REPORT_RUNNING,
@@ -243,10 +244,15 @@ impl Supervisor<'_> {
                 }
                 running.look_at = Instant::now(); // a kill that came meanwhile is for what is left
             }
+            let is_last = index + 1 == job.spec.commands.len();
             if self.stopping && running.phase == Phase::Idle {
-                outcome = in_a_shutdown(outcome, index + 1 == job.spec.commands.len());
+                outcome = in_a_shutdown(outcome, is_last);
             }
-            if running.phase == Phase::Rest || outcome != Outcome::exit(0) {
+            if let Some(killed) = running.wanted.take().filter(|_| !is_last && is_good(&outcome)) {
+                outcome = killed;
+                running.look_at = Instant::now(); // it says how patient to be with what is left
+            }
+            if running.phase == Phase::Rest || !is_good(&outcome) {
                 break;
             }
         }
@@ -293,6 +299,11 @@ impl Supervisor<'_> {
     }
 }
 
+/// Whether the next program may follow one that has ended so.
+fn is_good(outcome: &Outcome) -> bool {
+    *outcome == Outcome::exit(0)
+}
+
 /// The end of a program that got SIGTERM from somebody.
 fn terminated() -> Outcome {
     Outcome::signal(Signal::SIGTERM.as_str())
@@ -301,7 +312,7 @@ fn terminated() -> Outcome {
 /// What the end of a program means after its supervisor was told to end: a shutdown tells the job's
 /// processes as well, and programs that were to follow are not started any more.
 fn in_a_shutdown(outcome: Outcome, is_last: bool) -> Outcome {
-    let cut_short = outcome == terminated() || outcome == Outcome::exit(0) && !is_last;
+    let cut_short = outcome == terminated() || is_good(&outcome) && !is_last;
     if cut_short { Outcome::lost(TOLD_TO_END) } else { outcome }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Running {
     pub begun: Option<RunStatus>,
     pub report_at: Instant,
     pub put_back_at: Instant,
+    /// What it ends as where its end was wanted when none of its programs ran: no other is started.
+    pub wanted: Option<Outcome>,
     /// When to look whether somebody wants its end.
     pub look_at: Instant,
 }

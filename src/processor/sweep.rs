@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::lost::lose;
 use super::remains::{self, Remains};
-use super::{start, tree, unowned, wishes};
+use super::{kill, start, tree, unowned, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::{self, Lock};
@@ -143,7 +143,9 @@ fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
         Ok(None) if is_over(runs, id) => Ok(Fate::Dropped),
         Ok(None) => {
             wishes::keep_noted(runs, id, &record.kills)?;
-            runs.put_back(held, id).map(|()| Fate::Waits)
+            runs.put_back(held, id)?;
+            kill::end_put_back(runs, held, id);
+            Ok(Fate::Waits)
         }
         Ok(Some(_)) | Err(_) => Ok(Fate::Kept),
     }

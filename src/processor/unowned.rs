@@ -19,20 +19,30 @@ use crate::model::run_status::RunState;
 pub(super) struct Unowned {
     /// Their ids.
     pub ids: Vec<String>,
-    /// Why it is not known of others.
+    /// Of which others it is not known.
+    pub failed: Vec<String>,
+    /// Why.
     pub errors: Vec<Error>,
 }
 
 /// Jobs that no one is responsible for. Exact under the board's lock.
 pub(super) fn find(runs: &Runs) -> Result<Unowned> {
+    find_among(runs, files::names(&runs.jobs_dir())?)
+}
+
+/// The same of these.
+pub(super) fn find_among(runs: &Runs, ids: Vec<String>) -> Result<Unowned> {
     let owned = Owned::read(runs)?;
     let mut found = Unowned::default();
-    for id in files::names(&runs.jobs_dir())? {
+    for id in ids {
         match is_unowned(runs, &id, &owned) {
             Ok(true) => found.ids.push(id),
             Ok(false) => {}
             Err(_) if is_none(runs, &id) => {}
-            Err(error) => found.errors.push(error),
+            Err(error) => {
+                found.failed.push(id);
+                found.errors.push(error);
+            }
         }
     }
     Ok(found)

@@ -80,7 +80,8 @@ pub(super) fn note(
     // One that has not started yet looks at its own directory alone; a range at the slot, too.
     let heeds = tasks.is_some()
         || runs.last_line(id)?.is_some_and(|line| line.state == RunState::Running)
-        || !runs.range(id)?.report.is_empty();
+        || !runs.range(id)?.report.is_empty()
+        || !runs.is_here(id)?; // somebody has removed all of it
     if heeds && slots::note_kill(runs, held, &Kill { id: id.to_string(), tasks, killed })? {
         return Ok(());
     }
