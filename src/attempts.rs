@@ -38,11 +38,14 @@ pub fn place(cluster: &str, card: &Card, node: &Node, tasks: TaskSet) -> What {
         let why = "no number is left for another attempt".to_string();
         return What::Stopped { attempt: None, outcome: Outcome::error(Cause::Aborted, why) };
     };
-    let id = NodejobId { cluster: cluster.to_string(), job: card.job(), attempt };
+    let Some(nodejob) = NodejobId::new(cluster, card.job(), attempt) else {
+        let why = format!("the cluster's name {cluster:?} is none of which an id can be made");
+        return What::Stopped { attempt: None, outcome: Outcome::error(Cause::Aborted, why) };
+    };
     What::Placed {
         attempt,
         node: node.name.clone(),
-        nodejob: id.to_string(),
+        nodejob,
         driver: node.driver,
         uri: node.uri.clone(),
         tasks: card.is_array().then_some(tasks),
@@ -92,9 +95,7 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
         .collect();
     let mut set = |name: &str, value: String| environment.insert(name.into(), value.into());
     set("CORKBOARD_JOB", card.job().to_string());
-    if let Some(id) = NodejobId::parse(&attempt.nodejob) {
-        set(KEY_VARIABLE, auth::attempt_key(&common.secret, &id)?);
-    }
+    set(KEY_VARIABLE, auth::attempt_key(&common.secret, &attempt.nodejob)?);
     if let Some(url) = &common.url {
         set("CORKBOARD_URL", url.clone());
         // It runs beside its own board, and may use the programs there as commands.
@@ -103,12 +104,12 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
         }
     }
     request.insert("environment".into(), Value::Object(environment));
-    request.insert("request_id".into(), attempt.nodejob.clone().into());
+    request.insert("request_id".into(), attempt.nodejob.to_string().into());
     if let Some(tasks) = &attempt.tasks {
         request.insert(RANGE_FIELD.into(), tasks.to_string().into());
     }
     Ok(Run {
-        id: attempt.nodejob.clone(),
+        id: attempt.nodejob.run().clone(),
         request: Value::Object(request),
         uploads: uploads::list(root, card.job())?,
     })
@@ -119,6 +120,8 @@ pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Resu
 pub struct Said {
     /// The node that said it, by its name here.
     pub node: String,
+    /// Of which attempt.
+    pub id: NodejobId,
     /// Whether it proved to be about this head's attempt.
     pub proven: bool,
     /// What it said.
@@ -128,9 +131,8 @@ pub struct Said {
 impl Said {
     /// Whether it is about an attempt of this card that this very node was given. Any other node
     /// knows nothing of it, whatever it says.
-    fn is_from_holder(&self, card: &Card, id: &NodejobId) -> bool {
-        let name = id.to_string();
-        card.attempts.iter().any(|a| a.nodejob == name && a.node == self.node)
+    fn is_from_holder(&self, card: &Card) -> bool {
+        card.attempts.iter().any(|a| a.nodejob == self.id && a.node == self.node)
     }
 
     fn is_end(&self) -> bool {
@@ -140,11 +142,11 @@ impl Said {
 
 /// What nodes' reports about one job, in the order in which they were made, do to the card. Those
 /// of a node that was not given the attempt do nothing.
-pub fn decide(card: &Card, reports: &[(NodejobId, Said)]) -> Vec<What> {
+pub fn decide(card: &Card, reports: &[Said]) -> Vec<What> {
     let reports: Vec<(&NodejobId, &RunStatus)> = reports
         .iter()
-        .filter(|(id, said)| said.is_from_holder(card, id))
-        .map(|(id, said)| (id, &*said.status))
+        .filter(|said| said.is_from_holder(card))
+        .map(|said| (&said.id, &*said.status))
         .collect();
     draft::decide(card, &reports)
 }
@@ -155,17 +157,17 @@ pub struct Applied {
     /// Cards that changed, as they are now.
     pub cards: Vec<Card>,
     /// Results that are safe here now: the node may forget them.
-    pub safe: Vec<(String, String)>,
+    pub safe: Vec<(String, NodejobId)>,
     /// Attempts that run though the head has given them up, or has no card of them...
-    pub stale: Vec<(String, String)>,
+    pub stale: Vec<(String, NodejobId)>,
     /// ...and those that run though their nodes have refused them: nobody knows of them any more.
-    pub taken_back: Vec<(String, String)>,
+    pub taken_back: Vec<(String, NodejobId)>,
     /// Attempts that have ended.
-    pub ended: Vec<String>,
+    pub ended: Vec<NodejobId>,
     /// What went wrong with cards by themselves: their reports are still with the nodes.
     pub errors: Vec<Error>,
     /// Attempts that these nodes said something of and were never given.
-    pub foreign: BTreeSet<(String, String)>,
+    pub foreign: BTreeSet<(String, NodejobId)>,
     /// Nodes that said something that counted, and whether they proved any of it.
     pub proves: BTreeMap<String, bool>,
 }
@@ -175,11 +177,10 @@ pub struct Applied {
 /// attempt change nothing.
 pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
     let cluster = numbers::cluster(root)?;
-    let mut by_job: BTreeMap<u64, Vec<(NodejobId, Said)>> = BTreeMap::new();
+    let mut by_job: BTreeMap<u64, Vec<Said>> = BTreeMap::new();
     for said in reports {
-        let id = said.status.id.as_deref().and_then(NodejobId::parse);
-        if let Some(id) = id.filter(|id| id.cluster == cluster) {
-            by_job.entry(id.job).or_default().push((id, said));
+        if said.id.cluster() == cluster {
+            by_job.entry(said.id.job).or_default().push(said);
         }
     }
     let cards = Cards::new(root);
@@ -201,7 +202,7 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                         match cards.sync_of(*job) {
                             Ok(set) => sync.merge(set),
                             Err(error) => {
-                                applied.safe.retain(|(_, id)| !is_of(id, *job));
+                                applied.safe.retain(|(_, id)| id.job != *job);
                                 applied.errors.push(error);
                             }
                         }
@@ -210,13 +211,13 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
                 // Cleaned up, or unreadable: nobody will ask for this result. What runs may have been
                 // given up before.
                 Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => {
-                    for (id, said) in reports {
-                        let of_node = (said.node.clone(), id.to_string());
+                    for said in reports {
+                        let of_node = (said.node.clone(), said.id.clone());
                         if !said.is_end() {
                             applied.stale.push(of_node);
                             continue;
                         }
-                        applied.ended.push(id.to_string());
+                        applied.ended.push(said.id.clone());
                         applied.safe.extend(said.proven.then_some(of_node));
                     }
                 }
@@ -230,28 +231,25 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
     Ok(applied)
 }
 
-fn is_of(id: &str, job: u64) -> bool {
-    NodejobId::parse(id).is_some_and(|id| id.job == job)
-}
-
 /// Notes what follows for the nodes; whether an attempt has ended.
-fn note(card: &Card, reports: &[(NodejobId, Said)], applied: &mut Applied) -> bool {
+fn note(card: &Card, reports: &[Said], applied: &mut Applied) -> bool {
     let mut any_end = false;
-    for (id, said) in reports {
-        if !said.is_from_holder(card, id) {
-            applied.foreign.insert((said.node.clone(), id.to_string()));
+    for said in reports {
+        let id = &said.id;
+        if !said.is_from_holder(card) {
+            applied.foreign.insert((said.node.clone(), id.clone()));
             continue;
         }
         *applied.proves.entry(said.node.clone()).or_default() |= said.proven;
         if said.is_end() {
             any_end = true;
-            applied.ended.push(id.to_string());
-            applied.safe.push((said.node.clone(), id.to_string()));
+            applied.ended.push(id.clone());
+            applied.safe.push((said.node.clone(), id.clone()));
         } else if !card.is_current(id) {
             let refused = |a: &Attempt| a.attempt == id.attempt && a.refused.is_some();
             let is_refused = said.proven && card.attempts.iter().any(refused);
             let stale = if is_refused { &mut applied.taken_back } else { &mut applied.stale };
-            stale.push((said.node.clone(), id.to_string()));
+            stale.push((said.node.clone(), id.clone()));
         }
     }
     any_end

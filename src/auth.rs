@@ -331,7 +331,7 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
     let refused =
         || Error::new(Kind::Unauthorized, "the key belongs to no attempt that is running here");
     let attempt = id_in(key).and_then(NodejobId::parse).ok_or_else(refused)?;
-    if numbers::known_cluster(root)?.as_ref() != Some(&attempt.cluster) {
+    if numbers::known_cluster(root)?.as_deref() != Some(attempt.cluster()) {
         return Err(refused());
     }
     let secret = vault::known_attempt_secret(root)?.ok_or_else(refused)?;
@@ -354,7 +354,7 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
 /// ended.
 fn check_run_key(root: &Root, key: &str) -> Result<Option<Who>> {
     let (Some(id), own) = (id_in(key), numbers::known_cluster(root)?) else { return Ok(None) };
-    if NodejobId::parse(id).is_none_or(|id| Some(id.cluster) == own) {
+    if NodejobId::parse(id).is_none_or(|id| Some(id.cluster()) == own.as_deref()) {
         return Ok(None); // of this root's own attempts its cards decide
     }
     let runs = Runs::new(root);

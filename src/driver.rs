@@ -8,20 +8,20 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::board::feed::FeedPage;
 use crate::board::root::Root;
 use crate::board::uploads::Upload;
 use crate::cgi::alarm::LONGEST_ARRIVAL;
 use crate::client::knock::Knock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::node::{DriverKind, Node};
-use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
+use crate::wire::feed::{FeedPage, Since};
+use crate::wire::node::Info;
 
 pub mod http;
 pub mod local;
@@ -31,7 +31,7 @@ mod said;
 #[derive(Debug)]
 pub struct Run {
     /// Its id there.
-    pub id: String,
+    pub id: RunId,
     /// The node's request, with `request_id` = `id`.
     pub request: Value,
     /// Files that go with it, which are read when it is sent.
@@ -77,11 +77,17 @@ pub enum Answer {
     Cancelled(String),
 }
 
-/// What a node says of itself.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Info {
-    /// What it gives to jobs in all.
-    pub resources: Resources,
+impl Answer {
+    /// What is known of a job, or why it is not: that nobody knows it, or that it never will run, is an
+    /// answer, too.
+    fn of(known: Result<RunStatus>) -> Result<Answer> {
+        match known {
+            Ok(status) => Ok(Answer::Known(Box::new(status))),
+            Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
+            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// The questions about jobs that every kind of node answers, and that change nothing. Each call
@@ -93,21 +99,21 @@ pub struct Info {
 pub trait Questions {
     /// What the node knows of these jobs, in order. An error in the place of one: the node cannot
     /// say just now, for a reason that concerns this job alone.
-    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>>;
+    fn statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>>;
 
     /// What the node knows of these jobs, in order, or why it cannot say it of one of them.
-    fn status(&self, ids: &[String]) -> Result<Vec<Answer>> {
+    fn status(&self, ids: &[RunId]) -> Result<Vec<Answer>> {
         self.statuses(ids)?.into_iter().collect()
     }
 
     /// A piece of a job's log.
-    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece>;
+    fn log(&self, id: &RunId, query: &LogQuery) -> Result<LogPiece>;
 
     /// Names of the files in a job's work directory.
-    fn files(&self, id: &str) -> Result<Vec<String>>;
+    fn files(&self, id: &RunId) -> Result<Vec<String>>;
 
     /// One file of a job's work directory, and its length, to be read once.
-    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)>;
+    fn file(&self, id: &RunId, name: &str) -> Result<(Box<dyn Read>, u64)>;
 }
 
 /// All that a node is asked, and told to do; calls end and fail as those of [`Questions`].
@@ -127,20 +133,20 @@ pub trait Driver: Questions + Send {
 
     /// Forbids the start of an attempt that is not there; one that is there is left alone. The
     /// answer is the node's durable word: `Cancelled`, or what it knows of it.
-    fn forbid(&self, id: &str, by: &str) -> Result<Answer>;
+    fn forbid(&self, id: &RunId, by: &str) -> Result<Answer>;
 
     /// Ids of the jobs that the node has, newest first.
-    fn list(&self) -> Result<Vec<String>>;
+    fn list(&self) -> Result<Vec<RunId>>;
 
     /// Ids of those of them that have not ended.
-    fn unfinished(&self) -> Result<Vec<String>>;
+    fn unfinished(&self) -> Result<Vec<RunId>>;
 
     /// What changed since a cursor, waiting for it at most so long; without a cursor, just the
     /// present one. 410 for a cursor of another epoch.
-    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage>;
+    fn feed(&self, since: &Since) -> Result<FeedPage>;
 
     /// Tells the node that these results are safe here.
-    fn acknowledge(&self, ids: &[String]) -> Result<()>;
+    fn acknowledge(&self, ids: &[RunId]) -> Result<()>;
 
     /// What the node gives to jobs.
     fn info(&self) -> Result<Info>;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Result of everything in this crate that can be refused or can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The kinds of refusal and failure. Each is one HTTP status.
+/// The kinds of refusal and failure. Each travels by one HTTP status: see [`crate::wire::codes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 400: the request cannot be understood.
@@ -53,52 +53,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The HTTP status code and its phrase.
-    pub fn http(self) -> (u16, &'static str) {
-        match self {
-            Kind::BadRequest => (400, "Bad Request"),
-            Kind::Unauthorized => (401, "Unauthorized"),
-            Kind::Forbidden => (403, "Forbidden"),
-            Kind::NotFound => (404, "Not Found"),
-            Kind::MethodNotAllowed => (405, "Method Not Allowed"),
-            Kind::Conflict => (409, "Conflict"),
-            Kind::Gone => (410, "Gone"),
-            Kind::LengthRequired => (411, "Length Required"),
-            Kind::TooLarge => (413, "Content Too Large"),
-            Kind::UnsupportedMedia => (415, "Unsupported Media Type"),
-            Kind::Misdirected => (421, "Misdirected Request"),
-            Kind::Unprocessable => (422, "Unprocessable Content"),
-            Kind::Internal | Kind::Misconfigured => (500, "Internal Server Error"),
-            Kind::NotImplemented => (501, "Not Implemented"),
-            Kind::BadGateway => (502, "Bad Gateway"),
-            Kind::Unavailable | Kind::Shortage => (503, "Service Unavailable"),
-            Kind::GatewayTimeout => (504, "Gateway Timeout"),
-        }
-    }
-
-    /// The kind of an HTTP status that another root answered.
-    pub fn from_http(status: u16) -> Kind {
-        match status {
-            // The token that it refuses is this root's, and not that of whoever asks this root.
-            401 | 403 => Kind::Forbidden,
-            404 => Kind::NotFound,
-            405 => Kind::MethodNotAllowed,
-            409 => Kind::Conflict,
-            410 => Kind::Gone,
-            411 => Kind::LengthRequired,
-            413 => Kind::TooLarge,
-            415 => Kind::UnsupportedMedia,
-            421 => Kind::Misdirected,
-            422 => Kind::Unprocessable,
-            500 => Kind::Internal,
-            501 => Kind::NotImplemented,
-            503 => Kind::Unavailable,
-            504 => Kind::GatewayTimeout,
-            400..=499 => Kind::BadRequest,
-            _ => Kind::BadGateway,
-        }
-    }
-
     /// The exit code of a command: 75 for "try again later", else 1.
     pub fn exit_code(self) -> i32 {
         match self {

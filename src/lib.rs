@@ -5,6 +5,7 @@
 //!
 //! - `error`, `edge`, `clock`, `user`, `settings`, `startup`, `descriptors`: the ground.
 //! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP.
+//! - `wire`: what travels between a head and a node. No files, no sockets.
 //! - `placement`: which waiting job goes where. No files, no cards.
 //! - `board`: both boards. Only it knows paths and renames.
 //! - `client`: asks a server by HTTP.
@@ -30,6 +31,8 @@ mod startup;
 pub mod user;
 
 pub mod model;
+
+pub mod wire;
 
 pub mod placement;
 

@@ -4,18 +4,21 @@ use serde_json::{Value, json};
 
 use crate::attempts::rooms;
 use crate::board::incoming::{Incoming, Place};
-use crate::board::{files, nodes, numbers, root::Root, uploads};
+use crate::board::{files, nodes, numbers, root::Root, runs::run_id, uploads};
 use crate::cgi::Method::{Get, Post};
 use crate::cgi::Need::{Control, Read};
 use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
-use crate::model::ids::{self, NodejobId};
+use crate::model::ids::{self, RunId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::tables;
+use crate::wire::codes::CREATED;
+use crate::wire::list::lines;
+use crate::wire::log::OFFSET;
 
 mod placing;
 
@@ -126,9 +129,8 @@ fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {
 }
 
 /// The job's id in the path, checked before any node hears of it.
-fn id<'a>(call: &Call<'a>) -> Result<&'a str> {
-    let id = call.value(1);
-    if ids::is_valid(id) { Ok(id) } else { Err(Error::not_found("there is no such job")) }
+fn id(call: &Call) -> Result<RunId> {
+    RunId::parse(call.value(1)).ok_or_else(|| Error::not_found("there is no such job"))
 }
 
 fn list(call: &Call) -> Result<Response> {
@@ -142,13 +144,12 @@ fn info(call: &Call) -> Result<Response> {
 
 fn jobs(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
-    let text: String = driver.list()?.iter().map(|id| format!("{id}\n")).collect();
-    Ok(Response::text(text))
+    Ok(Response::text(lines(driver.list()?.iter())))
 }
 
 fn status(call: &Call) -> Result<Response> {
     let (node, driver) = open(call)?;
-    let id = id(call)?.to_string();
+    let id = id(call)?;
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
         Some(Answer::Known(status)) => Ok(Response::of(status.of(&id))),
         Some(Answer::Cancelled(why)) => {
@@ -161,8 +162,8 @@ fn status(call: &Call) -> Result<Response> {
 fn log(call: &Call) -> Result<Response> {
     let (_, driver) = open(call)?;
     let query = asked::query(call.request)?;
-    let piece = driver.log(id(call)?, &query)?;
-    Ok(Response::text(piece.bytes).header("X-Corkboard-Offset", piece.next.to_string()))
+    let piece = driver.log(&id(call)?, &query)?;
+    Ok(Response::text(piece.bytes).header(OFFSET, piece.next.to_string()))
 }
 
 fn kill(call: &Call) -> Result<Response> {
@@ -175,18 +176,19 @@ fn kill(call: &Call) -> Result<Response> {
         })
         .transpose()?;
     let id = id(call)?;
-    let attempt = NodejobId::parse(id).map(|attempt| attempt.cluster);
-    if attempt.is_some() && attempt != numbers::known_cluster(call.root)? {
-        call.who.check_run_id(id)?; // what is another head's is none of this head's users'
+    if let Some(attempt) = id.nodejob()
+        && Some(attempt.cluster()) != numbers::known_cluster(call.root)?.as_deref()
+    {
+        call.who.check_run_id(&id)?; // what is another head's is none of this head's users'
     }
     let wish = Wish {
-        id: id.to_string(),
+        id,
         proof: None, // whoever names it means what is there
         grace,
         by: call.who.name.clone(),
         tasks: None,
     };
-    Ok(Response::of(driver.kill(&wish)?.of(id)))
+    Ok(Response::of(driver.kill(&wish)?.of(&wish.id)))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -210,7 +212,7 @@ fn run(call: &Call) -> Result<Response> {
         }
         let (nodejobs, new) = placing::place(call.root, job)?;
         let response = Response::of(json!({ "nodejobs": nodejobs }));
-        return Ok(if new { response.status(201, "Created") } else { response });
+        return Ok(if new { response.status(CREATED.0, CREATED.1) } else { response });
     }
     let (request, uploads) = match call.request.param("json_data") {
         Some(text) => (
@@ -256,12 +258,12 @@ fn start(
     let id = match spec.request_id {
         Some(id) => {
             ids::check_not_a_heads(&id)?;
-            id
+            run_id(&id)?
         }
-        None => format!("nodemgr-{}", files::random_name()?),
+        None => run_id(&format!("nodemgr-{}", files::random_name()?))?,
     };
     if let Some(map) = request.as_object_mut() {
-        map.insert("request_id".into(), id.clone().into());
+        map.insert("request_id".into(), id.to_string().into());
     }
     let uploads = incoming.as_ref().map(uploads::of_arrived).unwrap_or_default();
     alarm::put_off_for(driver::longest_sending(&uploads).as_secs());
@@ -282,13 +284,13 @@ fn start(
         }
     })?;
     let nodejob = json!({
-        "nodejob-idx": id,
+        "nodejob-idx": *id,
         "schedulerjob-idx": number,
         "node": node.name,
         "hostname": node.hostname,
         "ipv4": node.ipv4,
     });
     Ok(Response::of(json!({ "nodejobs": [nodejob] }))
-        .status(201, "Created")
+        .status(CREATED.0, CREATED.1)
         .location(PROGRAM.name, &format!("{}/jobs/{id}/status", node.name)))
 }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use corkboard::clock;
 use corkboard::model::card::{Card, Event, State, What};
+use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
 use corkboard::model::outcome::Outcome;
 use corkboard::model::report::{Ended, Report};
@@ -221,7 +222,7 @@ fn any_line(dice: &mut Dice, card: &Card) -> What {
             What::Placed {
                 attempt,
                 node,
-                nodejob: format!("c-7.{attempt}"),
+                nodejob: NodejobId::new("c", 7, attempt).unwrap(),
                 driver,
                 uri: None,
                 tasks: Some(tasks),

@@ -51,7 +51,7 @@ impl World {
         }
         let attempt = self.card.attempts.last().map_or(1, |last| last.attempt + 1);
         let node = self.dice.of(&NODES).to_string();
-        let nodejob = format!("c-7.{attempt}");
+        let nodejob = NodejobId::new("c", 7, attempt).unwrap();
         let driver = DriverKind::Local;
         self.stamp(vec![What::Placed {
             attempt,
@@ -81,13 +81,13 @@ impl World {
             true => "three".to_string(),
             false => attempt.node.clone(),
         };
-        let id = NodejobId::parse(&attempt.nodejob).unwrap();
+        let id = attempt.nodejob.clone();
         let status = Box::new(status.of(&attempt.nodejob));
-        let said = Said { node, proven: true, status };
+        let said = Said { node, id, proven: true, status };
         let lines = self.card.events.len();
         let left = attempt.left.clone();
         let before = self.ended();
-        let whats = decide(&self.card, &[(id.clone(), said.clone())]);
+        let whats = decide(&self.card, std::slice::from_ref(&said));
         self.stamp(whats);
         if foreign {
             assert_eq!(self.card.events.len(), lines, "a foreign report changes nothing");
@@ -102,7 +102,7 @@ impl World {
         assert!(gone.iter().all(told), "a report ends the tasks of its own range alone");
         // Said again, it is no news.
         let lines = self.card.events.len();
-        let whats = decide(&self.card, &[(id, said)]);
+        let whats = decide(&self.card, &[said]);
         let late = whats.iter().all(|what| matches!(what, What::Late { .. }));
         assert!(late, "{whats:?}");
         self.stamp(whats);
@@ -117,7 +117,7 @@ impl World {
 
     fn current(&mut self) -> Option<NodejobId> {
         let attempt = self.any_attempt()?;
-        let id = NodejobId::parse(&attempt.nodejob)?;
+        let id = attempt.nodejob;
         self.card.is_current(&id).then_some(id)
     }
 
@@ -253,12 +253,12 @@ fn a_node_that_says_something_else_each_time_makes_no_card_grow_without_end() {
         assert!(card.attempts[0].ended_at.is_some(), "{card:?}");
         let before = card.events.len();
         for turn in 0..3 {
-            let reports: Vec<(NodejobId, Said)> = (0..100)
+            let reports: Vec<Said> = (0..100)
                 .map(|index| {
                     let outcome = Outcome::lost(&format!("{turn} {}", index / 2));
                     let status = Box::new(RunStatus::stopped(&outcome).of("c-7.1"));
-                    let said = Said { node: "n".into(), proven: true, status };
-                    (NodejobId::parse("c-7.1").unwrap(), said)
+                    let id = NodejobId::parse("c-7.1").unwrap();
+                    Said { node: "n".into(), id, proven: true, status }
                 })
                 .collect();
             for what in decide(&card, &reports) {

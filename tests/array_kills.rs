@@ -24,7 +24,7 @@ fn card(ranges: &[&str]) -> Card {
         let placed = What::Placed {
             attempt,
             node: "n".into(),
-            nodejob: format!("c-7.{attempt}"),
+            nodejob: NodejobId::new("c", 7, attempt).unwrap(),
             driver: DriverKind::Local,
             uri: None,
             tasks: Some(range.parse().unwrap()),
@@ -48,9 +48,9 @@ fn range_ends(card: &mut Card, attempt: u32, good: &str, failed: &str, outcome: 
     }
     let id = NodejobId::parse(&format!("c-7.{attempt}")).unwrap();
     let status = RunStatus { tasks: Some(report), ..RunStatus::stopped(&outcome) };
-    let status = Box::new(status.of(&id.to_string()));
-    let said = Said { node: "n".into(), proven: true, status };
-    let whats = decide(card, &[(id, said)]);
+    let status = Box::new(status.of(&id));
+    let said = Said { node: "n".into(), id, proven: true, status };
+    let whats = decide(card, &[said]);
     stamp(card, whats);
 }
 
@@ -124,8 +124,8 @@ fn who_kills_the_whole_has_not_killed_what_another_killed_before() {
     report.add(&"3".parse().unwrap(), &Outcome::exit(0));
     let status = RunStatus { tasks: Some(report), ..RunStatus::stopped(&Outcome::killed("ada")) };
     let id = NodejobId::parse("c-7.1").unwrap();
-    let status = Box::new(status.of(&id.to_string()));
-    let whats = decide(&card, &[(id, Said { node: "n".into(), proven: true, status })]);
+    let status = Box::new(status.of(&id));
+    let whats = decide(&card, &[Said { node: "n".into(), id, proven: true, status }]);
     stamp(&mut card, whats);
     let outcome = |task| card.tasks.outcome_of(task).unwrap();
     let killed = |by| Outcome::killed(by);
@@ -141,7 +141,7 @@ fn a_range_of_which_nothing_is_said_is_not_dealt_out_anew() {
         let status = RunStatus::stopped(&outcome).of(&id.to_string());
         let whats = decide(
             &card,
-            &[(id, Said { node: "n".into(), proven: false, status: Box::new(status) })],
+            &[Said { node: "n".into(), id, proven: false, status: Box::new(status) }],
         );
         stamp(&mut card, whats);
         card.outcome.unwrap().cause

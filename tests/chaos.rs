@@ -277,7 +277,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
             None => judge(&card, cancelled, &ran),
         };
         lost_jobs += usize::from(card.outcome.as_ref().unwrap().cause == Cause::Lost);
-        attempts.extend(card.attempts.iter().map(|attempt| attempt.nodejob.clone()));
+        attempts.extend(card.attempts.iter().map(|attempt| attempt.nodejob.to_string()));
     }
     println!(
         "{jobs} jobs submitted with {} repeats, {} cancelled; {} faults {faults:?} in {:.0} s, all ended after {:.0} s",

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::Path;
 
 /// Lowest first; what shares a line stands side by side and may use each other.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["clock", "descriptors", "edge", "error", "settings", "startup", "user"],
     &["model"],
+    &["wire"],
     &["placement"],
     &["board"],
     &["client"],

@@ -51,7 +51,7 @@ impl Random {
             3 | 4 => What::Placed {
                 attempt: last + 1,
                 node: format!("n{}", self.below(3)),
-                nodejob: format!("c-2.{}", last + 1),
+                nodejob: NodejobId::new("c", 2, last + 1).unwrap(),
                 driver: if self.below(2) == 0 { DriverKind::Local } else { DriverKind::Http },
                 uri: (self.below(2) == 0).then(|| "http://n".into()),
                 tasks: None,

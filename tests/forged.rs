@@ -58,7 +58,7 @@ fn what_another_node_says_of_an_attempt_changes_nothing() {
     for more in [json!({}), json!({"array": "0-3%1"})] {
         let job = cluster.submit_waiting(more);
         let attempt = cluster.card(job).attempts[0].clone();
-        let id = attempt.nodejob;
+        let id = attempt.nodejob.to_string();
         // Even with its key, and so with the right proof.
         let key = cluster.node.cmd("processor", &["jobs", &id]).expect(0);
         assert!(!key.body.contains("cbkey_"));
@@ -144,7 +144,7 @@ fn who_takes_an_id_while_a_start_is_under_way_ends_nothing() {
         cluster.proxy.rule(NEW, Act::Lose, OFTEN);
         let job = cluster.submit("true", json!({}));
         until("it is under way", || cluster.proxy.count(NEW) > 0);
-        let id = cluster.card(job).attempts[0].nodejob.clone();
+        let id = cluster.card(job).attempts[0].nodejob.to_string();
         put(cluster.server.port, &json!({"command": "true", "request_id": id}));
         cluster.node.ended(&id);
         if kill {
@@ -157,7 +157,7 @@ fn who_takes_an_id_while_a_start_is_under_way_ends_nothing() {
             assert!(cluster.ran().is_empty());
         } else {
             assert_eq!((cause(&card), card.attempts.len()), (Cause::Exit, 2), "{card:?}");
-            assert_eq!(cluster.ran(), [card.attempts[1].nodejob.clone()]);
+            assert_eq!(cluster.ran(), [card.attempts[1].nodejob.to_string()]);
         }
         cluster.assert_clean();
     }
@@ -172,7 +172,7 @@ fn a_kill_ends_no_run_that_somebody_else_put_under_the_id() {
         let is_array = more["array"].is_string();
         let job = cluster.submit("true", more);
         until("it is under way", || cluster.proxy.count(NEW) > 0);
-        let id = cluster.card(job).attempts[0].nodejob.clone();
+        let id = cluster.card(job).attempts[0].nodejob.to_string();
         let go = cluster.path("go");
         let wait = format!("until [ -e {go} ]; do sleep 0.02; done");
         let mut others = json!({"command": wait, "request_id": id});
@@ -287,7 +287,7 @@ fn the_secret_of_attempts_is_not_made_anew_while_jobs_are_with_nodes() {
     let (secret, aside) = (cluster.head.path("state/secrets/attempts"), cluster.head.path("aside"));
     fs::rename(&secret, &aside).unwrap();
     cluster.go();
-    let id = cluster.card(job).attempts[0].nodejob.clone();
+    let id = cluster.card(job).attempts[0].nodejob.to_string();
     cluster.node.ended(&id);
     let other = cluster.head.submit(&json!({"command": "true"}));
     until("it is told", || {
@@ -331,7 +331,7 @@ fn a_node_that_was_not_given_an_attempt_is_not_asked_about_it() {
     node_reaches(&cluster.head, "other", "connected");
     on_other(); // which has proved by that what it can
     let job = cluster.submit_waiting(json!({}));
-    let id = cluster.card(job).attempts[0].nodejob.clone();
+    let id = cluster.card(job).attempts[0].nodejob.to_string();
     let line = json!({"id": id, "state": "stopped", "status": "good", "at": "t", "cause": "exit",
         "code": 0});
     let feed = other.path("state/processor/events");

@@ -148,7 +148,7 @@ impl World {
             return Vec::new();
         }
         let attempt = attempts[self.dice.below(attempts.len() as u64) as usize];
-        let id = NodejobId::parse(&attempt.nodejob).unwrap();
+        let id = attempt.nodejob.clone();
         let outcome = self.dice.outcome();
         let mut status = match self.dice.below(3) {
             0 => RunStatus::running(1, 1, "b"),
@@ -160,8 +160,8 @@ impl World {
             status.tasks = Some(report);
         }
         let status = Box::new(status.of(&attempt.nodejob));
-        let said = Said { node: attempt.node.clone(), proven: true, status };
-        decide(card, &[(id, said)])
+        let said = Said { node: attempt.node.clone(), id, proven: true, status };
+        decide(card, &[said])
     }
 
     fn step(&mut self) {
@@ -170,7 +170,7 @@ impl World {
         };
         let card = self.cards[&job].clone();
         let by = self.dice.of(&USERS).to_string();
-        let attempt = card.with_nodes().last().and_then(|a| NodejobId::parse(&a.nodejob));
+        let attempt = card.with_nodes().last().map(|a| a.nodejob.clone());
         let change = match (self.dice.below(20), attempt) {
             (0, _) => Change::Hold { by },
             (1 | 2, _) => Change::Release { by },
@@ -239,8 +239,8 @@ impl World {
             let (ready, later) = self.due(card);
             assert_eq!(self.index.ready.has(job), ready > 0, "{card:?}: {why}");
             times.extend(later.into_iter().chain(self.over_at(card)));
-            let attempts: Vec<&String> = self.index.attempts(job).map(|a| &a.id).collect();
-            let on_nodes: Vec<&String> =
+            let attempts: Vec<&NodejobId> = self.index.attempts(job).map(|a| &a.id).collect();
+            let on_nodes: Vec<&NodejobId> =
                 card.with_nodes().filter(|_| known).map(|a| &a.nodejob).collect();
             assert_eq!(attempts, on_nodes, "{job}: {why}");
         }

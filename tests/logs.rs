@@ -10,6 +10,7 @@ use common::head::open_root;
 use common::node::{root, submit};
 use common::{SOON, until};
 use corkboard::board::root::Root;
+use corkboard::model::ids::RunId;
 use corkboard::model::log::LogQuery;
 use corkboard::{processor, scheduler};
 use serde_json::json;
@@ -47,7 +48,7 @@ fn following_ends_in_time_however_much_comes() {
     let _poller = root.poller();
     let job = root.submit(&json!({"command": "while echo x; do sleep 0.01; done", "dir": "/"}));
     root.reaches(job, "running");
-    let id = root.card(job)[1]["nodejob"].as_str().unwrap().to_string();
+    let id = RunId::parse(root.card(job)[1]["nodejob"].as_str().unwrap()).unwrap();
     until("it writes", || !root.read(&format!("state/processor/job/{id}/log")).is_empty());
     let opened = Root::open(&root.dir).unwrap();
     let (begun, wait) = (Instant::now(), Duration::from_millis(300));

@@ -17,6 +17,7 @@ use common::until;
 use corkboard::board::{nodes, root::Root};
 use corkboard::driver::{self, Answer};
 use corkboard::error::Kind;
+use corkboard::model::ids::RunId;
 use corkboard::model::outcome::{Cause, Status};
 use proxy::Act;
 use serde_json::{Value, json};
@@ -164,7 +165,8 @@ fn a_node_that_falls_silent_while_it_is_asked_much_is_waited_for_once() {
     let cluster = Cluster::new("60s");
     let root = Root::open(&cluster.head.dir).unwrap();
     let far = driver::open(&root, &nodes::read(&root, "far").unwrap()).unwrap();
-    let ids: Vec<String> = (1..=1000).map(|job| format!("other-{job}.1")).collect();
+    let ids: Vec<RunId> =
+        (1..=1000).filter_map(|job| RunId::parse(&format!("other-{job}.1"))).collect();
     cluster.proxy.rule(STATUS, Act::Delay(Duration::ZERO), 1);
     cluster.proxy.rule(STATUS, Act::SwallowReply, OFTEN);
     let begun = Instant::now();

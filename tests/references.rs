@@ -102,7 +102,7 @@ fn what_a_driver_is_told_is_noted_once() {
     assert_eq!((&told[0]["event"], &told[0]["ref"]), (&json!("ref"), &json!("slurm 4711 ")));
     // An attempt that has ended is called nothing any more.
     root.update(job, "kill=1").expect(0);
-    let late = NodejobId { attempt: 2, ..id };
+    let late = NodejobId::new(id.cluster(), id.job, 2).unwrap();
     assert!(attempts::name(&cards.find(job).unwrap(), &late, "x").is_empty());
     root.check();
 }

@@ -68,7 +68,7 @@ fn rounds_from_cron_give_up_what_its_node_has_forgotten() {
         signal(supervisor, "KILL");
     }
     until("it is dead", || cluster.node.supervisors().is_empty());
-    fs::remove_dir_all(cluster.node.path("state/processor/job").join(&id)).unwrap();
+    fs::remove_dir_all(cluster.node.path("state/processor/job").join(&**id)).unwrap();
     let (_, card) = rounds_until_ended(&cluster, job);
     assert_eq!(cause(&card), Cause::Lost, "{card:?}");
     assert!(card.outcome.unwrap().reason.unwrap().contains("does not know it any more"));

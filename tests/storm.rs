@@ -289,7 +289,7 @@ fn storm(conditions: &Conditions) {
     let attempts: Vec<&Attempt> = cards.iter().flat_map(|card| &card.attempts).collect();
     for id in ran.keys() {
         let attempt = id.split('/').next().unwrap_or_default();
-        let known = attempts.iter().any(|known| known.nodejob == attempt);
+        let known = attempts.iter().any(|known| **known.nodejob == *attempt);
         assert!(known, "{id} ran and is on no card");
     }
     println!(
@@ -311,13 +311,13 @@ fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) {
     let of = |attempt: &Attempt, task: Option<u32>| {
         let name = match task {
             Some(task) => format!("{}/{task}", attempt.nodejob),
-            None => attempt.nodejob.clone(),
+            None => attempt.nodejob.to_string(),
         };
         ran.get(&name).copied().unwrap_or(0)
     };
     for attempt in card.attempts.iter().filter(|attempt| attempt.refused.is_some()) {
         let prefix = format!("{}/", attempt.nodejob);
-        let any = ran.keys().find(|id| **id == attempt.nodejob || id.starts_with(&prefix));
+        let any = ran.keys().find(|id| **id == **attempt.nodejob || id.starts_with(&prefix));
         assert_eq!(any, None, "job {job}: it was refused and ran: {attempt:?}");
     }
     let end = card.outcome.as_ref().unwrap();

@@ -9,7 +9,6 @@ use crate::board::card_feed::Held;
 use crate::board::progress;
 use crate::board::root::Root;
 use crate::model::card::Card;
-use crate::model::ids::NodejobId;
 use crate::model::progress::Word;
 
 /// That words are not kept is told so often.
@@ -17,14 +16,14 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps the words of reports about a job: of those that its attempts' own nodes have made, and that
 /// prove to be about them. Under the board's lock, so that no word outlives a card that is cleaned up.
-pub(super) fn note(root: &Root, held: &Held, card: &Card, reports: &[(NodejobId, Said)]) {
+pub(super) fn note(root: &Root, held: &Held, card: &Card, reports: &[Said]) {
     let words: Vec<Word> = reports
         .iter()
-        .filter(|(_, said)| said.proven && !said.status.progress.is_empty())
-        .filter(|(id, said)| said.is_from_holder(card, id))
-        .flat_map(|(id, said)| {
-            let id = id.to_string();
-            said.status.progress.iter().filter(|word| word.is_fit()).map(move |word| word.of(&id))
+        .filter(|said| said.proven && !said.status.progress.is_empty())
+        .filter(|said| said.is_from_holder(card))
+        .flat_map(|said| {
+            let fit = said.status.progress.iter().filter(|word| word.is_fit());
+            fit.map(|word| word.of(&said.id))
         })
         .collect();
     if words.is_empty() {

@@ -23,9 +23,9 @@ pub enum Worth {
     Counts(Said),
     /// It shows nothing, and its node can. So it is where the node's programs were replaced by
     /// those of 0.1, where a request is damaged, and where nothing came under the id.
-    Unproven(Box<RunStatus>),
+    Unproven(Said),
     /// It is about a run that somebody else put there under the attempt's id.
-    Strangers(Box<RunStatus>),
+    Strangers(Said),
     /// It is not about a job of this head.
     NotOurs,
 }
@@ -44,10 +44,9 @@ impl Proofs {
 
     /// What the node of an attempt is to be told, if somebody wants its end: no other run is to be
     /// ended.
-    pub fn wish(&self, id: &str, grace: Option<Duration>, kill: KillOrder) -> Result<Wish> {
+    pub fn wish(&self, id: &NodejobId, grace: Option<Duration>, kill: KillOrder) -> Result<Wish> {
         let KillOrder { by, tasks } = kill;
-        let proof = NodejobId::parse(id).map(|id| self.of(&id)).transpose()?;
-        Ok(Wish { id: id.to_string(), proof, grace, by, tasks })
+        Ok(Wish { id: id.run().clone(), proof: Some(self.of(id)?), grace, by, tasks })
     }
 
     fn of(&self, id: &NodejobId) -> Result<String> {
@@ -58,14 +57,15 @@ impl Proofs {
     pub fn judge(&self, node: &str, must_prove: bool, status: RunStatus) -> Result<Worth> {
         let status = Box::new(status);
         let id = status.id.as_deref().and_then(NodejobId::parse);
-        let Some(id) = id.filter(|id| id.cluster == self.cluster) else {
+        let Some(id) = id.filter(|id| id.cluster() == self.cluster) else {
             return Ok(Worth::NotOurs);
         };
-        let said = |proven, status| Worth::Counts(Said { node: node.to_string(), proven, status });
         let Some(shown) = &status.proof else {
-            return Ok(if must_prove { Worth::Unproven(status) } else { said(false, status) });
+            let said = Said { node: node.to_string(), id, proven: false, status };
+            return Ok(if must_prove { Worth::Unproven(said) } else { Worth::Counts(said) });
         };
-        let equal: bool = self.of(&id)?.as_bytes().ct_eq(shown.as_bytes()).into();
-        Ok(if equal { said(true, status) } else { Worth::Strangers(status) })
+        let proven: bool = self.of(&id)?.as_bytes().ct_eq(shown.as_bytes()).into();
+        let said = Said { node: node.to_string(), id, proven, status };
+        Ok(if proven { Worth::Counts(said) } else { Worth::Strangers(said) })
     }
 }

@@ -9,8 +9,6 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::feed_file::{FeedFile, Opened, read_full, unsteady, whole_lines};
 use super::lock::Lock;
 use super::root::Root;
@@ -19,18 +17,10 @@ use super::story::Story;
 use super::watch::Watch;
 use crate::error::{At, Result};
 use crate::model::run_status::RunStatus;
+use crate::wire::feed::FeedPage;
 
 /// Most bytes of the feed in one page.
 const PAGE: usize = 256 << 10;
-
-/// A part of the feed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FeedPage {
-    /// Where to go on.
-    pub cursor: String,
-    /// What changed, in order; each names its job.
-    pub events: Vec<RunStatus>,
-}
 
 fn feed(root: &Root) -> FeedFile<'_> {
     FeedFile::of(root, "processor")

@@ -77,13 +77,8 @@ pub struct Damaged {
 
 impl Damaged {
     /// What of it has the form of an attempt's id: it may have been given up.
-    pub fn attempts(&self) -> Vec<String> {
-        let mut found: Vec<String> = self
-            .text
-            .split('"')
-            .filter(|word| NodejobId::parse(word).is_some())
-            .map(str::to_string)
-            .collect();
+    pub fn attempts(&self) -> Vec<NodejobId> {
+        let mut found: Vec<NodejobId> = self.text.split('"').filter_map(NodejobId::parse).collect();
         found.sort_unstable();
         found.dedup();
         found

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use form_urlencoded::byte_serialize;
-use serde_json::Value;
 
 use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value};
 use crate::client::names::{check_uri, programs_of};
@@ -17,6 +16,8 @@ use crate::client::said;
 use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
 use crate::client::tls::Distrust;
 use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
+use crate::wire::codes;
+use crate::wire::failure::Failure;
 
 /// Where a root is reached, such as `http://head:8080`.
 pub const URL: &str = "CORKBOARD_URL";
@@ -182,8 +183,7 @@ impl Remote {
     /// Why it does not do what was asked, in its own words.
     fn refused(&self, reply: &Reply) -> Result<Response> {
         let status = reply.head.status;
-        let said = serde_json::from_slice::<Value>(&reply.body).ok();
-        let said = said.as_ref().and_then(|body| body.get("error")?.as_str()).map(said::bounded);
+        let said = Failure::read(&reply.body).map(|said| said::bounded(&said.error));
         let said = match (said, reply.head.location()) {
             (Some(said), _) => said,
             (None, Some(to)) => format!("{} says {status}: ask {to}", self.url),
@@ -195,7 +195,7 @@ impl Remote {
             401 => format!("{said} ({TOKEN} is what is presented)"),
             _ => said,
         };
-        Err(Error::new(Kind::from_http(status), said))
+        Err(Error::new(codes::kind(status), said))
     }
 
     /// Why there is no answer to what was sent. A server that will not have it all closes the connection

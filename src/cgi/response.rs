@@ -6,11 +6,12 @@
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::alarm;
 use super::environment::var;
 use crate::error::{At, Error, Kind, Result};
+use crate::wire::codes::{self, Code};
+use crate::wire::failure::Failure;
 
 /// A body of so many bytes leaves with the headers, in one write.
 const SMALL: usize = 64 << 10;
@@ -70,7 +71,7 @@ pub enum Content {
 /// An answer.
 pub struct Response {
     /// Status code and phrase.
-    pub status: (u16, &'static str),
+    pub status: Code,
     /// Content-Type.
     pub content_type: &'static str,
     /// More headers; names are fixed, values printable ASCII.
@@ -109,7 +110,7 @@ impl Response {
 
     /// 200 with content of a type.
     pub(super) fn new(content_type: &'static str, content: Content) -> Response {
-        Response { status: (200, "OK"), content_type, headers: Vec::new(), content, exit_code: 0 }
+        Response { status: codes::OK, content_type, headers: Vec::new(), content, exit_code: 0 }
     }
 
     /// Another status.
@@ -147,8 +148,8 @@ impl Response {
 
     /// The answer to an error.
     pub fn error(error: &Error) -> Response {
-        let (code, phrase) = error.kind.http();
-        let response = Response::of(json!({"error": error.message})).status(code, phrase);
+        let (code, phrase) = codes::of(error.kind);
+        let response = Response::of(Failure::of(error)).status(code, phrase);
         match error.kind {
             Kind::Unauthorized => response.header("WWW-Authenticate", "Bearer"),
             Kind::Unavailable => response.header("Retry-After", "1"),

@@ -3,17 +3,23 @@
 use std::io::Read;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Answer, Driver, Info, Questions, Run, Taken, said};
-use crate::board::feed::FeedPage;
+use super::{Answer, Driver, Questions, Run, Taken, said};
 use crate::board::root::Root;
 use crate::client::server::{Body, Reply, Server};
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::run_status::RunStatus;
+use crate::model::run_status::{RunState, RunStatus};
+use crate::wire::ack::{self, Ack};
+use crate::wire::feed::{FeedPage, Since};
+use crate::wire::kill::Kill;
+use crate::wire::list::{self, List};
+use crate::wire::node::{self, Info};
+use crate::wire::status::{Entry, Statuses};
+use crate::wire::{log, work};
 
 mod asking;
 mod sending;
@@ -27,9 +33,6 @@ const IDS_PER_REQUEST: usize = 80;
 /// Runs of tasks that are named in one request, likewise.
 const RUNS_PER_REQUEST: usize = 200;
 
-/// Most ids that a node is asked to list: more than it has, where it would name a thousand else.
-const ALL: u32 = 1_000_000_000;
-
 /// See the module.
 pub struct Http {
     node: String,
@@ -41,46 +44,46 @@ pub struct Http {
 }
 
 impl Http {
-    fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let text = self.get(path, self.patience())?.body;
-        Ok(String::from_utf8_lossy(&text).lines().map(str::to_string).collect())
+    fn ids(&self, state: Option<RunState>) -> Result<Vec<RunId>> {
+        Ok(list::read(&self.get(&List { state }.path(), self.patience())?.body))
     }
 
-    fn run_status(&self, id: &str, reply: Reply) -> Result<RunStatus> {
+    fn run_status(&self, id: &RunId, reply: Reply) -> Result<RunStatus> {
         about(&self.node, id, self.json(reply).map(said::status)?)
     }
 
     /// What the node knows of as many jobs as one request can name.
-    fn some_statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let path = format!("jobs/status?ids={}", ids.join(","));
-        let all: Vec<Value> = self.json(self.get(&path, self.patience())?)?;
+    fn some_statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
+        let all: Vec<serde_json::Value> =
+            self.json(self.get(&Statuses::of(ids).path(), self.patience())?)?;
         if all.len() != ids.len() {
             return Err(self.nonsense("not one status for each id"));
         }
-        Ok(ids.iter().zip(all).map(|(id, one)| one_answer(&self.node, id, one)).collect())
+        let answer = |(id, one)| one_answer(&self.node, id, Entry::read(one));
+        Ok(ids.iter().zip(all).map(answer).collect())
     }
 
     /// Ends the run that shows this, or whatever is under the id.
     fn kill_run(&self, wish: &Wish, proof: Option<&str>) -> Result<RunStatus> {
         let Wish { id, grace, by, tasks, .. } = wish;
-        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
-        let mut path = format!("jobs/{id}/kill?by={by}");
-        path.extend(grace.map(|grace| format!("&grace={}", grace.as_secs_f64())));
-        path.extend(proof.map(|proof| format!("&proof={proof}")));
-        let ask = |path: &str| {
-            self.run_status(id, self.post(path, "application/json", Body::Bytes(b""))?)
-        };
-        let Some(tasks) = tasks else { return ask(&path) };
+        let (by, proof) = (Some(by.clone()), proof.map(str::to_string));
+        let all = Kill { by, grace: *grace, tasks: None, proof, forbid: false };
+        let ask = |kill: &Kill| self.run_status(id, self.post_kill(id, kill)?);
+        let Some(tasks) = tasks else { return ask(&all) };
         let mut status = None;
         for piece in tasks.pieces(RUNS_PER_REQUEST) {
-            status = Some(ask(&format!("{path}&task={piece}"))?);
+            status = Some(ask(&Kill { tasks: Some(piece), ..all.clone() })?);
         }
         status.ok_or_else(|| Error::bad("no task is named"))
+    }
+
+    fn post_kill(&self, id: &RunId, kill: &Kill) -> Result<Reply> {
+        self.post(&kill.path(id), "application/json", Body::Bytes(b""))
     }
 }
 
 impl Questions for Http {
-    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
+    fn statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
         let mut answers = Vec::with_capacity(ids.len());
         let mut asking = Asking::default();
         for ids in ids.chunks(IDS_PER_REQUEST) {
@@ -94,22 +97,10 @@ impl Questions for Http {
         Ok(answers)
     }
 
-    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
-        let mut path = format!("jobs/{id}/log?offset={}", query.offset);
-        if let Some(stream) = &query.stream {
-            path.push_str(&format!("&stream={stream}"));
-        }
-        if let Some(limit) = query.limit {
-            path.push_str(&format!("&limit={limit}"));
-        }
-        if let Some(tail) = query.tail {
-            path.push_str(&format!("&tail={tail}"));
-        }
-        if let Some(task) = query.task {
-            path.push_str(&format!("&task={task}"));
-        }
+    fn log(&self, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
+        let path = log::path(id, query);
         let Reply { head, body: bytes } = self.get(&path, self.patience())?;
-        let offset = head.number("x-corkboard-offset");
+        let offset = head.number(log::OFFSET);
         let end = query.offset.saturating_add(bytes.len() as u64);
         let next = offset.unwrap_or(end);
         if next < end && !bytes.is_empty() {
@@ -118,25 +109,13 @@ impl Questions for Http {
         Ok(LogPiece { bytes, next })
     }
 
-    fn files(&self, id: &str) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Names {
-            files: Vec<String>,
-        }
-        let answer: Names = self.json(self.get(&format!("jobs/{id}/files"), self.patience())?)?;
-        Ok(answer.files)
+    fn files(&self, id: &RunId) -> Result<Vec<String>> {
+        let reply = self.get(&work::names_path(id), self.patience())?;
+        Ok(self.read(work::Names::read(&reply.body))?.files)
     }
 
-    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)> {
-        let name: String = name.bytes().fold(String::new(), |mut path, byte| {
-            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
-                path.push(byte as char);
-            } else {
-                path.push_str(&format!("%{byte:02X}"));
-            }
-            path
-        });
-        self.fetch(&format!("jobs/{id}/files/{name}"))
+    fn file(&self, id: &RunId, name: &str) -> Result<(Box<dyn Read>, u64)> {
+        self.fetch(&work::file_path(id, name))
     }
 }
 
@@ -161,99 +140,94 @@ impl Driver for Http {
         }
     }
 
-    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
-        let by = form_urlencoded::byte_serialize(by.as_bytes()).collect::<String>();
-        let path = format!("jobs/{id}/kill?by={by}&forbid=1");
-        match self.post(&path, "application/json", Body::Bytes(b"")) {
+    fn forbid(&self, id: &RunId, by: &str) -> Result<Answer> {
+        let kill = Kill { by: Some(by.to_string()), forbid: true, ..Kill::default() };
+        match self.post_kill(id, &kill) {
             Ok(reply) => Ok(Answer::Known(Box::new(self.run_status(id, reply)?))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
             Err(e) => Err(e),
         }
     }
 
-    fn list(&self) -> Result<Vec<String>> {
-        self.lines(&format!("jobs?limit={ALL}"))
+    fn list(&self) -> Result<Vec<RunId>> {
+        self.ids(None)
     }
 
-    fn unfinished(&self) -> Result<Vec<String>> {
-        let mut ids = self.lines(&format!("jobs?state=queued&limit={ALL}"))?;
-        ids.extend(self.lines(&format!("jobs?state=running&limit={ALL}"))?);
+    fn unfinished(&self) -> Result<Vec<RunId>> {
+        let mut ids = self.ids(Some(RunState::Queued))?;
+        ids.extend(self.ids(Some(RunState::Running))?);
         Ok(ids)
     }
 
-    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-        let since = since.map(|since| format!("since={since}&")).unwrap_or_default();
-        let path = format!("events?{since}wait={}", wait.as_secs_f64());
-        #[derive(Deserialize)]
-        struct Page {
-            cursor: String,
-            events: Vec<Value>,
-        }
-        let Page { cursor, events } = self.json(self.get(&path, self.patience() + wait)?)?;
-        Ok(FeedPage { cursor, events: readable(events) })
+    fn feed(&self, since: &Since) -> Result<FeedPage> {
+        let reply = self.get(&since.path(), self.patience() + since.wait)?;
+        let FeedPage { cursor, events } = self.read(FeedPage::read(&reply.body))?;
+        Ok(FeedPage { cursor, events: events.into_iter().map(said::status).collect() })
     }
 
-    fn acknowledge(&self, ids: &[String]) -> Result<()> {
-        let body = json!({ "nodejobs": ids }).to_string();
-        self.post("jobs/ack", "application/json", Body::Bytes(body.as_bytes())).map(|_| ())
+    fn acknowledge(&self, ids: &[RunId]) -> Result<()> {
+        let body = json!(Ack::of(ids)).to_string();
+        self.post(ack::PATH, "application/json", Body::Bytes(body.as_bytes())).map(|_| ())
     }
 
     fn info(&self) -> Result<Info> {
-        self.json(self.get("info", self.patience())?)
+        let reply = self.get(node::INFO, self.patience())?;
+        self.read(Info::read(&reply.body))
     }
 }
 
 /// What a node says of one job. One that makes no sense is no answer about that job alone, nor is what it
 /// says of another.
-fn one_answer(node: &str, id: &str, one: Value) -> Result<Answer> {
-    // The line about an end has a code, too: the program's.
-    let error = one.get("error").and_then(Value::as_str);
-    match (error, one.get("code").and_then(Value::as_u64)) {
-        (Some(_), Some(404)) => Ok(Answer::Unknown),
-        (Some(why), Some(410)) => Ok(Answer::Cancelled(said::bounded(why))),
-        (Some(error), _) => {
-            let error = said::bounded(error);
-            Err(Error::new(Kind::BadGateway, format!("node {node} cannot say: {error}")))
+fn one_answer(node: &str, id: &RunId, one: serde_json::Result<Entry>) -> Result<Answer> {
+    match one {
+        Ok(Entry::Status(status)) => {
+            about(node, id, said::status(*status)).map(|status| Answer::Known(Box::new(status)))
         }
-        (None, _) => match serde_json::from_value(one) {
-            Ok(status) => {
-                about(node, id, said::status(status)).map(|status| Answer::Known(Box::new(status)))
-            }
-            Err(error) => Err(nonsense(node, &error.to_string())),
-        },
+        Ok(Entry::None(why)) => {
+            let cannot = |why: Error| format!("node {node} cannot say: {}", why.message);
+            let why = Error::new(why.kind(), said::bounded(&why.error));
+            Answer::of(Err(why)).map_err(|why| Error::new(Kind::BadGateway, cannot(why)))
+        }
+        Err(error) => Err(nonsense(node, &error.to_string())),
     }
 }
 
 /// A status, if it is that of the job that was asked about, or does not say of which.
-fn about(node: &str, id: &str, status: RunStatus) -> Result<RunStatus> {
+fn about(node: &str, id: &RunId, status: RunStatus) -> Result<RunStatus> {
     match &status.id {
-        Some(other) if other != id => {
+        Some(other) if *other != **id => {
             Err(nonsense(node, &format!("asked about {id}, it tells of {other}")))
         }
         _ => Ok(status),
     }
 }
 
-/// The lines of a feed that can be read. One that cannot keeps no other: what it is about is asked
-/// about with the rest.
-fn readable(events: Vec<Value>) -> Vec<RunStatus> {
-    let read = |one| serde_json::from_value(one).ok().map(said::status);
-    events.into_iter().filter_map(read).collect()
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn one_that_makes_no_sense_keeps_no_other() {
+    fn one_that_makes_no_sense_is_told_as_such() {
         let good = json!({"id": "c-1.1", "state": "queued", "status": "unknown", "at": "t"});
         let bad = json!({"id": "c-2.1", "state": "dreaming", "status": "unknown", "at": "t"});
+        let answer = |id, one: &serde_json::Value| {
+            one_answer("n", &RunId::parse(id).unwrap(), Entry::read(one.clone()))
+        };
         let is_nonsense =
             |answer: Result<Answer>| answer.is_err_and(|e| e.kind == Kind::BadGateway);
-        assert!(matches!(one_answer("n", "c-1.1", good.clone()), Ok(Answer::Known(_))));
-        assert!(is_nonsense(one_answer("n", "c-3.1", good.clone())), "it is another job's");
-        assert!(is_nonsense(one_answer("n", "c-2.1", bad.clone())));
-        assert_eq!(readable(vec![bad, good]).len(), 1);
+        assert!(matches!(answer("c-1.1", &good), Ok(Answer::Known(_))));
+        assert!(is_nonsense(answer("c-3.1", &good)), "it is another job's");
+        assert!(is_nonsense(answer("c-2.1", &bad)));
+        let failed = |code: u16| json!({"id": "c-1.1", "error": "why\n", "code": code});
+        assert!(matches!(answer("c-1.1", &failed(404)), Ok(Answer::Unknown)));
+        assert!(
+            matches!(answer("c-1.1", &failed(410)), Ok(Answer::Cancelled(why)) if why == "why ")
+        );
+        let cannot = answer("c-1.1", &failed(503)).map_err(|e| (e.kind, e.message));
+        assert!(
+            matches!(&cannot, Err((Kind::BadGateway, why)) if why == "node n cannot say: why "),
+            "{cannot:?}"
+        );
     }
 }

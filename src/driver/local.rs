@@ -1,22 +1,22 @@
 //! The processor of this very root: its files are right here, no server is needed.
 
 use std::io::Read;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Driver, Info, Questions, Run, Taken};
-use crate::board::feed::FeedPage;
+use super::{Answer, Driver, Questions, Run, Taken};
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::board::runs::run_id;
 use crate::board::uploads::Upload;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::run_status::RunStatus;
 use crate::processor;
 use crate::processor::accept::NewRun;
+use crate::wire::feed::{FeedPage, Since};
+use crate::wire::node::Info;
 
 /// See the module.
 pub struct Local {
@@ -51,26 +51,20 @@ impl Local {
 }
 
 impl Questions for Local {
-    fn statuses(&self, ids: &[String]) -> Result<Vec<Result<Answer>>> {
-        let answer = |status: Result<RunStatus>| match status {
-            Ok(status) => Ok(Answer::Known(Box::new(status))),
-            Err(e) if e.kind == Kind::NotFound => Ok(Answer::Unknown),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
-            Err(e) => Err(e),
-        };
+    fn statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
         let found = processor::report::statuses(&self.root, ids).map_err(own)?;
-        Ok(found.into_iter().map(answer).collect())
+        Ok(found.into_iter().map(Answer::of).collect())
     }
 
-    fn log(&self, id: &str, query: &LogQuery) -> Result<LogPiece> {
+    fn log(&self, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
         processor::log::read(&self.root, id, query)
     }
 
-    fn files(&self, id: &str) -> Result<Vec<String>> {
+    fn files(&self, id: &RunId) -> Result<Vec<String>> {
         processor::files::names(&self.root, id)
     }
 
-    fn file(&self, id: &str, name: &str) -> Result<(Box<dyn Read>, u64)> {
+    fn file(&self, id: &RunId, name: &str) -> Result<(Box<dyn Read>, u64)> {
         let (file, length) = processor::files::open(&self.root, id, name)?;
         Ok((Box::new(file), length))
     }
@@ -90,15 +84,11 @@ impl Driver for Local {
                 {
                     environment.insert("CORKBOARD_ROOT".into(), Value::String(root.clone()));
                 }
-                let id = match run_id(&run.id) {
-                    Ok(id) => id,
-                    Err(error) => return Some(own(error)),
-                };
                 let uploads = match self.take_over(&run.uploads) {
                     Ok(uploads) => uploads,
                     Err(error) => return Some(own(error)),
                 };
-                taken.push(NewRun { id, request: run.request, uploads });
+                taken.push(NewRun { id: run.id, request: run.request, uploads });
                 None
             })
             .collect();
@@ -115,7 +105,7 @@ impl Driver for Local {
         processor::report::kill(&self.root, wish).map_err(own)
     }
 
-    fn forbid(&self, id: &str, by: &str) -> Result<Answer> {
+    fn forbid(&self, id: &RunId, by: &str) -> Result<Answer> {
         match processor::kill::forbid(&self.root, id, by) {
             Ok(status) => Ok(Answer::Known(Box::new(status))),
             Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
@@ -123,20 +113,20 @@ impl Driver for Local {
         }
     }
 
-    fn list(&self) -> Result<Vec<String>> {
+    fn list(&self) -> Result<Vec<RunId>> {
         processor::list::ids(&self.root)
     }
 
-    fn unfinished(&self) -> Result<Vec<String>> {
+    fn unfinished(&self) -> Result<Vec<RunId>> {
         processor::list::unfinished(&self.root).map_err(own)
     }
 
-    fn feed(&self, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-        processor::report::feed(&self.root, since, wait).map_err(own)
+    fn feed(&self, since: &Since) -> Result<FeedPage> {
+        processor::report::feed(&self.root, since).map_err(own)
     }
 
-    fn acknowledge(&self, ids: &[String]) -> Result<()> {
-        processor::ack::acknowledge(&self.root, ids).map(|_| ()).map_err(own)
+    fn acknowledge(&self, ids: &[RunId]) -> Result<()> {
+        processor::ack::acknowledge(&self.root, ids.iter().map(|id| &**id)).map(|_| ()).map_err(own)
     }
 
     fn info(&self) -> Result<Info> {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ids::NodejobId;
 use super::node::{Address, DriverKind};
 use super::outcome::Outcome;
 use super::tasks::TaskSet;
@@ -14,7 +15,7 @@ pub struct Attempt {
     /// Where.
     pub node: String,
     /// Its id there.
-    pub nodejob: String,
+    pub nodejob: NodejobId,
     /// How that node was reached.
     pub driver: DriverKind,
     /// Where that node was.

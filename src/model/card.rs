@@ -157,8 +157,7 @@ impl Card {
 
     /// The attempt of this id, while a node has it.
     pub fn current(&self, id: &NodejobId) -> Option<&Attempt> {
-        let name = id.to_string();
-        self.with_nodes().find(|a| a.attempt == id.attempt && a.nodejob == name)
+        self.with_nodes().find(|a| a.attempt == id.attempt && a.nodejob == *id)
     }
 
     /// `unknown` until the end.

@@ -264,16 +264,15 @@ mod tests {
     fn only_the_attempt_that_counts_is_refused_or_abandoned() {
         let now = SystemTime::now();
         let placed = card(&[FIRST, PLACED]);
-        let mut id = placed.attempts[0].nodejob.clone();
-        let of = |id: &str| NodejobId::parse(id).unwrap();
+        let id = placed.attempts[0].nodejob.clone();
         let refuse = |id| Change::Refuse { attempt: id, reason: "full".into() };
         assert!(matches!(
-            refuse(of(&id)).lines(&placed, now).unwrap()[..],
+            refuse(id.clone()).lines(&placed, now).unwrap()[..],
             [What::Refused { attempt: 1, .. }]
         ));
-        id.push('7');
-        assert_eq!(refuse(of(&id)).lines(&placed, now).unwrap(), []);
-        let gone = Change::Abandon { attempt: of(&id), why: "silent".into() };
+        let id = NodejobId::new(id.cluster(), id.job, 17).unwrap();
+        assert_eq!(refuse(id.clone()).lines(&placed, now).unwrap(), []);
+        let gone = Change::Abandon { attempt: id, why: "silent".into() };
         assert_eq!(gone.lines(&placed, now).unwrap(), []);
     }
 }

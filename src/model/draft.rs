@@ -309,7 +309,7 @@ mod tests {
         assert_eq!((next.state, next.tasks.most_retries()), (State::Queued, 1));
         let second = PLACED.replace(":1,", ":2,").replace("c-2.1", "c-2.2");
         next.apply(serde_json::from_str(&second).unwrap());
-        let end = ends(&next, &NodejobId { attempt: 2, ..id.clone() }, Outcome::exit(3));
+        let end = ends(&next, &NodejobId::parse("c-2.2").unwrap(), Outcome::exit(3));
         assert!(matches!(end, What::Stopped { attempt: Some(2), .. }));
         let lost = give_up(&placed, &id, "gone");
         assert!(matches!(lost[..], [What::Stopped { .. }]), "unproven loss is not retried");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ids::NodejobId;
 use super::node::DriverKind;
 use super::outcome::Outcome;
 use super::report::{Ended, Report};
@@ -121,7 +122,7 @@ pub enum What {
         /// The node's name.
         node: String,
         /// The attempt's id on the node.
-        nodejob: String,
+        nodejob: NodejobId,
         /// How the node was reached then.
         driver: DriverKind,
         /// Where the node was then.
@@ -246,7 +247,7 @@ mod tests {
             What::Placed {
                 attempt: 1,
                 node: "n".into(),
-                nodejob: "c-1.1".into(),
+                nodejob: NodejobId::parse("c-1.1").unwrap(),
                 driver: DriverKind::Http,
                 uri: Some("http://n".into()),
                 tasks: Some("0-9".parse().unwrap()),

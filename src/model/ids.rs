@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Kind, Result};
 
 /// Whether a text may be an id or a name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Such a text is a
@@ -46,10 +48,10 @@ pub fn parse_numbers(text: &str, most: u64) -> std::result::Result<Vec<u64>, Str
 
 /// The id under which attempt `attempt` of job `job` of cluster `cluster` runs on its node:
 /// `cluster-job.attempt`, as in `lab-7f3k-2.1`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct NodejobId {
-    /// The head's name for itself, made once.
-    pub cluster: String,
+    run: RunId,
     /// The job's number at the head.
     pub job: u64,
     /// Which attempt, from 1.
@@ -57,16 +59,57 @@ pub struct NodejobId {
 }
 
 impl NodejobId {
+    /// That of an attempt; `None` where the cluster's name is none, or too long for it.
+    pub fn new(cluster: &str, job: u64, attempt: u32) -> Option<NodejobId> {
+        NodejobId::parse(&format!("{cluster}-{job}.{attempt}"))
+    }
+
     /// Reads the form that `Display` writes.
     pub fn parse(text: &str) -> Option<NodejobId> {
-        let (cluster, rest) = text.rsplit_once('-')?;
-        let (job, attempt) = rest.split_once('.')?;
-        let id = NodejobId {
-            cluster: cluster.to_string(),
-            job: parse_number(job)?,
-            attempt: u32::try_from(parse_number(attempt)?).ok()?,
-        };
-        is_valid(text).then_some(id)
+        let (job, attempt) = numbers_in(text)?;
+        Some(NodejobId { run: RunId::parse(text)?, job, attempt })
+    }
+
+    /// The head's name for itself, made once.
+    pub fn cluster(&self) -> &str {
+        self.run.rsplit_once('-').map_or("", |(cluster, _)| cluster)
+    }
+
+    /// The same as it is on its node, among others.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+}
+
+/// The numbers of the job and of the attempt, which stand behind the last dash.
+fn numbers_in(text: &str) -> Option<(u64, u32)> {
+    let (_, rest) = text.rsplit_once('-')?;
+    let (job, attempt) = rest.split_once('.')?;
+    Some((parse_number(job)?, u32::try_from(parse_number(attempt)?).ok()?))
+}
+
+impl From<NodejobId> for String {
+    fn from(id: NodejobId) -> String {
+        id.run.0
+    }
+}
+
+impl TryFrom<String> for NodejobId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> std::result::Result<NodejobId, &'static str> {
+        match numbers_in(&text).filter(|_| is_valid(&text)) {
+            Some((job, attempt)) => Ok(NodejobId { run: RunId(text), job, attempt }),
+            None => Err("not the id of an attempt"),
+        }
+    }
+}
+
+impl Deref for NodejobId {
+    type Target = RunId;
+
+    fn deref(&self) -> &RunId {
+        &self.run
     }
 }
 
@@ -83,7 +126,12 @@ impl RunId {
 
     /// Whether a head gave it to one of its attempts.
     pub fn is_a_heads(&self) -> bool {
-        NodejobId::parse(&self.0).is_some()
+        self.nodejob().is_some()
+    }
+
+    /// The attempt to which a head gave it, if one did.
+    pub fn nodejob(&self) -> Option<NodejobId> {
+        NodejobId::parse(&self.0)
     }
 }
 
@@ -120,7 +168,7 @@ pub fn check_not_a_heads(id: &str) -> Result<()> {
 
 impl fmt::Display for NodejobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}.{}", self.cluster, self.job, self.attempt)
+        self.run.fmt(f)
     }
 }
 
@@ -148,7 +196,10 @@ mod tests {
         assert_eq!(RunId::parse("lab-7f3k").map(|id| id.is_a_heads()), Some(false));
         let id = NodejobId::parse("lab-7f3k-2.1");
         assert_eq!(id.as_ref().map(ToString::to_string).as_deref(), Some("lab-7f3k-2.1"));
-        assert_eq!(id.map(|id| (id.cluster, id.job, id.attempt)), Some(("lab-7f3k".into(), 2, 1)));
+        assert_eq!(id, NodejobId::new("lab-7f3k", 2, 1));
+        let parts = id.as_ref().map(|id| (id.cluster(), id.job, id.attempt));
+        assert_eq!(parts, Some(("lab-7f3k", 2, 1)));
+        assert_eq!(NodejobId::new(&"x".repeat(62), 2, 1), None, "it is too long");
         for bad in ["lab-2", "lab-2.0", "lab-x.1", "2.1", "-2.1", "lab-2.1.1"] {
             assert_eq!(NodejobId::parse(bad), None, "{bad}");
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::RunId;
 use super::outcome::Outcome;
 use super::tasks::TaskSet;
 use crate::clock;
@@ -12,7 +13,7 @@ use crate::clock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// The job's id on the node.
-    pub id: String,
+    pub id: RunId,
     /// What a run under that id has to show (see [`super::proof`]): any other is left alone.
     /// `None`: whosever it is.
     pub proof: Option<String>,

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::event::{Event, What};
+use super::ids::NodejobId;
 use super::node::DriverKind;
 use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report};
@@ -73,7 +74,7 @@ pub(super) struct Flat {
     priority: Option<i64>,
     attempt: Option<u32>,
     node: Option<String>,
-    nodejob: Option<String>,
+    nodejob: Option<NodejobId>,
     driver: Option<DriverKind>,
     uri: Option<String>,
     tasks: Option<TaskSet>,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ids::NodejobId;
 use super::newer;
 use super::resources::Resources;
 use crate::error::{Error, Result};
@@ -106,7 +107,7 @@ pub struct Node {
     /// Attempts that the head gave up and that may still run there, or come there late: asked
     /// about, and killed, when it answers again; kept by the poller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub given_up: Vec<String>,
+    pub given_up: Vec<NodejobId>,
     /// Set if a newer program wrote the record, and more in it than this one knows: then the node
     /// is left alone, and the other fields say nothing of it.
     #[serde(skip)]

@@ -30,7 +30,7 @@ impl Engine<'_> {
     pub(super) fn statuses(
         &mut self,
         node: &str,
-        ids: Vec<String>,
+        ids: Vec<NodejobId>,
         answers: Result<Vec<Result<Answer>>>,
     ) -> Result<Vec<Said>> {
         self.answered(node, 1);
@@ -74,7 +74,7 @@ impl Engine<'_> {
                 Answer::Cancelled(why) => Word::Cancelled(why),
             };
             if let Word::Of(Worth::Strangers(_)) = answer {
-                self.doubt_stranger(node, Some(&id));
+                self.doubt_stranger(node, &id);
             }
             let Some(known) = self.known_mut(&id) else {
                 if self.strays.has(node, &id) {
@@ -89,13 +89,15 @@ impl Engine<'_> {
             };
             match (answer, known.state) {
                 (Word::Of(Worth::Counts(said)), _) => {
-                    let job = NodejobId::parse(&id).map(|id| id.job);
+                    let job = id.job;
                     let unkilled = known.to_kill().is_some();
                     if self.is_there(node, &id, &said.status) {
                         reports.push(said);
                     }
                     // What it could not be told before it came, or was told without an answer.
-                    job.filter(|_| unkilled).into_iter().for_each(|job| self.order_kills(job));
+                    if unkilled {
+                        self.order_kills(job);
+                    }
                 }
                 // Of the attempt it says nothing, and never will.
                 (Word::Of(Worth::Strangers(_)), State::Running) => {
@@ -107,7 +109,7 @@ impl Engine<'_> {
                 (Word::Of(Worth::Strangers(_)), _) => {
                     refused.push((id, "another job has its id there".to_string()));
                 }
-                (Word::Of(Worth::Unproven(status)), _) if status.state == RunState::Stopped => {
+                (Word::Of(Worth::Unproven(said)), _) if said.status.state == RunState::Stopped => {
                     if self.is_unknown_for_long(&id) {
                         unproven.push(id);
                     }
@@ -149,7 +151,7 @@ impl Engine<'_> {
                 }
             }
         }
-        for id in again.iter().filter_map(|id| NodejobId::parse(id)) {
+        for id in again {
             let sent = self.cards.find(id.job).and_then(|card| match card.current(&id) {
                 Some(_) if card.state == State::Stopping => {
                     self.order_kills(id.job);
@@ -178,7 +180,7 @@ impl Engine<'_> {
 
     /// A node's word on an attempt that was given up: one that has not ended is killed, and one
     /// that never came is forbidden to start, should it still be under way.
-    fn given_up(&mut self, node: &str, id: String, answer: Word) -> Result<Option<Said>> {
+    fn given_up(&mut self, node: &str, id: NodejobId, answer: Word) -> Result<Option<Said>> {
         if !self.nodes.get(node).is_some_and(|record| record.given_up.contains(&id)) {
             return Ok(None); // has just ended
         }
@@ -186,7 +188,7 @@ impl Engine<'_> {
             Word::Of(Worth::Counts(said)) => return Ok(Some(said)),
             // What is there is not the attempt; or is, which it cannot show, and has ended.
             Word::Of(Worth::Strangers(_)) => self.settle(&[id])?,
-            Word::Of(Worth::Unproven(status)) if status.state == RunState::Stopped => {
+            Word::Of(Worth::Unproven(said)) if said.status.state == RunState::Stopped => {
                 self.settle(&[id])?;
             }
             Word::Of(Worth::NotOurs) => {}
@@ -206,7 +208,7 @@ impl Engine<'_> {
     pub(super) fn resync(&mut self, node: &str) {
         let there = |known: &&OnNode| self.reaches(node, &known.id, &known.address);
         let attempts = self.index.on(node).map(|(_, known)| known).filter(there);
-        let mut ids: Vec<String> = attempts.map(|known| known.id.clone()).collect();
+        let mut ids: Vec<NodejobId> = attempts.map(|known| known.id.clone()).collect();
         if let Some(record) = self.nodes.get(node) {
             ids.extend(record.given_up.iter().cloned());
         }

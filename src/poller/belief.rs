@@ -25,21 +25,20 @@ impl Engine<'_> {
         let must_prove = self.must_prove(node);
         for status in events {
             match proofs.judge(node, must_prove, status)? {
-                Worth::Counts(Said { status, .. }) | Worth::Unproven(status)
-                    if self.is_of_another(node, &status) =>
+                Worth::Counts(Said { id, .. }) | Worth::Unproven(Said { id, .. })
+                    if self.is_of_another(node, &id) =>
                 {
-                    let id = status.id.unwrap_or_default();
                     self.doubt(node, &id, "another node has that attempt");
                 }
                 // A node tells of what waits there only where it waits no more: it was given back.
-                Worth::Counts(Said { status, .. })
+                Worth::Counts(Said { id, status, .. })
                     if status.state == RunState::Queued && status.tasks.is_none() =>
                 {
-                    ask.extend(status.id);
+                    ask.push(id);
                 }
                 Worth::Counts(report) => said.push(report),
-                Worth::Unproven(status) => ask.extend(status.id),
-                Worth::Strangers(status) => self.doubt_stranger(node, status.id.as_deref()),
+                Worth::Unproven(said) => ask.push(said.id),
+                Worth::Strangers(said) => self.doubt_stranger(node, &said.id),
                 Worth::NotOurs => {}
             }
         }
@@ -51,10 +50,8 @@ impl Engine<'_> {
 
     /// Whether a report is about an attempt that was placed elsewhere: on a node of another name, or of
     /// this name at another address.
-    fn is_of_another(&self, node: &str, status: &RunStatus) -> bool {
-        let id = status.id.as_deref().unwrap_or_default();
-        let is_known = NodejobId::parse(id).is_some_and(|id| self.index.on_node(&id).is_some());
-        is_known && !self.is_of(node, id)
+    fn is_of_another(&self, node: &str, id: &NodejobId) -> bool {
+        self.index.on_node(id).is_some() && !self.is_of(node, id)
     }
 
     /// Whether a node's reports count only with a proof.
@@ -68,14 +65,14 @@ impl Engine<'_> {
         let proofs = Proofs::read(self.root)?;
         match proofs.judge(node, self.must_prove(node), status)? {
             Worth::Counts(said) => return Ok(Some(said)),
-            Worth::Unproven(status)
-                if status.cause == Some(Cause::Killed) && !status.has_begun() =>
+            Worth::Unproven(said)
+                if said.status.cause == Some(Cause::Killed) && !said.status.has_begun() =>
             {
-                return Ok(Some(Said { node: node.to_string(), proven: false, status }));
+                return Ok(Some(said));
             }
             // What is under the id, and how it ended, decides.
-            Worth::Unproven(status) | Worth::Strangers(status) => {
-                self.order(node, Order::Status(status.id.into_iter().collect()));
+            Worth::Unproven(said) | Worth::Strangers(said) => {
+                self.order(node, Order::Status(vec![said.id]));
             }
             Worth::NotOurs => {}
         }
@@ -83,8 +80,8 @@ impl Engine<'_> {
     }
 
     /// Notes that a node reports a run that somebody else put there under an attempt's id.
-    pub(super) fn doubt_stranger(&mut self, node: &str, id: Option<&str>) {
-        self.doubt(node, id.unwrap_or("-"), "that run is not this head's, whoever put it there");
+    pub(super) fn doubt_stranger(&mut self, node: &str, id: &NodejobId) {
+        self.doubt(node, id, "that run is not this head's, whoever put it there");
     }
 
     /// Notes that a node reports something that does not count.

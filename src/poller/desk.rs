@@ -9,6 +9,7 @@ use super::line::{Line, Open, ask};
 use super::wake::News;
 use crate::driver::{Driver, Run};
 use crate::error::Kind;
+use crate::model::ids::{NodejobId, RunId};
 use crate::model::kill::Wish;
 
 /// How long the thread stays for the next order.
@@ -26,17 +27,17 @@ pub enum Order {
     /// Nothing yet: jobs are being placed there, and will be sent once that is durable.
     Prepare,
     /// Start these.
-    Run(Vec<Run>),
+    Run(Vec<(NodejobId, Run)>),
     /// Say where these are.
-    Status(Vec<String>),
+    Status(Vec<NodejobId>),
     /// Say which there are that have not ended.
     List,
     /// Kill this one.
-    Kill(Wish),
+    Kill(NodejobId, Wish),
     /// Forbid the start of this one, unless it is there.
-    Forbid(String),
+    Forbid(NodejobId),
     /// These results are safe.
-    Acknowledge(Vec<String>),
+    Acknowledge(Vec<NodejobId>),
 }
 
 /// See the module.
@@ -171,7 +172,7 @@ impl Desk {
 fn enqueue(orders: &mut VecDeque<Order>, order: Order) -> bool {
     match (order, orders.back_mut()) {
         (Order::Status(ids), Some(Order::Status(asked))) => {
-            let known: BTreeSet<String> = asked.iter().cloned().collect();
+            let known: BTreeSet<NodejobId> = asked.iter().cloned().collect();
             asked.extend(ids.into_iter().filter(|id| !known.contains(id)));
             false
         }
@@ -193,18 +194,18 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<News> {
             return None;
         }
         Order::Run(runs) => {
-            let ids = runs.iter().map(|run| run.id.clone()).collect();
+            let (ids, runs) = runs.into_iter().unzip();
             let results = ask(line, driver, |driver| driver.run(runs));
             News::Sent { ids, results }
         }
         Order::Status(ids) => {
-            let answers = ask(line, driver, |driver| driver.statuses(&ids));
+            let answers = ask(line, driver, |driver| driver.statuses(&runs(&ids)));
             News::Statuses { ids, answers }
         }
         Order::List => News::Listed(ask(line, driver, |driver| driver.unfinished())),
-        Order::Kill(wish) => {
+        Order::Kill(id, wish) => {
             let status = ask(line, driver, |driver| driver.kill(&wish)).map(Box::new);
-            News::Killed { id: wish.id, status }
+            News::Killed { id, status }
         }
         Order::Forbid(id) => {
             let answer = ask(line, driver, |driver| driver.forbid(&id, FORBIDDEN_BY));
@@ -212,27 +213,34 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<News> {
         }
         Order::Acknowledge(ids) => {
             // One that gets lost costs the node some disk for a while, no more.
-            let acknowledged = ask(line, driver, |driver| driver.acknowledge(&ids));
+            let acknowledged = ask(line, driver, |driver| driver.acknowledge(&runs(&ids)));
             let silence = acknowledged.err().filter(|e| e.kind == Kind::GatewayTimeout);
             News::Down(silence?)
         }
     })
 }
 
+/// Attempts as they are on their node, among other runs.
+fn runs(ids: &[NodejobId]) -> Vec<RunId> {
+    ids.iter().map(|id| id.run().clone()).collect()
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn questions_that_wait_are_one() {
-        let ask = |ids: &[&str]| Order::Status(ids.iter().map(ToString::to_string).collect());
+        let id = |job: &u64| NodejobId::new("c", *job, 1).unwrap();
+        let ask = |jobs: &[u64]| Order::Status(jobs.iter().map(id).collect());
         let mut orders = VecDeque::new();
-        assert!(enqueue(&mut orders, ask(&["a", "b"])));
-        assert!(!enqueue(&mut orders, ask(&["b", "c"])));
-        assert!(enqueue(&mut orders, Order::Forbid("a".into())));
-        assert!(enqueue(&mut orders, ask(&["a"])), "what was ordered before comes before");
+        assert!(enqueue(&mut orders, ask(&[1, 2])));
+        assert!(!enqueue(&mut orders, ask(&[2, 3])));
+        assert!(enqueue(&mut orders, Order::Forbid(id(&1))));
+        assert!(enqueue(&mut orders, ask(&[1])), "what was ordered before comes before");
         let Some(Order::Status(asked)) = orders.front() else { panic!("not a question") };
-        assert_eq!(asked, &["a", "b", "c"]);
+        assert_eq!(asked.iter().map(|id| id.job).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(orders.len(), 3);
     }
 }

@@ -15,7 +15,6 @@ use crate::driver::{self, Run, Taken};
 use crate::error::{Kind, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
-use crate::model::kill::Wish;
 use crate::model::node::{Address, Node, NodeState};
 
 /// So often an attempt is sent at once; after that there are pauses, or a node that takes no jobs
@@ -36,7 +35,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let common = attempts::Common::read(self.root)?;
-        let mut orders: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+        let mut orders: BTreeMap<String, Vec<(NodejobId, Run)>> = BTreeMap::new();
         let mut unsent = Vec::new();
         for (card, attempt) in placed {
             if !self.reaches(&attempt.node, &attempt.nodejob, &attempt.address()) {
@@ -53,7 +52,7 @@ impl Engine<'_> {
             match attempts::run(self.root, &common, card, attempt) {
                 Ok(run) => {
                     self.say(&format!("{what}: placed on {} as {id}", attempt.node));
-                    orders.entry(attempt.node.clone()).or_default().push(run);
+                    orders.entry(attempt.node.clone()).or_default().push((id.clone(), run));
                 }
                 Err(error) => {
                     let why = format!("it cannot be sent: {}", error.message);
@@ -64,10 +63,10 @@ impl Engine<'_> {
         let patience = Instant::now() + self.patience();
         for (node, runs) in orders {
             // Files take their time, and keep those behind them waiting.
-            let sending = runs.iter().map(|run| driver::longest_sending(&run.uploads));
+            let sending = runs.iter().map(|(_, run)| driver::longest_sending(&run.uploads));
             let answered_by = patience + sending.sum();
-            let ids = runs.iter().map(|run| (run.id.clone(), !run.uploads.is_empty()));
-            let ids: Vec<(String, bool)> = ids.collect();
+            let ids = runs.iter().map(|(id, run)| (id.clone(), !run.uploads.is_empty()));
+            let ids: Vec<(NodejobId, bool)> = ids.collect();
             let ordered = self.order(&node, Order::Run(runs));
             for (id, with_files) in ids.iter().filter(|_| ordered) {
                 if let Some(known) = self.known_mut(id) {
@@ -90,13 +89,13 @@ impl Engine<'_> {
 
     /// Whether what is ordered of this node about this attempt goes where the attempt was placed: to
     /// its address, or to another one of this very root, which has it.
-    pub(super) fn reaches(&self, node: &str, id: &str, address: &Address) -> bool {
+    pub(super) fn reaches(&self, node: &str, id: &NodejobId, address: &Address) -> bool {
         // What cannot be found out now is ordered later.
         self.leads_to(node, id, address).is_ok_and(|leads| leads)
     }
 
     /// The same; an error where it cannot be found out.
-    pub(super) fn leads_to(&self, node: &str, id: &str, address: &Address) -> Result<bool> {
+    pub(super) fn leads_to(&self, node: &str, id: &NodejobId, address: &Address) -> Result<bool> {
         let Some(link) = self.lines.get(node) else { return Ok(false) };
         if link.address() == address {
             return Ok(true);
@@ -109,18 +108,18 @@ impl Engine<'_> {
     /// Whether this node has to do with this attempt: it was placed there and nowhere else, or it was
     /// given up there, or lies there without a card that can be read. No other node is asked about it
     /// or told what to do with it, and what one says of it is of no interest.
-    pub(super) fn is_of(&self, node: &str, id: &str) -> bool {
-        match NodejobId::parse(id).as_ref().and_then(|id| self.index.on_node(id)) {
+    pub(super) fn is_of(&self, node: &str, id: &NodejobId) -> bool {
+        match self.index.on_node(id) {
             Some(known) => known.node == node && self.reaches(node, id, &known.address),
             None => {
-                let given_up = |record: &Node| record.given_up.iter().any(|other| other == id);
+                let given_up = |record: &Node| record.given_up.contains(id);
                 self.nodes.get(node).is_some_and(given_up) || self.strays.has(node, id)
             }
         }
     }
 
-    fn is_being_sent(&self, id: &str) -> bool {
-        let known = NodejobId::parse(id).and_then(|id| self.index.on_node(&id)?.sending_until);
+    fn is_being_sent(&self, id: &NodejobId) -> bool {
+        let known = self.index.on_node(id).and_then(|known| known.sending_until);
         known.is_some_and(|until| until > Instant::now())
     }
 
@@ -136,7 +135,7 @@ impl Engine<'_> {
                 ids.retain(|id| self.is_of(node, id) && !self.is_being_sent(id));
                 !ids.is_empty()
             }
-            Order::Kill(Wish { id, .. }) | Order::Forbid(id) => self.is_of(node, id),
+            Order::Kill(id, _) | Order::Forbid(id) => self.is_of(node, id),
             // What is sent was placed there, and is checked where that is decided.
             Order::Run(_) | Order::Prepare | Order::Acknowledge(_) | Order::List => true,
         };
@@ -164,7 +163,7 @@ impl Engine<'_> {
     pub(super) fn sent(
         &mut self,
         node: &str,
-        ids: Vec<String>,
+        ids: Vec<NodejobId>,
         results: Result<Vec<Result<Taken>>>,
     ) {
         self.answered(node, ids.len());
@@ -230,13 +229,12 @@ impl Engine<'_> {
     }
 
     /// Notes on cards what the systems behind nodes call their attempts.
-    fn note_names(&mut self, called: Vec<(String, String)>) -> Result<()> {
+    fn note_names(&mut self, called: Vec<(NodejobId, String)>) -> Result<()> {
         if called.is_empty() {
             return Ok(());
         }
         let mut plans: Vec<Plan> = Vec::new();
         for (id, reference) in called {
-            let Some(id) = NodejobId::parse(&id) else { continue };
             let job = id.job;
             let plan = move |card: &Card| attempts::name(card, &id, &reference);
             plans.push((job, Box::new(move |card, _| Ok(plan(card)))));
@@ -244,7 +242,7 @@ impl Engine<'_> {
         self.stamp(plans).map(|_| ())
     }
 
-    pub(super) fn known_mut(&mut self, id: &str) -> Option<&mut super::on_node::OnNode> {
-        self.index.on_node_mut(&NodejobId::parse(id)?)
+    pub(super) fn known_mut(&mut self, id: &NodejobId) -> Option<&mut super::on_node::OnNode> {
+        self.index.on_node_mut(id)
     }
 }

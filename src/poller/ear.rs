@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Open, ask};
 use super::silent::{Listener, Silent};
 use super::wake::News;
-use crate::driver::Info;
 use crate::error::{Error, Kind, Result};
 use crate::model::resources::Resources;
+use crate::wire::feed::Since;
+use crate::wire::node::Info;
 
 /// How long one request for the feed waits at the node. Short enough for every proxy.
 const FEED_WAIT: Duration = Duration::from_secs(25);
@@ -179,7 +180,8 @@ impl Follower {
         if cursor.is_none() {
             // The cursor first: what happens after it is in the feed, what happened before it
             // the engine learns by asking for every job it has there.
-            let page = ask(&line, &mut self.driver, |driver| driver.feed(None, Duration::ZERO))?;
+            let now = Since { cursor: None, wait: Duration::ZERO };
+            let page = ask(&line, &mut self.driver, |driver| driver.feed(&now))?;
             let resources = self.info()?;
             *cursor = Some(page.cursor);
             return Ok(vec![News::Up(resources)]);
@@ -187,7 +189,8 @@ impl Follower {
         let every = (line.root().settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
         let wait = FEED_WAIT.min(every);
         let begun = Instant::now();
-        let page = ask(&line, &mut self.driver, |driver| driver.feed(cursor.as_deref(), wait))?;
+        let since = Since { cursor: cursor.as_deref(), wait };
+        let page = ask(&line, &mut self.driver, |driver| driver.feed(&since))?;
         let stands = page.events.is_empty() || cursor.as_ref() == Some(&page.cursor);
         self.is_hasty = stands && begun.elapsed() < wait / 2;
         *cursor = Some(page.cursor);

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::attempts::Said;
-use crate::model::ids::NodejobId;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// An array's card is recorded to for at most one part in so many of the time.
@@ -35,8 +34,7 @@ impl Gathered {
     pub fn admit(&mut self, reports: Vec<Said>, now: Instant) -> Vec<Said> {
         let mut ready = Vec::new();
         for report in reports {
-            let job = report.status.id.as_deref().and_then(NodejobId::parse).map(|id| id.job);
-            match job.and_then(|job| self.jobs.get_mut(&job)) {
+            match self.jobs.get_mut(&report.id.job) {
                 Some(gathering) if is_progress(&report.status) && now < gathering.until => {
                     gathering.reports.push(report);
                 }
@@ -79,15 +77,23 @@ fn is_progress(report: &RunStatus) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::model::ids::NodejobId;
     use crate::model::outcome::Outcome;
     use crate::model::report::Report;
     use crate::model::tasks::TaskSet;
 
     #[test]
     fn progress_waits_and_the_end_takes_it_along() {
-        let said = |status| Said { node: "n".into(), proven: true, status: Box::new(status) };
+        let id = NodejobId::new("c", 7, 1).unwrap();
+        let said = |status| Said {
+            node: "n".into(),
+            id: id.clone(),
+            proven: true,
+            status: Box::new(status),
+        };
         let running = RunStatus::running(1, 1, "b").of("c-7.1");
         let progress = |task| {
             let mut report = Report::default();

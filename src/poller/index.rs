@@ -268,13 +268,13 @@ impl Index {
     /// An attempt that a node has.
     pub fn on_node(&self, id: &NodejobId) -> Option<&OnNode> {
         let known = self.on_node.get(&(id.job, id.attempt))?;
-        (known.id == id.to_string()).then_some(known)
+        (known.id == *id).then_some(known)
     }
 
     /// The same, to note something.
     pub fn on_node_mut(&mut self, id: &NodejobId) -> Option<&mut OnNode> {
         let known = self.on_node.get_mut(&(id.job, id.attempt))?;
-        (known.id == id.to_string()).then_some(known)
+        (known.id == *id).then_some(known)
     }
 
     /// An attempt of this job that a node has, if there is one.

@@ -6,6 +6,7 @@ use crate::attempts::Said;
 use crate::attempts::kills::KillOrder;
 use crate::attempts::proofs::Proofs;
 use crate::error::{Kind, Result};
+use crate::model::ids::NodejobId;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// So often it is looked at once what became of a kill that was not carried out; after that with all
@@ -23,7 +24,7 @@ impl Engine<'_> {
         let Some(proofs) = self.told(proofs) else { return }; // they are asked about with all others
         let unkilled = self.index.attempts(job).filter(|known| known.to_kill().is_some());
         let reached = unkilled.filter(|known| self.reaches(&known.node, &known.id, &known.address));
-        let reached: Vec<String> = reached.map(|known| known.id.clone()).collect();
+        let reached: Vec<NodejobId> = reached.map(|known| known.id.clone()).collect();
         for known in self.index.attempts_mut(job).filter(|known| reached.contains(&known.id)) {
             while let Some(kill) = known.to_kill().cloned() {
                 known.note_killed(&kill);
@@ -38,29 +39,29 @@ impl Engine<'_> {
             self.say(&format!("{what}: to be killed on {node}, asked by {}", kill.by));
             let wish = proofs.wish(&id, grace, kill);
             if let Some(wish) = self.told(wish) {
-                self.order(&node, Order::Kill(wish));
+                self.order(&node, Order::Kill(id, wish));
             }
         }
     }
 
     /// Kills an attempt that was given up, or forbids its start.
-    pub(super) fn fence(&mut self, node: &str, id: String) {
-        let ordered = self.order_kill(node, &id, "the head, which had given it up");
+    pub(super) fn fence(&mut self, node: &str, id: NodejobId) {
+        let ordered = self.order_kill(node, id, "the head, which had given it up");
         self.told(ordered); // asked about again with all others
     }
 
     /// Has an attempt ended that no card asks for: in the head's own name.
-    pub(super) fn order_kill(&mut self, node: &str, id: &str, by: &str) -> Result<()> {
+    pub(super) fn order_kill(&mut self, node: &str, id: NodejobId, by: &str) -> Result<()> {
         let kill = KillOrder { by: by.to_string(), tasks: None };
-        let wish = Proofs::read(self.root)?.wish(id, None, kill)?;
-        self.order(node, Order::Kill(wish));
+        let wish = Proofs::read(self.root)?.wish(&id, None, kill)?;
+        self.order(node, Order::Kill(id, wish));
         Ok(())
     }
 
     pub(super) fn killed(
         &mut self,
         node: &str,
-        id: &str,
+        id: &NodejobId,
         status: Result<Box<RunStatus>>,
     ) -> Result<Option<Said>> {
         self.answered(node, 1);
@@ -85,7 +86,7 @@ impl Engine<'_> {
                     at_once = known.failed_kills <= KILLS_AT_ONCE;
                 }
                 if at_once {
-                    self.order(node, Order::Status(vec![id.to_string()])); // then it is repeated
+                    self.order(node, Order::Status(vec![id.clone()])); // then it is repeated
                 }
                 if error.kind != Kind::NotFound {
                     self.did_not_say(node, id, &error);

@@ -88,7 +88,7 @@ impl Link {
         let Order::Run(runs) = order else { return self.desk.put(order) };
         // Files take their time, for which nothing else is to wait.
         let (slow, quick): (Vec<_>, Vec<_>) =
-            runs.into_iter().partition(|run| !run.uploads.is_empty());
+            runs.into_iter().partition(|(_, run)| !run.uploads.is_empty());
         let mut ordered = false;
         if !quick.is_empty() {
             ordered |= self.desk.put(Order::Run(quick));
@@ -137,25 +137,32 @@ impl Link {
 fn answers_to(order: &Order) -> usize {
     match order {
         Order::Run(runs) => runs.len(),
-        Order::Status(_) | Order::Kill(_) | Order::Forbid(_) | Order::List => 1,
+        Order::Status(_) | Order::Kill(..) | Order::Forbid(_) | Order::List => 1,
         Order::Prepare | Order::Acknowledge(_) => 0,
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::Value;
 
     use super::*;
     use crate::driver::Run;
+    use crate::model::ids::NodejobId;
 
     #[test]
     fn what_is_answered() {
-        let run = |id: &str| Run { id: id.into(), request: Value::Null, uploads: Vec::new() };
-        assert_eq!(answers_to(&Order::Run(vec![run("a"), run("b")])), 2);
-        assert_eq!(answers_to(&Order::Status(vec!["a".into(), "b".into()])), 1);
-        assert_eq!(answers_to(&Order::Forbid("a".into())), 1);
-        assert_eq!(answers_to(&Order::Acknowledge(vec!["a".into()])), 0);
+        let id = |job| NodejobId::new("c", job, 1).unwrap();
+        let run = |job| {
+            let id: NodejobId = id(job);
+            let run = Run { id: id.run().clone(), request: Value::Null, uploads: Vec::new() };
+            (id, run)
+        };
+        assert_eq!(answers_to(&Order::Run(vec![run(1), run(2)])), 2);
+        assert_eq!(answers_to(&Order::Status(vec![id(1), id(2)])), 1);
+        assert_eq!(answers_to(&Order::Forbid(id(1))), 1);
+        assert_eq!(answers_to(&Order::Acknowledge(vec![id(1)])), 0);
         assert_eq!(answers_to(&Order::Prepare), 0);
     }
 }

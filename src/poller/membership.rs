@@ -10,6 +10,7 @@ use super::wake::Wake;
 use crate::board::nodes::{self, Change};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::NodejobId;
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::Resources;
 
@@ -139,9 +140,9 @@ impl Engine<'_> {
     /// Gives up the jobs of nodes that did not answer for `lost_after`, and whose last word was
     /// that. One that cannot be given up now is when its node fails the next time.
     pub(super) fn give_up_unreachable(&mut self) {
-        let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut lost: BTreeMap<String, Vec<NodejobId>> = BTreeMap::new();
         for node in self.presence.take_lost() {
-            let ids: Vec<String> =
+            let ids: Vec<NodejobId> =
                 self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
             if !ids.is_empty() {
                 lost.insert(node, ids);
@@ -160,7 +161,7 @@ impl Engine<'_> {
         for (node, ids) in &lost {
             self.nodes.note_saved(node, give_up(node, ids).1);
         }
-        let ids: Vec<String> = lost.into_values().flatten().collect();
+        let ids: Vec<NodejobId> = lost.into_values().flatten().collect();
         let ended = self.end_as_lost(&ids, "abandoned (node unreachable)");
         self.told(ended);
     }
@@ -209,7 +210,7 @@ impl Engine<'_> {
     }
 
     /// These attempts have ended, or will never start: nothing is left to be asked of their nodes.
-    pub(super) fn settle(&mut self, ids: &[String]) -> Result<()> {
+    pub(super) fn settle(&mut self, ids: &[NodejobId]) -> Result<()> {
         let has = |node: &&Node| node.given_up.iter().any(|id| ids.contains(id));
         let names: Vec<String> =
             self.nodes.values().filter(has).map(|node| node.name.clone()).collect();
@@ -223,9 +224,9 @@ impl Engine<'_> {
 }
 
 /// Notes that attempts are given up, to be asked about when their node answers.
-fn give_up<'c>(node: &'c str, ids: &'c [String]) -> Change<'c> {
+fn give_up<'c>(node: &'c str, ids: &'c [NodejobId]) -> Change<'c> {
     let change = move |record: &mut Node| {
-        let fresh: Vec<String> =
+        let fresh: Vec<NodejobId> =
             ids.iter().filter(|id| !record.given_up.contains(id)).cloned().collect();
         record.given_up.extend(fresh);
     };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::attempts::kills::{self, KillOrder};
 use crate::model::card::{Attempt, Card, State};
+use crate::model::ids::NodejobId;
 use crate::model::node::Address;
 use crate::model::resources::Resources;
 
@@ -27,7 +28,7 @@ pub struct OnNode {
     /// The node's name.
     pub node: String,
     /// The attempt's id there.
-    pub id: String,
+    pub id: NodejobId,
     /// What it is given.
     pub resources: Resources,
     /// Until when it is taken to end so soon that its node may be sent another.

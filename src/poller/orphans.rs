@@ -8,7 +8,7 @@ use super::engine::Engine;
 use crate::attempts::proofs::Worth;
 use crate::board::numbers;
 use crate::error::Result;
-use crate::model::ids::NodejobId;
+use crate::model::ids::{NodejobId, RunId};
 use crate::model::run_status::RunState;
 
 const BY: &str = "the head, which cannot read the job's card";
@@ -37,17 +37,16 @@ impl Engine<'_> {
     }
 
     /// What a node has that has not ended. Of what may be an orphan it is to say more.
-    pub(super) fn listed(&mut self, node: &str, ids: Result<Vec<String>>) -> Result<()> {
+    pub(super) fn listed(&mut self, node: &str, ids: Result<Vec<RunId>>) -> Result<()> {
         self.answered(node, 1);
         let Ok(ids) = ids else { return Ok(()) }; // asked again with everything else
         let cluster = numbers::cluster(self.root)?;
         let mut ask = Vec::new();
         for id in ids {
-            let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster)
-            else {
+            let Some(id) = id.nodejob().filter(|id| id.cluster() == cluster) else {
                 continue; // another head's
             };
-            let unreadable = self.cards.unreadable(parsed.job);
+            let unreadable = self.cards.unreadable(id.job);
             if self.told(unreadable).flatten().is_some() && self.known_mut(&id).is_none() {
                 self.strays.ask(node, &id);
                 ask.push(id);
@@ -64,20 +63,17 @@ impl Engine<'_> {
     pub(super) fn judge_orphan(
         &mut self,
         node: &str,
-        id: String,
+        id: NodejobId,
         worth: Option<Worth>,
     ) -> Result<()> {
-        let unreadable = match NodejobId::parse(&id) {
-            Some(parsed) => self.cards.unreadable(parsed.job)?.is_some(),
-            None => false,
-        };
+        let unreadable = self.cards.unreadable(id.job)?.is_some();
         match worth.filter(|_| unreadable) {
             Some(Worth::Counts(said)) if said.proven => {
                 if said.status.state != RunState::Stopped {
                     eprintln!(
                         "poller: {id} on {node}: killed, since the card of its job cannot be read"
                     );
-                    self.order_kill(node, &id, BY)?;
+                    self.order_kill(node, id.clone(), BY)?;
                 }
             }
             None | Some(Worth::Strangers(_) | Worth::NotOurs) => {} // which is told

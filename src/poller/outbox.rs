@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::model::ids::NodejobId;
+
 /// A node is told within this time that results are safe...
 const WITHIN: Duration = Duration::from_millis(500);
 
@@ -14,13 +16,13 @@ const AT_ONCE: usize = 1000;
 /// not due waits for a node that does not answer.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    nodes: BTreeMap<String, Vec<String>>,
+    nodes: BTreeMap<String, Vec<NodejobId>>,
     due: Option<Instant>,
 }
 
 impl Outbox {
     /// One more: the attempt of this id, of which this node is to be told.
-    pub fn add(&mut self, node: String, id: String, now: Instant) {
+    pub fn add(&mut self, node: String, id: NodejobId, now: Instant) {
         let ids = self.nodes.entry(node).or_default();
         ids.push(id);
         let within = if ids.len() >= AT_ONCE { Duration::ZERO } else { WITHIN };
@@ -45,13 +47,13 @@ impl Outbox {
     }
 
     /// Takes out all that is to be told: nothing is due any more.
-    pub fn take(&mut self) -> BTreeMap<String, Vec<String>> {
+    pub fn take(&mut self) -> BTreeMap<String, Vec<NodejobId>> {
         self.due = None;
         std::mem::take(&mut self.nodes)
     }
 
     /// Puts back what a node could not be told: it is when that answers.
-    pub fn put_back(&mut self, node: String, ids: Vec<String>) {
+    pub fn put_back(&mut self, node: String, ids: Vec<NodejobId>) {
         self.nodes.entry(node).or_default().extend(ids);
         debug_assert!(self.holds(), "{self:?}");
     }
@@ -63,15 +65,17 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn results_are_told_together_many_at_once_and_those_of_a_silent_node_when_it_answers() {
         let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let id = |job| NodejobId::new("c", job, 1).unwrap();
         assert_eq!(outbox.due(), None);
-        outbox.add("a".into(), "c-1.1".into(), now);
-        outbox.add("b".into(), "c-2.1".into(), now + WITHIN / 2);
+        outbox.add("a".into(), id(1), now);
+        outbox.add("b".into(), id(2), now + WITHIN / 2);
         assert_eq!(outbox.due(), Some(now + WITHIN), "the first sets the time");
         let all = outbox.take();
         assert_eq!((all.len(), outbox.due()), (2, None));
@@ -81,7 +85,7 @@ mod tests {
         assert_eq!(outbox.due(), None, "it has been told");
         outbox.answers("a", now);
         assert_eq!((outbox.due(), outbox.take().len()), (Some(now), 1));
-        (0..AT_ONCE).for_each(|job| outbox.add("a".into(), format!("c-{job}.1"), now));
+        (1..=AT_ONCE as u64).for_each(|job| outbox.add("a".into(), id(job), now));
         assert_eq!(outbox.due(), Some(now));
     }
 }

@@ -106,11 +106,8 @@ impl Engine<'_> {
             return true;
         }
         for report in reports {
-            let id = report.status.id.as_deref().and_then(NodejobId::parse);
-            if let Some(id) = id
-                && let Ok(card) = self.cards.find(id.job)
-            {
-                let events = attempts::decide(&card, &[(id, report.clone())]);
+            if let Ok(card) = self.cards.find(report.id.job) {
+                let events = attempts::decide(&card, std::slice::from_ref(report));
                 if !self.shows(&card, &events) {
                     return false;
                 }
@@ -220,10 +217,9 @@ impl Engine<'_> {
     }
 
     /// Takes attempts back that a node would not have: nothing ran.
-    pub(super) fn refuse(&mut self, refused: Vec<(String, String)>) -> Result<()> {
+    pub(super) fn refuse(&mut self, refused: Vec<(NodejobId, String)>) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
         for (id, reason) in refused {
-            let Some(id) = NodejobId::parse(&id) else { continue };
             let job = id.job;
             let change = Change::Refuse { attempt: id, reason };
             plans.push((job, Box::new(move |card, _| change.lines(card, SystemTime::now()))));
@@ -236,7 +232,7 @@ impl Engine<'_> {
 
     /// Ends attempts of a node of which nobody knows what became. That they are to be asked about
     /// when it answers is durable before.
-    pub(super) fn lose(&mut self, node: &str, ids: Vec<String>, why: &str) -> Result<()> {
+    pub(super) fn lose(&mut self, node: &str, ids: Vec<NodejobId>, why: &str) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -246,19 +242,19 @@ impl Engine<'_> {
 
     /// Notes attempts about which a node is to be asked until they have ended there. Durable when this
     /// returns.
-    fn owe(&mut self, node: &str, ids: &[String]) -> Result<()> {
+    fn owe(&mut self, node: &str, ids: &[NodejobId]) -> Result<()> {
         self.observe(node, |record| {
-            let fresh: Vec<&String> =
+            let fresh: Vec<&NodejobId> =
                 ids.iter().filter(|id| !record.given_up.contains(id)).collect();
             record.given_up.extend(fresh.into_iter().cloned());
         })
     }
 
-    pub(super) fn end_as_lost(&mut self, ids: &[String], why: &str) -> Result<()> {
+    pub(super) fn end_as_lost(&mut self, ids: &[NodejobId], why: &str) -> Result<()> {
         let mut plans: Vec<Plan> = Vec::new();
-        for id in ids.iter().filter_map(|id| NodejobId::parse(id)) {
+        for id in ids {
             let job = id.job;
-            let change = Change::Abandon { attempt: id, why: why.to_string() };
+            let change = Change::Abandon { attempt: id.clone(), why: why.to_string() };
             plans.push((job, Box::new(move |card, _| change.lines(card, SystemTime::now()))));
         }
         for card in self.stamp(plans)? {
@@ -271,7 +267,7 @@ impl Engine<'_> {
     /// cannot be reached: nobody is left to be asked.
     pub(super) fn give_up_nowhere(&mut self) {
         let lost_after = self.root.settings.lost_after;
-        let mut lost: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut lost: BTreeMap<&str, Vec<NodejobId>> = BTreeMap::new();
         for (_, known) in self.index.on_nodes() {
             let why = match self.nodes.get(&known.node) {
                 Some(node) if node.newer.is_some() || node.address() == known.address => continue,

@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
     /// The node is to say for good that it has not got this attempt.
-    pub(super) fn ask_for_good(&mut self, node: &str, id: String, why: &str) {
+    pub(super) fn ask_for_good(&mut self, node: &str, id: NodejobId, why: &str) {
         let now = Instant::now();
         // The answer moves it; this only keeps a second question from being asked meanwhile.
         let patience = self.patience();
@@ -82,7 +82,7 @@ impl Engine<'_> {
 
     /// Whether its node has not known an attempt for so long that it never will; asked at each answer
     /// of that kind.
-    pub(super) fn is_unknown_for_long(&mut self, id: &str) -> bool {
+    pub(super) fn is_unknown_for_long(&mut self, id: &NodejobId) -> bool {
         let patience = self.root.settings.unknown_after;
         if self.once {
             return self.unheard.note(id, patience);
@@ -98,7 +98,7 @@ impl Engine<'_> {
             self.nodes.get(node).is_some_and(|record| record.state == NodeState::Connected)
         };
         let placed = self.index.on_nodes().filter(|(_, known)| known.state == State::Placed);
-        let ask: Vec<(String, String, String)> = placed
+        let ask: Vec<(String, NodejobId, String)> = placed
             .filter(|(_, known)| connected(&known.node))
             .filter_map(|(_, known)| {
                 let unsure = known.unsure.as_ref()?;
@@ -111,7 +111,7 @@ impl Engine<'_> {
     }
 
     /// Gives up attempts of a node that answers.
-    pub(super) fn abandon(&mut self, node: &str, ids: Vec<String>, why: &str) {
+    pub(super) fn abandon(&mut self, node: &str, ids: Vec<NodejobId>, why: &str) {
         let given_up = self.lose(node, ids.clone(), why);
         if self.told(given_up).is_some() {
             ids.into_iter().for_each(|id| self.fence(node, id));
@@ -119,25 +119,25 @@ impl Engine<'_> {
     }
 
     /// A node's durable word, or what it said instead.
-    pub(super) fn forbidden(&mut self, node: &str, id: &str, answer: Result<Answer>) {
+    pub(super) fn forbidden(&mut self, node: &str, id: &NodejobId, answer: Result<Answer>) {
         self.answered(node, 1);
         let Some(known) = self.known_mut(id) else { return };
         match answer {
             Ok(Answer::Cancelled(said)) => {
                 let why = known.unsure.as_ref().map_or(said, |unsure| unsure.why.clone());
-                let refused = self.refuse(vec![(id.to_string(), why)]);
+                let refused = self.refuse(vec![(id.clone(), why)]);
                 self.told(refused);
             }
             // It has something under that id: what that is worth is judged where it is asked about.
             Ok(_) => {
-                self.order(node, Order::Status(vec![id.to_string()]));
+                self.order(node, Order::Status(vec![id.clone()]));
             }
             Err(error) => self.did_not_say(node, id, &error),
         }
     }
 
     /// The node has this attempt. Whether there is something to report.
-    pub(super) fn is_there(&mut self, node: &str, id: &str, status: &RunStatus) -> bool {
+    pub(super) fn is_there(&mut self, node: &str, id: &NodejobId, status: &RunStatus) -> bool {
         self.unheard.end(id);
         let waits = status.state == RunState::Queued;
         if let Some(known) = self.known_mut(id) {
@@ -153,7 +153,7 @@ impl Engine<'_> {
     }
 
     /// The node was asked for its word, or to kill what may be there, and did not do it.
-    pub(super) fn did_not_say(&mut self, node: &str, id: &str, error: &Error) {
+    pub(super) fn did_not_say(&mut self, node: &str, id: &NodejobId, error: &Error) {
         let now = Instant::now();
         let Some(known) = self.known_mut(id) else { return };
         let killing = known.state == State::Stopping;
@@ -167,7 +167,7 @@ impl Engine<'_> {
         let why = if killing { unsure.why.clone() } else { unknown(node, &unsure.why) };
         let is_long = self.unheard.note(id, self.root.settings.lost_after);
         if is_long {
-            return self.abandon(node, vec![id.to_string()], &format!("abandoned ({why})"));
+            return self.abandon(node, vec![id.clone()], &format!("abandoned ({why})"));
         }
         // Silence is told as the node's, not as this job's.
         if !matches!(
@@ -180,18 +180,17 @@ impl Engine<'_> {
 
     /// Whether an attempt is to be ended of which its node has not been able to tell anything that
     /// counts for so long that nobody waits for it any more. Called for each time that it could not.
-    pub(super) fn is_unseen(&mut self, id: &str) -> bool {
+    pub(super) fn is_unseen(&mut self, id: &NodejobId) -> bool {
         let stopping = self.known_mut(id).is_some_and(|known| known.state == State::Stopping);
         stopping && self.unheard.note(id, self.root.settings.lost_after)
     }
 
     /// Notes on the card what is wrong with an attempt, unless it is there already.
-    pub(super) fn tell_trouble(&mut self, id: &str, reason: &str) {
+    pub(super) fn tell_trouble(&mut self, id: &NodejobId, reason: &str) {
         if self.known_mut(id).is_none_or(|known| known.trouble.as_deref() == Some(reason)) {
             return;
         }
-        let Some(id) = NodejobId::parse(id) else { return };
-        let (job, reason) = (id.job, reason.to_string());
+        let (id, job, reason) = (id.clone(), id.job, reason.to_string());
         self.say(&format!("job {job}: {reason}"));
         let plan = move |card: &Card| match card.current(&id) {
             Some(attempt) if attempt.trouble.as_deref() != Some(&reason) => {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver::{Answer, Taken};
 use crate::error::{Error, Result};
+use crate::model::ids::{NodejobId, RunId};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
 use crate::processor::sweep::Swept;
@@ -67,30 +68,30 @@ pub enum News {
     /// What became of a request to run attempts.
     Sent {
         /// The attempts' ids.
-        ids: Vec<String>,
+        ids: Vec<NodejobId>,
         /// One result for each, or what went wrong with the request.
         results: Result<Vec<Result<Taken>>>,
     },
     /// Where jobs are.
     Statuses {
         /// The attempts' ids.
-        ids: Vec<String>,
+        ids: Vec<NodejobId>,
         /// One answer for each, or what went wrong.
         answers: Result<Vec<Result<Answer>>>,
     },
     /// Its durable word on an attempt that it would not have.
     Forbidden {
         /// The attempt's id.
-        id: String,
+        id: NodejobId,
         /// That it will not be started there, or where it is; or what went wrong.
         answer: Result<Answer>,
     },
     /// What it has that has not ended: ids of attempts, other heads' too; or what went wrong.
-    Listed(Result<Vec<String>>),
+    Listed(Result<Vec<RunId>>),
     /// What became of a request to kill.
     Killed {
         /// The attempt's id.
-        id: String,
+        id: NodejobId,
         /// The job's status after it, or what went wrong.
         status: Result<Box<RunStatus>>,
     },

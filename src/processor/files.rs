@@ -11,9 +11,10 @@ use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::error::{At, Error, Result};
+use crate::model::ids::RunId;
 
 /// Names of the plain files in a job's `work/`.
-pub fn names(root: &Root, id: &str) -> Result<Vec<String>> {
+pub fn names(root: &Root, id: &RunId) -> Result<Vec<String>> {
     let runs = Runs::new(root);
     runs.request(id)?;
     let dir = runs.work_dir(id);
@@ -32,7 +33,7 @@ pub fn names(root: &Root, id: &str) -> Result<Vec<String>> {
 
 /// A plain file in a job's `work/`, and its length. The job may have put anything there, so no link
 /// is followed and nothing but a plain file is opened.
-pub fn open(root: &Root, id: &str, name: &str) -> Result<(File, u64)> {
+pub fn open(root: &Root, id: &RunId, name: &str) -> Result<(File, u64)> {
     let runs = Runs::new(root);
     runs.request(id)?;
     let missing = || Error::not_found(format!("no such file in the work directory of {id}"));

@@ -3,8 +3,6 @@
 use std::fs;
 use std::thread::available_parallelism;
 
-use serde::{Deserialize, Serialize};
-
 use super::cgroup::Place;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -12,30 +10,7 @@ use crate::board::{files, slots};
 use crate::error::Result;
 use crate::model::resources::Resources;
 use crate::model::run_status::RunState;
-
-/// The answer of `info`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Info {
-    /// What is given to jobs in all.
-    pub resources: Resources,
-    /// What no running job has.
-    pub free: Resources,
-    /// Jobs that run or were claimed to run next.
-    pub running: usize,
-    /// Jobs that wait for room.
-    pub queued: usize,
-    /// What holds the processes of a job together: [`SCAN`] alone cannot prove that none is left
-    /// when a supervisor dies.
-    #[serde(default = "scan")]
-    pub containment: String,
-}
-
-/// Nothing does: they are looked for in `/proc`.
-pub const SCAN: &str = "scan";
-
-fn scan() -> String {
-    SCAN.to_string()
-}
+use crate::wire::node::{Node, SCAN};
 
 /// What is given to jobs: as set, else what the machine has.
 pub fn total(root: &Root) -> Result<Resources> {
@@ -57,7 +32,7 @@ fn memory() -> u64 {
 }
 
 /// The node as it is now.
-pub fn info(root: &Root) -> Result<Info> {
+pub fn info(root: &Root) -> Result<Node> {
     let runs = Runs::new(root);
     let seen = slots::all(&runs)?;
     let mut running = 0;
@@ -67,7 +42,7 @@ pub fn info(root: &Root) -> Result<Info> {
         running += usize::from(!ended);
     }
     let total = total(root)?;
-    Ok(Info {
+    Ok(Node {
         resources: total,
         free: total.minus(&slots::used(&seen, None)),
         running,

@@ -9,12 +9,13 @@ use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::Runs;
 use crate::board::slots;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::{Killed, KilledTasks, Wish};
 use crate::model::outcome::Outcome;
 use crate::model::proof;
@@ -86,8 +87,7 @@ fn is_meant(runs: &Runs, wish: &Wish) -> Result<bool> {
 /// Forbids the start of a job that is not here: a late acceptance of it finds the name taken. One
 /// that is here is left alone, and what is known of it is the answer; 410 for one that will never
 /// be started here. Durable when this returns.
-pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
-    check_id(id)?;
+pub fn forbid(root: &Root, id: &RunId, by: &str) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
     match runs.request(id) {
@@ -107,7 +107,7 @@ pub fn forbid(root: &Root, id: &str, by: &str) -> Result<RunStatus> {
 fn end_waiting(
     runs: &Runs,
     held: &Lock,
-    id: &str,
+    id: &RunId,
     all: &TaskSet,
     tasks: &TaskSet,
     by: &str,
@@ -170,7 +170,6 @@ fn tell(runs: &Runs, held: &Lock, line: RunStatus) {
 /// as it is, and so is one that is not meant. Answers with what is known now.
 pub fn kill(root: &Root, wish: &Wish) -> Result<RunStatus> {
     let Wish { id, grace, by, .. } = wish;
-    check_id(id)?;
     let runs = Runs::new(root);
     if let Some(known) = end_at_once(&runs, wish)? {
         return Ok(known);
@@ -342,7 +341,7 @@ pub(super) fn end_put_back(runs: &Runs, held: &Lock, id: &str) {
 
 /// Ends what a dead supervisor left behind of a job. Where that cannot be done now, the next sweep
 /// does it, and nobody is told more than what is known.
-fn end_abandoned(runs: &Runs, id: &str) {
+fn end_abandoned(runs: &Runs, id: &RunId) {
     let ended = sweep::recover(runs.root()).and_then(|_| unowned::end_one(runs, id));
     if let Err(error) = ended {
         eprintln!("processor: {id} is not ended: {}", error.message);

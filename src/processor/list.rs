@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use super::status;
 use crate::board::files;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::Runs;
 use crate::board::slots;
 use crate::error::{Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// Which jobs to list.
@@ -26,7 +27,7 @@ pub struct Filter {
 
 /// Jobs, the newest first, each with its id; refused ids are none. One that cannot be read may be in any
 /// state, and keeps no other from being listed.
-pub fn list(root: &Root, filter: &Filter) -> Result<Vec<(String, Result<RunStatus>)>> {
+pub fn list(root: &Root, filter: &Filter) -> Result<Vec<(RunId, Result<RunStatus>)>> {
     let runs = Runs::new(root);
     let limit = filter.limit.unwrap_or(usize::MAX);
     let mut found = Vec::new();
@@ -45,12 +46,12 @@ pub fn list(root: &Root, filter: &Filter) -> Result<Vec<(String, Result<RunStatu
 }
 
 /// Ids of all jobs, the newest first, refused ones too.
-pub fn ids(root: &Root) -> Result<Vec<String>> {
+pub fn ids(root: &Root) -> Result<Vec<RunId>> {
     candidates(&Runs::new(root), &Filter::default())
 }
 
 /// Ids of the jobs that have not ended. From queued to running first: none is missed on its way.
-pub fn unfinished(root: &Root) -> Result<Vec<String>> {
+pub fn unfinished(root: &Root) -> Result<Vec<RunId>> {
     let mut ids = Vec::new();
     for state in [RunState::Queued, RunState::Running] {
         let filter = Filter { state: Some(state), ..Filter::default() };
@@ -60,7 +61,7 @@ pub fn unfinished(root: &Root) -> Result<Vec<String>> {
 }
 
 /// Ids to look at, the newest first.
-fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
+fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<RunId>> {
     let names = if filter.pid.is_some() || filter.start.is_some() {
         by_process(runs, filter)?
     } else if filter.state == Some(RunState::Queued) {
@@ -71,10 +72,10 @@ fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
     } else {
         files::names(&runs.jobs_dir())?
     };
-    let mut dated: Vec<(SystemTime, String)> = names
+    let mut dated: Vec<(SystemTime, RunId)> = names
         .into_iter()
         .filter_map(|id| {
-            check_id(&id).ok()?;
+            let id = RunId::parse(&id)?;
             match runs.accepted_at(&id) {
                 Ok(at) => Some((at, id)),
                 Err(e) if e.kind == Kind::NotFound => None,

@@ -11,6 +11,7 @@ use crate::board::root::Root;
 use crate::board::runs::{Runs, Stream};
 use crate::board::watch::Watch;
 use crate::error::{At, Error, Result};
+use crate::model::ids::RunId;
 use crate::model::log::{LogPiece, LogQuery};
 use crate::model::request::{Output, Spec};
 use crate::model::run_status::RunState;
@@ -29,7 +30,7 @@ const BACKWARDS: u64 = 64 << 10;
 
 /// The stream that a request names, checked against what the job writes. Without a name it is
 /// `log`, or `stdout` of a job with split output.
-fn stream(root: &Root, id: &str, name: Option<&str>) -> Result<Stream> {
+fn stream(root: &Root, id: &RunId, name: Option<&str>) -> Result<Stream> {
     let output = Spec::for_node(&Runs::new(root).request(id)?)?.output;
     match (name, output) {
         (None | Some("log"), Output::Combined) => Ok(Stream::Log),
@@ -57,7 +58,7 @@ impl Part {
 
 /// Reads output: a piece, at most `limit` bytes of the query and [`PIECE`]. A job that has written
 /// nothing has an empty output. 404 for an id that is not here, 400 for a stream it does not have.
-pub fn read(root: &Root, id: &str, query: &LogQuery) -> Result<LogPiece> {
+pub fn read(root: &Root, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
     let stream = stream(root, id, query.stream.as_deref())?;
     let path = Runs::new(root).log_path(id, stream);
     let mut bounds = Some((0, None));
@@ -127,7 +128,7 @@ pub struct Followed {
 /// names, has ended or `wait` is over, however much comes.
 pub fn follow(
     root: &Root,
-    id: &str,
+    id: &RunId,
     mut query: LogQuery,
     wait: Duration,
     out: &mut dyn Write,
@@ -165,7 +166,7 @@ pub fn follow(
 /// meanwhile, which is seen where the root may be changed.
 pub(super) fn follow_on(
     root: &Root,
-    id: &str,
+    id: &RunId,
     mut query: LogQuery,
     out: &mut dyn Write,
 ) -> Result<()> {

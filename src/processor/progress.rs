@@ -14,16 +14,16 @@ use crate::board::feed;
 use crate::board::lock::Lock;
 use crate::board::progress::{self as kept, Kept, TELL_EVERY};
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::Runs;
 use crate::error::{Error, Result};
+use crate::model::ids::RunId;
 use crate::model::progress::Word;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// Records what a run says. 404 for one that is not here, 409 for one that does not run. Not durable:
 /// a power loss may take it, a crash of these programs does not. It is told to its head within about
 /// [`TELL_EVERY`].
-pub fn say(root: &Root, id: &str, said: Value) -> Result<Word> {
-    check_id(id)?;
+pub fn say(root: &Root, id: &RunId, said: Value) -> Result<Word> {
     let runs = Runs::new(root);
     let held = runs.lock()?;
     runs.request(id)?;
@@ -71,7 +71,7 @@ pub(super) fn last(root: &Root, status: RunStatus) -> Result<RunStatus> {
 
 /// Says in the feed what was not told, and notes that it was. Where that cannot be noted it is told
 /// again.
-fn tell(runs: &Runs, held: &Lock, id: &str, begun: RunStatus, kept: &mut Kept) -> Result<()> {
+fn tell(runs: &Runs, held: &Lock, id: &RunId, begun: RunStatus, kept: &mut Kept) -> Result<()> {
     let line = RunStatus { progress: kept.untold().to_vec(), ..begun.of(id) };
     feed::append(runs.root(), held, &[line])?;
     kept.told_now();
@@ -80,7 +80,7 @@ fn tell(runs: &Runs, held: &Lock, id: &str, begun: RunStatus, kept: &mut Kept) -
 
 /// Tells what a run has said and its head was not told, `at_once` or if it is time; else when it will be:
 /// with a word that came meanwhile others were told.
-fn tell_untold(runs: &Runs, id: &str, at_once: bool) -> Result<Option<Duration>> {
+fn tell_untold(runs: &Runs, id: &RunId, at_once: bool) -> Result<Option<Duration>> {
     let held = runs.lock()?;
     let mut kept = kept::of_run(runs, id)?;
     let begun = runs.last_line(id)?.filter(|line| line.state == RunState::Running);
@@ -94,7 +94,7 @@ fn tell_untold(runs: &Runs, id: &str, at_once: bool) -> Result<Option<Duration>>
 
 impl Supervisor<'_> {
     /// Looks whether what runs has said something that is to be told in its time.
-    pub(super) fn look_for_words(&mut self, id: &str) {
+    pub(super) fn look_for_words(&mut self, id: &RunId) {
         if self.words_due.is_some() {
             return;
         }
@@ -106,7 +106,7 @@ impl Supervisor<'_> {
     }
 
     /// Tells what was said, if there is something and it is time; at the end of a job at once.
-    pub(super) fn tell_words(&mut self, id: &str, at_the_end: bool) {
+    pub(super) fn tell_words(&mut self, id: &RunId, at_the_end: bool) {
         if self.words_due.is_none_or(|due| due > Instant::now() && !at_the_end) {
             return;
         }

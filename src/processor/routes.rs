@@ -1,23 +1,28 @@
 //! The routes of `processor`.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::list::{self, Filter};
-use super::submit::{self, no_answer};
+use super::submit;
 use super::{ack, files as work, info, log, progress, report, status, tasks};
-use crate::board::runs::Runs;
+use crate::board::runs::{Runs, run_id};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
 use crate::check;
-use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
-use crate::model::proof;
 use crate::model::request::hide_values;
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
+use crate::wire::ack::{self as acks, Ack, Acknowledged};
+use crate::wire::feed::Since;
+use crate::wire::kill::{self as kills, Kill};
+use crate::wire::log::OFFSET;
+use crate::wire::status::{Entry, IDS, Statuses};
+use crate::wire::work::Names;
+use crate::wire::{feed, list as lists, node, run as runs};
 
 const fn get(
     pattern: &'static str,
@@ -39,7 +44,7 @@ const LONGEST_LIST: usize = 1000;
 pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
-        pattern: "jobs/new",
+        pattern: runs::PATH,
         need: Need::Run,
         query: &[Key::new(
             "wait",
@@ -65,7 +70,7 @@ pub const ROUTES: &[Route] = &[
     get(
         "jobs/status",
         &[
-            Key::new("ids", "A,B,C", "whose; the newest if absent"),
+            Key::new(IDS, "A,B,C", "whose; the newest if absent"),
             Key::new("limit", "N", "without ids: at most so many; 1000 if absent"),
         ],
         "statuses of several jobs",
@@ -96,7 +101,7 @@ pub const ROUTES: &[Route] = &[
         need: Need::Run,
         query: &[
             Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL"),
-            Key::new("by", "WHO", "on whose behalf; heads say so"),
+            Key::new(kills::BY, "WHO", "on whose behalf; heads say so"),
             Key::new("task", "3,5-9", "only these tasks of a range"),
             Key::new("proof", "DIGEST", "only the run that shows this; heads say so"),
             Key::new("forbid", "1", "end nothing: only refuse an id that is unknown here"),
@@ -107,20 +112,20 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         method: Method::Post,
-        pattern: "jobs/ack",
+        pattern: acks::PATH,
         need: Need::Run,
         query: &[],
         body: true,
         help: "the results of {\"nodejobs\": [ID...]} are held by the head",
         handler: acknowledge,
     },
-    get("info", &[], "what the node has, and has free", |call| {
+    get(node::INFO, &[], "what the node has, and has free", |call| {
         Ok(Response::of(info::info(call.root)?))
     }),
     get(
         "events",
         &[
-            Key::new("since", "CURSOR", "what changed after it; without one, where it is now"),
+            Key::new(feed::SINCE, "CURSOR", "what changed after it; without one, where it is now"),
             Key::new("wait", "SECONDS", "answer when something changes, or then"),
         ],
         "what changed, and the cursor to go on from",
@@ -139,8 +144,7 @@ fn limit(call: &Call) -> Result<usize> {
 
 fn all(call: &Call) -> Result<Response> {
     let state = call.request.param("state").map(|text| {
-        serde_json::from_value(json!(text))
-            .map_err(|_| Error::bad("state must be queued, running or stopped"))
+        lists::state(text).ok_or_else(|| Error::bad("state must be queued, running or stopped"))
     });
     let filter = Filter {
         state: state.transpose()?,
@@ -150,33 +154,40 @@ fn all(call: &Call) -> Result<Response> {
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
-        Some("json") => Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>())),
-        None | Some("text") => {
-            let ids = found.into_iter().map(|(id, _)| id + "\n");
-            Ok(Response::text(ids.collect::<String>()))
-        }
+        Some("json") => Ok(entries(found)),
+        None | Some("text") => Ok(Response::text(lists::lines(found.iter().map(|(id, _)| id)))),
         Some(_) => Err(Error::bad("format must be json or text")),
     }
 }
 
 fn statuses(call: &Call) -> Result<Response> {
-    let Some(ids) = call.request.param("ids") else {
+    let Some(named) = call.request.param(IDS) else {
         let filter = Filter { limit: Some(limit(call)?), ..Filter::default() };
-        let found = list::list(call.root, &filter)?;
-        return Ok(Response::of(found.into_iter().map(answer).collect::<Vec<_>>()));
+        return Ok(entries(list::list(call.root, &filter)?));
     };
-    let ids: Vec<String> = ids.split(',').filter(|id| !id.is_empty()).map(str::to_string).collect();
-    let found = report::statuses(call.root, &ids)?;
-    Ok(Response::of(ids.into_iter().zip(found).map(answer).collect::<Vec<_>>()))
+    let named = Statuses::read(named).ids;
+    let ids: Vec<Result<RunId>> = named.iter().map(|id| run_id(id)).collect();
+    let known: Vec<RunId> = ids.iter().flatten().cloned().collect();
+    let mut found = report::statuses(call.root, &known)?.into_iter();
+    let missing = || Err(Error::new(Kind::Internal, "no status of the job"));
+    let statuses = ids.into_iter().map(|id| id.and_then(|_| found.next().unwrap_or_else(missing)));
+    let all = named.iter().zip(statuses).map(|(id, status)| Entry::of(*id, status));
+    Ok(Response::of(all.collect::<Vec<_>>()))
 }
 
-/// A job in an array: its status, or why there is none.
-fn answer((id, one): (String, Result<RunStatus>)) -> Value {
-    one.map_or_else(|error| no_answer(&json!(id), &error), |status| json!(status))
+/// What is said of the jobs of a list.
+fn entries(found: Vec<(RunId, Result<RunStatus>)>) -> Response {
+    let entry = |(id, known): (RunId, _)| Entry::of(&*id, known);
+    Response::of(found.into_iter().map(entry).collect::<Vec<_>>())
+}
+
+/// The job that the path names; 404 for what cannot be an id.
+fn id_of(call: &Call) -> Result<RunId> {
+    run_id(call.value(0))
 }
 
 fn record(call: &Call) -> Result<Response> {
-    let id = call.value(0);
+    let id = &id_of(call)?;
     let mut request = Runs::new(call.root).request(id)?;
     if let Some(token) = request.pointer_mut("/environment/CORKBOARD_TOKEN") {
         *token = json!("(not shown)");
@@ -185,34 +196,34 @@ fn record(call: &Call) -> Result<Response> {
         hide_values(request);
     }
     let status = progress::shown(call.root, status::of(call.root, id)?)?;
-    Ok(Response::of(json!({"id": id, "request": request, "status": status})))
+    Ok(Response::of(json!({"id": **id, "request": request, "status": status})))
 }
 
 fn one_status(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
     if let Some(task) = call.request.task()? {
-        return Ok(Response::of(tasks::wait(call.root, call.value(0), task, wait)?));
+        return Ok(Response::of(tasks::wait(call.root, &id_of(call)?, task, wait)?));
     }
-    let found = status::wait(call.root, call.value(0), RunState::Stopped, wait)?;
+    let found = status::wait(call.root, &id_of(call)?, RunState::Stopped, wait)?;
     let found = progress::shown(call.root, found)?;
     Ok(Response::of(found))
 }
 
 fn say(call: &Call) -> Result<Response> {
-    let id = call.value(0);
-    call.who.check_speaks_for(id)?;
-    Ok(Response::of(progress::say(call.root, id, call.request.body.word()?)?))
+    call.who.check_speaks_for(call.value(0))?;
+    let word = call.request.body.word()?;
+    Ok(Response::of(progress::say(call.root, &id_of(call)?, word)?))
 }
 
 fn output(call: &Call) -> Result<Response> {
-    let id = call.value(0);
     let query = asked::query(call.request)?;
     let follow = asked::is_followed(call.request, &query)?;
+    let id = &id_of(call)?;
     // Also where it is followed: what is wrong with the request is said before the stream.
     let piece = log::read(call.root, id, &query)?;
     let offset = if follow { piece.next - piece.bytes.len() as u64 } else { piece.next };
     let response = if follow {
-        let (root, id, command) = (call.root.clone(), id.to_string(), call.request.command);
+        let (root, id, command) = (call.root.clone(), id.clone(), call.request.command);
         let query = LogQuery { offset, tail: None, ..query };
         Response::stream(
             "text/plain; charset=utf-8",
@@ -224,67 +235,41 @@ fn output(call: &Call) -> Result<Response> {
     } else {
         Response::text(piece.bytes)
     };
-    Ok(response.header("X-Corkboard-Offset", offset.to_string()))
+    Ok(response.header(OFFSET, offset.to_string()))
 }
 
 fn work_files(call: &Call) -> Result<Response> {
-    let names = work::names(call.root, call.value(0))?;
-    Ok(Response::of(json!({"files": names})))
+    Ok(Response::of(Names { files: work::names(call.root, &id_of(call)?)? }))
 }
 
 fn work_file(call: &Call) -> Result<Response> {
-    let (file, length) = work::open(call.root, call.value(0), call.value(1))?;
+    let (file, length) = work::open(call.root, &id_of(call)?, call.value(1))?;
     Ok(Response::reader(Box::new(file), length))
 }
 
 fn kill_one(call: &Call) -> Result<Response> {
-    let grace = call.request.param("grace").map(|text| {
-        clock::parse_duration(text).ok_or_else(|| Error::bad("grace must be a number of seconds"))
-    });
     call.who.check_run_id(call.value(0))?;
     // A head says on whose behalf it asks; the token says which head.
-    let by = match call.request.param("by") {
-        Some(_) if !call.who.may_be_head => {
-            return Err(Error::new(Kind::Forbidden, "only a head says on whose behalf it asks"));
-        }
-        Some(by) if by.len() > 100 || by.chars().any(char::is_control) => {
-            return Err(Error::bad("by must be at most 100 bytes of plain text"));
-        }
-        Some(by) => by,
-        None => &call.who.name,
-    };
-    let (id, grace) = (call.value(0), grace.transpose()?);
-    let tasks = call.request.tasks()?;
-    let proof = call.request.param("proof").map(str::to_string);
-    if proof.as_deref().is_some_and(|proof| !proof::is_one(proof)) {
-        return Err(Error::bad("proof must be 32 hexadecimal digits in lower case, or none"));
+    if call.request.param(kills::BY).is_some() && !call.who.may_be_head {
+        return Err(Error::new(Kind::Forbidden, "only a head says on whose behalf it asks"));
     }
-    if call.request.switch("forbid")? {
-        if tasks.is_some() || grace.is_some() || proof.is_some() {
-            return Err(Error::bad("forbid ends nothing: it goes with by alone"));
-        }
-        return Ok(Response::of(super::kill::forbid(call.root, id, by)?));
+    let Kill { by, grace, tasks, proof, forbid } = Kill::read(|name| call.request.param(name))?;
+    let (id, by) = (id_of(call)?, by.unwrap_or_else(|| call.who.name.clone()));
+    if forbid {
+        return Ok(Response::of(super::kill::forbid(call.root, &id, &by)?));
     }
-    let (id, by) = (id.to_string(), by.to_string());
     Ok(Response::of(report::kill(call.root, &Wish { id, proof, grace, by, tasks })?))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Ack {
-    nodejobs: Vec<String>,
-}
-
 fn acknowledge(call: &Call) -> Result<Response> {
-    let body = call.request.body.json(call.root)?;
-    let ack: Ack = serde_json::from_value(body)
-        .map_err(|e| Error::bad(format!("the body must be {{\"nodejobs\": [ID...]}}: {e}")))?;
-    ack.nodejobs.iter().try_for_each(|id| call.who.check_run_id(id))?;
-    let count = ack::acknowledge(call.root, &ack.nodejobs)?;
-    Ok(Response::of(json!({"acknowledged": count})))
+    let ack = Ack::read(call.request.body.json(call.root)?)?;
+    ack.ids().try_for_each(|id| call.who.check_run_id(id))?;
+    let acknowledged = ack::acknowledge(call.root, ack.ids())?;
+    Ok(Response::of(Acknowledged { acknowledged }))
 }
 
 fn events(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
-    Ok(Response::of(report::feed(call.root, call.request.param("since"), wait)?))
+    let since = Since { cursor: call.request.param(feed::SINCE), wait };
+    Ok(Response::of(report::feed(call.root, &since)?))
 }

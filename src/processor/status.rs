@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use super::{ack, info};
 use crate::board::files;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id, written_by_newer};
+use crate::board::runs::{Runs, written_by_newer};
 use crate::board::sync_set::SyncSet;
 use crate::board::watch::Watch;
 use crate::clock;
 use crate::error::{At, Result};
+use crate::model::ids::RunId;
 use crate::model::report::Report;
 use crate::model::request::{RANGE_FIELD, Spec};
 use crate::model::resources::Resources;
@@ -26,12 +27,12 @@ const SETTLE_EACH_UP_TO: usize = 2;
 
 /// A job's status, naming it; of a range with the ends of all tasks so far. What it says of ends is
 /// durable. 404 for an id that is not here, 410 for one that was refused.
-pub fn of(root: &Root, id: &str) -> Result<RunStatus> {
+pub fn of(root: &Root, id: &RunId) -> Result<RunStatus> {
     settled(root, look(root, id)?)
 }
 
 /// [`of`] for several jobs, in order, with one sync.
-pub fn of_all(root: &Root, ids: &[String]) -> Result<Vec<Result<RunStatus>>> {
+pub fn of_all(root: &Root, ids: &[RunId]) -> Result<Vec<Result<RunStatus>>> {
     let total = OnceCell::new();
     let mut found: Vec<Result<RunStatus>> =
         ids.iter().map(|id| look_in(root, id, &total)).collect();
@@ -54,13 +55,12 @@ pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Op
 }
 
 /// [`of`] for whoever does not tell the end: it may not be durable yet.
-pub(super) fn look(root: &Root, id: &str) -> Result<RunStatus> {
+pub(super) fn look(root: &Root, id: &RunId) -> Result<RunStatus> {
     look_in(root, id, &OnceCell::new())
 }
 
 /// The same of a node with so much in all, which is found out where it is needed.
-fn look_in(root: &Root, id: &str, total: &OnceCell<Resources>) -> Result<RunStatus> {
-    check_id(id)?;
+fn look_in(root: &Root, id: &RunId, total: &OnceCell<Resources>) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let last = runs.last_line(id)?;
     // Of one that has ended nothing is to be done any more, and its end says what there is to say.
@@ -138,7 +138,7 @@ fn is_closed(runs: &Runs, id: &str) -> Result<bool> {
 }
 
 /// A job's status as soon as it is at least `state`, or what it is after `wait`.
-pub fn wait(root: &Root, id: &str, state: RunState, wait: Duration) -> Result<RunStatus> {
+pub fn wait(root: &Root, id: &RunId, state: RunState, wait: Duration) -> Result<RunStatus> {
     let reached = |status: &RunStatus| rank(status.state) >= rank(state);
     let mut status = look(root, id)?;
     if !reached(&status) && !wait.is_zero() {

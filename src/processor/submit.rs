@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::ids::RunId;
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
+use crate::wire::failure::NoAnswer;
+use crate::wire::run::{Accepted, Entry, Many, Requests};
 
 /// [`with_id`], of somebody who may have it.
 fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
@@ -43,26 +45,28 @@ pub(super) fn new(call: &Call) -> Result<Response> {
     let settings = &call.root.settings;
     let Parts { json, uploads } = call.request.body.parts(call.root, Place::Node)?;
     let wait = call.request.wait()?;
-    if let Value::Array(requests) = json {
-        if wait.is_some() || uploads.is_some() {
-            return Err(Error::bad("wait and files are for one job, not for an array"));
+    let request = match Requests::read(json) {
+        Requests::Many(requests) => {
+            if wait.is_some() || uploads.is_some() {
+                return Err(Error::bad("wait and files are for one job, not for an array"));
+            }
+            if requests.len() > settings.max_jobs_per_request {
+                let most = settings.max_jobs_per_request;
+                let why = format!("more than {most} jobs in one request");
+                return Err(Error::new(Kind::TooLarge, why));
+            }
+            return many(call, requests);
         }
-        if requests.len() > settings.max_jobs_per_request {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("more than {} jobs in one request", settings.max_jobs_per_request),
-            ));
-        }
-        return many(call, requests);
-    }
-    let (id, request) = with_allowed_id(call, json)?;
+        Requests::One(request) => request,
+    };
+    let (id, request) = with_allowed_id(call, request)?;
     let answer = request.clone();
     let run = NewRun { id: id.clone(), request, uploads };
     let accepted = accept(call.root, vec![run])?
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
-    let (code, phrase) = if accepted.new { (201, "Created") } else { (200, "OK") };
+    let (code, phrase) = said(accepted.new).code();
     let response = match wait {
         None => Response::of(answer),
         Some(wait) => started_and_finished(call, id.clone(), wait),
@@ -87,7 +91,6 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
         })
         .collect();
     let mut results = accept(call.root, runs)?.into_iter();
-    let mut all_new = true;
     let mut nodejobs = Vec::with_capacity(checked.len());
     for (named, valid) in checked {
         let outcome = valid.and_then(|id| {
@@ -97,25 +100,20 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             result.map(|accepted| (id, accepted.new))
         });
         let entry = match outcome {
-            Ok((id, true)) => Ok(json!({"id": &*id, "state": RunState::Queued})),
-            Ok((id, false)) => {
-                all_new = false;
-                status::of(call.root, &id).map(|status| json!(status)).map_err(files::unknown)
-            }
+            Ok((id, true)) => Ok(Entry::New(Some(id))),
+            Ok((id, false)) => status::of(call.root, &id)
+                .map(|status| Entry::Repeated(Box::new(status)))
+                .map_err(files::unknown),
             Err(error) => Err(error),
         };
-        nodejobs.push(entry.unwrap_or_else(|error| {
-            all_new = false;
-            no_answer(&named, &error)
-        }));
+        nodejobs.push(entry.unwrap_or_else(|error| Entry::Refused(NoAnswer::of(named, &error))));
     }
-    let response = Response::of(json!({"nodejobs": nodejobs}));
-    Ok(if all_new { response.status(201, "Created") } else { response })
+    let (code, phrase) = said(nodejobs.iter().all(|one| matches!(one, Entry::New(_)))).code();
+    Ok(Response::of(Many { nodejobs }).status(code, phrase))
 }
 
-/// What stands in an array for a job of which there is nothing better to say.
-pub(super) fn no_answer(id: &Value, error: &Error) -> Value {
-    json!({"id": id, "error": error.message, "code": error.kind.http().0})
+fn said(new: bool) -> Accepted {
+    if new { Accepted::New } else { Accepted::Repeated }
 }
 
 /// Two lines: the job has started, the job has ended; or what is known when the wait is over.

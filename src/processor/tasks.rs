@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use super::status;
 use crate::board::files;
 use crate::board::root::Root;
-use crate::board::runs::{Runs, check_id};
+use crate::board::runs::Runs;
 use crate::board::watch::Watch;
 use crate::error::{Error, Result};
+use crate::model::ids::RunId;
 use crate::model::outcome::Status;
 use crate::model::range::{Line, Step, of_task};
 use crate::model::request::{Output, Spec};
@@ -17,28 +18,27 @@ use crate::model::run_status::RunState;
 use crate::model::tasks::TaskSet;
 
 /// The tasks of a range; 400 for a job that is none.
-fn tasks_of(root: &Root, id: &str) -> Result<(TaskSet, Output)> {
-    check_id(id)?;
+fn tasks_of(root: &Root, id: &RunId) -> Result<(TaskSet, Output)> {
     let spec = Spec::for_node(&Runs::new(root).request(id)?)?;
     let tasks =
         spec.tasks.ok_or_else(|| Error::bad(format!("{id} is one job: it has no tasks")))?;
     Ok((tasks, spec.output))
 }
 
-fn lines(root: &Root, id: &str, task: u32) -> Result<(Option<Line>, Option<Line>)> {
+fn lines(root: &Root, id: &RunId, task: u32) -> Result<(Option<Line>, Option<Line>)> {
     let bytes = files::read(&Runs::new(root).tasks_path(id))?.unwrap_or_default();
     Ok(of_task(&bytes, task))
 }
 
 /// A task's status: `queued` also for one that the range gave back. What it says of an end is
 /// durable. 404 for one that is not of this range.
-pub fn status(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
+pub fn status(root: &Root, id: &RunId, task: u32) -> Result<Map<String, Value>> {
     let found = look(root, id, task)?;
     settle(root, id, &found)?;
     Ok(found)
 }
 
-fn settle(root: &Root, id: &str, found: &Map<String, Value>) -> Result<()> {
+fn settle(root: &Root, id: &RunId, found: &Map<String, Value>) -> Result<()> {
     if found.get("state") != Some(&json!(RunState::Stopped)) {
         return Ok(());
     }
@@ -46,7 +46,7 @@ fn settle(root: &Root, id: &str, found: &Map<String, Value>) -> Result<()> {
 }
 
 /// [`status()`] for whoever does not tell the end.
-pub(super) fn look(root: &Root, id: &str, task: u32) -> Result<Map<String, Value>> {
+pub(super) fn look(root: &Root, id: &RunId, task: u32) -> Result<Map<String, Value>> {
     let (tasks, _) = tasks_of(root, id)?;
     if !tasks.contains(task) {
         return Err(Error::not_found(format!("{id} has no task {task}; it has {}", tasks.brief())));
@@ -58,7 +58,7 @@ pub(super) fn look(root: &Root, id: &str, task: u32) -> Result<Map<String, Value
         (None, None) => RunState::Queued,
     };
     let mut map = Map::new();
-    map.insert("id".into(), id.into());
+    map.insert("id".into(), (**id).into());
     map.insert("task".into(), task.into());
     map.insert("state".into(), json!(state));
     map.insert("status".into(), json!(Status::Unknown));
@@ -76,7 +76,7 @@ pub(super) fn look(root: &Root, id: &str, task: u32) -> Result<Map<String, Value
 }
 
 /// A task's status once it, or its range, has ended, or what it is after `wait`.
-pub fn wait(root: &Root, id: &str, task: u32, wait: Duration) -> Result<Map<String, Value>> {
+pub fn wait(root: &Root, id: &RunId, task: u32, wait: Duration) -> Result<Map<String, Value>> {
     let deadline = Instant::now() + wait;
     let watch = Watch::on(&[&Runs::new(root).job_dir(id)]);
     loop {
@@ -90,7 +90,7 @@ pub fn wait(root: &Root, id: &str, task: u32, wait: Duration) -> Result<Map<Stri
 }
 
 /// Whether nothing more can happen to this task here.
-pub fn has_ended(root: &Root, id: &str, task: u32) -> Result<bool> {
+pub fn has_ended(root: &Root, id: &RunId, task: u32) -> Result<bool> {
     let over = status::look(root, id)?.state == RunState::Stopped;
     Ok(over || lines(root, id, task)?.1.is_some())
 }
@@ -99,7 +99,7 @@ pub fn has_ended(root: &Root, id: &str, task: u32) -> Result<bool> {
 /// and where it ends if the task has ended. `None` if it has not started.
 pub fn part_of_log(
     root: &Root,
-    id: &str,
+    id: &RunId,
     task: u32,
     stream: usize,
 ) -> Result<Option<(u64, Option<u64>)>> {

@@ -18,6 +18,7 @@ use crate::cgi::words::{command, flag, with};
 use crate::cgi::{Given, Need, Special};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
+use crate::model::ids::RunId;
 use crate::model::log::LogQuery;
 use crate::model::run_status::RunState;
 use crate::tokens;
@@ -118,7 +119,7 @@ fn request(words: &Given) -> Result<Value> {
 
 /// Prints the job's output until it has ended; the exit code is the job's own, also where nobody reads
 /// the output to its end.
-fn wait(root: &Root, id: &str) -> Result<i32> {
+fn wait(root: &Root, id: &RunId) -> Result<i32> {
     log::follow_on(root, id, LogQuery::default(), &mut io::stdout().lock())?;
     let end = loop {
         let status = status::wait(root, id, RunState::Stopped, log::LOOK)?;

@@ -12,7 +12,6 @@ use crate::board::{nodes, numbers, vault};
 use crate::check::Found;
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Card, Column, Event, State, What};
-use crate::model::ids::NodejobId;
 use crate::model::node::DriverKind;
 use crate::processor::list;
 
@@ -120,13 +119,11 @@ fn orphans(root: &Root, cluster: &str) -> Result<Vec<String>> {
     let cards = Cards::new(root);
     let mut wrong = Vec::new();
     for id in list::unfinished(root)? {
-        let Some(parsed) = NodejobId::parse(&id).filter(|parsed| parsed.cluster == cluster) else {
-            continue;
-        };
-        if cards.find(parsed.job).is_err_and(|e| is_gone(&e)) {
+        let Some(id) = id.nodejob().filter(|id| id.cluster() == cluster) else { continue };
+        if cards.find(id.job).is_err_and(|e| is_gone(&e)) {
             wrong.push(format!(
                 "{id} has not ended on this machine, and job {} has no card that can be read; `processor jobs {id} kill` ends it",
-                parsed.job
+                id.job
             ));
         }
     }

@@ -17,6 +17,7 @@ use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids;
 use crate::model::outcome::{Cause, Status};
 use crate::model::request::hide_values;
+use crate::wire::codes;
 
 /// Most jobs in a list, unless `limit` asks for fewer.
 const LONGEST_LIST: usize = 1000;
@@ -177,7 +178,7 @@ pub fn statuses(call: &Call) -> Result<Response> {
             Read::Not(map) => Ok(Value::Object(map)),
         });
         found.unwrap_or_else(
-            |error| json!({"job": job, "error": error.message, "code": error.kind.http().0}),
+            |error| json!({"job": job, "error": error.message, "code": codes::of(error.kind).0}),
         )
     });
     Ok(Response::of(all.collect::<Vec<Value>>()))

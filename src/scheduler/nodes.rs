@@ -167,7 +167,7 @@ fn rewrite(
 }
 
 /// What a damaged record still names of attempts that this node was given.
-fn given_up_in(root: &Root, name: &str, damaged: &Damaged) -> Result<Vec<String>> {
+fn given_up_in(root: &Root, name: &str, damaged: &Damaged) -> Result<Vec<NodejobId>> {
     let mut found = Vec::new();
     for id in damaged.attempts() {
         if attempt_of(root, &id)?.is_some_and(|attempt| attempt.node == name) {
@@ -178,11 +178,10 @@ fn given_up_in(root: &Root, name: &str, damaged: &Damaged) -> Result<Vec<String>
 }
 
 /// The attempt of this id, if its job's card is on the board. For who holds the board's lock.
-fn attempt_of(root: &Root, id: &str) -> Result<Option<Attempt>> {
-    let Some(parsed) = NodejobId::parse(id) else { return Ok(None) };
+fn attempt_of(root: &Root, id: &NodejobId) -> Result<Option<Attempt>> {
     for column in [Column::Done, Column::Running, Column::Queue] {
-        if let Some(card) = Cards::new(root).read_in(column, parsed.job)? {
-            return Ok(card.attempts.into_iter().find(|attempt| attempt.nodejob == id));
+        if let Some(card) = Cards::new(root).read_in(column, id.job)? {
+            return Ok(card.attempts.into_iter().find(|attempt| attempt.nodejob == *id));
         }
     }
     Ok(None)
@@ -218,7 +217,7 @@ fn check_idle(
     root: &Root,
     name: &str,
     from: Option<&Address>,
-    given_up: &[String],
+    given_up: &[NodejobId],
     new: Option<&Node>,
 ) -> Result<()> {
     let to = new.map(Node::address);
@@ -227,7 +226,7 @@ fn check_idle(
     }
     let stays_here = new.map_or(Ok(false), |new| addresses::is_this_root(root, new))?;
     let runs = Runs::new(root);
-    let hinders = |id: &String| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
+    let hinders = |id: &NodejobId| !(stays_here && runs.is_here(id).is_ok_and(|here| here));
     let is_left = |address: Address| {
         from.is_none_or(|from| address == *from) && to.as_ref() != Some(&address)
     };

@@ -17,6 +17,7 @@ use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::change::{self, Change};
+use crate::model::ids::RunId;
 
 /// `DELETE queue/N`: removes a job that still waits; it ends as killed.
 pub fn queue_remove(call: &Call) -> Result<Response> {
@@ -98,7 +99,7 @@ fn refresh(root: &Root, job: u64) -> Result<(Card, Vec<String>)> {
                 record = Some(addresses::holder(root, attempt)?);
             }
             let Some(record) = record else { return Ok(Vec::new()) };
-            let ids: Vec<String> = attempts.iter().map(|a| a.nodejob.clone()).collect();
+            let ids: Vec<RunId> = attempts.iter().map(|a| a.nodejob.run().clone()).collect();
             let answers = driver::ask(root, &record)?.status(&ids)?;
             let proofs = Proofs::read(root)?;
             let mut said = Vec::new();

@@ -137,7 +137,7 @@ impl Cluster {
         let ends = card.events.iter().filter(|e| matches!(e.what, What::Stopped { .. })).count();
         assert_eq!((ends, lates(&card).len()), (1, 0), "{card:?}");
         let id = &card.attempts[0].nodejob;
-        assert_eq!(self.ran().iter().filter(|ran| *ran == id).count(), 1, "{:?}", self.ran());
+        assert_eq!(self.ran().iter().filter(|ran| **ran == ***id).count(), 1, "{:?}", self.ran());
     }
 
     pub fn poller(&mut self, which: usize, signal_name: &str) {

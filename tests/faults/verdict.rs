@@ -16,7 +16,7 @@ pub fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) -> usiz
     let mut lost = 0;
     for (index, attempt) in card.attempts.iter().enumerate() {
         let is_last = index + 1 == card.attempts.len();
-        let witnessed = ran.get(&attempt.nodejob).copied().unwrap_or(0);
+        let witnessed = ran.get(&**attempt.nodejob).copied().unwrap_or(0);
         let Some(outcome) = &attempt.outcome else {
             assert!(attempt.refused.is_some(), "job {job}: {attempt:?} has no end");
             assert_eq!(witnessed, 0, "{} was refused and ran", attempt.nodejob);
@@ -56,7 +56,7 @@ pub fn judge_array(
     let mut lost = 0;
     for task in array.spec.tasks.iter() {
         let end = array.outcome_of(task).unwrap();
-        let of_attempt = |id: &String| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
+        let of_attempt = |id: &str| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
         let runs: usize = card.attempts.iter().map(|attempt| of_attempt(&attempt.nodejob)).sum();
         let retries = array.retries_of(task);
         assert!(retries <= card.spec.max_retry_count, "job {job} task {task}: {retries} retries");

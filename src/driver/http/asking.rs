@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Http;
 use crate::board::root::Root;
@@ -18,6 +17,8 @@ use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
 use crate::client::tls::Distrust;
 use crate::driver::{Driver, longest_passing, said};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
+use crate::wire::failure::Failure;
+use crate::wire::{codes, node};
 
 impl Http {
     /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
@@ -103,7 +104,7 @@ impl Http {
 
     /// Begins to ask whether the node is there, see [`Knock`].
     pub fn knock(&self) -> Result<Knock> {
-        self.put("GET", "info", Body::None, None, |server, question| {
+        self.put("GET", node::INFO, Body::None, None, |server, question| {
             server.knock(&question, self.patience)
         })?
         .map_err(|error| unanswered(&self.node, &error))
@@ -138,29 +139,28 @@ impl Http {
     fn checked(&self, sent: io::Result<Reply>) -> Result<Reply> {
         let reply = sent.map_err(|e| unanswered(&self.node, &e))?;
         let status = reply.head.status;
-        if (200..300).contains(&status) {
+        if codes::is_good(status) {
             return Ok(reply);
         }
-        if let (300..400, Some(to)) = (status, reply.head.location()) {
+        if let (true, Some(to)) = (codes::leads_elsewhere(status), reply.head.location()) {
             let said = format!(
                 "node {} says {status}: ask {to}, which is not done: register the uri that it means",
                 self.node
             );
             return Err(Error::new(Kind::BadGateway, said));
         }
-        let said = self
-            .json::<Value>(reply)
-            .ok()
-            .and_then(|body| body.get("error")?.as_str().map(said::bounded))
-            .unwrap_or_else(|| "no reason given".into());
-        Err(Error::new(
-            Kind::from_http(status),
-            format!("node {} says {status}: {said}", self.node),
-        ))
+        let said = Failure::read(&reply.body);
+        let said = said.map_or("no reason given".into(), |said| said::bounded(&said.error));
+        Err(Error::new(codes::kind(status), format!("node {} says {status}: {said}", self.node)))
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, reply: Reply) -> Result<T> {
-        serde_json::from_slice(&reply.body).map_err(|e| self.nonsense(&e.to_string()))
+        self.read(serde_json::from_slice(&reply.body))
+    }
+
+    /// What was read of an answer.
+    pub(super) fn read<T>(&self, read: serde_json::Result<T>) -> Result<T> {
+        read.map_err(|e| self.nonsense(&e.to_string()))
     }
 
     pub(super) fn nonsense(&self, what: &str) -> Error {

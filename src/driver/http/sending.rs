@@ -7,7 +7,8 @@ use super::asking::Asking;
 use crate::client::form::Form;
 use crate::client::server::Body;
 use crate::driver::{Run, Taken, said};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::wire::run::{self, Entry, Many, Requests};
 
 mod batches;
 
@@ -44,32 +45,25 @@ impl Http {
     /// Several jobs in one request.
     fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<Taken>>> {
         let count = requests.len();
-        let body = Value::Array(requests).to_string();
-        let answer: Value =
-            self.json(self.post("jobs/new", "application/json", Body::Bytes(body.as_bytes()))?)?;
-        let results: Vec<Result<Taken>> = answer
-            .get("nodejobs")
-            .and_then(Value::as_array)
-            .map(|all| all.iter().map(|one| self.one_result(one)).collect())
-            .unwrap_or_default();
+        let body = Requests::Many(requests).json().to_string();
+        let answer =
+            self.json(self.post(run::PATH, "application/json", Body::Bytes(body.as_bytes()))?)?;
+        let results = Many::read(answer).nodejobs;
         if results.len() == count {
-            Ok(results)
+            Ok(results.into_iter().map(|one| self.one_result(one)).collect())
         } else {
             Err(self.nonsense(&format!("{} results for {count} jobs", results.len())))
         }
     }
 
-    fn one_result(&self, one: &Value) -> Result<Taken> {
-        // What is there and has ended has a code, too: the program's.
-        let Some(said) = one.get("error").and_then(Value::as_str) else {
-            return Ok(Taken::default());
-        };
-        let (code, said) = (one.get("code").and_then(Value::as_u64), said::bounded(said));
-        let code = code.unwrap_or(500);
-        Err(Error::new(
-            Kind::from_http(u16::try_from(code).unwrap_or(500)),
-            format!("node {} says {code}: {said}", self.node),
-        ))
+    fn one_result(&self, one: Entry) -> Result<Taken> {
+        match one {
+            Entry::New(_) | Entry::Repeated(_) => Ok(Taken::default()),
+            Entry::Refused(why) => {
+                let (code, said) = (why.code(), said::bounded(&why.error));
+                Err(Error::new(why.kind(), format!("node {} says {code}: {said}", self.node)))
+            }
+        }
     }
 
     /// One job with its files, as a form.
@@ -77,6 +71,6 @@ impl Http {
         let mut form = Form::new(&run.request, &run.uploads)?;
         let (content_type, length) = (form.content_type().to_string(), form.length());
         let form = Body::Reader(&mut form, length);
-        self.post("jobs/new", &content_type, form).map(|_| Taken::default())
+        self.post(run::PATH, &content_type, form).map(|_| Taken::default())
     }
 }
