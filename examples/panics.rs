@@ -2,8 +2,9 @@
 //!
 //! Built like the others, and run by `tests/backtrace.rs`.
 
-use corkboard::cgi::{self, Call, Method, Need, Program, Response, Route};
+use corkboard::cgi::{self, Call, Method, Program, Response, Route};
 use corkboard::error::Result;
+use corkboard::model::access::{Need, Whose};
 
 static PROGRAM: Program = Program {
     name: "panics",
@@ -11,12 +12,13 @@ static PROGRAM: Program = Program {
     routes: &[Route {
         method: Method::Get,
         pattern: "defect",
-        need: Need::Read,
+        need: Need::Look,
         query: &[],
         body: false,
         help: "run into it",
         handler: answer,
     }],
+    whose: |_| Ok(Whose::Own),
     specials: &[],
     aliases: &[],
     views: &[],

@@ -17,120 +17,30 @@ use subtle::ConstantTimeEq;
 use crate::board::cards::Cards;
 use crate::board::files::random_hex;
 use crate::board::numbers;
+use crate::board::owners;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
-use crate::board::vault::{self, Role, TokenRecord};
-use crate::cgi::Need;
+use crate::board::vault::{self, TokenRecord};
 use crate::cgi::environment::var;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::model::ids::{self, NodejobId};
+use crate::model::access::{self, Rights, Role};
+use crate::model::ids::NodejobId;
 use crate::model::proof::{KEY_PREFIX, KEY_VARIABLE};
 use crate::model::run_status::RunState;
 use crate::user;
 
+pub mod ownership;
 mod place;
+mod who;
 
 use place::Place;
+pub use who::{Who, allow, allow_to};
 
 const TOKEN_PREFIX: &str = "cb_";
 
 /// Most characters of a wrong Host in the log.
 const LONGEST_HOST: usize = 200;
-
-/// What somebody may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
-    /// At a shell of this machine, with rights on the files.
-    Shell,
-    /// As a token's role says.
-    Role(Role),
-    /// A running attempt of this job: may look, submit children, and say how far it is.
-    Job(u64),
-    /// A run that the head of another root has sent here: may say how far it is, and nothing else.
-    Run,
-}
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub struct Who {
-    /// As the cards' `by` says it. Nobody else's: request ids are claimed under it, so a token's
-    /// has its id beside the name, which others may have too.
-    pub name: String,
-    /// What they may do.
-    pub rights: Rights,
-    /// Whether runs on a node under ids of a head's form are theirs to make, end and forget.
-    pub may_be_head: bool,
-    /// The run whose key they have: they speak for it alone.
-    pub run: Option<String>,
-}
-
-impl Who {
-    /// The job for which a running attempt speaks.
-    pub fn job(&self) -> Option<u64> {
-        match self.rights {
-            Rights::Job(job) => Some(job),
-            _ => None,
-        }
-    }
-
-    /// Whether they may see the values in a job's environment, where people put passwords. What
-    /// runs here, or works for this root, has no need of those of other jobs.
-    pub fn sees_values(&self) -> bool {
-        match self.rights {
-            Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
-            Rights::Role(Role::Head | Role::Worker) | Rights::Job(_) | Rights::Run => false,
-        }
-    }
-
-    /// Refuses with 403 what only a head may do to a run under this id: whoever had it before the
-    /// head would answer in its job's name.
-    pub fn check_run_id(&self, id: &str) -> Result<()> {
-        if self.may_be_head { Ok(()) } else { ids::check_not_a_heads(id) }
-    }
-
-    /// Refuses with 403 whoever has no business to say how far this run is: one with a key speaks for
-    /// the run alone that has it, and nobody else for runs of heads that are not theirs.
-    pub fn check_speaks_for(&self, id: &str) -> Result<()> {
-        match &self.run {
-            None => self.check_run_id(id),
-            Some(own) if own == id => Ok(()),
-            Some(own) => {
-                let why = format!("{} may not do that: its key is that of {own}", self.name);
-                Err(Error::new(Kind::Forbidden, why))
-            }
-        }
-    }
-}
-
-/// Refuses with 403 what somebody may not do.
-pub fn allow(who: &Who, need: Need) -> Result<()> {
-    let allowed = match who.rights {
-        Rights::Shell => true,
-        Rights::Role(Role::Admin) => need != Need::Shell,
-        Rights::Role(Role::User) => {
-            matches!(need, Need::Read | Need::Submit | Need::Control | Need::Run | Need::Report)
-        }
-        Rights::Role(Role::Head) => matches!(need, Need::Read | Need::Run),
-        Rights::Role(Role::Worker) => need == Need::Read,
-        Rights::Job(_) => matches!(need, Need::Read | Need::Submit | Need::Report),
-        Rights::Run => need == Need::Report,
-    };
-    if allowed {
-        return Ok(());
-    }
-    let how = match need {
-        Need::Shell => "this is done at a shell of the machine, not over HTTP",
-        Need::Admin => "this needs a token with the role admin",
-        _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
-        Need::Run if who.job().is_some() => {
-            "a job submits others at its head, to scheduler/jobs/new"
-        }
-        Need::Run => "this needs a token with the role head, user or admin",
-        _ => "this needs a token with the role user or admin",
-    };
-    Err(Error::new(Kind::Forbidden, format!("{} may not do that: {how}", who.name)))
-}
 
 /// Who sent the request in the CGI environment.
 pub fn from_cgi(root: &Root) -> Result<Who> {
@@ -188,7 +98,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
         }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who { name, rights: Rights::Shell, may_be_head: true, run: None })
+    Ok(Who::of_user(name, Rights::Shell))
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -226,17 +136,17 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
     let equal: bool = hash(secret).as_bytes().ct_eq(known.as_bytes()).into();
     match record {
         Some(record) if equal && !is_expired(&record) => Ok(Who {
-            name: match &record.name {
+            former: Some(match &record.name {
                 Some(name) => format!("token {name} ({})", record.id),
                 None => format!("token {}", record.id),
-            },
-            rights: Rights::Role(record.role),
+            }),
+            read_only: record.read_only,
             may_be_head: match record.role {
                 Role::Admin | Role::Head => true,
                 Role::User => record.head.is_none(),
-                Role::Worker => false,
+                Role::Viewer | Role::Worker => false,
             },
-            run: None,
+            ..Who::of_user(record.user(), Rights::Role(record.role))
         }),
         _ => Err(refused()),
     }
@@ -287,15 +197,25 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who { name: "open".into(), rights: Rights::Role(Role::Admin), may_be_head: true, run: None })
+    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin)))
+}
+
+/// What a token is to be.
+#[derive(Debug)]
+pub struct Meant<'a> {
+    /// What its holder may do.
+    pub role: Role,
+    /// For people.
+    pub name: Option<&'a str>,
+    /// Whose it is; whoever the name names if absent.
+    pub user: Option<&'a str>,
+    /// Whether it only looks.
+    pub read_only: bool,
 }
 
 /// A new token: its record to store, and the token itself, to be shown once.
-pub fn new_token(
-    role: Role,
-    name: Option<&str>,
-    expires: Option<SystemTime>,
-) -> Result<(TokenRecord, String)> {
+pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRecord, String)> {
+    let &Meant { role, name, user, read_only } = meant;
     let id = random_hex::<4>()?;
     let secret = random_hex::<32>()?;
     let record = TokenRecord {
@@ -303,6 +223,8 @@ pub fn new_token(
         role,
         head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
+        user: user.map(str::to_string),
+        read_only,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),
         id: id.clone(),
@@ -339,15 +261,15 @@ fn check_key(root: &Root, key: &str) -> Result<Who> {
     if !equal {
         return Err(refused());
     }
-    match Cards::new(root).find(attempt.job) {
-        Ok(card) if card.is_current(&attempt) => {}
+    let cards = Cards::new(root);
+    let card = match cards.find(attempt.job) {
+        Ok(card) if card.is_current(&attempt) => card,
         Ok(_) => return Err(refused()),
         Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => return Err(refused()),
         Err(e) => return Err(e),
-    }
-    let name = format!("job {}", attempt.job);
-    let rights = Rights::Job(attempt.job);
-    Ok(Who { name, rights, may_be_head: false, run: Some(attempt.to_string()) })
+    };
+    let (name, rights) = (format!("job {}", attempt.job), Rights::Job(attempt.job));
+    Ok(Who::of_run(name, owners::of(&cards, &card)?, rights, attempt.to_string()))
 }
 
 /// Who has the key of a run that another root's head has sent here. It counts while that run has not
@@ -368,8 +290,7 @@ fn check_run_key(root: &Root, key: &str) -> Result<Option<Who>> {
     if !equal || runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped) {
         return Ok(None);
     }
-    let (name, run) = (format!("run {id}"), Some(id.to_string()));
-    Ok(Some(Who { name, rights: Rights::Run, may_be_head: false, run }))
+    Ok(Some(Who::of_run(format!("run {id}"), None, Rights::Run, id.to_string())))
 }
 
 /// The id of the attempt whose key this is.

@@ -13,6 +13,7 @@
 //! - [`audit`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
 //! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
+//! - [`owners`]: whose a job is.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
@@ -48,6 +49,7 @@ pub mod listing;
 pub mod lock;
 pub mod nodes;
 pub mod numbers;
+pub mod owners;
 pub mod poller_lock;
 pub mod progress;
 pub mod root;

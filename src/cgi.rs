@@ -42,7 +42,7 @@ pub use environment::Method;
 pub use program::{Given, Program, Special};
 pub use request::Request;
 pub use response::Response;
-pub use route::{Call, Key, Need, Route};
+pub use route::{Call, Key, Route};
 
 use std::env;
 

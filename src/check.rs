@@ -3,8 +3,9 @@
 
 use crate::board::root::Root;
 use crate::cgi::words::{self, flag};
-use crate::cgi::{Call, Key, Method, Need, Response, Route, Special};
+use crate::cgi::{Call, Key, Method, Response, Route, Special};
 use crate::error::{Result, exit};
+use crate::model::access::Need;
 
 /// What a check found.
 #[derive(Debug, Default)]

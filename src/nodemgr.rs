@@ -3,15 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::attempts::rooms;
+use crate::auth::{self, ownership};
 use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, runs::run_id, uploads};
 use crate::cgi::Method::{Get, Post};
-use crate::cgi::Need::{Control, Read};
 use crate::cgi::{Call, Key, Program, Response, Route, alarm, log as asked};
 use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
-use crate::model::ids::{self, RunId};
+use crate::model::access::Need::{Admin, Control, Look, Read};
+use crate::model::access::Whose;
+use crate::model::ids::{self, NodejobId, RunId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
 use crate::model::request::Spec;
@@ -26,7 +28,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the nodes",
@@ -35,7 +37,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "list",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the nodes",
@@ -57,7 +59,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "what a node says of itself",
@@ -66,7 +68,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name/jobs",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "ids of the jobs on a node",
@@ -75,7 +77,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: ":name/jobs/new",
-        need: Control,
+        need: Admin,
         query: &[],
         body: true,
         help: "run a request on a node",
@@ -84,7 +86,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: ":name/jobs/:id/status",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "the status of a job on a node",
@@ -115,6 +117,7 @@ pub const PROGRAM: Program = Program {
     name: "nodemgr",
     about: "list, run, status and kill on any node, by its name",
     routes: ROUTES,
+    whose,
     specials: &[],
     aliases: &[],
     views: tables::NODEMGR,
@@ -131,6 +134,21 @@ fn open(call: &Call) -> Result<(Node, Box<dyn Driver>)> {
 /// The job's id in the path, checked before any node hears of it.
 fn id(call: &Call) -> Result<RunId> {
     RunId::parse(call.value(1)).ok_or_else(|| Error::not_found("there is no such job"))
+}
+
+/// Of what a node runs, the attempts of the head's jobs are their owners'; the rest is the admins'.
+fn whose(call: &Call) -> Result<Whose> {
+    let job = match call.request.path.first().map(String::as_str) {
+        Some("jobs") => call.request.param("job-number").and_then(ids::parse_number),
+        _ => {
+            let own = numbers::known_cluster(call.root)?;
+            let attempt = NodejobId::parse(call.value(1));
+            let own = |attempt: &NodejobId| own.as_deref() == Some(attempt.cluster());
+            attempt.filter(own).map(|attempt| attempt.job)
+        }
+    };
+    let whose = job.map_or(Ok(None), |job| ownership::of_job(call.root, call.who, job))?;
+    Ok(whose.unwrap_or(Whose::Others))
 }
 
 fn list(call: &Call) -> Result<Response> {
@@ -176,11 +194,6 @@ fn kill(call: &Call) -> Result<Response> {
         })
         .transpose()?;
     let id = id(call)?;
-    if let Some(attempt) = id.nodejob()
-        && Some(attempt.cluster()) != numbers::known_cluster(call.root)?.as_deref()
-    {
-        call.who.check_run_id(&id)?; // what is another head's is none of this head's users'
-    }
     let wish = Wish {
         id,
         proof: None, // whoever names it means what is there
@@ -214,6 +227,7 @@ fn run(call: &Call) -> Result<Response> {
         let response = Response::of(json!({ "nodejobs": nodejobs }));
         return Ok(if new { response.status(CREATED.0, CREATED.1) } else { response });
     }
+    auth::allow(call.who, Admin)?; // it runs beside the board
     let (request, uploads) = match call.request.param("json_data") {
         Some(text) => (
             serde_json::from_str(text)

@@ -71,6 +71,7 @@ pub const PROGRAM: Program = Program {
     name: "processor",
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,
+    whose: routes::whose,
     specials: words::SPECIALS,
     aliases: &[],
     views: tables::PROCESSOR,

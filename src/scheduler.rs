@@ -1,7 +1,7 @@
 //! The scheduler: jobs, queue, nodes and graph of the cluster, by URL and by command.
 //!
 //! - [`submit`]: accepting jobs.
-//! - [`jobs`]: looking at jobs.
+//! - [`jobs`]: looking at a job; [`lists`]: at many.
 //! - [`update`]: changing them.
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
@@ -12,15 +12,18 @@
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
+//! - [`access`]: whose a job is, and what others see of it.
+//! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
 //! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
 
 use crate::cgi::Method::{Delete, Get, Post};
-use crate::cgi::Need::{Admin, Control, Read, Submit};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
+use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
 use crate::{tables, tokens};
 
+pub mod access;
 pub mod check;
 pub mod command;
 pub mod events;
@@ -28,9 +31,11 @@ pub mod graph;
 pub mod interrupt;
 pub mod jobs;
 pub mod kills;
+pub mod lists;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
+pub mod roles;
 pub mod rounds;
 pub mod submit;
 pub mod tasks;
@@ -53,7 +58,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "jobs",
-        need: Read,
+        need: Look,
         query: &[
             Key::new("limit", "N", "at most so many; 1000 if absent"),
             Key::new("state", "STATE", "held, queued, placed, running, stopping or stopped"),
@@ -61,19 +66,19 @@ const ROUTES: &[Route] = &[
         ],
         body: false,
         help: "numbers of the jobs, newest first",
-        handler: jobs::list,
+        handler: lists::list,
     },
     Route {
         method: Get,
         pattern: "jobs/status",
-        need: Read,
+        need: Look,
         query: &[
             Key::new("ids", "4,7,10-19", "whose; the newest if absent"),
             Key::new("limit", "N", "without ids: at most so many; 1000 if absent"),
         ],
         body: false,
         help: "states of several jobs",
-        handler: jobs::statuses,
+        handler: lists::statuses,
     },
     Route {
         method: Get,
@@ -87,7 +92,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "jobs/:number/status",
-        need: Read,
+        need: Look,
         query: &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
         body: false,
         help: "its state; exit code of one that waited: the job's, 75 if it goes on",
@@ -138,7 +143,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "jobs/:number/graph",
-        need: Read,
+        need: Look,
         query: &[Key::new("format", "json|dot|mermaid", "how it is drawn; json if absent")],
         body: false,
         help: "the jobs that submitted each other",
@@ -147,19 +152,19 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "queue",
-        need: Read,
+        need: Look,
         query: &[
             Key::new("limit", "N", "at most so many; 1000 if absent"),
             Key::new("format", "json|table", "records instead of numbers"),
         ],
         body: false,
         help: "numbers of the jobs that wait, oldest first",
-        handler: jobs::queue,
+        handler: lists::queue,
     },
     Route {
         method: Get,
         pattern: "queue/:number",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "whether a job still waits, and why",
@@ -177,7 +182,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "events",
-        need: Read,
+        need: Look,
         query: events::KEYS,
         body: false,
         help: "what was done to jobs, and the cursor to go on from",
@@ -186,7 +191,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "nodes/list",
-        need: Read,
+        need: Look,
         query: &[Key::new("job", "N", "those that are large enough for this job")],
         body: false,
         help: "the nodes",
@@ -204,7 +209,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Get,
         pattern: "nodes/:name",
-        need: Read,
+        need: Look,
         query: &[],
         body: false,
         help: "one node",
@@ -233,6 +238,15 @@ const ROUTES: &[Route] = &[
     tokens::LIST,
     tokens::NEW,
     tokens::REMOVE,
+    Route {
+        method: Get,
+        pattern: "roles",
+        need: Look,
+        query: &[],
+        body: false,
+        help: "who may do what",
+        handler: roles::roles,
+    },
     words::route(|call| words::answer(call, check::check)),
 ];
 
@@ -241,6 +255,7 @@ pub const PROGRAM: Program = Program {
     name: "scheduler",
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
+    whose: access::whose,
     specials: command::SPECIALS,
     aliases: &[("new/job", "jobs/new")],
     views: tables::SCHEDULER,
@@ -248,7 +263,7 @@ pub const PROGRAM: Program = Program {
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),
-        ("Tokens", &["tokens"]),
+        ("Tokens and roles", &["tokens", "roles"]),
         ("Check and repair", &["check"]),
     ],
 };

@@ -6,6 +6,7 @@ use crate::cgi::view::{Brief, Column, View};
 const JOB_COLUMNS: &[Column] = &[
     Column::new("JOB", &["/job"]),
     Column::new("NAME", &["/name"]),
+    Column::new("OWNER", &["/owner"]),
     Column::new("STATE", &["/state"]),
     Column::new("STATUS", &["/status"]),
     Column::new("CODE", &["/code"]),
@@ -41,11 +42,26 @@ const NODE_COLUMNS: &[Column] = &[
 const TOKEN_COLUMNS: &[Column] = &[
     Column::new("ID", &["/id"]),
     Column::new("ROLE", &["/role"]),
+    Column::new("USER", &["/user"]),
+    Column::new("SCOPE", &["/scope"]),
     Column::new("NAME", &["/name"]),
     Column::time("CREATED", &["/created_at"]),
     Column::time("EXPIRES", &["/expires_at"]),
     Column::new("EXPIRED", &["/expired"]),
     Column::new("REASON", &["/error"]),
+];
+
+const ROLE_COLUMNS: &[Column] = &[
+    Column::new("NEED", &["/need"]),
+    Column::new("SHELL", &["/shell"]),
+    Column::new("ADMIN", &["/admin"]),
+    Column::new("USER", &["/user"]),
+    Column::new("VIEWER", &["/viewer"]),
+    Column::new("HEAD", &["/head"]),
+    Column::new("WORKER", &["/worker"]),
+    Column::new("JOB", &["/job"]),
+    Column::new("RUN", &["/run"]),
+    Column::new("WHAT", &["/what"]),
 ];
 
 /// Whatever fields there are.
@@ -70,6 +86,7 @@ pub const SCHEDULER: &[View] = &[
     view("nodes/list", "/nodes", NODE_COLUMNS),
     view("nodes/:name", "", FIELDS),
     view("tokens", "/tokens", TOKEN_COLUMNS),
+    view("roles", "/roles", ROLE_COLUMNS),
 ];
 
 /// Those of `processor`.

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::auth;
-use crate::board::vault::{self, Role};
-use crate::cgi::{Call, Given, Key, Method, Need, Response, Route, Special, words};
+use crate::auth::{self, Meant};
+use crate::board::vault;
+use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::model::access::{self, Need, Role};
 use crate::model::ids;
 
 /// `tokens`.
@@ -26,14 +27,23 @@ pub const LIST: Route = Route {
 /// Longest name of a token. With its id beside it a node must still take it as the `by` of a kill.
 const LONGEST_NAME: usize = 64;
 
+/// The roles that tokens have, in words.
+const ROLES: &str = "admin, user, viewer, head or worker";
+
 /// `tokens/new`.
 pub const NEW: Route = Route {
     method: Method::Post,
     pattern: "tokens/new",
     need: Need::Shell,
     query: &[
-        Key::new("role", "ROLE", "admin, user, head or worker"),
-        Key::new("name", "NAME", "whose it is, for people"),
+        Key::new("role", "ROLE", ROLES),
+        Key::new(
+            "user",
+            "USER",
+            "whose it is: jobs have a user as their owner; the name if absent",
+        ),
+        Key::new("name", "NAME", "what it is called, for people"),
+        Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
         Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
     ],
     body: false,
@@ -90,6 +100,8 @@ fn list(call: &Call) -> Result<Response> {
             json!({
                 "id": record.id,
                 "role": record.role,
+                "user": record.user(),
+                "scope": if record.read_only { "read" } else { "all" },
                 "name": record.name,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
@@ -104,13 +116,19 @@ fn list(call: &Call) -> Result<Response> {
 }
 
 fn new(call: &Call) -> Result<Response> {
-    let role: Role = match call.request.param("role") {
-        Some("admin") => Role::Admin,
-        Some("user") => Role::User,
-        Some("head") => Role::Head,
-        Some("worker") => Role::Worker,
-        _ => return Err(Error::bad("role must be admin, user, head or worker")),
+    let role = call.request.param("role").and_then(Role::parse);
+    let role = role.ok_or_else(|| Error::bad(format!("role must be {ROLES}")))?;
+    let read_only = match call.request.param("scope") {
+        None | Some("all") => false,
+        Some("read") => true,
+        Some(_) => return Err(Error::bad("scope must be all or read")),
     };
+    let user = call.request.param("user");
+    if user.is_some_and(|user| !access::is_user(user)) {
+        return Err(Error::bad(
+            "user must be 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit, and not open",
+        ));
+    }
     let expires = call.request.param("expires").map(|text| {
         clock::parse_rfc3339(text)
             .or_else(|| SystemTime::now().checked_add(clock::parse_duration(text)?))
@@ -120,12 +138,14 @@ fn new(call: &Call) -> Result<Response> {
     if name.is_some_and(|name| name.len() > LONGEST_NAME || name.chars().any(char::is_control)) {
         return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
     }
-    let (record, token) = auth::new_token(role, name, expires.transpose()?)?;
+    let meant = Meant { role, name, user, read_only };
+    let (record, token) = auth::new_token(&meant, expires.transpose()?)?;
     vault::add_token(call.root, &record)?;
     let answer = json!({
         "id": record.id,
         "token": token,
         "role": record.role,
+        "user": record.user(),
         "expires_at": record.expires_at,
     });
     Ok(Response::of(answer).status(201, "Created"))

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use common::head::{both_ways, drain_localhost, host, node_reaches, open_root, register};
 use common::node::submit;
 use common::{SOON, TestRoot, until, wait_for};
-use corkboard::cgi::{Need, Program};
+use corkboard::cgi::Program;
+use corkboard::model::access::Need;
 use serde_json::{Value, json};
 
 const PROGRAMS: [&Program; 3] =
@@ -227,7 +228,7 @@ fn a_run_speaks_for_itself_alone() {
     let own = submit(&root, json!({"command": ["sleep", "100"], "request_id": "own"}));
     until("it runs", || root.node_status(&own)["state"] == "running");
     for (role, of_a_head, of_nobody) in
-        [("admin", 200, 200), ("user", 403, 200), ("head", 403, 403), ("worker", 403, 403)]
+        [("admin", 200, 200), ("user", 403, 403), ("head", 403, 403), ("worker", 403, 403)]
     {
         let token = new(role);
         assert_eq!((say(&one, &token), say(&own, &token)), (of_a_head, of_nobody), "{role}");

@@ -46,7 +46,7 @@ fn commands_print_tables_to_people_and_json_to_programs() {
     assert!(nodes.starts_with("NODE") && nodes.contains("\nlocalhost"), "{nodes}");
     assert!(on_a_terminal(&root, "nodemgr list").contains("\nlocalhost"));
     root.cmd("scheduler", &["tokens", "new", "role=user", "name=ada"]).expect(0);
-    assert!(on_a_terminal(&root, "scheduler tokens").contains("user  ada"));
+    assert!(on_a_terminal(&root, "scheduler tokens").contains("user  ada "));
     assert!(on_a_terminal(&root, "processor jobs").starts_with("ID  STATE"));
     // What is asked for counts more than where it goes.
     let json = on_a_terminal(&root, "scheduler jobs format=json");

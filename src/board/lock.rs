@@ -19,6 +19,9 @@ use crate::error::{At, Error, Kind, Result};
 /// How long a lock that others hold for milliseconds is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long who has waited in vain does so the next time.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Longest time between two attempts of whoever waits for a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -70,13 +73,15 @@ impl Lock {
 thread_local! {
     /// For how long yet this thread waits, where it has a budget.
     static LEFT: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// Whether that was over the last time that it waited, and it has had no lock since.
+    static IN_VAIN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on, and until this is called again, the calling thread waits no longer than [`PATIENCE`] for all
-/// locks together, and after that only an instant for each: for whoever has much to do that needs the same
-/// lock, and other things besides.
+/// locks together, and after that only an instant for each; only [`AGAIN`] where it has waited in vain before.
+/// For whoever has much to do that needs the same lock, and other things besides.
 pub fn wait_once_for_all() {
-    LEFT.set(Some(PATIENCE));
+    LEFT.set(Some(if IN_VAIN.get() { AGAIN } else { PATIENCE }));
 }
 
 /// Locks an open file exclusively, waiting at most [`PATIENCE`]; 503 if it stays taken.
@@ -84,9 +89,11 @@ pub fn wait_for(file: &File, path: &Path) -> Result<()> {
     let Some(left) = LEFT.get() else { return wait_within(file, path, PATIENCE) };
     let begun = Instant::now();
     let locked = wait_within(file, path, left.max(AN_INSTANT));
+    let left = left.saturating_sub(begun.elapsed());
     if locked.is_err() {
-        LEFT.set(Some(left.saturating_sub(begun.elapsed())));
+        LEFT.set(Some(left));
     }
+    IN_VAIN.set(locked.is_err() && left.is_zero());
     locked
 }
 
@@ -222,6 +229,15 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert!(LEFT.get().unwrap().is_zero() && begun.elapsed() < PATIENCE / 10);
+        for _ in 0..2 {
+            wait_once_for_all();
+            assert_eq!(LEFT.get(), Some(AGAIN), "it has waited in vain");
+        }
+        let other = path.with_extension("other");
+        drop(Lock::take(&other).unwrap());
+        std::fs::remove_file(&other).unwrap();
+        wait_once_for_all();
+        assert_eq!(LEFT.get(), Some(PATIENCE), "it has had one");
         LEFT.set(None);
     }
 

@@ -9,21 +9,8 @@ use super::files;
 use super::numbers;
 use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
+use crate::model::access::{self, Role};
 use crate::model::ids;
-
-/// What the holder of a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Submit, read, and change jobs; of a node's those that are no head's.
-    User,
-    /// What a head needs of a node: have jobs run under ids of its own, read, end and forget them.
-    Head,
-    /// What a machine that works for this root needs.
-    Worker,
-}
 
 /// A token as stored: never the token itself.
 ///
@@ -45,11 +32,25 @@ pub struct TokenRecord {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Whose it is. Where it is not said, whoever its name names: see
+    /// [`crate::model::access::user_of_token`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// True for one that only looks, whatever its role.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// When it was made.
     pub created_at: String,
     /// From when on it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+}
+
+impl TokenRecord {
+    /// The user that its holder is.
+    pub fn user(&self) -> String {
+        self.user.clone().unwrap_or_else(|| access::user_of_token(&self.id, self.name.as_deref()))
+    }
 }
 
 /// Whether the root is in open mode: `state/open` exists.

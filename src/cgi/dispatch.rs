@@ -4,10 +4,11 @@
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
-use super::route::{self, Call, Need, Route};
+use super::route::{self, Call, Route};
 use crate::auth::{self, Who};
 use crate::board::root::Root;
 use crate::error::{Error, Result};
+use crate::model::access::{Need, Reach, Whose};
 
 /// Why a request is not carried out.
 pub(super) enum Refusal {
@@ -30,6 +31,7 @@ impl Refusal {
 pub(super) struct Admitted<'a> {
     route: &'static Route,
     call: Call<'a>,
+    whose: Whose,
 }
 
 /// Finds the route of a request, and whether it may be carried out.
@@ -41,15 +43,27 @@ pub(super) fn admit<'a>(
 ) -> std::result::Result<Admitted<'a>, Refusal> {
     let found = route::find(program.routes, root, request, who);
     let (route, call) = found.map_err(Refusal::Request)?;
-    auth::allow(who, route.need).map_err(Refusal::Request)?;
+    let whose = may(program, &call, route.need).map_err(Refusal::Request)?;
     route.may_change(root).map_err(Refusal::Root)?;
-    Ok(Admitted { route, call })
+    Ok(Admitted { route, call, whose })
+}
+
+/// Refuses what whoever asks may not do. Whose the thing is has to be read from its card: only where that
+/// makes a difference.
+fn may(program: &Program, call: &Call, need: Need) -> Result<Whose> {
+    auth::allow(call.who, need)?;
+    if call.who.reach(need) == Reach::All {
+        return Ok(Whose::Own);
+    }
+    let whose = (program.whose)(call)?;
+    auth::allow_to(call.who, need, whose)?;
+    Ok(whose)
 }
 
 impl Admitted<'_> {
-    /// What whoever asks has been found to be allowed.
-    pub(super) fn need(&self) -> Need {
-        self.route.need
+    /// What whoever asks has been found to be allowed, and whose the thing is.
+    pub(super) fn found(&self) -> (Need, Whose) {
+        (self.route.need, self.whose)
     }
 
     /// Carries it out.

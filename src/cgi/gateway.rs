@@ -9,11 +9,12 @@ use super::dispatch::{self, Refusal};
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
-use super::route::{self, Need};
-use crate::auth;
+use super::route;
+use crate::auth::{self, Who};
 use crate::board::root::Root;
 use crate::board::watch;
 use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Whose};
 
 /// Whether the answer has begun.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
@@ -87,20 +88,24 @@ fn answer(program: &'static Program, head: &mut bool) -> Result<Response> {
     let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
         || request.wants_event_stream();
     if waits {
-        let (root, need) = (root.clone(), admitted.need());
-        watch::wait_while(move || is_admitted(&root, need).is_ok());
+        let (root, who, found) = (root.clone(), who.clone(), admitted.found());
+        watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
     }
     let response = admitted.answer()?;
     if waits && !watch::may_wait() {
-        is_admitted(&root, admitted.need())?;
+        is_admitted(&root, &who, admitted.found())?;
     }
     Ok(response)
 }
 
 /// Refuses whoever has lost the right to what they wait for: a token was revoked or has expired, an
 /// attempt has ended, the root was closed. Where that cannot be told they wait on.
-fn is_admitted(root: &Root, need: Need) -> Result<()> {
-    match auth::from_cgi(root).and_then(|who| auth::allow(&who, need)) {
+fn is_admitted(root: &Root, was: &Who, (need, whose): (Need, Whose)) -> Result<()> {
+    let may = |who: Who| match who.user == was.user {
+        true => auth::allow_to(&who, need, whose),
+        false => auth::allow_to(&who, need, Whose::Others), // the token is another user's now
+    };
+    match auth::from_cgi(root).and_then(may) {
         Err(e) if matches!(e.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected) => {
             Err(e)
         }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use clap::{Arg, ArgMatches};
 
 use super::remote::Remote;
-use super::route::{Key, Route};
+use super::route::{Call, Key, Route};
 use super::view::{Brief, View};
 use crate::error::Result;
+use crate::model::access::Whose;
 
 /// The id of the words behind `--` among the options of a command.
 pub const COMMAND: &str = "command";
@@ -72,6 +73,9 @@ pub struct Program {
     pub about: &'static str,
     /// Its routes.
     pub routes: &'static [Route],
+    /// Whose the thing is that a request is about. Asked where whoever asks may do what they want only to
+    /// what is their own; not about what is not there, which its handler says.
+    pub whose: fn(&Call) -> Result<Whose>,
     /// Its other commands.
     pub specials: &'static [Special],
     /// Other words for the same: of the original walkthrough, for one.

@@ -6,25 +6,7 @@ use super::response::Response;
 use crate::auth::Who;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
-
-/// What a route needs its caller to be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// To look.
-    Read,
-    /// To submit jobs.
-    Submit,
-    /// To change jobs that are there.
-    Control,
-    /// To have a node run jobs, end them, forget them.
-    Run,
-    /// To say what a run has to say of its progress.
-    Report,
-    /// To change nodes and tokens.
-    Admin,
-    /// To be at a shell of this machine: not to be had over HTTP.
-    Shell,
-}
+use crate::model::access::Need;
 
 /// A key of a route's query.
 #[derive(Debug, Clone, Copy)]

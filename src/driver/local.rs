@@ -88,7 +88,7 @@ impl Driver for Local {
                     Ok(uploads) => uploads,
                     Err(error) => return Some(own(error)),
                 };
-                taken.push(NewRun { id: run.id, request: run.request, uploads });
+                taken.push(NewRun { id: run.id, request: run.request, uploads, by: None });
                 None
             })
             .collect();

@@ -22,6 +22,9 @@ pub struct Accepted {
     pub at: String,
     /// Who asked.
     pub by: String,
+    /// The user whose job it is, where `by` does not say it: of a job that another job submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The job that it belongs to: the one whose key was presented, or the one named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<u64>,
@@ -69,7 +72,7 @@ impl Accepted {
             "request" => (value.is_object(), Some(Map::new().into())),
             "parent" => (Option::<u64>::deserialize(value).is_ok(), None),
             "batch" => (Option::<(u64, u64)>::deserialize(value).is_ok(), None),
-            "files" => (Option::<String>::deserialize(value).is_ok(), None),
+            "files" | "owner" => (Option::<String>::deserialize(value).is_ok(), None),
             _ => return Some((format!("field {name:?}"), None)),
         };
         (!known).then(|| (format!("value of {name:?}"), instead))

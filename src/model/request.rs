@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
+use super::access::Share;
 use super::resources::Resources;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
@@ -36,6 +37,10 @@ pub const NODE_FIELDS: &[&str] = &[
 /// The field of a request to a node that makes it a range of tasks: it runs once for each.
 pub const RANGE_FIELD: &str = "tasks";
 
+/// The field of an accepted run that says whose it is: a user's, who asked the node itself. Nobody sends
+/// it.
+pub const BY_FIELD: &str = "by";
+
 /// Fields that a request to the head has beside [`NODE_FIELDS`].
 pub const HEAD_FIELDS: &[&str] = &[
     "array",
@@ -45,6 +50,7 @@ pub const HEAD_FIELDS: &[&str] = &[
     "priority",
     "retry_delay",
     "retry_lost",
+    "share",
     "state",
 ];
 
@@ -122,6 +128,7 @@ pub(super) struct Raw {
     output: Output,
     array: Option<String>,
     tasks: Option<String>,
+    share: Option<Share>,
 }
 
 /// Replaces the values in a request's environment: its names can be shown to anybody who may look.
@@ -170,6 +177,8 @@ pub struct Spec {
     pub held: bool,
     /// One log or two.
     pub output: Output,
+    /// What all users may do with it, beside its owner.
+    pub share: Option<Share>,
     /// Many tasks in place of one: to the head.
     pub array: Option<ArraySpec>,
     /// The tasks to run here: to a node.
@@ -195,7 +204,7 @@ impl Spec {
 
     /// The same of a request that a node has accepted.
     pub fn of_run(request: &Map<String, Value>) -> (Spec, Option<String>) {
-        Spec::understand(request, &[NODE_FIELDS, &[RANGE_FIELD]])
+        Spec::understand(request, &[NODE_FIELDS, &[RANGE_FIELD, BY_FIELD]])
     }
 
     fn understand(request: &Map<String, Value>, fields: &[&[&str]]) -> (Spec, Option<String>) {
@@ -228,6 +237,7 @@ impl Spec {
             parent: None,
             held: false,
             output: Output::default(),
+            share: None,
             array: None,
             tasks: None,
         }
@@ -265,6 +275,7 @@ impl Spec {
             parent: raw.parent,
             held: matches!(raw.state, Some(FirstState::Held)),
             output: raw.output,
+            share: raw.share,
             array: raw.array.map(|text| tasks("array", &text)).transpose()?,
             tasks: raw.tasks.map(|text| tasks(RANGE_FIELD, &text)).transpose()?,
         })

@@ -14,7 +14,7 @@ use crate::board::runs::{RUNS_PER_LOCK, Runs};
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids::RunId;
-use crate::model::request::Spec;
+use crate::model::request::{BY_FIELD, Spec};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct NewRun {
     pub request: Value,
     /// Files for its `work/`; `None` where there are none.
     pub uploads: Option<Incoming>,
+    /// The user whose it is, if it is one's.
+    pub by: Option<String>,
 }
 
 /// A job that is here.
@@ -53,10 +55,14 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             .by_ref()
             .take(RUNS_PER_LOCK)
             .map(|(index, new)| {
-                let NewRun { id, request, uploads } = new;
+                let NewRun { id, mut request, uploads, by } = new;
                 let files = uploads.as_ref().map(|uploads| uploads.files().to_vec());
+                let valid = check(&request, total);
+                if let (Some(by), Some(map)) = (by, request.as_object_mut()) {
+                    map.insert(BY_FIELD.into(), by.into());
+                }
                 let wanted = Wanted { id, request, files: files.unwrap_or_default() };
-                let prepared = check(&wanted, total).and_then(|()| {
+                let prepared = valid.and_then(|()| {
                     let at = begun + Duration::from_nanos(index as u64);
                     runs.prepare(&wanted.request, uploads, at)
                 });
@@ -114,8 +120,8 @@ struct Wanted {
     files: Vec<Arrived>,
 }
 
-fn check(new: &Wanted, total: crate::model::resources::Resources) -> Result<()> {
-    let spec = Spec::for_node(&new.request)?;
+fn check(request: &Value, total: crate::model::resources::Resources) -> Result<()> {
+    let spec = Spec::for_node(request)?;
     match status::unfit(&spec, None, &total) {
         Some(why) => Err(Error::new(Kind::Unprocessable, why)),
         None => Ok(()),

@@ -5,15 +5,17 @@ use serde_json::json;
 use super::list::{self, Filter};
 use super::submit;
 use super::{ack, files as work, info, log, progress, report, status, tasks};
+use crate::auth;
 use crate::board::runs::{Runs, run_id};
 use crate::cgi::request::LONGEST_WAIT;
-use crate::cgi::{Call, Key, Method, Need, Response, Route, log as asked};
+use crate::cgi::{Call, Key, Method, Response, Route, log as asked};
 use crate::check;
 use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Reach, Whose};
 use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
-use crate::model::request::hide_values;
+use crate::model::request::{BY_FIELD, hide_values};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
 use crate::wire::ack::{self as acks, Ack, Acknowledged};
@@ -30,7 +32,17 @@ const fn get(
     help: &'static str,
     handler: fn(&Call) -> Result<Response>,
 ) -> Route {
-    Route { method: Method::Get, pattern, need: Need::Read, query, body: false, help, handler }
+    Route { method: Method::Get, pattern, need: Need::Look, query, body: false, help, handler }
+}
+
+/// One that shows what is its owner's.
+const fn get_own(
+    pattern: &'static str,
+    query: &'static [Key],
+    help: &'static str,
+    handler: fn(&Call) -> Result<Response>,
+) -> Route {
+    Route { need: Need::Read, ..get(pattern, query, help, handler) }
 }
 
 const TASK: Key = Key::new("task", "K", "of this task of a range");
@@ -76,7 +88,7 @@ pub const ROUTES: &[Route] = &[
         "statuses of several jobs",
         statuses,
     ),
-    get("jobs/:id", &[], "the request and the status", record),
+    get_own("jobs/:id", &[], "the request and the status", record),
     get(
         "jobs/:id/status",
         &[Key::new("wait", "SECONDS", "answer when it has ended, or then"), TASK],
@@ -92,13 +104,13 @@ pub const ROUTES: &[Route] = &[
         help: "the job's own word on its progress: text, or JSON",
         handler: say,
     },
-    get("jobs/:id/log", LOG_QUERY, "its output", output),
-    get("jobs/:id/files", &[], "names of the files in its work directory", work_files),
-    get("jobs/:id/files/:name", &[], "one of those files", work_file),
+    get_own("jobs/:id/log", LOG_QUERY, "its output", output),
+    get_own("jobs/:id/files", &[], "names of the files in its work directory", work_files),
+    get_own("jobs/:id/files/:name", &[], "one of those files", work_file),
     Route {
         method: Method::Post,
         pattern: "jobs/:id/kill",
-        need: Need::Run,
+        need: Need::Tend,
         query: &[
             Key::new("grace", "SECONDS", "between SIGTERM and SIGKILL"),
             Key::new(kills::BY, "WHO", "on whose behalf; heads say so"),
@@ -113,7 +125,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         method: Method::Post,
         pattern: acks::PATH,
-        need: Need::Run,
+        need: Need::Tend,
         query: &[],
         body: true,
         help: "the results of {\"nodejobs\": [ID...]} are held by the head",
@@ -136,6 +148,30 @@ pub const ROUTES: &[Route] = &[
     tokens::NEW,
     tokens::REMOVE,
 ];
+
+/// Whose a run is: the heads' under ids of their form, else the user's who had it run here. Whoever has its
+/// key speaks for it.
+pub fn whose(call: &Call) -> Result<Whose> {
+    whose_run(call, call.value(0))
+}
+
+fn whose_run(call: &Call, id: &str) -> Result<Whose> {
+    if call.who.run.as_deref() == Some(id) {
+        return Ok(Whose::Own);
+    }
+    let Some(id) = RunId::parse(id) else { return Ok(Whose::Own) }; // there is none: said later
+    if id.is_a_heads() {
+        return Ok(if call.who.may_be_head { Whose::Own } else { Whose::Others });
+    }
+    match Runs::new(call.root).request(&id) {
+        Ok(request) => {
+            let owner = request.get(BY_FIELD).and_then(|by| by.as_str());
+            Ok(call.who.whose(owner, None))
+        }
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => Ok(Whose::Own),
+        Err(e) => Err(e),
+    }
+}
 
 /// Most jobs in a list.
 fn limit(call: &Call) -> Result<usize> {
@@ -263,7 +299,12 @@ fn kill_one(call: &Call) -> Result<Response> {
 
 fn acknowledge(call: &Call) -> Result<Response> {
     let ack = Ack::read(call.request.body.json(call.root)?)?;
-    ack.ids().try_for_each(|id| call.who.check_run_id(id))?;
+    for id in ack.ids() {
+        call.who.check_run_id(id)?;
+        if call.who.reach(Need::Tend) != Reach::All {
+            auth::allow_to(call.who, Need::Tend, whose_run(call, id)?)?;
+        }
+    }
     let acknowledged = ack::acknowledge(call.root, ack.ids())?;
     Ok(Response::of(Acknowledged { acknowledged }))
 }

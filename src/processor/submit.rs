@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::accept::{NewRun, accept};
 use super::status;
+use crate::auth::Who;
 use crate::board::files;
 use crate::board::incoming::Place;
 use crate::board::runs::run_id;
@@ -13,6 +14,7 @@ use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
+use crate::model::access::{Rights, Role};
 use crate::model::ids::RunId;
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
@@ -24,6 +26,13 @@ fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
     let (id, request) = with_id(request)?;
     call.who.check_run_id(&id)?;
     Ok((id, request))
+}
+
+/// Whose a run is to be: a user's who asks this node. What a head or the machine's own people have run is
+/// no user's.
+fn by(who: &Who, id: &RunId) -> Option<String> {
+    let is_user = who.rights == Rights::Role(Role::User) && !id.is_a_heads();
+    who.user.clone().filter(|_| is_user)
 }
 
 /// The body of a request for one job or many.
@@ -61,7 +70,7 @@ pub(super) fn new(call: &Call) -> Result<Response> {
     };
     let (id, request) = with_allowed_id(call, request)?;
     let answer = request.clone();
-    let run = NewRun { id: id.clone(), request, uploads };
+    let run = NewRun { id: id.clone(), request, uploads, by: by(call.who, &id) };
     let accepted = accept(call.root, vec![run])?
         .into_iter()
         .next()
@@ -83,7 +92,12 @@ fn many(call: &Call, requests: Vec<Value>) -> Result<Response> {
             let claimed = request.get("request_id").cloned().unwrap_or_default();
             match with_allowed_id(call, request) {
                 Ok((id, request)) => {
-                    runs.push(NewRun { id: id.clone(), request, uploads: None });
+                    runs.push(NewRun {
+                        id: id.clone(),
+                        request,
+                        uploads: None,
+                        by: by(call.who, &id),
+                    });
                     (json!(&*id), Ok(id))
                 }
                 Err(error) => (claimed, Err(error)),

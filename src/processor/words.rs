@@ -15,9 +15,10 @@ use crate::board::root::Root;
 use crate::cgi::output;
 use crate::cgi::program::COMMAND;
 use crate::cgi::words::{command, flag, with};
-use crate::cgi::{Given, Need, Special};
+use crate::cgi::{Given, Special};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
+use crate::model::access::Need;
 use crate::model::ids::RunId;
 use crate::model::log::LogQuery;
 use crate::model::run_status::RunState;
@@ -86,7 +87,7 @@ fn submit(words: &Given) -> anyhow::Result<i32> {
     root.for_change()?;
     auth::allow(&auth::from_command(&root)?, Need::Run)?;
     let (id, request) = submission::with_id(request(words)?)?;
-    let run = NewRun { id: id.clone(), request: request.clone(), uploads: None };
+    let run = NewRun { id: id.clone(), request: request.clone(), uploads: None, by: None };
     accept(&root, vec![run])?
         .into_iter()
         .next()

@@ -69,6 +69,7 @@ fn options() -> Vec<Arg> {
         with("request-id", "ID", "the same id again gives the same job"),
         with("output", "HOW", "combined (one log) or split (stdout and stderr)"),
         with("array", "TASKS", "once a task: 0-99, or 0-99%8 for 8 at a time"),
+        with("share", "HOW", "read or control: what all users may do with it"),
         flag("held", "wait until released"),
         flag("wait", "print the job's log, and exit with its code"),
         command(),

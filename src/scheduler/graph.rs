@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::access;
 use super::jobs::number;
 use crate::board::cards::Cards;
 use crate::cgi::{Call, Response};
@@ -17,7 +18,12 @@ const LARGEST: usize = 10_000;
 pub fn graph(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
     let asked = cards.find(number(call)?)?;
-    let graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST);
+    let mut graph = walk(&cards, line_of(&cards, asked, LARGEST), LARGEST);
+    for card in &graph.jobs {
+        if !access::sees(call, &cards, card)? {
+            graph.concealed.insert(card.job());
+        }
+    }
     match call.request.param("format") {
         None | Some("json") => Ok(Response::of(as_json(&graph))),
         Some("dot") => Ok(Response::text(as_dot(&graph))),
@@ -33,6 +39,14 @@ struct Graph {
     edges: Vec<(u64, u64)>,
     /// Whether there were, or may be, more jobs than are shown.
     cut: bool,
+    /// Of these whoever asks sees no more than numbers and states.
+    concealed: BTreeSet<u64>,
+}
+
+impl Graph {
+    fn shows(&self, card: &Card) -> bool {
+        !self.concealed.contains(&card.job())
+    }
 }
 
 /// The job and its ancestors, up to the one without a parent on the board. A chain that bites its
@@ -90,10 +104,14 @@ fn walk(cards: &Cards, line: Vec<Card>, most: usize) -> Graph {
     edges.sort_unstable();
     edges.dedup();
     let top = numbers.last().copied().unwrap_or_default();
-    Graph { top, jobs: jobs.into_values().collect(), edges, cut }
+    let concealed = BTreeSet::new();
+    Graph { top, jobs: jobs.into_values().collect(), edges, cut, concealed }
 }
 
-fn label(card: &Card) -> String {
+fn label(graph: &Graph, card: &Card) -> String {
+    if !graph.shows(card) {
+        return card.job().to_string();
+    }
     let what = match &card.spec.name {
         Some(name) => name.clone(),
         None => card.spec.commands.first().map(|argv| argv.join(" ")).unwrap_or_default(),
@@ -102,8 +120,9 @@ fn label(card: &Card) -> String {
     format!("{}: {short}", card.job())
 }
 
-fn end(card: &Card) -> String {
+fn end(graph: &Graph, card: &Card) -> String {
     match &card.outcome {
+        Some(_) if !graph.shows(card) => card.state.word().into(),
         Some(outcome) => outcome.reason.clone().unwrap_or_else(|| "good".into()),
         None => card.state.word().into(),
     }
@@ -116,11 +135,11 @@ fn as_json(graph: &Graph) -> Value {
         .map(|card| {
             json!({
                 "job": card.job(),
-                "name": card.spec.name,
+                "name": card.spec.name.as_ref().filter(|_| graph.shows(card)),
                 "parent": card.accepted.parent,
                 "state": card.state,
                 "status": card.status(),
-                "node": card.attempts.last().map(|a| &a.node),
+                "node": card.attempts.last().map(|a| &a.node).filter(|_| graph.shows(card)),
             })
         })
         .collect();
@@ -135,7 +154,7 @@ fn as_json(graph: &Graph) -> Value {
 fn as_dot(graph: &Graph) -> String {
     let mut text = String::from("digraph jobs {\n");
     for card in &graph.jobs {
-        let quoted = format!("{}\\n{}", escape(&label(card)), escape(&end(card)));
+        let quoted = format!("{}\\n{}", escape(&label(graph, card)), escape(&end(graph, card)));
         text.push_str(&format!("  {} [label=\"{quoted}\"];\n", card.job()));
     }
     for (parent, child) in &graph.edges {
@@ -151,7 +170,7 @@ fn as_dot(graph: &Graph) -> String {
 fn as_mermaid(graph: &Graph) -> String {
     let mut text = String::from("graph TD\n");
     for card in &graph.jobs {
-        let plain = format!("{} ({})", label(card), end(card));
+        let plain = format!("{} ({})", label(graph, card), end(graph, card));
         let plain: String = plain
             .chars()
             .map(|c| if c.is_alphanumeric() || " :._-/()".contains(c) { c } else { ' ' })
@@ -199,8 +218,17 @@ mod tests {
             let request = json!({"command": ["true"]}).as_object().cloned().unwrap();
             let request_id = format!("r{job}");
             let (at, by) = (crate::clock::now(), "ada".to_string());
-            let accepted =
-                Accepted { job, request_id, at, by, parent, batch: None, files: None, request };
+            let accepted = Accepted {
+                job,
+                request_id,
+                at,
+                by,
+                owner: None,
+                parent,
+                batch: None,
+                files: None,
+                request,
+            };
             cards.submit(&accepted, None).unwrap();
         }
         test(&cards);

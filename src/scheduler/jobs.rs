@@ -1,4 +1,4 @@
-//! Looking at jobs: lists, records, status.
+//! Looking at one job: its record, its status.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,17 @@ use serde_json::{Map, Value, json};
 
 use super::reason::{Reasons, told_reason};
 use super::rounds::Rounds;
-use super::{interrupt, tasks};
+use super::{access, interrupt, tasks};
 use crate::board::card_tail::Tail;
 use crate::board::cards::Cards;
-use crate::board::progress;
 use crate::board::root::Root;
+use crate::board::{owners, progress};
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result, exit};
 use crate::model::card::{Attempt, Card, Column, State};
 use crate::model::ids;
 use crate::model::outcome::{Cause, Status};
 use crate::model::request::hide_values;
-use crate::wire::codes;
-
-/// Most jobs in a list, unless `limit` asks for fewer.
-const LONGEST_LIST: usize = 1000;
-
-/// Most jobs in a list, whatever `limit` asks for, and most that one request can name.
-const MOST_LISTED: usize = 100_000;
 
 /// So long a command waits at a time for a job, then again.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
@@ -34,103 +27,8 @@ pub fn number(call: &Call) -> Result<u64> {
         .ok_or_else(|| Error::not_found("there is no such job: a job's number is like 1 or 42"))
 }
 
-/// `GET jobs`.
-pub fn list(call: &Call) -> Result<Response> {
-    let limit = limit(call)?;
-    let state = match call.request.param("state") {
-        None => None,
-        Some(word) => Some(State::parse(word).ok_or_else(|| {
-            Error::bad("state must be held, queued, placed, running, stopping or stopped")
-        })?),
-    };
-    let as_json = wants_json(call)?;
-    let cards = Cards::new(call.root);
-    let (numbers, read) = match state {
-        None => (cards.newest(limit)?, as_json),
-        Some(state) => {
-            let mut numbers = match state.column() {
-                Column::Done => {
-                    let mut done = cards.newest_done(limit)?;
-                    done.extend(cards.put_aside()?);
-                    done
-                }
-                column => cards.numbers(column)?,
-            };
-            numbers.sort_unstable_by(|a, b| b.cmp(a));
-            numbers.dedup();
-            (numbers, true)
-        }
-    };
-    if !read {
-        return Ok(Response::text(lines(&numbers)));
-    }
-    let found = summaries(&cards, numbers, state, limit)?;
-    if as_json {
-        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
-        return Ok(Response::of(records));
-    }
-    Ok(Response::text(lines(&found.iter().map(|(job, _)| *job).collect::<Vec<_>>())))
-}
-
-/// Whether records are asked for instead of numbers.
-fn wants_json(call: &Call) -> Result<bool> {
-    match call.request.param("format") {
-        Some("json") => Ok(true),
-        None | Some("text") => Ok(false),
-        Some(_) => Err(Error::bad("format must be json or text")),
-    }
-}
-
-/// What a list says of these jobs, of those in this state, of the first so many.
-fn summaries(
-    cards: &Cards,
-    jobs: Vec<u64>,
-    state: Option<State>,
-    limit: usize,
-) -> Result<Vec<(u64, Map<String, Value>)>> {
-    let (mut found, reasons) = (Vec::new(), Reasons::new(cards.root()));
-    for job in jobs {
-        if found.len() >= limit {
-            break;
-        }
-        match cards.find(job) {
-            Ok(card) if state.is_none_or(|state| state == card.state) => {
-                found.push((job, summary(&reasons, &card)?));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let map = not_read(cards, job, state, &error);
-                found.extend(map.map(|map| (job, map)));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// What a list of jobs in this state, or in any, says of one whose card was not read; `None` for one
-/// that was cleaned up meanwhile. One that may be read the next time has no state, and keeps no other
-/// from being listed.
-fn not_read(
-    cards: &Cards,
-    job: u64,
-    state: Option<State>,
-    error: &Error,
-) -> Option<Map<String, Value>> {
-    let is_listed = state.is_none_or(|state| state == State::Stopped);
-    match cards.unreadable(job) {
-        Ok(None) => None,
-        Ok(Some(why)) if error.kind == Kind::Gone => is_listed.then(|| unreadable(job, &why)),
-        _ => state.is_none().then(|| {
-            let mut map = Map::new();
-            map.insert("job".into(), job.into());
-            map.insert("reason".into(), error.message.clone().into());
-            map
-        }),
-    }
-}
-
 /// What can be said of a job whose card cannot be read: nobody will place it, or take in a result.
-fn unreadable(job: u64, why: &str) -> Map<String, Value> {
+pub(super) fn unreadable(job: u64, why: &str) -> Map<String, Value> {
     let mut map = Map::new();
     map.insert("job".into(), job.into());
     map.insert("state".into(), State::Stopped.word().into());
@@ -142,7 +40,7 @@ fn unreadable(job: u64, why: &str) -> Map<String, Value> {
 }
 
 /// The answer for a job whose card cannot be read, in place of the error.
-fn or_unreadable(root: &Root, job: u64, found: Result<Card>) -> Result<Read> {
+pub(super) fn or_unreadable(root: &Root, job: u64, found: Result<Card>) -> Result<Read> {
     match found {
         Ok(card) => Ok(Read::Card(Box::new(card))),
         Err(error) => match Cards::new(root).unreadable(job)? {
@@ -153,69 +51,24 @@ fn or_unreadable(root: &Root, job: u64, found: Result<Card>) -> Result<Read> {
 }
 
 /// A card, or what is said where it cannot be read.
-enum Read {
+pub(super) enum Read {
     Card(Box<Card>),
     Not(Map<String, Value>),
 }
 
-/// `GET jobs/status`: of many jobs at once, in the order in which they are named; without ids of the
-/// newest. In place of one of which nothing can be said stands why.
-pub fn statuses(call: &Call) -> Result<Response> {
-    let cards = Cards::new(call.root);
-    let jobs = match call.request.param("ids") {
-        Some(ids) => ids::parse_numbers(ids, MOST_LISTED as u64)
-            .map_err(|why| Error::bad(format!("ids: {why}")))?,
-        None => cards.newest(limit(call)?)?,
-    };
-    let reasons = Reasons::new(call.root);
-    let all = jobs.into_iter().map(|job| {
-        let found = or_unreadable(call.root, job, cards.find(job)).and_then(|read| match read {
-            Read::Card(card) => {
-                let mut map = Map::from_iter([("job".to_string(), job.into())]);
-                map.extend(fields(&reasons, &card)?);
-                Ok(Value::Object(map))
-            }
-            Read::Not(map) => Ok(Value::Object(map)),
-        });
-        found.unwrap_or_else(
-            |error| json!({"job": job, "error": error.message, "code": codes::of(error.kind).0}),
-        )
-    });
-    Ok(Response::of(all.collect::<Vec<Value>>()))
-}
-
-/// How many a list is to have at most.
-fn limit(call: &Call) -> Result<usize> {
-    Ok(call.request.number("limit")?.unwrap_or(LONGEST_LIST).min(MOST_LISTED))
-}
-
-/// `GET queue`.
-pub fn queue(call: &Call) -> Result<Response> {
-    let limit = limit(call)?;
-    let mut numbers = Cards::new(call.root).numbers(Column::Queue)?;
-    numbers.sort_unstable();
-    numbers.truncate(limit);
-    if wants_json(call)? {
-        let found = summaries(&Cards::new(call.root), numbers, None, limit)?;
-        let records: Vec<Value> = found.into_iter().map(|(_, map)| Value::Object(map)).collect();
-        return Ok(Response::of(records));
-    }
-    Ok(Response::text(lines(&numbers)))
-}
-
 /// `GET queue/N`: whether the job still waits, and why.
 pub fn queue_entry(call: &Call) -> Result<Response> {
-    let card = Cards::new(call.root).find(number(call)?)?;
+    let cards = Cards::new(call.root);
+    let card = cards.find(number(call)?)?;
     let valid = card.column() == Column::Queue;
     let mut answer = Map::new();
     answer.insert("job".into(), card.job().into());
     answer.insert("valid".into(), valid.into());
-    answer.extend(status_fields(call.root, &card)?);
+    answer.extend(match access::sees(call, &cards, &card)? {
+        true => status_fields(call.root, &card)?,
+        false => access::outside(&cards, &card)?,
+    });
     Ok(Response::of(answer))
-}
-
-fn lines(numbers: &[u64]) -> String {
-    numbers.iter().map(|n| format!("{n}\n")).collect()
 }
 
 /// `GET jobs/N`.
@@ -230,6 +83,7 @@ pub fn record(call: &Call) -> Result<Response> {
     map.insert("job".into(), card.job().into());
     map.insert("request_id".into(), card.accepted.request_id.clone().into());
     map.insert("by".into(), card.accepted.by.clone().into());
+    map.insert("owner".into(), json!(owners::of(&cards, &card)?));
     if let Some(parent) = card.accepted.parent {
         map.insert("parent".into(), parent.into());
     }
@@ -277,6 +131,10 @@ pub fn status(call: &Call) -> Result<Response> {
             return Ok(Response::of(map).exit_code(wait.map_or(0, |_| exit::REFUSED)));
         }
     };
+    if !access::sees(call, &Cards::new(call.root), &card)? {
+        let outside = access::outside(&Cards::new(call.root), &card)?;
+        return Ok(Response::of(outside));
+    }
     // While they are made: without them the job would wait for nothing but a poller.
     let fields = match task {
         Some(task) => tasks::status_fields(call.root, &card, task)?,
@@ -353,7 +211,7 @@ fn add_progress(root: &Root, card: &Card, map: &mut Map<String, Value>) {
     }
 }
 
-fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
+pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     let last = card.attempts.last();
     let mut map = Map::new();
     map.insert("state".into(), card.state.word().into());
@@ -382,20 +240,5 @@ fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));
     add("tasks", card.array().map(|tasks| Value::Object(tasks::counts(card, tasks))));
-    Ok(map)
-}
-
-fn summary(reasons: &Reasons, card: &Card) -> Result<Map<String, Value>> {
-    let mut map = Map::new();
-    map.insert("job".into(), card.job().into());
-    if let Some(name) = &card.spec.name {
-        map.insert("name".into(), name.clone().into());
-    }
-    map.insert("commands".into(), json!(card.spec.commands));
-    map.insert("priority".into(), card.priority.into());
-    map.extend(fields(reasons, card)?);
-    if let Some(Value::Object(tasks)) = map.get_mut("tasks") {
-        tasks.remove("failed_tasks"); // of one array a line, of a thousand megabytes
-    }
     Ok(map)
 }

@@ -153,10 +153,21 @@ fn earlier(cards: &Cards, who: &Who, accepted: &Accepted) -> Result<Option<Card>
     if accepted.request_id.is_empty() {
         return Ok(None);
     }
-    match cards.claimed(&who.name, &accepted.request_id) {
+    match claimed(cards, who, &accepted.request_id) {
         Err(error) if error.kind == Kind::Unavailable => Ok(None),
         found => found,
     }
+}
+
+/// The card that this client has made under a request id, by what they are called now or were before
+/// there were users.
+fn claimed(cards: &Cards, who: &Who, request_id: &str) -> Result<Option<Card>> {
+    for name in std::iter::once(&who.name).chain(&who.former) {
+        if let Some(card) = cards.claimed(name, request_id)? {
+            return Ok(Some(card));
+        }
+    }
+    Ok(None)
 }
 
 /// The jobs that the same array made before; 422 if it was not the same.
@@ -164,7 +175,7 @@ fn all_earlier(root: &Root, who: &Who, all: &[Accepted]) -> Result<Vec<Accepted>
     let cards = Cards::new(root);
     let mut earlier = Vec::with_capacity(all.len());
     for accepted in all {
-        let card = cards.claimed(&who.name, &accepted.request_id)?.ok_or_else(|| {
+        let card = claimed(&cards, who, &accepted.request_id)?.ok_or_else(|| {
             Error::new(
                 Kind::Unprocessable,
                 format!(
@@ -197,6 +208,7 @@ fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
         request_id: request_id.unwrap_or_default(),
         at: clock::now(),
         by: who.name.clone(),
+        owner: who.user.clone().filter(|user| *user != who.name),
         parent: spec.parent.or(who.job()),
         batch: None,
         files: None,

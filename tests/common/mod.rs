@@ -21,6 +21,7 @@ pub mod httpd;
 pub mod kills;
 pub mod node;
 pub mod processes;
+pub mod rights;
 pub mod users;
 pub mod ways;
 

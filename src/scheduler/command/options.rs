@@ -59,6 +59,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
         ("request-id", "request_id"),
         ("output", "output"),
         ("array", "array"),
+        ("share", "share"),
     ] {
         if let Some(value) = text(option) {
             map.insert(field.into(), value.into());

@@ -1,0 +1,185 @@
+//! Whose a job is: what its owner may, what others see, and how that is known of cards of 0.1.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use common::TestRoot;
+use common::head::{CONF, open_root};
+use common::rights::{ask, running, submit, token};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+#[test]
+fn others_see_number_state_and_owner_alone() {
+    let root = TestRoot::new(CONF);
+    let _poller = root.poller();
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let get = |token: &str, path: &str| ask(&root, token, "GET", path, &Value::Null).expect(200);
+    let start = get(&ben, "/scheduler/events").json()["cursor"].as_str().unwrap().to_string();
+    let job = submit(&root, &ada, &json!({"command": ["sh", "-c", "exit 3"], "name": "hush"}));
+    root.reaches(job, "stopped");
+    let outside = json!({"state": "stopped", "status": "error", "owner": "ada"});
+    assert_eq!(get(&ben, &format!("/scheduler/jobs/{job}/status")).json(), outside);
+    assert_eq!(get(&ada, &format!("/scheduler/jobs/{job}/status")).json()["code"], 3);
+    let mut listed = outside.clone();
+    listed["job"] = json!(job);
+    for path in [
+        "/scheduler/jobs?format=json",
+        "/scheduler/jobs?format=json&state=stopped",
+        &format!("/scheduler/jobs/status?ids={job}"),
+    ] {
+        assert_eq!(get(&ben, path).json(), json!([listed]), "{path}");
+    }
+    assert_eq!(get(&ada, "/scheduler/jobs?format=json").json()[0]["owner"], "ada");
+    let mut entry = listed;
+    entry["valid"] = json!(false);
+    assert_eq!(get(&ben, &format!("/scheduler/queue/{job}")).json(), entry);
+    for format in ["json", "dot", "mermaid"] {
+        let path = format!("/scheduler/jobs/{job}/graph?format={format}");
+        assert!(!get(&ben, &path).body.contains("hush"), "{path}");
+        assert!(get(&ada, &path).body.contains("hush"), "{path}");
+    }
+    let told = get(&ben, &format!("/scheduler/events?since={start}")).json();
+    let told = told["events"].as_array().unwrap();
+    assert!(told.len() >= 3, "{told:?}");
+    for line in told {
+        let names: Vec<&String> = line.as_object().unwrap().keys().collect();
+        assert!(names.iter().all(|n| ["job", "state", "at", "event"].contains(&&***n)), "{line}");
+    }
+    let stream = get(&ben, &format!("/scheduler/events?since={start}&format=event-stream&wait=0"));
+    assert!(stream.body.contains("\"event\":\"stopped\"") && !stream.body.contains("\"code\""));
+    let own = get(&ada, &format!("/scheduler/events?since={start}"));
+    assert!(own.body.contains("\"code\":3"), "{own:?}");
+    root.check();
+}
+
+#[test]
+fn a_job_that_is_shared() {
+    let root = TestRoot::new(CONF);
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let viewer = token(&root, &["role=viewer", "user=ben"]);
+    let held = |share: &str| json!({"command": ["true"], "state": "held", "share": share});
+    let (read, control) = (held("read"), held("control"));
+    let (read, control) = (submit(&root, &ada, &read), submit(&root, &ada, &control));
+    let code = |token: &str, method: &str, path: String| {
+        ask(&root, token, method, &path, &Value::Null).code
+    };
+    for (job, token, reads, changes) in [
+        (read, &ben, 200, 403),
+        (control, &ben, 200, 200),
+        (read, &viewer, 200, 403),
+        (control, &viewer, 200, 403),
+        (read, &ada, 200, 200),
+    ] {
+        assert_eq!(code(token, "GET", format!("/scheduler/jobs/{job}")), reads);
+        let change = format!("/scheduler/jobs/{job}/update?priority=2");
+        assert_eq!(code(token, "POST", change), changes, "{job}");
+    }
+    let none = json!({"command": ["true"], "share": "all"});
+    ask(&root, &ada, "POST", "/scheduler/jobs/new", &none).expect(400);
+    let job = root.cmd("scheduler", &["jobs", "new", "-q", "--share", "read", "--", "true"]);
+    let job = job.expect(0).body.trim().to_string();
+    assert_eq!(code(&ben, "GET", format!("/scheduler/jobs/{job}")), 200);
+    root.check();
+}
+
+#[test]
+fn a_request_is_the_users_whatever_token_it_comes_with() {
+    let root = TestRoot::new(CONF);
+    let first = token(&root, &["role=user", "user=ada", "name=laptop"]);
+    let second = token(&root, &["role=user", "user=ada", "name=desk"]);
+    let other = token(&root, &["role=user", "user=ben"]);
+    let request = json!({"command": ["true"], "state": "held", "request_id": "r"});
+    let job = submit(&root, &first, &request);
+    let again = ask(&root, &second, "POST", "/scheduler/jobs/new", &request).expect(200);
+    assert_eq!(again.json()["job"], job);
+    assert_eq!(submit(&root, &other, &request), job + 1, "another user's");
+    assert_eq!(root.card(job)[0]["by"], "ada");
+    let listed = root.cmd("scheduler", &["tokens"]).expect(0).json();
+    let users: Vec<&Value> =
+        listed["tokens"].as_array().unwrap().iter().map(|t| &t["user"]).collect();
+    assert_eq!(users, ["ada", "ada", "ben"]);
+    root.check();
+}
+
+#[test]
+fn cards_from_before_there_were_users() {
+    let root = TestRoot::new(CONF);
+    let ada = token(&root, &["role=user", "name=ada"]);
+    let ben = token(&root, &["role=user", "name=ben"]);
+    let request = json!({"command": ["true"], "state": "held", "request_id": "r"});
+    let job = submit(&root, &ada, &request);
+    // As 0.1 wrote it, and claimed its request id.
+    let id = ada.split('_').nth(1).unwrap();
+    let former = format!("token ada ({id})");
+    let card = format!("state/scheduler/queue/{job}.job");
+    let text = root.read(&card).replace("\"by\":\"ada\"", &format!("\"by\":\"{former}\""));
+    fs::write(root.path(&card), text).unwrap();
+    let claim = |who: &str| {
+        let digest = Sha256::digest(format!("{who}\0r").as_bytes());
+        let name: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        root.path(&format!("state/scheduler/requests/{name}"))
+    };
+    fs::rename(claim("ada"), claim(&former)).unwrap();
+    root.check();
+    let again = ask(&root, &ada, "POST", "/scheduler/jobs/new", &request).expect(200);
+    assert_eq!(again.json()["job"], job);
+    let path = format!("/scheduler/jobs/{job}");
+    let record = ask(&root, &ada, "GET", &path, &Value::Null).expect(200).json();
+    assert_eq!((&record["by"], &record["owner"]), (&json!(former), &json!("ada")));
+    ask(&root, &ben, "GET", &path, &Value::Null).expect(403);
+    // A child that a job submitted then says nothing of its owner.
+    let child = submit(&root, &ada, &json!({"command": ["true"], "parent": job, "state": "held"}));
+    let card = format!("state/scheduler/queue/{child}.job");
+    let text = root.read(&card).replace("\"by\":\"ada\"", &format!("\"by\":\"job {job}\""));
+    fs::write(root.path(&card), text).unwrap();
+    let path = format!("/scheduler/jobs/{child}");
+    let record = ask(&root, &ada, "GET", &path, &Value::Null).expect(200).json();
+    assert_eq!(record["owner"], "ada");
+    ask(&root, &ben, "GET", &path, &Value::Null).expect(403);
+}
+
+#[test]
+fn a_child_is_its_parents_owners() {
+    let root = TestRoot::new(CONF);
+    let _poller = root.poller();
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let (job, key) = running(&root, &ada, "key");
+    let child = submit(&root, &key, &json!({"command": ["true"], "state": "held"}));
+    let line = &root.card(child)[0];
+    assert_eq!((&line["by"], &line["owner"]), (&json!(format!("job {job}")), &json!("ada")));
+    let others = submit(&root, &ben, &json!({"command": ["true"], "state": "held"}));
+    let read = |token: &str, job: u64| {
+        ask(&root, token, "GET", &format!("/scheduler/jobs/{job}"), &Value::Null).code
+    };
+    assert_eq!((read(&ada, child), read(&key, child), read(&ben, child)), (200, 200, 403));
+    assert_eq!((read(&key, others), read(&key, job)), (403, 200));
+    let kill = format!("/scheduler/jobs/{child}/update?kill=1");
+    ask(&root, &ben, "POST", &kill, &Value::Null).expect(403);
+    ask(&root, &ada, "POST", &kill, &Value::Null).expect(200);
+    root.write("go", "");
+    root.reaches(job, "stopped");
+    root.check();
+}
+
+#[test]
+fn what_was_submitted_in_open_mode_is_the_admins_afterwards() {
+    let root = open_root("");
+    let held = json!({"command": ["true"], "state": "held"}).to_string();
+    let job = root.cgi("POST", "/scheduler/jobs/new", &[], held.as_bytes()).expect(201).json();
+    fs::remove_file(root.path("state/open")).unwrap();
+    let path = format!("/scheduler/jobs/{}", job["job"]);
+    let user = token(&root, &["role=user", "name=open"]);
+    let admin = token(&root, &["role=admin"]);
+    ask(&root, &user, "GET", &path, &Value::Null).expect(403);
+    assert_eq!(ask(&root, &admin, "GET", &path, &Value::Null).expect(200).json()["owner"], "open");
+    for user in ["open", "job 1", "", "../x"] {
+        let named = format!("user={user}");
+        root.cmd("scheduler", &["tokens", "new", "role=user", &named]).expect(1);
+    }
+}
