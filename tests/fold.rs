@@ -271,7 +271,7 @@ impl Pair {
         let id = NodejobId::parse(&attempt.nodejob.to_string()).unwrap();
         let said = |status: RunStatus| {
             let status = Box::new(status.of(&id.to_string()));
-            [(id.clone(), Said { node: attempt.node.clone(), proven: true, status })]
+            [Said { id: id.clone(), node: attempt.node.clone(), proven: true, status }]
         };
         let plain = decide(&self.plain, &said(status.clone()));
         let array = decide(&self.array, &said(RunStatus { tasks, ..status }));
