@@ -1,4 +1,5 @@
-//! Attempts: what is sent to a node, and what its reports do to the card. For arrays see [`ranges`].
+//! Attempts: what is sent to a node, and what its reports do to the card. Which tasks the next one has:
+//! [`ranges`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,8 @@ use crate::board::sync_set::SyncSet;
 use crate::board::{addresses, numbers, uploads, vault};
 use crate::driver::Run;
 use crate::error::{Error, Kind, Result};
-use crate::model::array_changes;
-use crate::model::card::{Attempt, Card, Event, State, What};
+use crate::model::card::{Attempt, Card, What};
+use crate::model::draft;
 use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Cause, Outcome};
@@ -29,9 +30,9 @@ pub mod ranges;
 pub mod rooms;
 pub mod waits;
 
-/// The line that places a card of this cluster on a node: its next attempt; of an array with the
-/// tasks of the range. Where no number is left for one, the line that ends the job.
-pub fn place(cluster: &str, card: &Card, node: &Node, tasks: Option<TaskSet>) -> What {
+/// The line that places these tasks of a card of this cluster on a node: its next attempt; a plain job's
+/// one is not named. Where no number is left for one, the line that ends the job.
+pub fn place(cluster: &str, card: &Card, node: &Node, tasks: TaskSet) -> What {
     let next = card.attempts.last().map_or(Some(1), |last| last.attempt.checked_add(1));
     let Some(attempt) = next else {
         let why = "no number is left for another attempt".to_string();
@@ -47,7 +48,7 @@ pub fn place(cluster: &str, card: &Card, node: &Node, tasks: Option<TaskSet>) ->
         nodejob,
         driver: node.driver,
         uri: node.uri.clone(),
-        tasks,
+        tasks: card.is_array().then_some(tasks),
     }
 }
 
@@ -147,37 +148,7 @@ pub fn decide(card: &Card, reports: &[Said]) -> Vec<What> {
         .filter(|said| said.is_from_holder(card))
         .map(|said| (&said.id, &*said.status))
         .collect();
-    if card.array.is_some() {
-        return array_changes::decide(card, &reports);
-    }
-    let mut card = card.clone();
-    let before = card.events.len();
-    for (id, report) in reports {
-        let outcome = report.outcome();
-        if report.started.is_some() && card.is_current(id) && card.state == State::Placed {
-            card.apply(Event::now(What::Running {
-                attempt: id.attempt,
-                pid: report.pid,
-                started: report.started.clone(),
-            }));
-        }
-        let what = match (card.is_current(id), report.state, outcome) {
-            (true, RunState::Running, _) if card.state == State::Placed => What::Running {
-                attempt: id.attempt,
-                pid: report.pid,
-                started: Some(report.at.clone()),
-            },
-            (true, RunState::Stopped, Some(outcome)) => {
-                card.after_attempt(id.attempt, outcome, false)
-            }
-            (false, RunState::Stopped, Some(outcome)) if card.has_not_heard(&[], id, &outcome) => {
-                What::Late { attempt: id.attempt, outcome }
-            }
-            _ => continue,
-        };
-        card.apply(Event::now(what));
-    }
-    card.events.drain(before..).map(|event| event.what).collect()
+    draft::decide(card, &reports)
 }
 
 /// What reports did. Ids come with the node that has the attempt.

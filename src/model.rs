@@ -2,14 +2,14 @@
 
 pub mod access;
 pub mod admission;
-pub mod array;
-pub mod array_changes;
 pub mod attempt;
 pub mod card;
 pub mod change;
+pub mod draft;
 pub mod event;
 pub mod fold;
 pub mod ids;
+pub mod job_tasks;
 pub mod kill;
 pub mod line;
 pub mod log;

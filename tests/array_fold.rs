@@ -45,7 +45,7 @@ struct Model {
 
 impl Model {
     fn of(card: &Card) -> Model {
-        let array = card.array.as_ref().unwrap();
+        let array = &card.tasks;
         let waits = |task| (task, Task::Waits { not_before: None });
         Model {
             tasks: array.spec.tasks.iter().map(waits).collect(),
@@ -159,7 +159,7 @@ impl Model {
 
     /// The card says the same.
     fn agree(&self, card: &Card, why: &str) {
-        let array = card.array.as_ref().unwrap();
+        let array = &card.tasks;
         let now = SystemTime::now();
         assert_eq!(card.state, self.state(), "{why}");
         assert_eq!(array.waiting, self.set(|t| matches!(t, Task::Waits { .. })), "waits: {why}");
@@ -189,7 +189,7 @@ impl Model {
 
 /// Any line, whether it makes sense or not.
 fn any_line(dice: &mut Dice, card: &Card) -> What {
-    let array = card.array.as_ref().unwrap();
+    let array = &card.tasks;
     let by = dice.of(&USERS).to_string();
     let attempt = 1 + dice.below(card.attempts.len() as u64 + 1) as u32;
     let good = |dice: &mut Dice| Report { good: dice.tasks(), failed: dice.failures() };

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use corkboard::attempts::{Said, decide, ranges};
-use corkboard::model::array_changes;
 use corkboard::model::card::{Attempt, Card, Event, State, What};
+use corkboard::model::draft;
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
 use corkboard::model::outcome::{Cause, Outcome, Status};
@@ -122,17 +122,17 @@ impl World {
     }
 
     fn ended(&self) -> BTreeSet<u32> {
-        self.card.array.as_ref().unwrap().ended.tasks().iter().collect()
+        self.card.tasks.ended.tasks().iter().collect()
     }
 
     fn kill(&mut self) {
         let by = self.dice.of(&USERS);
         let tasks = (!self.dice.one_in(4)).then(|| self.dice.tasks());
-        let all = self.card.array.as_ref().unwrap().spec.tasks.clone();
+        let all = self.card.tasks.spec.tasks.clone();
         let named: BTreeSet<u32> = tasks.as_ref().unwrap_or(&all).within(&all).iter().collect();
         if self.card.state != State::Stopped {
             self.killed.extend(named.difference(&self.ended()));
-            self.stamp(array_changes::kill(&self.card, tasks.as_ref(), by));
+            self.stamp(draft::kill(&self.card, tasks.as_ref(), by));
         }
     }
 
@@ -147,15 +147,17 @@ impl World {
             4 => {
                 if let Some(id) = self.current() {
                     let time = self.dice.time();
-                    self.stamp(array_changes::refuse(&self.card, id.attempt, "full", time));
+                    let attempt = self.card.current(&id).unwrap();
+                    let refused = draft::refuse(&self.card, attempt, "full", time);
+                    self.stamp(refused);
                 }
             }
             5 => {
                 if let Some(id) = self.current() {
-                    self.stamp(array_changes::give_up(&self.card, &id, "silent"));
+                    self.stamp(draft::give_up(&self.card, &id, "silent"));
                 }
             }
-            6 if self.dice.one_in(20) => _ = self.stamp(array_changes::expire(&self.card)),
+            6 if self.dice.one_in(20) => _ = self.stamp(draft::expire(&self.card)),
             7..=10 => self.report(),
             _ => self.place(),
         }
@@ -165,7 +167,7 @@ impl World {
     /// What must hold after every step.
     fn holds(&self) {
         let card = &self.card;
-        let array = card.array.as_ref().unwrap();
+        let array = &card.tasks;
         let mut seen = array.waiting.iter().collect::<Vec<_>>();
         card.attempts.iter().for_each(|attempt| seen.extend(attempt.left.iter()));
         seen.extend(array.ended.good.iter());
@@ -183,7 +185,7 @@ impl World {
         for (task, outcome) in &self.told {
             assert_eq!(array.outcome_of(*task).as_ref(), Some(outcome), "a told end stands");
         }
-        assert!(!array_changes::is_unsettled(card), "nothing is left half done: {:?}", card.events);
+        assert!(!draft::is_unsettled(card), "nothing is left half done: {:?}", card.events);
         assert_eq!(card.outcome.is_some(), array.is_finished());
         if let Some(end) = &card.outcome {
             let first = array.failed().first().and_then(|task| array.outcome_of(task));
@@ -199,16 +201,11 @@ impl World {
             (0..self.bytes.len()).filter(|at| self.bytes[*at] == b'\n').map(|at| at + 1).collect();
         for end in ends {
             let mut card = Card::parse(&self.bytes[..end]).unwrap();
-            let settled = array_changes::settle(&card);
-            assert_eq!(
-                array_changes::is_unsettled(&card),
-                !settled.is_empty(),
-                "{:?}",
-                card.events
-            );
+            let settled = draft::settle(&card);
+            assert_eq!(draft::is_unsettled(&card), !settled.is_empty(), "{:?}", card.events);
             settled.into_iter().map(Event::now).for_each(|event| card.apply(event));
-            assert!(!array_changes::is_unsettled(&card), "{:?}", card.events);
-            let array = card.array.as_ref().unwrap();
+            assert!(!draft::is_unsettled(&card), "{:?}", card.events);
+            let array = &card.tasks;
             assert!(!array.waiting.has_any_of(&array.unwanted));
             assert!(card.stopping_by.is_none() || array.waiting.is_empty());
             assert_eq!(card.outcome.is_some(), array.is_finished());

@@ -6,8 +6,8 @@ mod common;
 use common::array::{root_with, tasks, tasks_reach};
 use common::head::Door;
 use corkboard::attempts::{Said, decide};
-use corkboard::model::array_changes;
 use corkboard::model::card::{Card, Event, What};
+use corkboard::model::draft;
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
 use corkboard::model::outcome::{Cause, Outcome};
@@ -57,7 +57,7 @@ fn range_ends(card: &mut Card, attempt: u32, good: &str, failed: &str, outcome: 
 #[test]
 fn a_kill_after_the_ends_has_killed_nothing() {
     let mut card = card(&["0-9"]);
-    let kill = array_changes::kill(&card, None, "bob");
+    let kill = draft::kill(&card, None, "bob");
     stamp(&mut card, kill);
     range_ends(&mut card, 1, "0-9", "", Outcome::exit(0));
     assert_eq!(card.outcome, Some(Outcome::exit(0)));
@@ -67,7 +67,7 @@ fn a_kill_after_the_ends_has_killed_nothing() {
 fn a_kill_of_the_whole_does_not_hide_what_failed_before() {
     let end = |failed: &str| {
         let mut card = card(&["0-9"]);
-        let kill = array_changes::kill(&card, None, "bob");
+        let kill = draft::kill(&card, None, "bob");
         stamp(&mut card, kill);
         range_ends(&mut card, 1, "1-4", failed, Outcome::killed("bob"));
         card.outcome.unwrap()
@@ -87,20 +87,21 @@ fn a_kill_of_the_whole_does_not_hide_what_failed_before() {
 fn each_task_has_its_own_killer() {
     let mut card = card(&["0-5", "6-9"]);
     for (tasks, by) in [("1-2,7", "bob"), ("2-3", "eve")] {
-        let kill = array_changes::kill(&card, Some(&tasks.parse().unwrap()), by);
+        let kill = draft::kill(&card, Some(&tasks.parse().unwrap()), by);
         stamp(&mut card, kill);
     }
-    let kill = array_changes::kill(&card, None, "ada");
+    let kill = draft::kill(&card, None, "ada");
     stamp(&mut card, kill);
     // Too late for any of them.
-    assert_eq!(array_changes::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
+    assert_eq!(draft::kill(&card, Some(&"0-9".parse().unwrap()), "dan"), []);
     // Nobody has seen the second range end, and the first one is given back as it was.
     let id = NodejobId::parse("c-7.2").unwrap();
-    let lost = array_changes::give_up(&card, &id, "silent");
+    let lost = draft::give_up(&card, &id, "silent");
     stamp(&mut card, lost);
-    let refused = array_changes::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    let refused =
+        draft::refuse(&card, &card.attempts[0], "full", "2026-01-01T00:00:00.000Z".into());
     stamp(&mut card, refused);
-    let array = card.array.as_ref().unwrap();
+    let array = card.tasks;
     let reasons = |task| array.outcome_of(task).unwrap().reason.unwrap();
     let killers = ["ada", "bob", "bob", "eve", "ada", "ada"].map(|by| format!("killed by {by}"));
     assert_eq!((0..6).map(reasons).collect::<Vec<_>>(), killers);
@@ -115,7 +116,7 @@ fn who_kills_the_whole_has_not_killed_what_another_killed_before() {
     let mut card = card(&["0-3"]);
     for (tasks, by) in [(Some("1"), "bob"), (None, "ada")] {
         let tasks = tasks.map(|tasks| tasks.parse().unwrap());
-        let kill = array_changes::kill(&card, tasks.as_ref(), by);
+        let kill = draft::kill(&card, tasks.as_ref(), by);
         stamp(&mut card, kill);
     }
     let mut report = Report::default();
@@ -126,7 +127,7 @@ fn who_kills_the_whole_has_not_killed_what_another_killed_before() {
     let status = Box::new(status.of(&id));
     let whats = decide(&card, &[Said { node: "n".into(), id, proven: true, status }]);
     stamp(&mut card, whats);
-    let outcome = |task| card.array.as_ref().unwrap().outcome_of(task).unwrap();
+    let outcome = |task| card.tasks.outcome_of(task).unwrap();
     let killed = |by| Outcome::killed(by);
     assert_eq!([0, 1, 2].map(outcome), [killed("ada"), killed("bob"), killed("ada")]);
 }
@@ -183,13 +184,14 @@ fn ranges_refused_together_count_once() {
 #[test]
 fn what_a_power_loss_left_half_done_is_done() {
     let mut card = card(&["0-9"]);
-    let kill = array_changes::kill(&card, Some(&"4".parse().unwrap()), "bob");
+    let kill = draft::kill(&card, Some(&"4".parse().unwrap()), "bob");
     stamp(&mut card, kill);
-    let refused = array_changes::refuse(&card, 1, "full", "2026-01-01T00:00:00.000Z".into());
+    let refused =
+        draft::refuse(&card, &card.attempts[0], "full", "2026-01-01T00:00:00.000Z".into());
     assert_eq!(refused.len(), 2);
     stamp(&mut card, refused[..1].to_vec());
-    assert!(array_changes::is_unsettled(&card));
-    assert_eq!(array_changes::settle(&card), refused[1..]);
+    assert!(draft::is_unsettled(&card));
+    assert_eq!(draft::settle(&card), refused[1..]);
 }
 
 /// The node is told who killed which of a range's tasks.

@@ -272,7 +272,7 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
         assert_eq!(&card.accepted.request_id, id);
         assert_eq!(&Value::Object(card.accepted.request.clone()), request, "job {job}");
         let cancelled = journal.cancelled.contains(job);
-        lost += match &card.array {
+        lost += match card.array() {
             Some(array) => judge_array(&card, array, cancelled, &ran),
             None => judge(&card, cancelled, &ran),
         };

@@ -74,7 +74,7 @@ fn what_another_node_says_of_an_attempt_changes_nothing() {
         until("it is told", || doubts(&cluster, &id) == 1);
         cluster.head.cmd("scheduler", &["jobs", &job.to_string(), "update"]).expect(0);
         assert_eq!(cluster.card(job).state, State::Running);
-        assert!(!cluster.card(job).array.is_some_and(|array| array.is_finished()));
+        assert!(!cluster.card(job).tasks.is_finished());
         cluster.go();
         cluster.ended(job);
         until("the genuine result is acknowledged", || is_acknowledged(&cluster.node, &id));

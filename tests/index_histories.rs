@@ -154,7 +154,7 @@ impl World {
             0 => RunStatus::running(1, 1, "b"),
             _ => RunStatus::stopped(&outcome),
         };
-        if card.array.is_some() {
+        if card.is_array() {
             let mut report = Report::default();
             report.add(&self.dice.some(&attempt.left), &self.dice.outcome());
             status.tasks = Some(report);
@@ -176,7 +176,7 @@ impl World {
             (1 | 2, _) => Change::Release { by },
             (3, _) => Change::Priority { priority: self.dice.below(5) as i64 - 2, by },
             (4, _) if self.dice.one_in(2) => Change::Kill { tasks: None, by },
-            (5, _) if card.array.is_some() => Change::Kill { tasks: Some(self.dice.tasks()), by },
+            (5, _) if card.is_array() => Change::Kill { tasks: Some(self.dice.tasks()), by },
             (6 | 7, Some(attempt)) => Change::Refuse { attempt, reason: "full".into() },
             (8, Some(attempt)) => Change::Abandon { attempt, why: "silent".into() },
             (9, _) if self.dice.one_in(3) => {
@@ -298,8 +298,8 @@ impl World {
         let total: u64 = open.filter_map(|node| node.resources).map(|total| total.cores).sum();
         for (job, node) in &chosen {
             let card = &self.cards[job];
-            let tasks = card.array.as_ref().map(|_| ranges::next(card, total, self.now));
-            if tasks.as_ref().is_none_or(|tasks| !tasks.is_empty()) {
+            let tasks = ranges::next(card, total, self.now);
+            if !tasks.is_empty() {
                 let line = attempts::place("c", card, &self.nodes[node], tasks);
                 self.stamp(*job, vec![line]);
             }

@@ -211,7 +211,7 @@ fn a_task_killed_before_its_range_has_arrived_never_starts() {
     cluster.until_node_is_idle();
     let ran: Vec<(String, u32)> = cluster.ran().iter().map(|line| parse(line)).collect();
     assert_eq!(ran.iter().map(|(task, _)| task.as_str()).collect::<Vec<_>>(), ["1"], "{card:?}");
-    let array = card.array.as_ref().unwrap();
+    let array = &card.tasks;
     assert_eq!(array.outcome_of(0).unwrap().cause, Cause::Killed);
     assert_eq!(array.outcome_of(1).unwrap().code, Some(0));
     cluster.assert_clean();
@@ -261,8 +261,7 @@ fn refusals_losses_and_late_requests_in_any_order() {
         *runs.entry((job.to_string(), what.to_string())).or_default() += 1;
     }
     assert!(runs.values().all(|times| *times == 1), "{runs:?}");
-    let tasks =
-        jobs.iter().map(|job| cluster.card(*job).array.map_or(1, |array| array.spec.tasks.len()));
+    let tasks = jobs.iter().map(|job| cluster.card(*job).tasks.spec.tasks.len());
     assert_eq!(runs.len() as u64, tasks.sum::<u64>());
     cluster.assert_clean();
 }

@@ -247,7 +247,7 @@ fn storm(conditions: &Conditions) {
             .iter()
             .filter(|card| card.state != State::Stopped)
             .inspect(|card| {
-                if card.state == State::Held || card.array.as_ref().is_some_and(|a| a.held) {
+                if card.state == State::Held || card.tasks.held {
                     site.head.update(card.job(), "release=1");
                 }
             })
@@ -321,7 +321,7 @@ fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) {
         assert_eq!(any, None, "job {job}: it was refused and ran: {attempt:?}");
     }
     let end = card.outcome.as_ref().unwrap();
-    if let Some(array) = &card.array {
+    if let Some(array) = card.array() {
         for task in array.spec.tasks.iter() {
             let end = array.outcome_of(task).unwrap();
             let runs: usize = card.attempts.iter().map(|attempt| of(attempt, Some(task))).sum();
@@ -335,7 +335,8 @@ fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) {
         }
         return;
     }
-    assert!(card.retries <= card.spec.max_retry_count, "job {job}: {} retries", card.retries);
+    let retries = card.tasks.most_retries();
+    assert!(retries <= card.spec.max_retry_count, "job {job}: {retries} retries");
     for (index, attempt) in card.attempts.iter().enumerate() {
         let Some(outcome) = &attempt.outcome else {
             assert!(attempt.refused.is_some(), "job {job}: {attempt:?} has no end");

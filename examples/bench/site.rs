@@ -196,7 +196,7 @@ impl Site {
     /// Every task of this array ended well.
     pub fn check_tasks(&self, job: u64, count: usize) -> Result<()> {
         let card = self.cards().find(job).map_err(|e| e.message)?;
-        let good = card.array.as_ref().map_or(0, |array| array.ended.good.len());
+        let good = card.array().map_or(0, |array| array.ended.good.len());
         if card.status() != Status::Good || good != count as u64 {
             return Err(format!("{good} of {count} tasks ended well").into());
         }

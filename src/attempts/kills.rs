@@ -17,7 +17,7 @@ pub fn wanted(card: &Card, attempt: &Attempt) -> Vec<KillOrder> {
     if let Some(by) = &card.stopping_by {
         return vec![KillOrder { by: by.clone(), tasks: None }];
     }
-    let killers = card.array.iter().flat_map(|array| &array.killers);
+    let killers = card.tasks.killers.iter();
     killers
         .filter_map(|(by, tasks)| {
             let tasks = attempt.left.within(tasks);

@@ -1,10 +1,11 @@
-//! Ranges: the attempts of an array. Of which tasks the next one is, and when one will have ended. Pure; what becomes of them is [`crate::model::array_changes`]'s.
+//! Ranges: the attempts of an array. Of which tasks the next one is, and when one will have ended. A plain
+//! job's has its one task. Pure; what becomes of them is [`crate::model::draft`]'s.
 
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
-use crate::model::array::pace;
 use crate::model::card::{Attempt, Card};
+use crate::model::job_tasks::pace;
 use crate::model::tasks::TaskSet;
 use crate::model::waits::Waits;
 use crate::placement::ranges;
@@ -13,14 +14,12 @@ use crate::placement::ranges;
 /// there in time.
 const SENT_AHEAD: Duration = Duration::from_millis(250);
 
-/// The tasks of the next range; `slots` is how many the nodes can run at a time. Empty if there is
+/// The tasks of the next attempt; `slots` is how many the nodes can run at a time. Empty if there is
 /// none to be placed.
 pub fn next(card: &Card, slots: u64, now: SystemTime) -> TaskSet {
-    let (Some(array), Waits::ForNode(_)) = (&card.array, card.waits(now)) else {
-        return TaskSet::default();
-    };
-    let ready = array.ready(now);
-    let slots = array.spec.at_once.map_or(slots, |most| most.min(slots));
+    let Waits::ForNode(_) = card.waits(now) else { return TaskSet::default() };
+    let ready = card.tasks.ready(now);
+    let slots = card.tasks.spec.at_once.map_or(slots, |most| most.min(slots));
     ready.lowest(ranges::size(ready.len(), slots, pace(&card.attempts)))
 }
 

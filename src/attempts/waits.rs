@@ -4,7 +4,6 @@
 use std::time::SystemTime;
 
 use crate::clock;
-use crate::model::array::Array;
 use crate::model::attempt::Attempt;
 use crate::model::card::{Card, What};
 use crate::model::node::Node;
@@ -37,12 +36,13 @@ pub fn held(card: &Card, now: SystemTime) -> Option<String> {
 
 /// Why a job waits that nobody holds.
 pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
-    let why = match (card.waits(now), &card.array) {
-        (Waits::Until(time), Some(_)) => until(time, "what failed is tried again then"),
-        (Waits::Until(time), None) => format!("waiting until {}", clock::rfc3339(time)),
-        (Waits::Crowded(most), _) => crowded(most),
-        (_, Some(array)) => no_room_for(card, array, nodes, now)?,
-        (_, None) => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
+    let array = card.is_array();
+    let why = match card.waits(now) {
+        Waits::Until(time) if array => until(time, "what failed is tried again then"),
+        Waits::Until(time) => format!("waiting until {}", clock::rfc3339(time)),
+        Waits::Crowded(most) => crowded(most),
+        _ if array => no_room_for(card, nodes, now)?,
+        _ => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
     };
     Ok(match &card.requeue_reason {
         Some(before) => format!("{why} ({before})"),
@@ -53,15 +53,14 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String
 /// The same of one task of an array.
 pub fn task_waits<N: Nodes>(
     card: &Card,
-    array: &Array,
     task: u32,
     nodes: &N,
     now: SystemTime,
 ) -> Result<String, N::Error> {
-    match card.task_waits(array, task, now) {
+    match card.task_waits(task, now) {
         Waits::Until(time) => Ok(until(time, "it failed and is tried again then")),
         Waits::Crowded(most) => Ok(crowded(most)),
-        _ => no_room_for(card, array, nodes, now),
+        _ => no_room_for(card, nodes, now),
     }
 }
 
@@ -75,17 +74,12 @@ fn until(time: SystemTime, why: &str) -> String {
 
 /// Why no node has tasks of an array that may be placed: those that refused it are left out for a
 /// while, and are the reason if no other takes any.
-fn no_room_for<N: Nodes>(
-    card: &Card,
-    array: &Array,
-    nodes: &N,
-    now: SystemTime,
-) -> Result<String, N::Error> {
+fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
     let needed = &card.spec.resources;
     let takes =
         |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
     let all = nodes.all()?;
-    let refused = |node: &Node| array.refused_until(&node.name, now);
+    let refused = |node: &Node| card.tasks.refused_until(&node.name, now);
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
     if others.iter().any(|node| takes(&node)) {

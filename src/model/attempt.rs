@@ -47,8 +47,8 @@ pub struct Attempt {
     /// Of an array: the tasks that the node was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskSet>,
-    /// Those of which no end is known, while the node has them.
-    #[serde(skip_serializing_if = "TaskSet::is_empty")]
+    /// Those of which no end is known, while the node has them: of a plain job the one that it is.
+    #[serde(skip_serializing_if = "TaskSet::is_unwritten")]
     pub left: TaskSet,
     /// Those with which it ended: its node did not start them, and they wait again.
     #[serde(skip)]

@@ -5,15 +5,15 @@
 //! a card comes to the same answer, and the directory it lies in is only the place where that
 //! answer can be seen.
 
-use super::array::Array;
 pub use super::attempt::Attempt;
 pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
+use super::job_tasks::Tasks;
 pub use super::line::Line;
 use super::outcome::{Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
-use crate::clock::{self, Wait};
+use crate::clock;
 use crate::error::{Error, Result as Checked};
 use std::time::SystemTime;
 
@@ -38,10 +38,6 @@ pub struct Card {
     pub priority: i64,
     /// Attempts so far, the last one last.
     pub attempts: Vec<Attempt>,
-    /// How many attempts were used up: those that a `retry` line ended.
-    pub retries: u32,
-    /// Not placed before it is over.
-    pub not_before: Option<Wait>,
     /// The end, where it ended.
     pub outcome: Option<Outcome>,
     /// When the end was recorded.
@@ -50,8 +46,8 @@ pub struct Card {
     pub stopping_by: Option<String>,
     /// Why it went back to the queue, where it did.
     pub requeue_reason: Option<String>,
-    /// The tasks, of an array.
-    pub array: Option<Array>,
+    /// Where its tasks are: of a plain job the one that it is.
+    pub tasks: Tasks,
 }
 
 impl Card {
@@ -68,15 +64,13 @@ impl Card {
         let mut card = Card {
             state: if spec.held { State::Held } else { State::Queued },
             priority: spec.priority,
-            array: spec.array.as_ref().map(|array| Array::new(array, spec.held)),
+            tasks: Tasks::new(spec.array.as_ref(), spec.held),
             accepted,
             length: bytes.len() as u64,
             newer: unknown.or(unknown_request).map(|what| format!("{what} in line 1")),
             events: Vec::new(),
             spec,
             attempts: Vec::new(),
-            retries: 0,
-            not_before: None,
             outcome: None,
             stopped_at: None,
             stopping_by: None,
@@ -91,8 +85,8 @@ impl Card {
                 Line::Damaged => {}
             }
         }
-        // Once: to see which ranges nodes have takes a look at each, and there may be thousands.
-        card.see_state_of_array();
+        // Once: to see which attempts nodes have takes a look at each, and there may be thousands.
+        card.see_state();
         Ok(card)
     }
 
@@ -122,19 +116,27 @@ impl Card {
             state: self.state,
             priority: self.priority,
             attempts: self.attempts.clone(),
-            retries: self.retries,
-            not_before: self.not_before,
             outcome: self.outcome.clone(),
             stopped_at: self.stopped_at.clone(),
             stopping_by: self.stopping_by.clone(),
             requeue_reason: self.requeue_reason.clone(),
-            array: self.array.clone(),
+            tasks: self.tasks.clone(),
         }
     }
 
     /// The job's number.
     pub fn job(&self) -> u64 {
         self.accepted.job
+    }
+
+    /// Whether it was asked for as an array: then its tasks have numbers.
+    pub fn is_array(&self) -> bool {
+        self.tasks.is_array()
+    }
+
+    /// The tasks, of an array.
+    pub fn array(&self) -> Option<&Tasks> {
+        self.is_array().then_some(&self.tasks)
     }
 
     /// The column in which this card belongs.

@@ -4,11 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::array_changes;
 use super::card::{Card, Column, State};
+use super::draft;
 use super::event::{Event, What};
 use super::ids::NodejobId;
-use super::outcome::Outcome;
 use super::tasks::TaskSet;
 use super::waits::Waits;
 use crate::clock;
@@ -110,7 +109,7 @@ impl Change {
             Change::Hold { .. } if card.is_held() => Vec::new(),
             Change::Hold { by } => vec![What::Held { by: by.clone() }],
             Change::Release { .. } if !waits(card) => return refuse("released"),
-            Change::Release { .. } if !card.is_held() && !pauses(card, now) => Vec::new(),
+            Change::Release { .. } if !card.is_held() && !card.tasks.pauses(now) => Vec::new(),
             Change::Release { by } => vec![What::Released { by: by.clone() }],
             Change::Priority { .. } if card.state == State::Stopped => {
                 return refuse("given a priority");
@@ -121,10 +120,10 @@ impl Change {
             }
             Change::Kill { tasks, by } => {
                 tasks.as_ref().map_or(Ok(()), |tasks| card.check_tasks(tasks))?;
-                kill(card, tasks.as_ref(), by)
+                draft::kill(card, tasks.as_ref(), by)
             }
             Change::Remove { by } => match card.state {
-                State::Held | State::Queued => kill(card, None, by),
+                State::Held | State::Queued => draft::kill(card, None, by),
                 _ => {
                     let (job, state) = (card.job(), card.state.word());
                     return Err(Error::conflict(format!(
@@ -135,7 +134,7 @@ impl Change {
             Change::Expire => expire(card, now),
             Change::Refuse { attempt, reason } => refused(card, attempt, reason, now),
             Change::Abandon { attempt, why } if card.is_current(attempt) => {
-                abandoned(card, attempt, why)
+                draft::give_up(card, attempt, why)
             }
             Change::Abandon { .. } => Vec::new(),
         })
@@ -145,13 +144,13 @@ impl Change {
 impl Card {
     /// Whether somebody holds what waits of it.
     pub(super) fn is_held(&self) -> bool {
-        self.array.as_ref().map_or(self.state == State::Held, |array| array.held)
+        self.tasks.held
     }
 
     /// Refuses tasks that the job does not have: 400 for one that is no array, else 404.
     pub fn check_tasks(&self, tasks: &TaskSet) -> Result<()> {
         let job = self.job();
-        let Some(array) = &self.array else {
+        let Some(array) = self.array() else {
             return Err(Error::bad(format!("job {job} is not an array: it has no tasks")));
         };
         match tasks.without(&array.spec.tasks).first() {
@@ -164,41 +163,19 @@ impl Card {
     }
 }
 
-/// Whether any of it waits: of an array some may, while nodes have the rest.
+/// Whether it can be held: what waits of it. Of an array some may wait, or come to wait again, while nodes
+/// have the rest; of a plain job only all of it.
 fn waits(card: &Card) -> bool {
-    match card.array {
-        Some(_) => !matches!(card.state, State::Stopping | State::Stopped),
-        None => card.column() == Column::Queue,
-    }
-}
-
-/// Whether it, or some of it, waits for a time: after it has failed, or was refused.
-fn pauses(card: &Card, now: SystemTime) -> bool {
-    match &card.array {
-        Some(array) => array.pauses(now),
-        None => card.not_before.is_some_and(|wait| wait.goes_on(now).is_some()),
-    }
-}
-
-fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {
-    match card.state {
-        _ if card.array.is_some() => array_changes::kill(card, tasks, by),
-        State::Held | State::Queued => {
-            vec![What::Stopped { attempt: None, outcome: Outcome::killed(by) }]
-        }
-        State::Placed | State::Running => vec![What::Stopping { by: by.into(), tasks: None }],
-        State::Stopping | State::Stopped => Vec::new(),
+    match card.is_array() {
+        true => !matches!(card.state, State::Stopping | State::Stopped),
+        false => card.column() == Column::Queue,
     }
 }
 
 fn expire(card: &Card, now: SystemTime) -> Vec<What> {
     match card.waits(now) {
-        _ if array_changes::is_unsettled(card) => array_changes::settle(card),
-        Waits::Over if card.array.is_some() => array_changes::expire(card),
-        Waits::Over => {
-            let outcome = Outcome::expired(card.requeue_reason.as_deref());
-            vec![What::Stopped { attempt: None, outcome }]
-        }
+        _ if draft::is_unsettled(card) => draft::settle(card),
+        Waits::Over => draft::expire(card),
         _ => Vec::new(),
     }
 }
@@ -207,29 +184,11 @@ fn refused(card: &Card, id: &NodejobId, reason: &str, now: SystemTime) -> Vec<Wh
     let Some(attempt) = card.current(id) else { return Vec::new() };
     if attempt.started_at.is_some() {
         let why = format!("{} had it, and has it no more: {reason}", attempt.node);
-        return abandoned(card, id, &why);
+        return draft::give_up(card, id, &why);
     }
     let backoff = backoff(card.refusals_in_a_row(attempt));
     let not_before = clock::rfc3339(now.checked_add(backoff).unwrap_or(now));
-    if card.array.is_some() {
-        return array_changes::refuse(card, id.attempt, reason, not_before);
-    }
-    if let (State::Stopping, Some(by)) = (card.state, &card.stopping_by) {
-        let outcome = Outcome::killed(by);
-        return vec![What::Stopped { attempt: Some(id.attempt), outcome }];
-    }
-    vec![What::Refused { attempt: id.attempt, reason: reason.into(), not_before }]
-}
-
-fn abandoned(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
-    if card.array.is_some() {
-        return array_changes::give_up(card, id, why);
-    }
-    let outcome = match (card.state, &card.stopping_by) {
-        (State::Stopping, Some(by)) => Outcome::killed_unseen(by, why),
-        _ => Outcome::lost(why),
-    };
-    vec![card.after_attempt(id.attempt, outcome, true)]
+    draft::refuse(card, attempt, reason, not_before)
 }
 
 #[cfg(test)]
@@ -279,11 +238,11 @@ mod tests {
             for what in refuse.lines(&refused, now).unwrap() {
                 refused.apply(Event::now(what));
             }
-            assert!(pauses(&refused, now), "{refused:?}");
+            assert!(refused.tasks.pauses(now), "{refused:?}");
             let lines = release.lines(&refused, now).unwrap();
             assert_eq!(lines, [What::Released { by: by() }]);
             refused.apply(Event::now(lines[0].clone()));
-            assert!(!pauses(&refused, now) && matches!(refused.waits(now), Waits::ForNode(_)));
+            assert!(!refused.tasks.pauses(now) && matches!(refused.waits(now), Waits::ForNode(_)));
             assert_eq!(release.lines(&refused, now).unwrap(), [], "nothing is left to be done");
         }
     }

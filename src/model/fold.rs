@@ -1,10 +1,12 @@
-//! What an event does to a card, and what follows from it.
+//! What an event does to a card, and what follows from it. One story for all jobs: a plain job has one
+//! task, and its lines, which name none, are about that.
 
 use super::attempt::Attempt;
 use super::card::Card;
 use super::event::{Event, What};
 use super::outcome::Outcome;
-use super::state::{Column, State};
+use super::report::Report;
+use super::state::State;
 use super::tasks::TaskSet;
 use crate::clock::Wait;
 
@@ -13,100 +15,100 @@ impl Card {
     /// state are kept in `events` and change nothing: after the end, nothing does.
     pub fn apply(&mut self, event: Event) {
         self.add(event);
-        self.see_state_of_array();
+        self.see_state();
     }
 
-    /// The same; the state of an array is to be seen after that.
+    /// The same; the state is to be seen after that.
     pub(super) fn add(&mut self, event: Event) {
-        if self.array.is_some() {
-            self.apply_to_array(&event);
-        } else {
-            self.apply_to_one(&event);
+        if self.outcome.is_none() {
+            self.follow(&event);
         }
         self.events.push(event);
     }
 
-    fn apply_to_one(&mut self, event: &Event) {
-        let current = self.attempts.last().map(|a| a.attempt);
-        let waiting = self.state.column() == Column::Queue;
-        let with_node = self.state.column() == Column::Running;
+    fn follow(&mut self, event: &Event) {
+        let plain = !self.is_array();
         match &event.what {
-            What::Held { .. } if waiting => self.state = State::Held,
-            What::Released { .. } if waiting => {
-                self.state = State::Queued;
-                self.not_before = None; // whoever releases it does not want it to wait for a time either
-            }
-            What::Priority { priority, .. } if self.state != State::Stopped => {
-                self.priority = *priority;
-            }
-            What::Placed { .. } if waiting => {
-                self.state = State::Placed;
-                self.push_attempt(event);
-            }
-            What::Running { attempt, pid, started } if with_node && current == Some(*attempt) => {
-                if self.state == State::Placed {
-                    self.state = State::Running;
-                }
-                if let Some(last) = self.attempts.last_mut() {
-                    last.pid = *pid;
-                    last.started_at = started.clone().or_else(|| Some(event.at.clone()));
+            What::Held { .. } => self.tasks.held = true,
+            What::Released { .. } => self.tasks.release(),
+            What::Priority { priority, .. } => self.priority = *priority,
+            What::Placed { tasks, .. } => {
+                let given = if plain { Some(TaskSet::alone()) } else { tasks.clone() };
+                if let Some(given) = given.filter(|given| self.may_be_placed(given)) {
+                    self.tasks.take_waiting(&given);
+                    self.push_attempt(event, given);
                 }
             }
-            What::Stopping { by, .. } if with_node => {
-                self.state = State::Stopping;
+            What::Running { attempt, pid, started } => {
+                if let Some(live) = live(&mut self.attempts, *attempt) {
+                    live.pid = *pid;
+                    live.started_at = started.clone().or_else(|| Some(event.at.clone()));
+                }
+            }
+            What::Ref { attempt, reference } => {
+                if let Some(live) = live(&mut self.attempts, *attempt) {
+                    live.reference = Some(reference.clone());
+                }
+            }
+            What::Trouble { attempt, reason } => {
+                if let Some(live) = live(&mut self.attempts, *attempt) {
+                    live.trouble = Some(reason.clone());
+                }
+            }
+            What::Stopping { by, tasks: Some(tasks) } if !plain => {
+                // Otherwise they had a killer.
+                if self.stopping_by.is_none() {
+                    self.tasks.kill(by, tasks, &self.attempts);
+                }
+            }
+            What::Stopping { by, .. } => {
                 self.stopping_by.get_or_insert_with(|| by.clone());
             }
-            What::Ref { attempt, reference } if with_node && current == Some(*attempt) => {
-                if let Some(last) = self.attempts.last_mut() {
-                    last.reference = Some(reference.clone());
-                }
+            What::Refused { attempt, reason, not_before } => {
+                let until = Wait::read(&event.at, not_before);
+                self.refused(*attempt, reason, until, &event.at);
             }
-            What::Trouble { attempt, reason } if with_node && current == Some(*attempt) => {
-                if let Some(last) = self.attempts.last_mut() {
-                    last.trouble = Some(reason.clone());
+            What::Retry { attempt, outcome, not_before } if plain => {
+                if live(&mut self.attempts, *attempt).is_none() {
+                    return;
                 }
+                let why = outcome.reason.as_deref().unwrap_or("no reason given");
+                self.requeue_reason = Some(format!("attempt {attempt} ended: {why}"));
+                let end = End { retry: TaskSet::alone(), not_before, ended: Some(outcome) };
+                self.end_tasks(*attempt, &Report::default(), end, &event.at);
             }
-            What::Refused { attempt, reason, not_before }
-                if with_node && current == Some(*attempt) =>
-            {
-                if let Some(last) = self.attempts.last_mut() {
-                    last.refused = Some(reason.clone());
-                    last.ended_at = Some(event.at.clone());
-                    self.requeue_reason = Some(format!("not started on {}: {reason}", last.node));
+            What::Tasks { attempt: None, report, .. } if !plain => self.tasks.end_waiting(report),
+            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended } if !plain => {
+                let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
+                let end = End { retry, not_before, ended: ended.as_ref() };
+                self.end_tasks(*attempt, report, end, &event.at);
+            }
+            What::Stopped { attempt, outcome } => {
+                if plain {
+                    // The end of the whole is that of its task, wherever that is.
+                    if let Some(live) = attempt.and_then(|n| live(&mut self.attempts, n)) {
+                        live.outcome = Some(outcome.clone());
+                        live.ended_at = Some(event.at.clone());
+                    }
+                    self.attempts.iter_mut().for_each(|attempt| attempt.left = TaskSet::default());
+                    self.tasks.end_alone(outcome);
                 }
-                self.state = State::Queued;
-                self.not_before = Wait::read(&event.at, not_before);
-            }
-            What::Retry { attempt, outcome, not_before }
-                if with_node && current == Some(*attempt) =>
-            {
-                self.end_attempt(outcome, &event.at);
-                self.requeue_reason = Some(format!(
-                    "attempt {attempt} ended: {}",
-                    outcome.reason.as_deref().unwrap_or("no reason given")
-                ));
-                self.retries += 1;
-                self.state = State::Queued;
-                let not_before = not_before.as_deref();
-                self.not_before = not_before.and_then(|time| Wait::read(&event.at, time));
-            }
-            What::Stopped { attempt, outcome } if self.state != State::Stopped => {
-                if attempt.is_some() && *attempt == current {
-                    self.end_attempt(outcome, &event.at);
-                }
-                self.state = State::Stopped;
                 self.outcome = Some(outcome.clone());
                 self.stopped_at = Some(event.at.clone());
             }
-            _ => {}
+            What::Late { .. } | What::Retry { .. } | What::Tasks { .. } => {}
         }
     }
 
-    fn push_attempt(&mut self, event: &Event) {
+    /// Whether these tasks may be placed as they are named.
+    fn may_be_placed(&self, tasks: &TaskSet) -> bool {
+        self.stopping_by.is_none() && self.tasks.has_waiting(tasks)
+    }
+
+    fn push_attempt(&mut self, event: &Event, given: TaskSet) {
         let What::Placed { attempt, node, nodejob, driver, uri, tasks } = &event.what else {
             return;
         };
-        self.not_before = None;
         self.attempts.push(Attempt {
             attempt: *attempt,
             node: node.clone(),
@@ -122,49 +124,38 @@ impl Card {
             refused: None,
             trouble: None,
             tasks: tasks.clone(),
-            left: tasks.clone().unwrap_or_default(),
+            left: given,
             returned: TaskSet::default(),
             reported_at: None,
         });
     }
 
-    fn end_attempt(&mut self, outcome: &Outcome, at: &str) {
-        if let Some(last) = self.attempts.last_mut() {
-            last.outcome = Some(outcome.clone());
-            last.ended_at = Some(at.to_string());
+    fn refused(&mut self, number: u32, reason: &str, until: Option<Wait>, at: &str) {
+        let plain = !self.is_array();
+        let Some(live) = live(&mut self.attempts, number) else { return };
+        live.refused = Some(reason.to_string());
+        self.tasks.close(live, at);
+        self.tasks.hold_up(live, until);
+        if plain {
+            self.requeue_reason = Some(format!("not started on {}: {reason}", live.node));
         }
     }
 
-    /// Adds one event to the card of an array, and all that follows from it but for its state.
-    fn apply_to_array(&mut self, event: &Event) {
-        let Some(array) = &mut self.array else { return };
-        if self.outcome.is_some() {
-            return;
-        }
-        match &event.what {
-            What::Placed { tasks: Some(tasks), .. }
-                if self.stopping_by.is_none() && array.has_waiting(tasks) =>
-            {
-                array.take_waiting(tasks);
-                self.push_attempt(event);
-            }
-            What::Placed { .. } => {}
-            What::Priority { priority, .. } => self.priority = *priority,
-            What::Stopping { by, tasks: None } => {
-                self.stopping_by.get_or_insert_with(|| by.clone());
-            }
-            What::Stopping { .. } if self.stopping_by.is_some() => {} // they had a killer
-            What::Stopped { outcome, .. } => {
-                self.outcome = Some(outcome.clone());
-                self.stopped_at = Some(event.at.clone());
-            }
-            _ => array.apply(event, &mut self.attempts),
+    /// Tasks of an attempt ended, and perhaps the attempt. Tasks that are named and that are
+    /// elsewhere are left where they are.
+    fn end_tasks(&mut self, number: u32, report: &Report, end: End, at: &str) {
+        let Some(live) = live(&mut self.attempts, number) else { return };
+        let until = end.not_before.as_deref().and_then(|time| Wait::read(at, time));
+        self.tasks.end(live, report, &end.retry, until);
+        live.reported_at = Some(at.to_string());
+        if let Some(outcome) = end.ended {
+            live.outcome = Some(outcome.clone());
+            self.tasks.close(live, at);
         }
     }
 
-    /// An array is in the state of the furthest of its ranges that nodes have.
-    pub(super) fn see_state_of_array(&mut self) {
-        let Some(array) = &self.array else { return };
+    /// A job is in the state of the furthest of its attempts that nodes have.
+    pub(super) fn see_state(&mut self) {
         let mut live = self.attempts.iter().filter(|a| a.ended_at.is_none()).peekable();
         self.state = match () {
             () if self.outcome.is_some() => State::Stopped,
@@ -176,8 +167,23 @@ impl Card {
                     State::Placed
                 }
             }
-            () if array.held => State::Held,
+            () if self.tasks.held => State::Held,
             () => State::Queued,
         };
     }
+}
+
+/// The attempt of this number, while no end of it is known.
+fn live(attempts: &mut [Attempt], number: u32) -> Option<&mut Attempt> {
+    attempts.iter_mut().rfind(|a| a.attempt == number && a.ended_at.is_none())
+}
+
+/// What follows for tasks of an attempt besides those that ended for good.
+struct End<'e> {
+    /// Those wait again...
+    retry: TaskSet,
+    /// ...and are not placed before.
+    not_before: &'e Option<String>,
+    /// How the attempt itself ended, if it did: the rest of its tasks waits again.
+    ended: Option<&'e Outcome>,
 }

@@ -48,6 +48,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// That these tasks ended so.
+    pub fn of(tasks: &TaskSet, outcome: &Outcome) -> Report {
+        let mut report = Report::default();
+        report.add(tasks, outcome);
+        report
+    }
+
     /// Notes how tasks ended.
     pub fn add(&mut self, tasks: &TaskSet, outcome: &Outcome) {
         if tasks.is_empty() {

@@ -12,6 +12,10 @@ pub const MOST_TASKS: u64 = 1_000_000;
 /// The highest index of a task.
 pub const HIGHEST_TASK: u32 = 999_999_999;
 
+/// The index of the one task of a plain job. No line can name it: it is none that can be read, and is
+/// never written.
+pub const ALONE: u32 = HIGHEST_TASK + 1;
+
 /// Most runs of indices that a sentence names.
 const NAMED: usize = 100;
 
@@ -26,6 +30,16 @@ impl TaskSet {
     /// One index.
     pub fn one(task: u32) -> TaskSet {
         TaskSet { runs: vec![(task, task)] }
+    }
+
+    /// The one task of a plain job.
+    pub fn alone() -> TaskSet {
+        TaskSet::one(ALONE)
+    }
+
+    /// Whether there is nothing to be written: no task, or the one of a plain job.
+    pub fn is_unwritten(&self) -> bool {
+        self.first().is_none_or(|first| first == ALONE)
     }
 
     /// How many there are.

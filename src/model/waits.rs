@@ -3,9 +3,8 @@
 
 use std::time::SystemTime;
 
-use super::array::Array;
-use super::array_changes;
 use super::card::{Card, Column};
+use super::draft;
 
 /// What a job, or some of its tasks, waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Card {
     pub fn is_waiting(&self) -> bool {
         match self.column() {
             Column::Queue => true,
-            Column::Running => self.array.as_ref().is_some_and(|array| !array.waiting.is_empty()),
+            Column::Running => !self.tasks.waiting.is_empty(),
             Column::Done => false,
         }
     }
@@ -39,7 +38,7 @@ impl Card {
     /// When it waits no more if it still does by then, whether or not it could be placed; always, where
     /// its lines are half written.
     pub fn over_at(&self) -> Option<SystemTime> {
-        if array_changes::is_unsettled(self) {
+        if draft::is_unsettled(self) {
             return Some(SystemTime::UNIX_EPOCH);
         }
         self.expires_at()
@@ -59,13 +58,9 @@ impl Card {
         if self.is_held() {
             return Waits::Held;
         }
-        let Some(array) = &self.array else {
-            let until = self.not_before.and_then(|wait| wait.goes_on(now));
-            return until.map_or(Waits::ForNode(1), Waits::Until);
-        };
-        let left = self.left_at_once(array);
-        let ready = array.ready(now).len();
-        match (array.spec.at_once, array.next_time(now)) {
+        let left = self.left_at_once();
+        let ready = self.tasks.ready(now).len();
+        match (self.tasks.spec.at_once, self.tasks.next_time(now)) {
             (Some(most), _) if left == 0 => Waits::Crowded(most),
             (_, Some(time)) if ready == 0 => Waits::Until(time),
             _ => Waits::ForNode(left.min(ready)),
@@ -73,21 +68,21 @@ impl Card {
     }
 
     /// The same of one task that waits.
-    pub fn task_waits(&self, array: &Array, task: u32, now: SystemTime) -> Waits {
+    pub fn task_waits(&self, task: u32, now: SystemTime) -> Waits {
         match self.waits(now) {
             Waits::Until(_) | Waits::Crowded(_) | Waits::ForNode(_) => {}
             whole => return whole,
         }
-        match (array.not_before(task, now), array.spec.at_once) {
+        match (self.tasks.not_before(task, now), self.tasks.spec.at_once) {
             (Some(time), _) => Waits::Until(time),
-            (None, Some(most)) if self.left_at_once(array) == 0 => Waits::Crowded(most),
+            (None, Some(most)) if self.left_at_once() == 0 => Waits::Crowded(most),
             (None, _) => Waits::ForNode(1),
         }
     }
 
-    /// How many more of its ranges nodes may have.
-    fn left_at_once(&self, array: &Array) -> u64 {
-        let most = array.spec.at_once.unwrap_or(u64::MAX);
+    /// How many more of its attempts nodes may have.
+    fn left_at_once(&self) -> u64 {
+        let most = self.tasks.spec.at_once.unwrap_or(u64::MAX);
         most.saturating_sub(self.with_nodes().count() as u64)
     }
 }
@@ -131,7 +126,7 @@ mod tests {
                 .replace("c-2.1", &format!("c-2.{attempt}"))
         };
         let (one, two) = (range(1, "0"), range(2, "1"));
-        let of = |card: &Card, task| card.task_waits(card.array.as_ref().unwrap(), task, begun);
+        let of = |card: &Card, task| card.task_waits(task, begun);
         let whole = card(&[&array]);
         assert_eq!((whole.waits(begun), of(&whole, 3)), (Waits::ForNode(2), Waits::ForNode(1)));
         assert_eq!(card(&[&array, &one]).waits(begun), Waits::ForNode(1));

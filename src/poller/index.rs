@@ -106,8 +106,8 @@ impl Index {
             }
         }
         self.waiting.insert(job, Waiting { not_before, over_at, length: card.length });
-        if let Some(array) = card.array.as_ref().filter(|array| !array.refused.is_empty()) {
-            self.refused.insert(job, array.refused.clone());
+        if !card.tasks.refused.is_empty() {
+            self.refused.insert(job, card.tasks.refused.clone());
         }
     }
 

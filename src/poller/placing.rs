@@ -16,7 +16,6 @@ use crate::error::Result;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
-use crate::model::waits::Waits;
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
@@ -143,14 +142,12 @@ fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
 
 fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
     let now = SystemTime::now();
-    let tasks = match &card.array {
-        None if matches!(card.waits(now), Waits::ForNode(_)) => None,
-        None => return Vec::new(),
-        Some(array) if array.refused_until(&node.name, now).is_some() => return Vec::new(),
-        Some(_) => match ranges::next(card, slots, now) {
-            none if none.is_empty() => return Vec::new(),
-            tasks => Some(tasks),
-        },
-    };
+    if card.tasks.refused_until(&node.name, now).is_some() {
+        return Vec::new();
+    }
+    let tasks = ranges::next(card, slots, now);
+    if tasks.is_empty() {
+        return Vec::new();
+    }
     vec![attempts::place(cluster, card, node, tasks)]
 }

@@ -47,7 +47,7 @@ impl Engine<'_> {
                     let removed = uploads::remove(self.root, card.job());
                     self.told(removed); // else clean-up does it
                     self.gathered.forget(card.job());
-                } else if card.array.is_some() {
+                } else if card.is_array() {
                     let now = Instant::now();
                     self.gathered.recorded(card.job(), now - begun, now);
                 }
@@ -129,9 +129,9 @@ impl Engine<'_> {
                 } else {
                     "error"
                 };
-                match &card.array {
-                    None => format!("job {job}: stopped, {status} ({}) on {node}", why(outcome)),
-                    Some(_) => format!("job {job}: all tasks stopped, {status} ({})", why(outcome)),
+                match card.is_array() {
+                    false => format!("job {job}: stopped, {status} ({}) on {node}", why(outcome)),
+                    true => format!("job {job}: all tasks stopped, {status} ({})", why(outcome)),
                 }
             }
             What::Tasks { attempt, ended: Some(_), .. } => {

@@ -11,7 +11,6 @@ use crate::board::root::Root;
 use crate::board::{nodes, numbers, vault};
 use crate::check::Found;
 use crate::error::{Error, Kind, Result};
-use crate::model::array::Array;
 use crate::model::card::{Card, Column, Event, State, What};
 use crate::model::node::DriverKind;
 use crate::processor::list;
@@ -195,7 +194,7 @@ fn check_card(
 }
 
 /// What must hold of an array's tasks: ranges are placed from those that wait alone, each once.
-fn tasks(card: &Card, array: &Array) -> Vec<String> {
+fn tasks(card: &Card) -> Vec<String> {
     let job = card.job();
     let mut wrong = Vec::new();
     let placed = |event: &&Event| matches!(event.what, What::Placed { .. });
@@ -203,15 +202,10 @@ fn tasks(card: &Card, array: &Array) -> Vec<String> {
     if placed != card.attempts.len() {
         wrong.push(format!("job {job}: a range was placed whose tasks did not wait"));
     }
-    let retries = array.most_retries();
-    if retries > card.spec.max_retry_count {
-        let allowed = card.spec.max_retry_count;
-        wrong.push(format!("job {job}: a task was retried {retries} times, {allowed} are allowed"));
-    }
-    if array.is_finished() && card.state != State::Stopped {
+    if card.tasks.is_finished() && card.state != State::Stopped {
         wrong.push(format!("job {job}: all its tasks have ended, and it has not"));
     }
-    if !array.is_finished() && card.state == State::Stopped {
+    if !card.tasks.is_finished() && card.state == State::Stopped {
         wrong.push(format!("job {job}: it has ended, and some of its tasks have not"));
     }
     wrong
@@ -220,8 +214,8 @@ fn tasks(card: &Card, array: &Array) -> Vec<String> {
 /// What must hold within a story.
 fn story(card: &Card) -> Vec<String> {
     let mut wrong = Vec::new();
-    if let Some(array) = &card.array {
-        wrong.extend(tasks(card, array));
+    if card.is_array() {
+        wrong.extend(tasks(card));
     }
     let mut expected = 1;
     for attempt in &card.attempts {
@@ -234,13 +228,13 @@ fn story(card: &Card) -> Vec<String> {
         }
         expected = attempt.attempt.saturating_add(1);
     }
-    if card.retries > card.spec.max_retry_count {
-        wrong.push(format!(
-            "job {}: {} retries where {} are allowed",
-            card.job(),
-            card.retries,
-            card.spec.max_retry_count
-        ));
+    let (job, retries, allowed) =
+        (card.job(), card.tasks.most_retries(), card.spec.max_retry_count);
+    if retries > allowed {
+        wrong.push(match card.is_array() {
+            true => format!("job {job}: a task was retried {retries} times, {allowed} are allowed"),
+            false => format!("job {job}: {retries} retries where {allowed} are allowed"),
+        });
     }
     wrong
 }

@@ -96,7 +96,7 @@ pub fn record(call: &Call) -> Result<Response> {
     }
     map.insert("request".into(), Value::Object(request));
     map.insert("attempts".into(), json!(card.attempts));
-    if let Some(array) = &card.array {
+    if let Some(array) = card.array() {
         map.insert("failures".into(), json!(array.ended.failed));
     }
     map.insert("events".into(), json!(card.events));
@@ -150,8 +150,8 @@ pub fn status(call: &Call) -> Result<Response> {
 
 /// The exit code that tells how a job, or a task of it, has ended: its own; 75 for one that goes on.
 fn end_code(card: &Card, task: Option<u32>) -> i32 {
-    let outcome = match (task, &card.array) {
-        (Some(task), Some(array)) => array.outcome_of(task),
+    let outcome = match task {
+        Some(task) if card.is_array() => card.tasks.outcome_of(task),
         _ => card.outcome.clone(),
     };
     outcome.map_or(exit::TRY_LATER, |outcome| outcome.exit_code())
@@ -216,9 +216,10 @@ pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value
     let mut map = Map::new();
     map.insert("state".into(), card.state.word().into());
     map.insert("status".into(), json!(card.status()));
+    let array = card.is_array();
     // The ranges of an array may be on several nodes.
     let same = |a: &&Attempt| card.attempts.iter().all(|other| other.node == a.node);
-    let node = last.filter(|a| card.array.is_none() || same(a)).map(|a| &a.node);
+    let node = last.filter(|a| !array || same(a)).map(|a| &a.node);
     map.insert("node".into(), json!(node));
     map.insert("created-at".into(), card.accepted.at.clone().into());
     let mut add = |name: &str, value: Option<Value>| {
@@ -226,18 +227,18 @@ pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value
             map.insert(name.into(), value);
         }
     };
-    let started = match &card.array {
-        None => last.and_then(|a| a.started_at.clone()),
-        Some(_) => card.attempts.iter().find_map(|a| a.started_at.clone()),
+    let started = match array {
+        false => last.and_then(|a| a.started_at.clone()),
+        true => card.attempts.iter().find_map(|a| a.started_at.clone()),
     };
     add("started-at", started.map(Value::from));
     add("stopped-at", card.stopped_at.clone().map(Value::from));
-    add("attempt", last.filter(|_| card.array.is_none()).map(|a| a.attempt.into()));
-    let reference = last.filter(|_| card.array.is_none()).and_then(|a| a.reference.clone());
+    add("attempt", last.filter(|_| !array).map(|a| a.attempt.into()));
+    let reference = last.filter(|_| !array).and_then(|a| a.reference.clone());
     add("ref", reference.map(Value::from));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));
-    add("tasks", card.array.as_ref().map(|array| Value::Object(tasks::counts(card, array))));
+    add("tasks", card.array().map(|tasks| Value::Object(tasks::counts(card, tasks))));
     Ok(map)
 }

@@ -76,7 +76,7 @@ pub fn log(call: &Call) -> Result<Response> {
         let response = Response::bytes(TEXT, piece.bytes);
         return Ok(located(response, number, piece.next));
     }
-    if card.array.is_some() && query.task.is_none() {
+    if card.is_array() && query.task.is_none() {
         return Err(Error::bad(format!(
             "job {job} is an array: name a task with task=K, or ask for all with follow=1"
         )));
@@ -102,7 +102,7 @@ fn first_to_tell(card: &Card, from: Option<u32>) -> usize {
             let first = attempts.iter().position(|attempt| attempt.attempt >= from);
             first.unwrap_or(attempts.len())
         }
-        None if card.array.is_some() => 0,
+        None if card.is_array() => 0,
         None => {
             let ran = attempts.iter().rposition(|attempt| tasks::may_have_run(attempt, None));
             ran.unwrap_or(0)
@@ -293,7 +293,7 @@ struct Files<'c> {
 impl<'c> Files<'c> {
     /// Asks the nodes. An error where none of them answers.
     fn list(root: &Root, card: &'c Card, task: Option<u32>) -> Result<Files<'c>> {
-        let most = if card.array.is_some() && task.is_none() { usize::MAX } else { 1 };
+        let most = if card.is_array() && task.is_none() { usize::MAX } else { 1 };
         let mut files = Files::default();
         let (mut heard, mut failed) = (false, None);
         for attempt in tasks::runs_of(card, task).take(most) {

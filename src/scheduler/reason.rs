@@ -12,7 +12,6 @@ use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::error::{Error, Result};
-use crate::model::array::Array;
 use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
@@ -88,16 +87,12 @@ fn waiting(by: &Reasons, card: &Card) -> Result<String> {
 }
 
 /// The same of one task of an array that waits.
-pub fn of_waiting_task(root: &Root, card: &Card, array: &Array, task: u32) -> Result<String> {
+pub fn of_waiting_task(root: &Root, card: &Card, task: u32) -> Result<String> {
     let (now, by) = (SystemTime::now(), &Reasons::new(root));
     if let Some(held) = waits::held(card, now) {
         return Ok(held);
     }
-    if by.has_poller()? {
-        waits::task_waits(card, array, task, by, now)
-    } else {
-        Ok(NO_POLLER.into())
-    }
+    if by.has_poller()? { waits::task_waits(card, task, by, now) } else { Ok(NO_POLLER.into()) }
 }
 
 /// The same of one that a node has, in this state; `None` if it simply runs.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use corkboard::attempts::ranges;
-use corkboard::model::array_changes;
-use corkboard::model::card::{Card, Column, State};
+use corkboard::model::card::{Card, Column};
+use corkboard::model::draft;
 
 use super::World;
 
@@ -39,7 +39,7 @@ impl World {
         if card.newer.is_some() || !has_waiting(card) {
             return None;
         }
-        match array_changes::is_unsettled(card) {
+        match draft::is_unsettled(card) {
             true => Some(SystemTime::UNIX_EPOCH),
             false => card.expires_at(),
         }
@@ -51,13 +51,7 @@ impl World {
         if card.newer.is_some() || !has_waiting(card) || is_over {
             return (0, None);
         }
-        let Some(array) = &card.array else {
-            let until = card.not_before.and_then(|wait| wait.goes_on(self.now));
-            return match card.state {
-                State::Queued => (u64::from(until.is_none()), until),
-                _ => (0, None),
-            };
-        };
+        let array = &card.tasks;
         let out = card.with_nodes().count() as u64;
         let left = array.spec.at_once.map_or(u64::MAX, |most| most.saturating_sub(out));
         if array.held || left == 0 {
@@ -113,8 +107,7 @@ impl World {
             turns.sort_by_key(|card| (Reverse(card.priority), card.job()));
             let fits = |card: &&Card| Some((card.job(), World::choose(&rooms, card)?));
             let Some((job, node)) = turns.iter().find_map(fits) else { break };
-            let array = self.cards[&job].array.as_ref();
-            if let Some(until) = array.and_then(|array| array.refused_until(&node, self.now)) {
+            if let Some(until) = self.cards[&job].tasks.refused_until(&node, self.now) {
                 left.insert(job, 0);
                 aside.insert(job, until);
                 continue;
@@ -131,7 +124,7 @@ impl World {
 pub(super) fn has_waiting(card: &Card) -> bool {
     match card.column() {
         Column::Queue => true,
-        Column::Running => card.array.as_ref().is_some_and(|array| !array.waiting.is_empty()),
+        Column::Running => !card.tasks.waiting.is_empty(),
         Column::Done => false,
     }
 }

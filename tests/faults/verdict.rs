@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use corkboard::model::array::Array;
 use corkboard::model::card::{Card, State};
+use corkboard::model::job_tasks::Tasks;
 use corkboard::model::outcome::Cause;
 
 /// The card's story against what its request allows. Returns how many attempts were lost.
@@ -47,7 +47,7 @@ pub fn judge(card: &Card, cancelled: bool, ran: &HashMap<String, usize>) -> usiz
 /// The same for an array. Returns how many of its tasks ended as lost.
 pub fn judge_array(
     card: &Card,
-    array: &Array,
+    array: &Tasks,
     cancelled: bool,
     ran: &HashMap<String, usize>,
 ) -> usize {

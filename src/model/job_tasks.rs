@@ -1,27 +1,26 @@
-//! The tasks of an array: which wait, which a node has, how the others ended.
+//! The tasks of a job: which wait, which a node has, how the others ended.
 //!
 //! An array is one card. Its tasks travel in ranges: an attempt of an array is a range of tasks
-//! that one node has, and there may be several attempts at a time. At any moment each task waits,
-//! is part of one attempt that has not ended, or has ended for good (`Array::apply` keeps it so
-//! whatever the lines say).
+//! that one node has, and there may be several attempts at a time. A plain job is an array of one task,
+//! which no line names. At any moment each task waits, is part of one attempt that has not ended, or has
+//! ended for good: what is done here keeps it so whatever the lines of a card say.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::attempt::Attempt;
-use super::event::{Event, What};
 use super::outcome::Outcome;
 use super::report::{Ended, Report, add_ended};
-use super::tasks::{ArraySpec, TaskSet};
+use super::tasks::{ALONE, ArraySpec, TaskSet};
 use crate::clock::{self, Wait};
 
 /// Attempts by which the pace is judged: the last ones.
 const JUDGED: usize = 8;
 
-/// What an array's story says of its tasks.
+/// What a job's story says of its tasks.
 #[derive(Debug, Clone)]
-pub struct Array {
-    /// All tasks, and how many may be with nodes at a time.
+pub struct Tasks {
+    /// All tasks, and how many may be with nodes at a time. Of a plain job [`ALONE`].
     pub spec: ArraySpec,
     /// Not with a node, and not ended.
     pub waiting: TaskSet,
@@ -35,18 +34,22 @@ pub struct Array {
     pub unwanted: TaskSet,
     /// Who did. A task's first killer is its killer.
     pub killers: Vec<(String, TaskSet)>,
-    /// Whether no range is to be placed until it is released.
+    /// Whether none of what waits is to be placed until it is released.
     pub held: bool,
-    /// Nodes that would not have a range: none is placed there before. Others are not held up.
+    /// Nodes that would not have a range of an array: none is placed there before. Others are not held
+    /// up. See [`Tasks::hold_up`].
     pub refused: BTreeMap<String, Wait>,
 }
 
-impl Array {
-    /// An array of which nothing has been placed.
-    pub fn new(spec: &ArraySpec, held: bool) -> Array {
-        Array {
+impl Tasks {
+    /// Those of a job of which nothing has been placed: of an array that is so specified, or of a plain
+    /// job.
+    pub fn new(array: Option<&ArraySpec>, held: bool) -> Tasks {
+        let alone = || ArraySpec { tasks: TaskSet::alone(), at_once: None };
+        let spec = array.map_or_else(alone, ArraySpec::clone);
+        Tasks {
             waiting: spec.tasks.clone(),
-            spec: spec.clone(),
+            spec,
             later: Vec::new(),
             ended: Report::default(),
             tries: BTreeMap::new(),
@@ -57,83 +60,81 @@ impl Array {
         }
     }
 
-    /// Adds one event, as far as it concerns tasks. Tasks that it names and that are elsewhere
-    /// are left where they are.
-    pub(super) fn apply(&mut self, event: &Event, attempts: &mut [Attempt]) {
-        let find = |attempts: &mut [Attempt], wanted: u32| {
-            attempts.iter().rposition(|a| a.attempt == wanted && a.ended_at.is_none())
-        };
-        match &event.what {
-            What::Held { .. } => self.held = true,
-            What::Released { .. } => {
-                self.held = false;
-                self.later.clear();
-                self.refused.clear();
-            }
-            What::Running { attempt, pid, started } => {
-                if let Some(at) = find(attempts, *attempt) {
-                    attempts[at].pid = *pid;
-                    attempts[at].started_at = started.clone().or_else(|| Some(event.at.clone()));
-                }
-            }
-            What::Stopping { by, tasks: Some(tasks) } => {
-                let mut out = TaskSet::default();
-                attempts.iter().for_each(|attempt| out.add(&attempt.left));
-                let tasks = tasks.within(&out).without(&self.unwanted);
-                self.unwanted.add(&tasks);
-                match self.killers.iter_mut().find(|(killer, _)| killer == by) {
-                    Some((_, known)) => known.add(&tasks),
-                    None => self.killers.push((by.clone(), tasks)),
-                }
-            }
-            What::Ref { attempt, reference } => {
-                if let Some(at) = find(attempts, *attempt) {
-                    attempts[at].reference = Some(reference.clone());
-                }
-            }
-            What::Trouble { attempt, reason } => {
-                if let Some(at) = find(attempts, *attempt) {
-                    attempts[at].trouble = Some(reason.clone());
-                }
-            }
-            What::Refused { attempt, reason, not_before } => {
-                if let Some(at) = find(attempts, *attempt) {
-                    let until = Wait::read(&event.at, not_before);
-                    self.refused.extend(until.map(|until| (attempts[at].node.clone(), until)));
-                    attempts[at].refused = Some(reason.clone());
-                    self.close(&mut attempts[at], &event.at);
-                }
-            }
-            What::Tasks { attempt: None, report, .. } => {
-                let report = report.within(&self.waiting);
-                let gone = report.tasks();
-                self.take_waiting(&gone);
-                self.end(&report);
-            }
-            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended } => {
-                let Some(at) = find(attempts, *attempt) else { return };
-                let attempt = &mut attempts[at];
-                let report = report.within(&attempt.left);
-                attempt.left = attempt.left.without(&report.tasks());
-                self.end(&report);
-                let later = not_before.as_deref().and_then(|time| Wait::read(&event.at, time));
-                let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
-                let retry = retry.within(&attempt.left);
-                attempt.left = attempt.left.without(&retry);
-                retry.iter().for_each(|task| *self.tries.entry(task).or_default() += 1);
-                self.waiting.add(&retry);
-                self.later.extend(later.filter(|_| !retry.is_empty()).map(|time| (time, retry)));
-                attempt.reported_at = Some(event.at.clone());
-                if let Some(outcome) = ended {
-                    attempt.outcome = Some(outcome.clone());
-                    self.close(attempt, &event.at);
-                }
-            }
-            _ => {}
+    /// Whether they are an array's. Else there is one, which has no number.
+    pub fn is_array(&self) -> bool {
+        self.spec.tasks.first() != Some(ALONE)
+    }
+
+    /// What waits goes on: whoever wants that does not want it to wait for a time either.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+        self.later.clear();
+        self.refused.clear();
+    }
+
+    /// Somebody kills tasks that nodes have; of each the first killer counts.
+    pub(super) fn kill(&mut self, by: &str, tasks: &TaskSet, attempts: &[Attempt]) {
+        let mut out = TaskSet::default();
+        attempts.iter().for_each(|attempt| out.add(&attempt.left));
+        let tasks = tasks.within(&out).without(&self.unwanted);
+        self.unwanted.add(&tasks);
+        match self.killers.iter_mut().find(|(killer, _)| killer == by) {
+            Some((_, known)) => known.add(&tasks),
+            None => self.killers.push((by.to_string(), tasks)),
         }
     }
 
-    /// Whether a range may be placed as it is named.
+    /// Tasks that waited ended.
+    pub(super) fn end_waiting(&mut self, report: &Report) {
+        let report = report.within(&self.waiting);
+        self.take_waiting(&report.tasks());
+        self.note(&report);
+    }
+
+    /// Tasks of an attempt ended, for good or to be tried again after a while.
+    pub(super) fn end(
+        &mut self,
+        attempt: &mut Attempt,
+        report: &Report,
+        retry: &TaskSet,
+        until: Option<Wait>,
+    ) {
+        let report = report.within(&attempt.left);
+        attempt.left = attempt.left.without(&report.tasks());
+        self.note(&report);
+        let retry = retry.within(&attempt.left);
+        attempt.left = attempt.left.without(&retry);
+        retry.iter().for_each(|task| *self.tries.entry(task).or_default() += 1);
+        self.waiting.add(&retry);
+        self.later.extend(until.filter(|_| !retry.is_empty()).map(|time| (time, retry)));
+    }
+
+    /// The one task of a plain job ended.
+    pub(super) fn end_alone(&mut self, outcome: &Outcome) {
+        self.waiting = TaskSet::default();
+        self.later.clear();
+        self.ended.add(&self.spec.tasks, outcome);
+    }
+
+    /// An attempt has ended: what is left of it waits again.
+    pub(super) fn close(&mut self, attempt: &mut Attempt, at: &str) {
+        attempt.returned = std::mem::take(&mut attempt.left);
+        self.waiting.add(&attempt.returned);
+        attempt.ended_at = Some(at.to_string());
+    }
+
+    /// A node would not have an attempt, which holds up what there is to be held up: of an array its
+    /// ranges on that node, since others may take them; else the job, which waits as a whole.
+    pub(super) fn hold_up(&mut self, attempt: &Attempt, until: Option<Wait>) {
+        let Some(until) = until else { return };
+        if self.is_array() {
+            self.refused.insert(attempt.node.clone(), until);
+        } else {
+            self.later.push((until, attempt.returned.clone()));
+        }
+    }
+
+    /// Whether all of these wait.
     pub(super) fn has_waiting(&self, tasks: &TaskSet) -> bool {
         !tasks.is_empty() && self.waiting.contains_all(tasks)
     }
@@ -147,14 +148,7 @@ impl Array {
         self.later.retain(|(_, later)| !later.is_empty());
     }
 
-    /// A range has ended: what is left of it waits again.
-    fn close(&mut self, attempt: &mut Attempt, at: &str) {
-        attempt.returned = std::mem::take(&mut attempt.left);
-        self.waiting.add(&attempt.returned);
-        attempt.ended_at = Some(at.to_string());
-    }
-
-    fn end(&mut self, report: &Report) {
+    fn note(&mut self, report: &Report) {
         self.ended.good.add(&report.good);
         for group in &report.failed {
             add_ended(&mut self.ended.failed, &group.tasks, &group.outcome);
@@ -247,8 +241,8 @@ impl Array {
     }
 
     /// How a report divides the tasks of a range: those that ended for good, and those that are
-    /// to be tried again, since they failed and have retries left. `unproven`: see
-    /// [`super::card::Card::after_attempt`].
+    /// to be tried again, since they failed and have retries left. `unproven` is a loss that only silence
+    /// speaks for: the program may still run, so such a loss is retried only with `retry_lost`.
     pub fn divide(
         &self,
         report: Report,
