@@ -65,3 +65,19 @@ fn commands_print_tables_to_people_and_json_to_programs() {
     assert!(wrong.stderr.contains("format must be"), "{wrong:?}");
     root.check();
 }
+
+#[test]
+fn every_table_and_every_brief_is_that_of_a_route() {
+    let programs = [
+        &corkboard::scheduler::PROGRAM,
+        &corkboard::processor::PROGRAM,
+        &corkboard::nodemgr::PROGRAM,
+    ] as [&corkboard::cgi::Program; 3];
+    for program in programs {
+        let patterns: Vec<&str> = program.routes.iter().map(|route| route.pattern).collect();
+        let views = program.views.iter().map(|view| view.pattern);
+        for shown in views.chain(program.briefs.iter().map(|brief| brief.pattern)) {
+            assert!(patterns.contains(&shown), "{}: {shown:?} is no route's", program.name);
+        }
+    }
+}

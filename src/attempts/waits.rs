@@ -41,8 +41,13 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String
         Waits::Until(time) if array => until(time, "what failed is tried again then"),
         Waits::Until(time) => format!("waiting until {}", clock::rfc3339(time)),
         Waits::Crowded(most) => crowded(most),
-        _ if array => no_room_for(card, nodes, now)?,
-        _ => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
+        // What it waits for besides nodes is said elsewhere, or about to be over.
+        Waits::ForNode(_) | Waits::Held | Waits::Over | Waits::Not | Waits::Untouchable => {
+            match array {
+                true => no_room_for(card, nodes, now)?,
+                false => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
+            }
+        }
     };
     Ok(match &card.requeue_reason {
         Some(before) => format!("{why} ({before})"),
@@ -60,7 +65,9 @@ pub fn task_waits<N: Nodes>(
     match card.task_waits(task, now) {
         Waits::Until(time) => Ok(until(time, "it failed and is tried again then")),
         Waits::Crowded(most) => Ok(crowded(most)),
-        _ => no_room_for(card, nodes, now),
+        Waits::ForNode(_) | Waits::Held | Waits::Over | Waits::Not | Waits::Untouchable => {
+            no_room_for(card, nodes, now)
+        }
     }
 }
 

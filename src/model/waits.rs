@@ -71,7 +71,7 @@ impl Card {
     pub fn task_waits(&self, task: u32, now: SystemTime) -> Waits {
         match self.waits(now) {
             Waits::Until(_) | Waits::Crowded(_) | Waits::ForNode(_) => {}
-            whole => return whole,
+            whole @ (Waits::Untouchable | Waits::Not | Waits::Over | Waits::Held) => return whole,
         }
         match (self.tasks.not_before(task, now), self.tasks.spec.at_once) {
             (Some(time), _) => Waits::Until(time),

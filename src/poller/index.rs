@@ -90,7 +90,10 @@ impl Index {
         let (may_be_placed, not_before, more) = match card.waits(now) {
             Waits::ForNode(attempts) => (true, None, attempts.saturating_sub(1)),
             Waits::Until(time) => (true, Some(time), 0),
-            _ => (false, None, 0),
+            // Each of these ends with a line on the card, with which it is taken in again; or at `over_at`.
+            Waits::Held | Waits::Crowded(_) | Waits::Over | Waits::Not | Waits::Untouchable => {
+                (false, None, 0)
+            }
         };
         if may_be_placed {
             let candidate = Candidate {

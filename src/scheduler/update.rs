@@ -12,12 +12,21 @@ use crate::attempts::{self, Said};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::{addresses, files};
-use crate::cgi::{Call, Response};
+use crate::cgi::{Call, Key, Response};
 use crate::driver::{self, Answer};
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::change::{self, Change};
 use crate::model::ids::RunId;
+
+/// What `update` takes.
+pub const KEYS: &[Key] = &[
+    Key::new("kill", "1", "end it"),
+    Key::new("hold", "1", "keep it waiting until it is released"),
+    Key::new("release", "1", "let it go on"),
+    Key::new("priority", "P", "higher goes first"),
+    Key::new("task", "3,5-9", "with kill=1: only these tasks of an array"),
+];
 
 /// `DELETE queue/N`: removes a job that still waits; it ends as killed.
 pub fn queue_remove(call: &Call) -> Result<Response> {
@@ -45,14 +54,6 @@ pub fn update(call: &Call) -> Result<Response> {
     if tasks.is_some() && (!kill || hold || release || priority.is_some()) {
         return Err(Error::bad("task goes with kill=1 alone"));
     }
-    if !(kill || hold || release || priority.is_some()) {
-        let (card, silent) = refresh(call.root, job)?;
-        let mut status = status_fields(call.root, &card)?;
-        if !silent.is_empty() {
-            status.insert("silent".into(), json!(silent));
-        }
-        return Ok(Response::of(status));
-    }
     let by = call.who.name.clone();
     let wanted = [
         priority.map(|priority| Change::Priority { priority, by: by.clone() }),
@@ -60,7 +61,16 @@ pub fn update(call: &Call) -> Result<Response> {
         release.then(|| Change::Release { by: by.clone() }),
         kill.then_some(Change::Kill { tasks, by }),
     ];
-    let card = make(call.root, job, &wanted.into_iter().flatten().collect::<Vec<_>>())?;
+    let wanted: Vec<Change> = wanted.into_iter().flatten().collect();
+    if wanted.is_empty() {
+        let (card, silent) = refresh(call.root, job)?;
+        let mut status = status_fields(call.root, &card)?;
+        if !silent.is_empty() {
+            status.insert("silent".into(), json!(silent));
+        }
+        return Ok(Response::of(status));
+    }
+    let card = make(call.root, job, &wanted)?;
     let card = if kill { kills::tell_local(call.root, card) } else { card };
     let response = Response::of(after_change(call.root, &card)?);
     let pending = card.state == State::Stopping || kill && tasks::are_being_killed(&card);
