@@ -12,7 +12,7 @@ use crate::clock;
 use crate::driver::{self, Answer, Driver, Run};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Need::{Admin, Control, Look, Read};
-use crate::model::access::Whose;
+use crate::model::access::{Reach, Whose};
 use crate::model::ids::{self, NodejobId, RunId};
 use crate::model::kill::Wish;
 use crate::model::node::Node;
@@ -139,7 +139,7 @@ fn id(call: &Call) -> Result<RunId> {
 /// Of what a node runs, the attempts of the head's jobs are their owners'; the rest is the admins'.
 fn whose(call: &Call) -> Result<Whose> {
     let job = match call.request.path.first().map(String::as_str) {
-        Some("jobs") => call.request.param("job-number").and_then(ids::parse_number),
+        Some("jobs" | "job") => call.request.param("job-number").and_then(ids::parse_number),
         _ => {
             let own = numbers::known_cluster(call.root)?;
             let attempt = NodejobId::parse(call.value(1));
@@ -147,8 +147,11 @@ fn whose(call: &Call) -> Result<Whose> {
             attempt.filter(own).map(|attempt| attempt.job)
         }
     };
-    let whose = job.map_or(Ok(None), |job| ownership::of_job(call.root, call.who, job))?;
-    Ok(whose.unwrap_or(Whose::Others))
+    match job.map(|job| ownership::of_job(call.root, call.who, job)) {
+        None => Ok(Whose::Others),
+        Some(Err(e)) if matches!(e.kind, Kind::NotFound | Kind::Gone) => Ok(Whose::Others),
+        Some(whose) => whose,
+    }
 }
 
 fn list(call: &Call) -> Result<Response> {
@@ -169,7 +172,11 @@ fn status(call: &Call) -> Result<Response> {
     let (node, driver) = open(call)?;
     let id = id(call)?;
     match driver.status(std::slice::from_ref(&id))?.into_iter().next() {
-        Some(Answer::Known(status)) => Ok(Response::of(status.of(&id))),
+        Some(Answer::Known(status)) => {
+            let status = status.of(&id);
+            let sees = call.who.reach(Read) == Reach::All || call.who.may(Read, whose(call)?);
+            Ok(Response::of(if sees { status } else { status.outside() }))
+        }
         Some(Answer::Cancelled(why)) => {
             Err(Error::new(Kind::Gone, format!("node {}: {why}", node.name)))
         }

@@ -4,6 +4,9 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::TestRoot;
 use common::head::{CONF, open_root};
@@ -62,7 +65,7 @@ fn a_job_that_is_shared() {
     let ada = token(&root, &["role=user", "user=ada"]);
     let ben = token(&root, &["role=user", "user=ben"]);
     let viewer = token(&root, &["role=viewer", "user=ben"]);
-    let held = |share: &str| json!({"command": ["true"], "state": "held", "share": share});
+    let held = |share: &str| json!({"command": ["true"], "state": "held", "share": share, "environment": {"PW": "x"}});
     let (read, control) = (held("read"), held("control"));
     let (read, control) = (submit(&root, &ada, &read), submit(&root, &ada, &control));
     let code = |token: &str, method: &str, path: String| {
@@ -76,6 +79,9 @@ fn a_job_that_is_shared() {
         (read, &ada, 200, 200),
     ] {
         assert_eq!(code(token, "GET", format!("/scheduler/jobs/{job}")), reads);
+        let record = ask(&root, token, "GET", &format!("/scheduler/jobs/{job}"), &Value::Null);
+        let shown = if job == read && *token != ada || *token == viewer { "…" } else { "x" };
+        assert_eq!(record.json()["request"]["environment"]["PW"], shown, "{job}");
         let change = format!("/scheduler/jobs/{job}/update?priority=2");
         assert_eq!(code(token, "POST", change), changes, "{job}");
     }
@@ -182,4 +188,83 @@ fn what_was_submitted_in_open_mode_is_the_admins_afterwards() {
         let named = format!("user={user}");
         root.cmd("scheduler", &["tokens", "new", "role=user", &named]).expect(1);
     }
+}
+
+#[test]
+fn a_job_is_nobodys_before_it_is_there() {
+    let root = TestRoot::new(CONF);
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let done = AtomicBool::new(false);
+    let next = AtomicU64::new(1);
+    let until = Instant::now() + Duration::from_secs(60); // also where a submission fails
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Relaxed) && Instant::now() < until {
+                    let job = next.load(Relaxed);
+                    let path = format!("/scheduler/jobs/{job}");
+                    let answer = ask(&root, &ben, "GET", &path, &Value::Null);
+                    assert!([403, 404, 410].contains(&answer.code), "{answer:?}");
+                    if answer.code == 403 {
+                        next.fetch_max(job + 1, Relaxed);
+                    }
+                }
+            });
+        }
+        for _ in 0..300 {
+            submit(&root, &ada, &json!({"command": ["true"], "state": "held"}));
+        }
+        done.store(true, Relaxed);
+    });
+    root.check();
+}
+
+#[test]
+fn a_node_tells_others_no_more_than_the_head() {
+    let root = TestRoot::new(CONF);
+    let _poller = root.poller();
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let head = token(&root, &["role=head"]);
+    let start = ask(&root, &ben, "GET", "/processor/events", &Value::Null).json();
+    let start = start["cursor"].as_str().unwrap().to_string();
+    let job = submit(&root, &ada, &json!({"command": ["sh", "-c", "exit 42"]}));
+    root.reaches(job, "stopped");
+    let id = root.card(job)[1]["nodejob"].as_str().unwrap().to_string();
+    let get = |token: &str, path: &str| ask(&root, token, "GET", path, &Value::Null).expect(200);
+    for path in [
+        format!("/processor/jobs/{id}/status"),
+        format!("/processor/jobs/status?ids={id}"),
+        "/processor/jobs?format=json".into(),
+        format!("/processor/events?since={start}"),
+        format!("/nodemgr/localhost/jobs/{id}/status"),
+    ] {
+        let said = get(&ben, &path);
+        assert!(said.body.contains("stopped"), "{said:?}");
+        for hidden in ["42", "\"pid\"", "reason", "cause"] {
+            assert!(!said.body.replace(&id, "").contains(hidden), "{path}: {said:?}");
+        }
+    }
+    assert_eq!(get(&head, &format!("/processor/jobs/{id}/status")).json()["code"], 42);
+    assert_eq!(get(&ada, &format!("/nodemgr/localhost/jobs/{id}/status")).json()["code"], 42);
+    // How it ends is told by the exit code of who waits, too.
+    let waited = get(&ben, &format!("/scheduler/jobs/{job}/status?wait=1"));
+    assert_eq!(waited.header("X-Corkboard-Exit-Code"), Some("1"));
+    let sizes = format!("/scheduler/nodes/list?job={job}");
+    ask(&root, &ben, "GET", &sizes, &Value::Null).expect(403);
+    let child = json!({"command": ["true"], "parent": job});
+    ask(&root, &ben, "POST", "/scheduler/jobs/new", &child).expect(403);
+    root.check();
+}
+
+#[test]
+fn what_a_head_has_run_beside_its_board_is_its_own() {
+    let root = TestRoot::new(CONF);
+    let head = token(&root, &["role=head"]);
+    let run = json!({"command": ["sleep", "1000"], "request_id": "nodemgr-x"});
+    ask(&root, &head, "POST", "/processor/jobs/new", &run).expect(201);
+    ask(&root, &head, "GET", "/processor/jobs/nodemgr-x/log", &Value::Null).expect(200);
+    ask(&root, &head, "POST", "/processor/jobs/nodemgr-x/kill", &Value::Null).expect(200);
+    root.ended("nodemgr-x");
 }

@@ -4,22 +4,22 @@ use super::Who;
 use crate::board::cards::Cards;
 use crate::board::owners;
 use crate::board::root::Root;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::model::access::Whose;
 use crate::model::card::Card;
 
-/// Whose this job is; `None` where there is none (any more).
-pub fn of_job(root: &Root, who: &Who, job: u64) -> Result<Option<Whose>> {
+/// Whose this job is. An error where there is none, as of [`Cards::find`]: it may come, as another user's,
+/// before it is looked for again.
+pub fn of_job(root: &Root, who: &Who, job: u64) -> Result<Whose> {
     let cards = Cards::new(root);
-    match cards.find(job) {
-        Ok(card) => of_card(&cards, who, &card).map(Some),
-        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => Ok(None),
-        Err(e) => Err(e),
-    }
+    of_card(&cards, who, &cards.find(job)?)
 }
 
 /// Whose the job of this card is.
 pub fn of_card(cards: &Cards, who: &Who, card: &Card) -> Result<Whose> {
+    if who.job() == Some(card.job()) {
+        return Ok(Whose::Own); // also where nobody knows its owner any more
+    }
     let owner = owners::of(cards, card)?;
     Ok(who.whose(owner.as_deref(), card.spec.share))
 }

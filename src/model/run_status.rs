@@ -148,6 +148,13 @@ impl RunStatus {
         })
     }
 
+    /// What everybody sees of it: which it is, its state, and whether it ended well.
+    #[must_use]
+    pub fn outside(self) -> RunStatus {
+        let (state, status) = (self.state, self.status);
+        RunStatus { id: self.id, state, status, ..RunStatus::queued(self.at) }
+    }
+
     /// The same, naming the job.
     #[must_use]
     pub fn of(self, id: &str) -> RunStatus {

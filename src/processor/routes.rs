@@ -163,14 +163,21 @@ fn whose_run(call: &Call, id: &str) -> Result<Whose> {
     if id.is_a_heads() {
         return Ok(if call.who.may_be_head { Whose::Own } else { Whose::Others });
     }
-    match Runs::new(call.root).request(&id) {
-        Ok(request) => {
-            let owner = request.get(BY_FIELD).and_then(|by| by.as_str());
-            Ok(call.who.whose(owner, None))
-        }
-        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => Ok(Whose::Own),
-        Err(e) => Err(e),
-    }
+    // One that is not here is nobody's yet: it may come, as another user's, before it is looked for again.
+    let request = Runs::new(call.root).request(&id)?;
+    Ok(call.who.whose(request.get(BY_FIELD).and_then(|by| by.as_str()), None))
+}
+
+/// Whether whoever asks may see more of a run than everybody.
+fn sees(call: &Call, id: &str) -> bool {
+    call.who.reach(Need::Read) == Reach::All
+        || whose_run(call, id).is_ok_and(|whose| call.who.may(Need::Read, whose))
+}
+
+/// What whoever asks may see of a status.
+fn seen(call: &Call, status: RunStatus) -> RunStatus {
+    let all = status.id.as_deref().is_some_and(|id| sees(call, id));
+    if all { status } else { status.outside() }
 }
 
 /// Most jobs in a list.
@@ -190,7 +197,7 @@ fn all(call: &Call) -> Result<Response> {
     };
     let found = list::list(call.root, &filter)?;
     match call.request.param("format") {
-        Some("json") => Ok(entries(found)),
+        Some("json") => Ok(entries(call, found)),
         None | Some("text") => Ok(Response::text(lists::lines(found.iter().map(|(id, _)| id)))),
         Some(_) => Err(Error::bad("format must be json or text")),
     }
@@ -199,7 +206,7 @@ fn all(call: &Call) -> Result<Response> {
 fn statuses(call: &Call) -> Result<Response> {
     let Some(named) = call.request.param(IDS) else {
         let filter = Filter { limit: Some(limit(call)?), ..Filter::default() };
-        return Ok(entries(list::list(call.root, &filter)?));
+        return Ok(entries(call, list::list(call.root, &filter)?));
     };
     let named = Statuses::read(named).ids;
     let ids: Vec<Result<RunId>> = named.iter().map(|id| run_id(id)).collect();
@@ -207,13 +214,16 @@ fn statuses(call: &Call) -> Result<Response> {
     let mut found = report::statuses(call.root, &known)?.into_iter();
     let missing = || Err(Error::new(Kind::Internal, "no status of the job"));
     let statuses = ids.into_iter().map(|id| id.and_then(|_| found.next().unwrap_or_else(missing)));
-    let all = named.iter().zip(statuses).map(|(id, status)| Entry::of(*id, status));
+    let of = |status: Result<RunStatus>| status.map(|status| seen(call, status));
+    let all = named.iter().zip(statuses).map(|(id, status)| Entry::of(*id, of(status)));
     Ok(Response::of(all.collect::<Vec<_>>()))
 }
 
 /// What is said of the jobs of a list.
-fn entries(found: Vec<(RunId, Result<RunStatus>)>) -> Response {
-    let entry = |(id, known): (RunId, _)| Entry::of(&*id, known);
+fn entries(call: &Call, found: Vec<(RunId, Result<RunStatus>)>) -> Response {
+    let entry = |(id, known): (RunId, Result<RunStatus>)| {
+        Entry::of(&*id, known.map(|status| seen(call, status)))
+    };
     Response::of(found.into_iter().map(entry).collect::<Vec<_>>())
 }
 
@@ -237,12 +247,12 @@ fn record(call: &Call) -> Result<Response> {
 
 fn one_status(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
-    if let Some(task) = call.request.task()? {
+    if let Some(task) = call.request.task()?.filter(|_| sees(call, call.value(0))) {
         return Ok(Response::of(tasks::wait(call.root, &id_of(call)?, task, wait)?));
     }
     let found = status::wait(call.root, &id_of(call)?, RunState::Stopped, wait)?;
     let found = progress::shown(call.root, found)?;
-    Ok(Response::of(found))
+    Ok(Response::of(seen(call, found)))
 }
 
 fn say(call: &Call) -> Result<Response> {
@@ -299,18 +309,25 @@ fn kill_one(call: &Call) -> Result<Response> {
 
 fn acknowledge(call: &Call) -> Result<Response> {
     let ack = Ack::read(call.request.body.json(call.root)?)?;
+    let mut theirs = Vec::new();
     for id in ack.ids() {
         call.who.check_run_id(id)?;
         if call.who.reach(Need::Tend) != Reach::All {
-            auth::allow_to(call.who, Need::Tend, whose_run(call, id)?)?;
+            match whose_run(call, id) {
+                Err(e) if matches!(e.kind, Kind::NotFound | Kind::Gone) => continue,
+                whose => auth::allow_to(call.who, Need::Tend, whose?)?,
+            }
         }
+        theirs.push(id);
     }
-    let acknowledged = ack::acknowledge(call.root, ack.ids())?;
+    let acknowledged = ack::acknowledge(call.root, theirs.into_iter())?;
     Ok(Response::of(Acknowledged { acknowledged }))
 }
 
 fn events(call: &Call) -> Result<Response> {
     let wait = call.request.wait()?.unwrap_or_default();
     let since = Since { cursor: call.request.param(feed::SINCE), wait };
-    Ok(Response::of(report::feed(call.root, &since)?))
+    let mut page = report::feed(call.root, &since)?;
+    page.events = page.events.into_iter().map(|status| seen(call, status)).collect();
+    Ok(Response::of(page))
 }

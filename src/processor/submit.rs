@@ -28,11 +28,11 @@ fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
     Ok((id, request))
 }
 
-/// Whose a run is to be: a user's who asks this node. What a head or the machine's own people have run is
-/// no user's.
+/// Whose a run is to be: a user's who asks this node, or a head's that has it run beside its board. What
+/// heads run for their boards, or the machine's own people have run, is no user's.
 fn by(who: &Who, id: &RunId) -> Option<String> {
-    let is_user = who.rights == Rights::Role(Role::User) && !id.is_a_heads();
-    who.user.clone().filter(|_| is_user)
+    let is_ones = matches!(who.rights, Rights::Role(Role::User | Role::Head)) && !id.is_a_heads();
+    who.user.clone().filter(|_| is_ones)
 }
 
 /// The body of a request for one job or many.

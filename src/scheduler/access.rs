@@ -7,15 +7,14 @@ use crate::board::cards::Cards;
 use crate::board::owners;
 use crate::cgi::Call;
 use crate::error::Result;
-use crate::model::access::{Need, Reach, Whose};
+use crate::model::access::{Need, Reach, Share, Whose};
 use crate::model::card::Card;
 use crate::model::ids;
 
-/// Whose the job is that a request names. Where there is none that is no secret, and its handler says so.
+/// Whose the job is that a request names. What is no number is no job: its handler says so.
 pub fn whose(call: &Call) -> Result<Whose> {
     let job = ids::parse_number(call.value(0));
-    let whose = job.map_or(Ok(None), |job| ownership::of_job(call.root, call.who, job))?;
-    Ok(whose.unwrap_or(Whose::Own))
+    job.map_or(Ok(Whose::Own), |job| ownership::of_job(call.root, call.who, job))
 }
 
 /// Whether whoever asks may see more of a job than everybody.
@@ -25,6 +24,20 @@ pub fn sees(call: &Call, cards: &Cards, card: &Card) -> Result<bool> {
         Reach::None => false,
         Reach::Own => call.who.may(Need::Read, ownership::of_card(cards, call.who, card)?),
     })
+}
+
+/// The same of a job by its number; not of one that is not there, or cannot be read.
+pub fn sees_job(call: &Call, job: u64) -> bool {
+    call.who.reach(Need::Read) == Reach::All
+        || ownership::of_job(call.root, call.who, job)
+            .is_ok_and(|whose| call.who.may(Need::Read, whose))
+}
+
+/// Whether they see the values of its environment, too: not what was shared for reading alone.
+pub fn sees_values(call: &Call, cards: &Cards, card: &Card) -> Result<bool> {
+    let is_all = call.who.reach(Need::Read) == Reach::All;
+    let read = Whose::Shared(Share::Read);
+    Ok(call.who.sees_values() && (is_all || ownership::of_card(cards, call.who, card)? != read))
 }
 
 /// What everybody sees of a job.

@@ -44,7 +44,7 @@ pub fn events(call: &Call) -> Result<Response> {
     let mut eyes = Eyes::of(call);
     if !request.wants_event_stream() {
         let mut page = card_news::read(call.root, since, wait.unwrap_or_default())?;
-        eyes.conceal(&mut page)?;
+        eyes.conceal(&mut page);
         return Ok(Response::bytes("application/json", json(&page)));
     }
     // What is wrong with the cursor is said before the stream begins.
@@ -69,9 +69,9 @@ impl Eyes {
     }
 
     /// Leaves of each line what may be seen.
-    fn conceal(&mut self, page: &mut NewsPage) -> Result<()> {
+    fn conceal(&mut self, page: &mut NewsPage) {
         if self.who.reach(Need::Read) == Reach::All {
-            return Ok(());
+            return;
         }
         for told in &mut page.events {
             let Ok(mut line) = serde_json::from_str::<Map<String, Value>>(&told.line) else {
@@ -82,8 +82,9 @@ impl Eyes {
             let seen = match self.jobs.get(&job) {
                 Some(seen) => *seen,
                 None => {
-                    let whose = ownership::of_job(&self.root, &self.who, job)?;
-                    let seen = whose.is_some_and(|whose| self.who.may(Need::Read, whose));
+                    // Of one that is gone, or cannot be read, nobody can tell whose it is.
+                    let whose = ownership::of_job(&self.root, &self.who, job);
+                    let seen = whose.is_ok_and(|whose| self.who.may(Need::Read, whose));
                     *self.jobs.entry(job).or_insert(seen)
                 }
             };
@@ -92,7 +93,6 @@ impl Eyes {
                 told.line = Value::Object(line).to_string();
             }
         }
-        Ok(())
     }
 }
 
@@ -116,7 +116,7 @@ fn stream(
             // A comment, and where to go on, which is no event by itself.
             text.push_str(&format!(":\nid: {}\n\n", page.cursor));
         }
-        eyes.conceal(&mut page)?;
+        eyes.conceal(&mut page);
         for told in &page.events {
             text.push_str(&format!("id: {}\ndata: {}\n\n", told.cursor, told.line));
         }

@@ -91,7 +91,7 @@ pub fn record(call: &Call) -> Result<Response> {
     add_progress(call.root, &card, &mut map);
     map.insert("priority".into(), card.priority.into());
     let mut request = card.accepted.request.clone();
-    if !call.who.sees_values() {
+    if !access::sees_values(call, &cards, &card)? {
         hide_values(&mut request);
     }
     map.insert("request".into(), Value::Object(request));
@@ -112,7 +112,8 @@ pub fn record(call: &Call) -> Result<Response> {
 /// `GET jobs/N/status`, with `?wait=` until it ends; of one task with `?task=`.
 pub fn status(call: &Call) -> Result<Response> {
     let job = number(call)?;
-    let task = call.request.task()?;
+    // When a task of another user's has ended is not to be seen by how long this takes.
+    let task = call.request.task()?.filter(|_| access::sees_job(call, job));
     let over = |card: &Card| card.state == State::Stopped || tasks::has_ended(card, task);
     let mut rounds = None;
     let wait = call.request.wait()?;
@@ -133,7 +134,12 @@ pub fn status(call: &Call) -> Result<Response> {
     };
     if !access::sees(call, &Cards::new(call.root), &card)? {
         let outside = access::outside(&Cards::new(call.root), &card)?;
-        return Ok(Response::of(outside));
+        let code = match card.status() {
+            Status::Good => 0,
+            Status::Error => exit::REFUSED,
+            Status::Unknown => exit::TRY_LATER,
+        };
+        return Ok(Response::of(outside).exit_code(wait.map_or(0, |_| code)));
     }
     // While they are made: without them the job would wait for nothing but a poller.
     let fields = match task {

@@ -133,7 +133,8 @@ fn summaries(
         }
         match cards.find(job) {
             Ok(card) if state.is_none_or(|state| state == card.state) => {
-                found.push((job, summary(call, &reasons, cards, &card)?));
+                let map = summary(call, &reasons, cards, &card);
+                found.push((job, map.unwrap_or_else(|error| untold(job, &error))));
             }
             Ok(_) => {}
             Err(error) => {
@@ -183,11 +184,12 @@ fn not_read(
     match cards.unreadable(job) {
         Ok(None) => None,
         Ok(Some(why)) if error.kind == Kind::Gone => is_listed.then(|| unreadable(job, &why)),
-        _ => state.is_none().then(|| {
-            let mut map = Map::new();
-            map.insert("job".into(), job.into());
-            map.insert("reason".into(), error.message.clone().into());
-            map
-        }),
+        _ => state.is_none().then(|| untold(job, error)),
     }
+}
+
+/// What a list says of a job of which nothing can be told now.
+fn untold(job: u64, error: &Error) -> Map<String, Value> {
+    let why = error.message.clone().into();
+    Map::from_iter([("job".to_string(), job.into()), ("reason".to_string(), why)])
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::access;
+use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::nodes::{Damaged, Recorded};
@@ -11,6 +13,7 @@ use crate::board::{addresses, nodes, vault};
 use crate::cgi::{Call, Response};
 use crate::client::names::check_uri;
 use crate::error::{Error, Result};
+use crate::model::access::{Need, Whose};
 use crate::model::card::{Attempt, Column};
 use crate::model::ids::{self, NodejobId};
 use crate::model::node::{Address, DriverKind, Node, NodeState};
@@ -29,7 +32,12 @@ pub fn list(call: &Call) -> Result<Response> {
         Some(text) => {
             let job =
                 ids::parse_number(text).ok_or_else(|| Error::bad("job must be a job's number"))?;
-            let asked = Cards::new(call.root).find(job)?.spec.resources;
+            let cards = Cards::new(call.root);
+            let card = cards.find(job)?;
+            if !access::sees(call, &cards, &card)? {
+                auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
+            }
+            let asked = card.spec.resources;
             let mut all = nodes::list(call.root)?;
             all.retain(|node| !node.drain && node.resources.is_some_and(|has| asked.fits(&has)));
             all.iter().map(Node::shown).collect()

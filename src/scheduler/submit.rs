@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use crate::auth::Who;
+use crate::auth::{self, Who, ownership};
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::submission::Submitted;
@@ -13,6 +13,7 @@ use crate::board::{addresses, batches, files, numbers, root::Root, uploads};
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::access::Need;
 use crate::model::card::{Accepted, Card, State};
 use crate::model::request::{Expires, Spec, split_request_id};
 
@@ -228,7 +229,11 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()>
         return Err(Error::bad(format!("max_retry_count must be at most {MOST_RETRIES}")));
     }
     if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
-        Cards::new(root).find(parent).map_err(|e| Error::bad(format!("parent: {}", e.message)))?;
+        let cards = Cards::new(root);
+        let of = |e: Error| format!("parent: {}", e.message);
+        let card = cards.find(parent).map_err(|e| Error::bad(of(e)))?;
+        let whose = ownership::of_card(&cards, who, &card)?;
+        auth::allow_to(who, Need::Control, whose).map_err(|e| Error::new(e.kind, of(e)))?;
     }
     check_size(root, accepted)
 }
