@@ -12,7 +12,7 @@ use corkboard::model::ids::NodejobId;
 use corkboard::model::node::DriverKind;
 use corkboard::model::outcome::{Cause, Outcome};
 use corkboard::model::report::Report;
-use corkboard::model::run_status::RunStatus;
+use corkboard::model::run_status::{RunState, RunStatus};
 use serde_json::{Value, json};
 
 /// A card of tasks 0 to 9 of which these ranges are with a node.
@@ -149,6 +149,29 @@ fn a_range_of_which_nothing_is_said_is_not_dealt_out_anew() {
     assert_eq!(report(Outcome::lost("its request cannot be read")), Cause::Lost);
     assert_eq!(report(Outcome::exit(0)), Cause::Lost);
     assert_eq!(report(Outcome::killed("bob")), Cause::Killed);
+}
+
+/// Its tasks have all been told of: that the range has ended, too, is no news of any.
+#[test]
+fn an_array_that_has_ended_hears_no_more_of_its_ranges() {
+    let mut card = card(&["0-9"]);
+    let mut report = Report::default();
+    report.add(&"0-9".parse().unwrap(), &Outcome::exit(0));
+    let running = RunStatus::queued("2026-01-01T00:00:00.000Z".into());
+    let running = RunStatus { state: RunState::Running, tasks: Some(report.clone()), ..running };
+    let mut said = |status: RunStatus| {
+        let id = NodejobId::parse("c-7.1").unwrap();
+        let status = Box::new(status.of("c-7.1"));
+        let whats = decide(&card, &[Said { node: "n".into(), id, proven: true, status }]);
+        stamp(&mut card, whats.clone());
+        whats
+    };
+    assert!(matches!(said(running)[..], [.., What::Stopped { .. }]));
+    assert_eq!(
+        said(RunStatus { tasks: Some(report), ..RunStatus::stopped(&Outcome::exit(0)) }),
+        []
+    );
+    assert_eq!(said(RunStatus::stopped(&Outcome::lost("its supervisor died"))), []);
 }
 
 /// A node that has no room for a moment is not punished for each range that it was sent.

@@ -268,3 +268,41 @@ fn what_a_head_has_run_beside_its_board_is_its_own() {
     ask(&root, &head, "POST", "/processor/jobs/nodemgr-x/kill", &Value::Null).expect(200);
     root.ended("nodemgr-x");
 }
+
+#[test]
+fn what_a_user_has_a_node_run_is_theirs_to_read_and_to_end() {
+    let root = TestRoot::new(CONF);
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let ben = token(&root, &["role=user", "user=ben"]);
+    let one = json!({"command": ["echo", "hi"], "request_id": "one"});
+    ask(&root, &ada, "POST", "/processor/jobs/new", &one).expect(201);
+    root.ended("one");
+    for path in ["/processor/jobs/one/log", "/processor/jobs/one/log?follow=1"] {
+        assert_eq!(ask(&root, &ada, "GET", path, &Value::Null).expect(200).body, "hi\n", "{path}");
+        ask(&root, &ben, "GET", path, &Value::Null).expect(403);
+    }
+    assert_eq!(root.cmd("processor", &["jobs", "one", "log"]).expect(0).body, "hi\n");
+    ask(&root, &ada, "POST", "/processor/jobs/new", &one).expect(200);
+    ask(&root, &ben, "POST", "/processor/jobs/new", &one).expect(422);
+    // Nobody says whose a run is but the node.
+    let named = json!({"command": ["true"], "by": "ada"});
+    ask(&root, &ben, "POST", "/processor/jobs/new", &named).expect(400);
+    let range = json!({"command": ["sleep", "1000"], "request_id": "range", "tasks": "0-2"});
+    ask(&root, &ada, "POST", "/processor/jobs/new", &range).expect(201);
+    ask(&root, &ada, "POST", "/processor/jobs/range/kill?task=1-2", &Value::Null).expect(200);
+    let status = |token: &str| {
+        ask(&root, token, "GET", "/processor/jobs/range/status?task=2", &Value::Null).expect(200)
+    };
+    assert_eq!(status(&ada).json()["cause"], "killed");
+    assert_eq!(status(&ben).json()["cause"], Value::Null);
+    ask(&root, &ben, "POST", "/processor/jobs/range/kill", &Value::Null).expect(403);
+    ask(&root, &ada, "POST", "/processor/jobs/range/kill", &Value::Null).expect(200);
+    root.ended("range");
+    // One that was accepted before runs said whose they are, repeated.
+    let path = root.path("state/processor/job/one/request.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"by\":\"ada\""), "{text}");
+    fs::write(&path, text.replace(",\"by\":\"ada\"", "")).unwrap();
+    ask(&root, &ada, "POST", "/processor/jobs/new", &one).expect(200);
+    root.check();
+}

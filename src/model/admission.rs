@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::ids;
-use super::request::{HEAD_FIELDS, NODE_FIELDS, RANGE_FIELD, Raw, Spec};
+use super::request::{BY_FIELD, HEAD_FIELDS, NODE_FIELDS, RANGE_FIELD, Raw, Spec};
 use crate::error::{Error, Result};
 
 impl Spec {
@@ -17,6 +17,11 @@ impl Spec {
     /// Reads a request to a node.
     pub fn for_node(request: &Value) -> Result<Spec> {
         Spec::read(request, &[NODE_FIELDS, &[RANGE_FIELD]])
+    }
+
+    /// Reads a request that a node has accepted, which may say whose it is.
+    pub fn for_run(request: &Value) -> Result<Spec> {
+        Spec::read(request, &[NODE_FIELDS, &[RANGE_FIELD, BY_FIELD]])
     }
 
     fn read(request: &Value, fields: &[&[&str]]) -> Result<Spec> {

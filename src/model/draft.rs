@@ -123,7 +123,9 @@ impl Draft<'_> {
     fn late(&mut self, id: &NodejobId, status: &RunStatus) {
         let Some(outcome) = status.outcome() else { return };
         let known = self.card.attempts.iter().find(|a| a.attempt == id.attempt);
-        if known.is_none_or(|known| known.outcome.as_ref() == Some(&outcome)) {
+        // An array whose tasks have all ended does not wait for the ends of its ranges.
+        let is_open = |known: &Attempt| known.ended_at.is_none() && self.card.is_array();
+        if known.is_none_or(|known| is_open(known) || known.outcome.as_ref() == Some(&outcome)) {
             return;
         }
         let all = self.before.iter().map(|event| &event.what).chain(&self.added);

@@ -132,8 +132,12 @@ fn check(request: &Value, total: crate::model::resources::Resources) -> Result<(
 /// between two repeats of an attempt: its key alone says whose it is.
 fn compare(runs: &Runs, new: &Wanted) -> Result<()> {
     let known = runs.request(&new.id)?;
-    let same = known == new.request
-        || (keyed(&known) && without_address(known) == without_address(new.request.clone()));
+    let mut request = new.request.clone();
+    if let (None, Some(map)) = (known.get(BY_FIELD), request.as_object_mut()) {
+        map.shift_remove(BY_FIELD); // accepted before runs said whose they are
+    }
+    let same =
+        known == request || (keyed(&known) && without_address(known) == without_address(request));
     if same && (runs.last_line(&new.id)?.is_some() || same_uploads(runs, new)?) {
         return Ok(());
     }

@@ -44,7 +44,7 @@ pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus
         return status::of(root, id);
     }
     runs.for_change(id)?;
-    let spec = Spec::for_node(&runs.request(id)?)?;
+    let spec = Spec::for_run(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
         return Err(Error::bad(format!("{id} is one job: it has no tasks")));
     };

@@ -31,7 +31,7 @@ const BACKWARDS: u64 = 64 << 10;
 /// The stream that a request names, checked against what the job writes. Without a name it is
 /// `log`, or `stdout` of a job with split output.
 fn stream(root: &Root, id: &RunId, name: Option<&str>) -> Result<Stream> {
-    let output = Spec::for_node(&Runs::new(root).request(id)?)?.output;
+    let output = Spec::for_run(&Runs::new(root).request(id)?)?.output;
     match (name, output) {
         (None | Some("log"), Output::Combined) => Ok(Stream::Log),
         (None | Some("stdout"), Output::Split) => Ok(Stream::Stdout),

@@ -19,7 +19,7 @@ use crate::model::tasks::TaskSet;
 
 /// The tasks of a range; 400 for a job that is none.
 fn tasks_of(root: &Root, id: &RunId) -> Result<(TaskSet, Output)> {
-    let spec = Spec::for_node(&Runs::new(root).request(id)?)?;
+    let spec = Spec::for_run(&Runs::new(root).request(id)?)?;
     let tasks =
         spec.tasks.ok_or_else(|| Error::bad(format!("{id} is one job: it has no tasks")))?;
     Ok((tasks, spec.output))
