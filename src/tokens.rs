@@ -37,11 +37,7 @@ pub const NEW: Route = Route {
     need: Need::Shell,
     query: &[
         Key::new("role", "ROLE", ROLES),
-        Key::new(
-            "user",
-            "USER",
-            "whose it is: jobs have a user as their owner; the name if absent",
-        ),
+        Key::new("user", "USER", "whose it is: jobs are their users'; its name if absent"),
         Key::new("name", "NAME", "what it is called, for people"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
         Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
