@@ -78,7 +78,7 @@ thread_local! {
 }
 
 /// From now on, and until this is called again, the calling thread waits no longer than [`PATIENCE`] for all
-/// locks together, and after that only an instant for each; only [`AGAIN`] where it has waited in vain before.
+/// locks together, and after that only an instant for each; only a second where it has waited in vain before.
 /// For whoever has much to do that needs the same lock, and other things besides.
 pub fn wait_once_for_all() {
     LEFT.set(Some(if IN_VAIN.get() { AGAIN } else { PATIENCE }));

@@ -37,7 +37,7 @@ pub struct Tasks {
     /// Whether none of what waits is to be placed until it is released.
     pub held: bool,
     /// Nodes that would not have a range of an array: none is placed there before. Others are not held
-    /// up. See [`Tasks::hold_up`].
+    /// up. See `hold_up`.
     pub refused: BTreeMap<String, Wait>,
 }
 
