@@ -74,7 +74,7 @@ pub struct Program {
     /// Its routes.
     pub routes: &'static [Route],
     /// Whose the thing is that a request is about. Asked where whoever asks may do what they want only to
-    /// what is their own; not about what is not there, which its handler says.
+    /// what is their own. What is not there is nobody's: an error, as its handler would give.
     pub whose: fn(&Call) -> Result<Whose>,
     /// Its other commands.
     pub specials: &'static [Special],
