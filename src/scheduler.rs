@@ -12,6 +12,7 @@
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
+//! - [`audit`]: who changed what.
 //! - [`access`]: whose a job is, and what others see of it.
 //! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
@@ -24,6 +25,7 @@ use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
+pub mod audit;
 pub mod check;
 pub mod command;
 pub mod events;
@@ -241,6 +243,15 @@ const ROUTES: &[Route] = &[
         help: "who may do what",
         handler: roles::roles,
     },
+    Route {
+        method: Get,
+        pattern: "audit",
+        need: Read,
+        query: audit::KEYS,
+        body: false,
+        help: "who changed what, and who was refused: of one's own, of all for admins",
+        handler: audit::show,
+    },
     words::route(|call| words::answer(call, check::check)),
 ];
 
@@ -257,7 +268,7 @@ pub const PROGRAM: Program = Program {
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),
-        ("Tokens and roles", &["tokens", "roles"]),
+        ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],
 };
