@@ -23,7 +23,7 @@ const RUN: &str = "A-A-A---";
 const TEND: &str = "A-O-O---";
 const REPORT: &str = "A-O---OO";
 /// Whoever may read something reads the lines of their own; all are for admins.
-const OWN_LINES: &str = "AAAA--A-";
+const OWN_LINES: &str = "AAAAA-A-";
 const ADMIN: &str = "A-------";
 const SHELL: &str = "--------";
 

@@ -46,7 +46,7 @@ pub(super) fn admit<'a>(
     let found = route::find(program.routes, root, request, who);
     let (route, call) = found.map_err(Refusal::Request)?;
     let whose = may(program, &call, route.need).map_err(|error| {
-        if audit::is_refusal(&error) {
+        if audit::is_refusal(&error) || audit::is_told(route.need, request) {
             audit::tell(root, who, program.name, request, &Err(error.clone()));
         }
         Refusal::Request(error)
