@@ -222,13 +222,15 @@ pub struct Meant<'a> {
     pub name: Option<&'a str>,
     /// Whose it is; whoever the name names if absent.
     pub user: Option<&'a str>,
+    /// The node for which alone it acts.
+    pub node: Option<&'a str>,
     /// Whether it only looks.
     pub read_only: bool,
 }
 
 /// A new token: its record to store, and the token itself, to be shown once.
 pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRecord, String)> {
-    let &Meant { role, name, user, read_only } = meant;
+    let &Meant { role, name, user, node, read_only } = meant;
     let id = random_hex::<4>()?;
     let secret = random_hex::<32>()?;
     let record = TokenRecord {
@@ -237,6 +239,7 @@ pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRec
         head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
         user: user.map(str::to_string),
+        node: node.map(str::to_string),
         read_only,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),

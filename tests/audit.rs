@@ -44,7 +44,7 @@ fn each_change_and_each_refusal_has_a_line() {
     ask(&root, &ben, "POST", &update, &Value::Null).expect(403);
     ask(&root, &ben, "GET", &format!("/scheduler/jobs/{job}"), &Value::Null).expect(403);
     ask(&root, &ada, "POST", "/scheduler/jobs/new", &json!({"comand": []})).expect(400);
-    let wrong = format!("{}0", &ada[..ada.len() - 1].replace("_0", "_1"));
+    let wrong = format!("cb_{}_{}", id(&ada), "0".repeat(64));
     ask(&root, &wrong, "GET", "/scheduler/jobs", &Value::Null).expect(401);
     ask(&root, "cb_none_such", "POST", &update, &Value::Null).expect(401);
     root.cgi("GET", &format!("/scheduler/jobs/{ada}"), &[], b"").expect(401);
