@@ -106,6 +106,10 @@ fn answer(
         watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
     }
     let response = admitted.answer()?;
+    if !waits && response.is_stream() {
+        let (root, who, found) = (root.clone(), who.clone(), admitted.found());
+        watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
+    }
     if waits && !watch::may_wait() {
         is_admitted(&root, &who, admitted.found())
             .inspect_err(|error| audit::tell_refused(&root, program.name, error))?;
