@@ -10,9 +10,9 @@
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
-//! - [`nodes`]: registering nodes.
+//! - [`nodes`]: the nodes; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
 //! - [`graph`]: who submitted whom.
-//! - [`access`]: whose a job is, and what others see of it.
+//! - [`access`]: whose a job or a node is, and what others see of a job.
 //! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
 //! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
@@ -20,7 +20,7 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
+use crate::model::access::Need::{Control, Look, Nodes, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
@@ -28,6 +28,7 @@ pub mod check;
 pub mod command;
 pub mod events;
 pub mod graph;
+pub mod idle;
 pub mod interrupt;
 pub mod jobs;
 pub mod kills;
@@ -35,6 +36,7 @@ pub mod lists;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
+pub mod registration;
 pub mod roles;
 pub mod rounds;
 pub mod submit;
@@ -194,7 +196,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/new",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: true,
         help: "register a node: {\"name\": ..., \"uri\": \"http://host:port\", \"token\": ...}",
@@ -212,7 +214,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/update",
-        need: Admin,
+        need: Nodes,
         query: &[
             Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body()
         ],
@@ -223,7 +225,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/remove",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: false,
         help: "remove a node that has no jobs",
