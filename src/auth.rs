@@ -98,7 +98,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
         }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who::of_user(name, Rights::Shell))
+    Ok(Who::of_user(name, Rights::Shell, "shell"))
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -146,10 +146,23 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
                 Role::User => record.head.is_none(),
                 Role::Provider | Role::Viewer | Role::Worker => false,
             },
-            ..Who::of_user(record.user(), Rights::Role(record.role))
+            token: Some(record.id.clone()),
+            ..Who::of_user(record.user(), Rights::Role(record.role), format!("token {}", record.id))
         }),
         _ => Err(refused()),
     }
+}
+
+/// The token of this root that a request which was refused had the id of. The id is no secret.
+pub fn claimed(root: &Root) -> Option<String> {
+    let header = var("HTTP_AUTHORIZATION")?;
+    let (scheme, rest) = header.split_once(' ')?;
+    let token = match scheme.eq_ignore_ascii_case("basic") {
+        true => basic_user(rest.trim())?,
+        false => rest.trim().to_string(),
+    };
+    let (id, _) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
+    vault::has_token(root, id).then(|| id.to_string())
 }
 
 /// The user name of HTTP Basic, which is the token where the server passes the header on (lighttpd
@@ -197,7 +210,7 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin)))
+    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin), "open"))
 }
 
 /// What a token is to be.

@@ -25,6 +25,8 @@ const TEND: &str = "A-OO-O---";
 const REPORT: &str = "A-OO---OO";
 const NEW_NODE: &str = "A--A-----";
 const NODES: &str = "A--O-----";
+/// Whoever may read something reads the lines of their own; all are for admins.
+const OWN_LINES: &str = "AAAAAA-A-";
 const ADMIN: &str = "A--------";
 const SHELL: &str = "---------";
 
@@ -53,6 +55,7 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "POST", "tokens/new", SHELL),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),
     ("scheduler", "GET", "roles", LOOK),
+    ("scheduler", "GET", "audit", OWN_LINES),
     ("scheduler", "GET", "check", SHELL),
     ("processor", "POST", "jobs/new", RUN),
     ("processor", "GET", "jobs", LOOK),
