@@ -82,7 +82,7 @@ impl Who {
     /// passwords there. What runs here, or works for this root, has no need of them.
     pub fn sees_values(&self) -> bool {
         match self.rights {
-            Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
+            Rights::Shell | Rights::Role(Role::Admin | Role::User | Role::Provider) => true,
             Rights::Role(Role::Viewer | Role::Head | Role::Worker)
             | Rights::Job(_)
             | Rights::Run => false,
@@ -142,6 +142,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
         Need::Admin => "this needs a token with the role admin",
+        Need::Nodes if !who.read_only => "this needs a token with the role admin or provider",
         _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
         _ if who.read_only => "this token only looks",
         Need::Run if who.job().is_some() => {

@@ -315,7 +315,7 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
 pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
     accepted.request.get("requested_resources")?;
     let (spec, _) = Spec::of_card(&accepted.request);
-    addresses::none_has(root, &spec.resources)
+    addresses::none_has(root, &spec.resources, accepted.user().as_deref())
 }
 
 /// The request as accepted, with its number and id, and what there is to be warned of.
