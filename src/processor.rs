@@ -71,6 +71,7 @@ use std::env;
 use crate::cgi::{self, Program};
 use crate::edge;
 use crate::tables;
+use crate::wire::process;
 
 /// The program.
 pub const PROGRAM: Program = Program {
@@ -78,6 +79,7 @@ pub const PROGRAM: Program = Program {
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,
     whose: access::whose,
+    stays: &[process::START, process::STOP],
     specials: words::SPECIALS,
     aliases: &[],
     views: tables::PROCESSOR,

@@ -154,10 +154,7 @@ fn a_process_is_started_waited_for_asked_about_and_stopped() {
         assert!(stream.next().is_none());
         assert_eq!(ended["pid"], started["pid"]);
         assert_eq!(ended["finished"], true);
-        assert_eq!(
-            ended["ErrorOutput"], "da\n/tmp\n",
-            "the last bytes of the last lines: {ended}"
-        );
+        assert_eq!(ended["ErrorOutput"], "da\n/tmp\n", "the last bytes of the last lines: {ended}");
         assert_eq!(ended["output"], "o\nthree\n");
         let link = |start: &Value| format!("state/processor/pid/{pid}_{}", start.as_str().unwrap());
         let link =

@@ -12,6 +12,7 @@ use super::request::Request;
 use super::response::Response;
 use super::route;
 use crate::auth::{self, Who};
+use crate::board::places;
 use crate::board::root::Root;
 use crate::board::vault;
 use crate::board::watch;
@@ -100,16 +101,17 @@ fn answer(
         Err(Refusal::Root(e)) => return Err(conceal(program.name, &e)),
     };
     let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
-        || request.wants_event_stream();
+        || request.wants_event_stream()
+        || admitted.stays();
+    // Kept to the end of the process, behind the answer: what is followed is told there.
+    let place = who.counted().filter(|_| waits || request.body.is_long());
+    let place = place.map(|user| places::take(&root, user)).transpose()?;
+    std::mem::forget(place);
     if waits {
         let (root, who, found) = (root.clone(), who.clone(), admitted.found());
         watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
     }
     let response = admitted.answer()?;
-    if !waits && response.is_stream() {
-        let (root, who, found) = (root.clone(), who.clone(), admitted.found());
-        watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
-    }
     if waits && !watch::may_wait() {
         is_admitted(&root, &who, admitted.found())
             .inspect_err(|error| audit::tell_refused(&root, program.name, error))?;

@@ -130,11 +130,6 @@ impl Response {
         self
     }
 
-    /// Whether its body is made while it is sent.
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self.content, Content::Stream(_))
-    }
-
     /// Where the thing that was made is, if one was.
     pub(super) fn made(&self) -> Option<&str> {
         let made = self.headers.iter().find(|(name, _)| *name == "Location");
