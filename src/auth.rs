@@ -98,7 +98,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
         }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who::of_user(name, Rights::Shell))
+    Ok(Who::of_user(name, Rights::Shell, "shell"))
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -146,10 +146,23 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
                 Role::User => record.head.is_none(),
                 Role::Viewer | Role::Worker => false,
             },
-            ..Who::of_user(record.user(), Rights::Role(record.role))
+            token: Some(record.id.clone()),
+            ..Who::of_user(record.user(), Rights::Role(record.role), format!("token {}", record.id))
         }),
         _ => Err(refused()),
     }
+}
+
+/// The token of this root that a request which was refused had the id of. The id is no secret.
+pub fn claimed(root: &Root) -> Option<String> {
+    let header = var("HTTP_AUTHORIZATION")?;
+    let (scheme, rest) = header.split_once(' ')?;
+    let token = match scheme.eq_ignore_ascii_case("basic") {
+        true => basic_user(rest.trim())?,
+        false => rest.trim().to_string(),
+    };
+    let (id, _) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
+    vault::has_token(root, id).then(|| id.to_string())
 }
 
 /// The user name of HTTP Basic, which is the token where the server passes the header on (lighttpd
@@ -197,7 +210,7 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin)))
+    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin), "open"))
 }
 
 /// What a token is to be.
@@ -209,13 +222,15 @@ pub struct Meant<'a> {
     pub name: Option<&'a str>,
     /// Whose it is; whoever the name names if absent.
     pub user: Option<&'a str>,
+    /// The node for which alone it acts.
+    pub node: Option<&'a str>,
     /// Whether it only looks.
     pub read_only: bool,
 }
 
 /// A new token: its record to store, and the token itself, to be shown once.
 pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRecord, String)> {
-    let &Meant { role, name, user, read_only } = meant;
+    let &Meant { role, name, user, node, read_only } = meant;
     let id = random_hex::<4>()?;
     let secret = random_hex::<32>()?;
     let record = TokenRecord {
@@ -224,6 +239,7 @@ pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRec
         head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
         user: user.map(str::to_string),
+        node: node.map(str::to_string),
         read_only,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),

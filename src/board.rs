@@ -8,9 +8,10 @@
 //! - [`cards`]: the head's board, `state/scheduler`; `changes`: how its cards are stamped and moved.
 //! - [`submission`] publishes one card, [`batches`] many at once (`batch_files`: their files).
 //! - [`listing`]: which cards there are.
+//! - [`audit`]: who changed what, and who was refused.
 //! - [`attic`]: removing what need not be kept.
 //! - [`leftovers`]: removing what lies beside the cards of jobs that are gone.
-//! - [`audit`]: walks the board for `scheduler check`.
+//! - [`walk`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
 //! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
 //! - [`owners`]: whose a job is.
@@ -62,4 +63,5 @@ pub mod sync_set;
 pub mod unheard;
 pub mod uploads;
 pub mod vault;
+pub mod walk;
 pub mod watch;

@@ -5,13 +5,14 @@
 //! - [`update`]: changing them.
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
-//! - [`outputs`]: their logs and files.
+//! - [`outputs`]: their logs; [`work_files`]: their files.
 //! - [`reason`]: why a job is where it is.
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: registering nodes.
 //! - [`graph`]: who submitted whom.
+//! - [`audit`]: who changed what.
 //! - [`access`]: whose a job is, and what others see of it.
 //! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
@@ -24,6 +25,7 @@ use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
+pub mod audit;
 pub mod check;
 pub mod command;
 pub mod events;
@@ -40,6 +42,7 @@ pub mod rounds;
 pub mod submit;
 pub mod tasks;
 pub mod update;
+pub mod work_files;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
 
@@ -123,7 +126,7 @@ const ROUTES: &[Route] = &[
         query: &[TASK],
         body: false,
         help: "names of its files; of an array those of all ranges, or of one task",
-        handler: outputs::files,
+        handler: work_files::files,
     },
     Route {
         method: Get,
@@ -132,7 +135,7 @@ const ROUTES: &[Route] = &[
         query: &[TASK],
         body: false,
         help: "one of its files; of several of one name that of task=K",
-        handler: outputs::file,
+        handler: work_files::file,
     },
     Route {
         method: Get,
@@ -241,6 +244,15 @@ const ROUTES: &[Route] = &[
         help: "who may do what",
         handler: roles::roles,
     },
+    Route {
+        method: Get,
+        pattern: "audit",
+        need: Read,
+        query: audit::KEYS,
+        body: false,
+        help: "who changed what, and who was refused: of one's own, of all for admins",
+        handler: audit::show,
+    },
     words::route(|call| words::answer(call, check::check)),
 ];
 
@@ -257,7 +269,7 @@ pub const PROGRAM: Program = Program {
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),
-        ("Tokens and roles", &["tokens", "roles"]),
+        ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],
 };

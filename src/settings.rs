@@ -65,6 +65,8 @@ pub struct Settings {
     pub keep_jobs_count: usize,
     /// Age at which finished jobs are removed whose result no head has fetched.
     pub keep_unacknowledged: Duration,
+    /// Size of a file of the audit at which a new one is begun, in bytes.
+    pub max_audit: u64,
     /// Size at which a change feed, the head's or a node's, is begun anew, in bytes.
     pub max_events: u64,
 }
@@ -99,6 +101,7 @@ impl Default for Settings {
             keep_jobs: Duration::from_secs(7 * DAY),
             keep_jobs_count: 100_000,
             keep_unacknowledged: Duration::from_secs(30 * DAY),
+            max_audit: 16 << 20,
             max_events: 16 << 20,
         }
     }
@@ -200,6 +203,7 @@ impl Settings {
             "keep_jobs" => self.keep_jobs = duration()?,
             "keep_jobs_count" => self.keep_jobs_count = count()?,
             "keep_unacknowledged" => self.keep_unacknowledged = duration()?,
+            "max_audit" => self.max_audit = size()?,
             "max_events" => self.max_events = size()?,
             _ => return Err(Error::bad(format!("there is no setting \"{name}\""))),
         }

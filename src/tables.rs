@@ -43,12 +43,24 @@ const TOKEN_COLUMNS: &[Column] = &[
     Column::new("ID", &["/id"]),
     Column::new("ROLE", &["/role"]),
     Column::new("USER", &["/user"]),
+    Column::new("NODE", &["/node"]),
     Column::new("SCOPE", &["/scope"]),
     Column::new("NAME", &["/name"]),
     Column::time("CREATED", &["/created_at"]),
     Column::time("EXPIRES", &["/expires_at"]),
+    Column::time("LAST USED", &["/last_used_at"]),
     Column::new("EXPIRED", &["/expired"]),
     Column::new("REASON", &["/error"]),
+];
+
+const AUDIT_COLUMNS: &[Column] = &[
+    Column::time("AT", &["/at"]),
+    Column::new("USER", &["/user"]),
+    Column::new("BY", &["/by"]),
+    Column::new("FROM", &["/from"]),
+    Column::new("WHAT", &["/what"]),
+    Column::new("OUTCOME", &["/outcome"]),
+    Column::new("MADE", &["/made"]),
 ];
 
 const ROLE_COLUMNS: &[Column] = &[
@@ -87,6 +99,7 @@ pub const SCHEDULER: &[View] = &[
     view("nodes/:name", "", FIELDS),
     view("tokens", "/tokens", TOKEN_COLUMNS),
     view("roles", "/roles", ROLE_COLUMNS),
+    view("audit", "/audit", AUDIT_COLUMNS),
 ];
 
 /// Those of `processor`.

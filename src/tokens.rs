@@ -3,9 +3,11 @@
 
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::{self, Meant};
+use crate::board::audit::{self, Of};
+use crate::board::root::Root;
 use crate::board::vault;
 use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
 use crate::clock;
@@ -39,6 +41,7 @@ pub const NEW: Route = Route {
         Key::new("role", "ROLE", ROLES),
         Key::new("user", "USER", "whose it is: jobs are their users'; its name if absent"),
         Key::new("name", "NAME", "what it is called, for people"),
+        Key::new("node", "NAME", "of a worker: the node for which alone it acts"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
         Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
     ],
@@ -97,10 +100,12 @@ fn list(call: &Call) -> Result<Response> {
                 "id": record.id,
                 "role": record.role,
                 "user": record.user(),
+                "node": record.node,
                 "scope": if record.read_only { "read" } else { "all" },
                 "name": record.name,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
+                "last_used_at": vault::last_use(call.root, &record.id).map(clock::rfc3339),
                 "expired": auth::is_expired(&record),
             })
         })
@@ -108,7 +113,18 @@ fn list(call: &Call) -> Result<Response> {
     shown.extend(
         unreadable.into_iter().map(|(id, error)| json!({"id": id, "error": error.message})),
     );
-    Ok(Response::of(json!({"tokens": shown})))
+    Ok(Response::of(json!({"tokens": shown, "refused": refused(call.root)?})))
+}
+
+/// How often those were refused whom no token let in, and when last: as far as the audit goes back.
+fn refused(root: &Root) -> Result<Value> {
+    let (mut count, mut last) = (0, None);
+    audit::each(root, Of::Strangers, |entry| {
+        count += 1;
+        last = Some(entry);
+    })?;
+    let last = last.map(|entry| json!({"at": entry.at, "from": entry.from, "by": entry.by}));
+    Ok(json!({"count": count, "last": last}))
 }
 
 fn new(call: &Call) -> Result<Response> {
@@ -134,7 +150,16 @@ fn new(call: &Call) -> Result<Response> {
     if name.is_some_and(|name| name.len() > LONGEST_NAME || name.chars().any(char::is_control)) {
         return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
     }
-    let meant = Meant { role, name, user, read_only };
+    let node = call.request.param("node");
+    if node.is_some() && role != Role::Worker {
+        return Err(Error::bad("node is for tokens of the role worker"));
+    }
+    if node.is_some_and(|node| !ids::is_valid(node)) {
+        return Err(Error::bad(
+            "node must be a node's name: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit",
+        ));
+    }
+    let meant = Meant { role, name, user, node, read_only };
     let (record, token) = auth::new_token(&meant, expires.transpose()?)?;
     vault::add_token(call.root, &record)?;
     let answer = json!({
@@ -142,6 +167,7 @@ fn new(call: &Call) -> Result<Response> {
         "token": token,
         "role": record.role,
         "user": record.user(),
+        "node": record.node,
         "expires_at": record.expires_at,
     });
     Ok(Response::of(answer).status(201, "Created"))

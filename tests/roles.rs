@@ -22,6 +22,8 @@ const CONTROL: &str = "A-O-----";
 const RUN: &str = "A-A-A---";
 const TEND: &str = "A-O-O---";
 const REPORT: &str = "A-O---OO";
+/// Whoever may read something reads the lines of their own; all are for admins.
+const OWN_LINES: &str = "AAAAA-A-";
 const ADMIN: &str = "A-------";
 const SHELL: &str = "--------";
 
@@ -50,6 +52,7 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "POST", "tokens/new", SHELL),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),
     ("scheduler", "GET", "roles", LOOK),
+    ("scheduler", "GET", "audit", OWN_LINES),
     ("scheduler", "GET", "check", SHELL),
     ("processor", "POST", "jobs/new", RUN),
     ("processor", "GET", "jobs", LOOK),

@@ -14,6 +14,10 @@ pub struct Who {
     pub user: Option<String>,
     /// What they are called on cards that 0.1 wrote: their earlier requests are found under it.
     pub former: Option<String>,
+    /// By which means they showed who they are, as the audit says it: `token ID`, `shell`.
+    pub means: String,
+    /// The token that they have.
+    pub token: Option<String>,
     /// What they may do.
     pub rights: Rights,
     /// Whether they only look, whatever else they might do.
@@ -26,11 +30,13 @@ pub struct Who {
 
 impl Who {
     /// A user; a head, too.
-    pub(super) fn of_user(user: String, rights: Rights) -> Who {
+    pub(super) fn of_user(user: String, rights: Rights, means: impl Into<String>) -> Who {
         Who {
             name: user.clone(),
             user: Some(user),
             former: None,
+            means: means.into(),
+            token: None,
             rights,
             read_only: false,
             may_be_head: true,
@@ -40,8 +46,17 @@ impl Who {
 
     /// Who has the key of a run.
     pub(super) fn of_run(name: String, user: Option<String>, rights: Rights, run: String) -> Who {
-        let (former, read_only, may_be_head) = (None, false, false);
-        Who { name, user, former, rights, read_only, may_be_head, run: Some(run) }
+        Who {
+            name,
+            user,
+            former: None,
+            means: format!("key of {run}"),
+            token: None,
+            rights,
+            read_only: false,
+            may_be_head: false,
+            run: Some(run),
+        }
     }
 
     /// The job for which a running attempt speaks.

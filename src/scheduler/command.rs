@@ -13,9 +13,9 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::output;
 use crate::cgi::words::{command, flag, with};
 use crate::cgi::{Given, Special};
+use crate::cgi::{audit, output};
 use crate::check;
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
@@ -91,7 +91,10 @@ fn new(words: &Given) -> anyhow::Result<i32> {
         request.insert("stdin".into(), standard_input(root.settings.max_body)?.into());
     }
     let files = files(&root, &words.values("file"))?;
-    let (accepted, fresh) = submit::submit(&root, &who, Value::Object(request), files)?;
+    let submitted = submit::submit(&root, &who, Value::Object(request), files);
+    let made = submitted.as_ref().map(|(accepted, _)| format!("jobs/{}", accepted.job));
+    audit::tell_command(&root, &who, "scheduler", &["jobs", "new"], made.map_err(Clone::clone));
+    let (accepted, fresh) = submitted?;
     let job = accepted.job;
     // Who waits is told why in any case.
     let may_warn = fresh && !words.flag("wait");
@@ -137,14 +140,15 @@ fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
     Ok(Some(incoming))
 }
 
-/// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
+/// Prints a job's log until it has ended, and returns its exit code, unless the log could not be written. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
     interrupt::tell_on_interrupt(job, None)?;
     let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
-    let out = &mut io::stdout().lock();
-    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), out)? {
+    let mut stdout = io::stdout().lock();
+    let mut out = output::Told::new(&mut stdout);
+    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), &mut out)? {
         jobs::wait_beside(root, job, &mut rounds)?; // nobody reads its log; its code may be asked for
     }
     rounds.finish();
@@ -153,5 +157,5 @@ fn wait(root: &Root, job: u64) -> Result<i32> {
     if let Some(reason) = &outcome.reason {
         eprintln!("scheduler: job {job}: {reason}");
     }
-    Ok(outcome.exit_code())
+    Ok(out.end("scheduler", outcome.exit_code()))
 }
