@@ -144,7 +144,7 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
             may_be_head: match record.role {
                 Role::Admin | Role::Head => true,
                 Role::User => record.head.is_none(),
-                Role::Viewer | Role::Worker => false,
+                Role::Provider | Role::Viewer | Role::Worker => false,
             },
             token: Some(record.id.clone()),
             ..Who::of_user(record.user(), Rights::Role(record.role), format!("token {}", record.id))

@@ -10,10 +10,10 @@
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
-//! - [`nodes`]: registering nodes.
+//! - [`nodes`]: the nodes; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
-//! - [`access`]: whose a job is, and what others see of it.
+//! - [`access`]: whose a job or a node is, and what others see of a job.
 //! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
 //! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
@@ -21,7 +21,7 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
+use crate::model::access::Need::{Control, Look, Nodes, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
@@ -30,6 +30,7 @@ pub mod check;
 pub mod command;
 pub mod events;
 pub mod graph;
+pub mod idle;
 pub mod interrupt;
 pub mod jobs;
 pub mod kills;
@@ -37,6 +38,7 @@ pub mod lists;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
+pub mod registration;
 pub mod roles;
 pub mod rounds;
 pub mod submit;
@@ -197,7 +199,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/new",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: true,
         help: "register a node: {\"name\": ..., \"uri\": \"http://host:port\", \"token\": ...}",
@@ -215,7 +217,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/update",
-        need: Admin,
+        need: Nodes,
         query: &[
             Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body()
         ],
@@ -226,7 +228,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/remove",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: false,
         help: "remove a node that has no jobs",

@@ -29,6 +29,7 @@ const RUN_COLUMNS: &[Column] = &[
 
 const NODE_COLUMNS: &[Column] = &[
     Column::new("NODE", &["/name"]),
+    Column::new("OWNER", &["/owner"]),
     Column::new("STATE", &["/state"]),
     Column::new("DRAIN", &["/drain"]),
     Column::new("CORES", &["/resources/cores"]),
@@ -68,6 +69,7 @@ const ROLE_COLUMNS: &[Column] = &[
     Column::new("SHELL", &["/shell"]),
     Column::new("ADMIN", &["/admin"]),
     Column::new("USER", &["/user"]),
+    Column::new("PROVIDER", &["/provider"]),
     Column::new("VIEWER", &["/viewer"]),
     Column::new("HEAD", &["/head"]),
     Column::new("WORKER", &["/worker"]),

@@ -30,7 +30,7 @@ pub const LIST: Route = Route {
 const LONGEST_NAME: usize = 64;
 
 /// The roles that tokens have, in words.
-const ROLES: &str = "admin, user, viewer, head or worker";
+const ROLES: &str = "admin, user, provider, viewer, head or worker";
 
 /// `tokens/new`.
 pub const NEW: Route = Route {

@@ -59,6 +59,19 @@ impl Who {
         }
     }
 
+    /// The user whose share of what this root can bear is counted. What works for the root is not held up
+    /// by what users do, nor are admins, who have to mend it.
+    pub fn counted(&self) -> Option<&str> {
+        match self.rights {
+            Rights::Role(Role::User | Role::Provider | Role::Viewer) | Rights::Job(_) => {
+                self.user.as_deref()
+            }
+            Rights::Shell | Rights::Run | Rights::Role(Role::Admin | Role::Head | Role::Worker) => {
+                None
+            }
+        }
+    }
+
     /// The job for which a running attempt speaks.
     pub fn job(&self) -> Option<u64> {
         match self.rights {
@@ -71,7 +84,7 @@ impl Who {
     /// passwords there. What runs here, or works for this root, has no need of them.
     pub fn sees_values(&self) -> bool {
         match self.rights {
-            Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
+            Rights::Shell | Rights::Role(Role::Admin | Role::User | Role::Provider) => true,
             Rights::Role(Role::Viewer | Role::Head | Role::Worker)
             | Rights::Job(_)
             | Rights::Run => false,
@@ -131,6 +144,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
         Need::Admin => "this needs a token with the role admin",
+        Need::Nodes if !who.read_only => "this needs a token with the role admin or provider",
         _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
         _ if who.read_only => "this token only looks",
         Need::Run if who.job().is_some() => {
