@@ -47,6 +47,9 @@ pub struct TokenRecord {
     /// True for one that only looks, whatever its role.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// When a node joined with it, of a token that is for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// From when on it is refused.
@@ -73,6 +76,12 @@ pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
     let path = token_path(root, &record.id)?;
     let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
     if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
+}
+
+/// Puts a token's record in place of what was there, if anything was. Durable when this returns.
+pub fn replace_token(root: &Root, record: &TokenRecord) -> Result<()> {
+    root.for_change()?;
+    files::replace_secret(&tmp(root), &token_path(root, &record.id)?, &files::json_line(record)?)
 }
 
 /// A token's record; `None` where there is none, or where the id could not be one.
