@@ -15,6 +15,7 @@
 //! - `claims`: the request ids that clients chose.
 //! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
 //! - [`owners`]: whose a job is.
+//! - [`places`]: how many requests stay at a time; [`waiting`]: how many jobs of a user wait.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
@@ -51,6 +52,7 @@ pub mod lock;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
+pub mod places;
 pub mod poller_lock;
 pub mod progress;
 pub mod root;
@@ -63,5 +65,6 @@ pub mod sync_set;
 pub mod unheard;
 pub mod uploads;
 pub mod vault;
+pub mod waiting;
 pub mod walk;
 pub mod watch;

@@ -21,6 +21,14 @@ pub struct Settings {
     pub max_upload: u64,
     /// Largest array of jobs in one request.
     pub max_jobs_per_request: usize,
+    /// Most requests of users at a time that wait, follow or send much.
+    pub max_waits: u32,
+    /// Most of these of one user.
+    pub max_waits_per_user: u32,
+    /// Most waiting jobs of one user; `None` is as many as they like.
+    pub max_waiting_per_user: Option<usize>,
+    /// Most bytes of the waiting jobs of one user, their requests and files; `None` as above.
+    pub max_waiting_bytes_per_user: Option<u64>,
     /// `Host` headers admitted beside loopback ones; `*` admits any.
     pub allowed_hosts: Vec<String>,
     /// Whether the trees may be read by the group.
@@ -79,6 +87,10 @@ impl Default for Settings {
             max_body: 16 << 20,
             max_upload: 2000 << 20,
             max_jobs_per_request: 20_000,
+            max_waits: 1000,
+            max_waits_per_user: 250,
+            max_waiting_per_user: None,
+            max_waiting_bytes_per_user: None,
             allowed_hosts: Vec::new(),
             group_readable: true,
             allow_network_fs: false,
@@ -159,11 +171,18 @@ impl Settings {
             "false" | "no" | "off" => Ok(false),
             _ => Err(wrong("true or false")),
         };
-        let auto = value == "auto";
+        let places = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        let (auto, none) = (value == "auto", value == "none");
         match name {
             "max_body" => self.max_body = size()?,
             "max_upload" => self.max_upload = size()?,
             "max_jobs_per_request" => self.max_jobs_per_request = count()?,
+            "max_waits" => self.max_waits = places()?,
+            "max_waits_per_user" => self.max_waits_per_user = places()?,
+            "max_waiting_per_user" if none => self.max_waiting_per_user = None,
+            "max_waiting_per_user" => self.max_waiting_per_user = Some(count()?),
+            "max_waiting_bytes_per_user" if none => self.max_waiting_bytes_per_user = None,
+            "max_waiting_bytes_per_user" => self.max_waiting_bytes_per_user = Some(size()?),
             // None of these stands in a host: such an entry would admit nobody, and nobody would know.
             "allowed_hosts" => {
                 let hosts = value.split(',').map(|host| host.trim().to_ascii_lowercase());

@@ -59,6 +59,17 @@ impl Who {
         }
     }
 
+    /// The user whose share of what this root can bear is counted. What works for the root is not held up
+    /// by what users do, nor are admins, who have to mend it.
+    pub fn counted(&self) -> Option<&str> {
+        match self.rights {
+            Rights::Role(Role::User | Role::Viewer) | Rights::Job(_) => self.user.as_deref(),
+            Rights::Shell | Rights::Run | Rights::Role(Role::Admin | Role::Head | Role::Worker) => {
+                None
+            }
+        }
+    }
+
     /// The job for which a running attempt speaks.
     pub fn job(&self) -> Option<u64> {
         match self.rights {

@@ -12,6 +12,7 @@ use super::request::Request;
 use super::response::Response;
 use super::route;
 use crate::auth::{self, Who};
+use crate::board::places;
 use crate::board::root::Root;
 use crate::board::vault;
 use crate::board::watch;
@@ -101,6 +102,10 @@ fn answer(
     };
     let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
         || request.wants_event_stream();
+    // Kept to the end of the process, behind the answer: what is followed is told there.
+    let place = who.counted().filter(|_| waits || request.body.is_long());
+    let place = place.map(|user| places::take(&root, user)).transpose()?;
+    std::mem::forget(place);
     if waits {
         let (root, who, found) = (root.clone(), who.clone(), admitted.found());
         watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
