@@ -154,6 +154,17 @@ pub fn remove_token(root: &Root, id: &str) -> Result<bool> {
     Ok(removed)
 }
 
+/// Revokes what a node's removal ends: tokens of workers that are bound to its name, and those by which it
+/// joined. One by which a node of this name may join yet stays. For who holds the board's lock.
+pub fn revoke_of_node(root: &Root, node: &str) -> Result<()> {
+    let (records, _) = tokens(root)?;
+    let bound = records.iter().filter(|record| record.node.as_deref() == Some(node));
+    for record in bound.filter(|record| record.role == Role::Worker || record.used_at.is_some()) {
+        remove_token(root, &record.id)?;
+    }
+    Ok(())
+}
+
 fn token_path(root: &Root, id: &str) -> Result<PathBuf> {
     if ids::is_valid(id) {
         Ok(root.state("tokens").join(id))

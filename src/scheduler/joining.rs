@@ -104,14 +104,3 @@ fn worker(join: &TokenRecord, node: &str) -> Result<(TokenRecord, String)> {
         Meant { role: Role::Worker, name: None, user: None, node: Some(node), read_only: false };
     auth::token_as(format!("{}w", join.id), &meant, None)
 }
-
-/// Revokes what a node's removal ends: tokens of workers that are bound to its name, and those by which it
-/// joined. One by which a node of this name may join yet stays.
-pub fn revoke(root: &Root, _lock: &Lock, node: &str) -> Result<()> {
-    let (records, _) = vault::tokens(root)?;
-    let bound = records.iter().filter(|record| record.node.as_deref() == Some(node));
-    for record in bound.filter(|record| record.role == Role::Worker || record.used_at.is_some()) {
-        vault::remove_token(root, &record.id)?;
-    }
-    Ok(())
-}
