@@ -158,7 +158,11 @@ fn so_many_wait_at_a_time_and_a_place_is_free_when_its_holder_is_gone() {
         wait_for(SOON, || {
             waiting.iter_mut().for_each(Waiting::insist);
             let answer = look(token);
-            if answer.code == 503 { Ok(refused(answer, why)) } else { Err(format!("{answer:?}")) }
+            if answer.code != 503 {
+                return Err(format!("{answer:?}"));
+            }
+            refused(answer, why);
+            Ok(())
         });
     };
     let mut waiting = vec![Waiting::new(&httpd, &ada, job), Waiting::new(&httpd, &ada, job)];
