@@ -19,7 +19,6 @@ use super::nodes;
 use super::registration::{check_name, checked, fields, take_given_up, take_token};
 use crate::auth::{self, Meant};
 use crate::board::cards::Cards;
-use crate::board::lock::Lock;
 use crate::board::nodes as records;
 use crate::board::root::Root;
 use crate::board::vault::{self, TokenRecord};
