@@ -14,7 +14,7 @@ use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::said;
 use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
-use crate::client::tls::Distrust;
+use crate::client::tls::{Distrust, Papers, Unusable};
 use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
 use crate::wire::codes;
 use crate::wire::failure::Failure;
@@ -27,6 +27,12 @@ pub const TOKEN: &str = "CORKBOARD_TOKEN";
 
 /// The file of the certificates by one of which it is believed; those of this machine if absent.
 pub const CA: &str = "CORKBOARD_CA";
+
+/// The file of the certificate that is shown to it; none if absent.
+pub const CERT: &str = "CORKBOARD_CERT";
+
+/// The file of that certificate's key; the same if absent.
+pub const KEY: &str = "CORKBOARD_KEY";
 
 /// Headers that say where in which attempt's log to go on.
 pub(super) const ATTEMPT: &str = "X-Corkboard-Attempt";
@@ -82,7 +88,7 @@ impl Remote {
         let (server, base) = programs_of(url);
         let server = Server::new(server, CONNECT).map_err(|e| wrong(&e.to_string()))?;
         if server.is_secure() {
-            server.trust(given(CA)?.map(Into::into));
+            server.trust(Papers::new(given(CA)?, given(CERT)?, given(KEY)?));
         }
         let authorization = given(TOKEN)?.map(|token| format!("Bearer {token}"));
         Ok(Remote { server, base: base.into(), authorization, url: url.into() })
@@ -227,9 +233,10 @@ fn unanswered(url: &str, error: &io::Error) -> Error {
         let why = format!("{TOKEN}, or what is asked, is too long, or has");
         return Error::bad(format!("{url} is not asked: {why} {}", reason(error)));
     }
-    let how = match inner.is_some_and(|inner| inner.is::<Distrust>()) {
-        true => "is not trusted",
-        false => "does not answer",
+    let how = match inner {
+        Some(inner) if inner.is::<Distrust>() => "is not trusted",
+        Some(inner) if inner.is::<Unusable>() => "is not asked",
+        _ => "does not answer",
     };
     let why = said::bounded(&reason(error).to_string());
     Error::new(Kind::GatewayTimeout, format!("{url} {how}: {why}"))

@@ -19,8 +19,19 @@ use crate::model::ids::{self, NodejobId};
 use crate::model::node::{Address, DriverKind, Node, NodeState};
 
 /// Fields that a registration may have; the others of a record are the poller's.
-const FIELDS: &[&str] =
-    &["name", "driver", "uri", "ca", "ipv4", "hostname", "resources", "drain", "token"];
+const FIELDS: &[&str] = &[
+    "name",
+    "driver",
+    "uri",
+    "ca",
+    "cert",
+    "key",
+    "ipv4",
+    "hostname",
+    "resources",
+    "drain",
+    "token",
+];
 
 /// Words that paths have where the name of a node may stand.
 const RESERVED: &[&str] = &["list", "jobs", "job", "new"];
@@ -326,13 +337,23 @@ fn checked(value: Value) -> Result<Node> {
         (DriverKind::Local, Some(_)) => return Err(Error::bad("a local node has no uri")),
         (DriverKind::Local, None) => {}
     }
-    if let Some(ca) = &node.ca {
+    let files = [
+        ("ca", &node.ca, "certificates"),
+        ("cert", &node.cert, "a certificate"),
+        ("key", &node.key, "a key"),
+    ];
+    for (field, file, what) in files {
+        let Some(file) = file else { continue };
         if !node.uri.as_deref().is_some_and(|uri| uri.starts_with("https://")) {
-            return Err(Error::bad("ca is for nodes whose uri begins with https://"));
+            return Err(Error::bad(format!("{field} is for nodes whose uri begins with https://")));
         }
-        if !ca.starts_with('/') {
-            return Err(Error::bad("ca must be the absolute path of a file of certificates here"));
+        if !file.starts_with('/') {
+            let why = format!("{field} must be the absolute path of a file of {what} here");
+            return Err(Error::bad(why));
         }
+    }
+    if node.key.is_some() && node.cert.is_none() {
+        return Err(Error::bad("key is for a certificate: name that in cert, too"));
     }
     node.fixed = node.resources.is_some();
     Ok(node)

@@ -14,7 +14,7 @@ use crate::client::knock::Knock;
 use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
-use crate::client::tls::Distrust;
+use crate::client::tls::{Distrust, Papers, Unusable};
 use crate::driver::{Driver, longest_passing, said};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::wire::failure::Failure;
@@ -92,7 +92,8 @@ impl Http {
     pub(super) fn server(&self) -> Result<&Server> {
         if self.server.is_secure() {
             let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
-            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+            let papers = node.map(|node| Papers::new(node.ca, node.cert, node.key));
+            self.server.trust(papers.unwrap_or_default());
         }
         Ok(&self.server)
     }
@@ -211,9 +212,10 @@ pub(in crate::driver) fn unanswered(node: &str, error: &io::Error) -> Error {
         let why = reason(error);
         return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    let how = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
-        true => "is not trusted",
-        false => "does not answer",
+    let how = match error.get_ref() {
+        Some(inner) if inner.is::<Distrust>() => "is not trusted",
+        Some(inner) if inner.is::<Unusable>() => "is not asked",
+        _ => "does not answer",
     };
     let why = said::bounded(&error.to_string()); // it may have names of a certificate in it
     Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"))
