@@ -1,11 +1,12 @@
 //! The routes by which tokens are made, listed and revoked, the same in every program. All need a
 //! shell of the machine: over HTTP nobody can make themselves a token.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::auth::{self, Meant};
+use crate::auth::{self, Meant, certificate};
 use crate::board::vault;
 use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
 use crate::clock;
@@ -41,9 +42,10 @@ pub const NEW: Route = Route {
         Key::new("name", "NAME", "what it is called, for people"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
         Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
+        Key::new("certificate", "FILE", "the client certificate that is to do what a token does"),
     ],
     body: false,
-    help: "make a token; it is shown this once",
+    help: "make a token; it is shown this once. Or make a client certificate known",
     handler: new,
 };
 
@@ -95,10 +97,12 @@ fn list(call: &Call) -> Result<Response> {
         .map(|record| {
             json!({
                 "id": record.id,
+                "kind": if record.certificate.is_some() { "certificate" } else { "token" },
                 "role": record.role,
                 "user": record.user(),
                 "scope": if record.read_only { "read" } else { "all" },
                 "name": record.name,
+                "certificate": record.certificate,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
                 "expired": auth::is_expired(&record),
@@ -134,12 +138,19 @@ fn new(call: &Call) -> Result<Response> {
     if name.is_some_and(|name| name.len() > LONGEST_NAME || name.chars().any(char::is_control)) {
         return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
     }
-    let meant = Meant { role, name, user, read_only };
-    let (record, token) = auth::new_token(&meant, expires.transpose()?)?;
+    let (meant, expires) = (Meant { role, name, user, read_only }, expires.transpose()?);
+    let (record, token) = match call.request.param("certificate") {
+        None => auth::new_token(&meant, expires).map(|(record, token)| (record, Some(token)))?,
+        Some(file) => (certificate::record(Path::new(file), &meant, expires)?, None),
+    };
     vault::add_token(call.root, &record)?;
+    let (what, shown) = match &token {
+        Some(token) => ("token", Some(token)),
+        None => ("certificate", record.certificate.as_ref()),
+    };
     let answer = json!({
         "id": record.id,
-        "token": token,
+        what: shown,
         "role": record.role,
         "user": record.user(),
         "expires_at": record.expires_at,
