@@ -233,6 +233,8 @@ pub struct Meant<'a> {
     pub name: Option<&'a str>,
     /// Whose it is; whoever the name names if absent.
     pub user: Option<&'a str>,
+    /// The node for which alone it acts.
+    pub node: Option<&'a str>,
     /// Whether it only looks.
     pub read_only: bool,
 }
@@ -247,7 +249,7 @@ pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRec
 
 /// The record of nothing yet.
 fn record_of(id: String, meant: &Meant, expires: Option<SystemTime>) -> TokenRecord {
-    let &Meant { role, name, user, read_only } = meant;
+    let &Meant { role, name, user, node, read_only } = meant;
     TokenRecord {
         id,
         role,
@@ -256,6 +258,7 @@ fn record_of(id: String, meant: &Meant, expires: Option<SystemTime>) -> TokenRec
         head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
         user: user.map(str::to_string),
+        node: node.map(str::to_string),
         read_only,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),

@@ -5,7 +5,7 @@
 //! - [`update`]: changing them.
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
-//! - [`outputs`]: their logs and files.
+//! - [`outputs`]: their logs; [`work_files`]: their files.
 //! - [`reason`]: why a job is where it is.
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
@@ -40,6 +40,7 @@ pub mod rounds;
 pub mod submit;
 pub mod tasks;
 pub mod update;
+pub mod work_files;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
 
@@ -123,7 +124,7 @@ const ROUTES: &[Route] = &[
         query: &[TASK],
         body: false,
         help: "names of its files; of an array those of all ranges, or of one task",
-        handler: outputs::files,
+        handler: work_files::files,
     },
     Route {
         method: Get,
@@ -132,7 +133,7 @@ const ROUTES: &[Route] = &[
         query: &[TASK],
         body: false,
         help: "one of its files; of several of one name that of task=K",
-        handler: outputs::file,
+        handler: work_files::file,
     },
     Route {
         method: Get,

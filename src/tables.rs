@@ -44,6 +44,7 @@ const TOKEN_COLUMNS: &[Column] = &[
     Column::new("KIND", &["/kind"]),
     Column::new("ROLE", &["/role"]),
     Column::new("USER", &["/user"]),
+    Column::new("NODE", &["/node"]),
     Column::new("SCOPE", &["/scope"]),
     Column::new("NAME", &["/name"]),
     Column::time("CREATED", &["/created_at"]),

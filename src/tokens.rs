@@ -40,6 +40,7 @@ pub const NEW: Route = Route {
         Key::new("role", "ROLE", ROLES),
         Key::new("user", "USER", "whose it is: jobs are their users'; its name if absent"),
         Key::new("name", "NAME", "what it is called, for people"),
+        Key::new("node", "NAME", "of a worker: the node for which alone it acts"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
         Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
         Key::new("certificate", "FILE", "the client certificate that is to do what a token does"),
@@ -100,6 +101,7 @@ fn list(call: &Call) -> Result<Response> {
                 "kind": if record.certificate.is_some() { "certificate" } else { "token" },
                 "role": record.role,
                 "user": record.user(),
+                "node": record.node,
                 "scope": if record.read_only { "read" } else { "all" },
                 "name": record.name,
                 "certificate": record.certificate,
@@ -138,7 +140,16 @@ fn new(call: &Call) -> Result<Response> {
     if name.is_some_and(|name| name.len() > LONGEST_NAME || name.chars().any(char::is_control)) {
         return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
     }
-    let (meant, expires) = (Meant { role, name, user, read_only }, expires.transpose()?);
+    let node = call.request.param("node");
+    if node.is_some() && role != Role::Worker {
+        return Err(Error::bad("node is for tokens of the role worker"));
+    }
+    if node.is_some_and(|node| !ids::is_valid(node)) {
+        return Err(Error::bad(
+            "node must be a node's name: 1 to 64 of A-Z a-z 0-9 . _ - beginning with a letter or digit",
+        ));
+    }
+    let (meant, expires) = (Meant { role, name, user, node, read_only }, expires.transpose()?);
     let (record, token) = match call.request.param("certificate") {
         None => auth::new_token(&meant, expires).map(|(record, token)| (record, Some(token)))?,
         Some(file) => (certificate::record(Path::new(file), &meant, expires)?, None),
@@ -153,6 +164,7 @@ fn new(call: &Call) -> Result<Response> {
         what: shown,
         "role": record.role,
         "user": record.user(),
+        "node": record.node,
         "expires_at": record.expires_at,
     });
     Ok(Response::of(answer).status(201, "Created"))

@@ -6,7 +6,7 @@ mod common;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use common::head::open_root;
+use common::head::{drain_localhost, host, open_root, register};
 use common::node::{root, submit};
 use common::{SOON, until};
 use corkboard::board::root::Root;
@@ -94,5 +94,36 @@ fn whoever_is_cut_off_goes_on_with_what_is_missing() {
     assert_eq!(log("follow=1&tail=1&attempt=1"), (whole, 1, 0));
     let absent = format!("/scheduler/jobs/{job}/log?attempt=4");
     root.cgi("GET", &absent, &[], b"").expect(404);
+    root.check();
+}
+
+/// Once an answer has begun it can only end, and would be an empty log.
+#[test]
+fn a_log_that_cannot_be_fetched_is_no_empty_one_where_it_is_followed() {
+    let (there, httpd, token) = host("");
+    let root = open_root("connect_timeout = 1\nrequest_timeout = 2\n");
+    let server = root.httpd();
+    let uri = httpd.url().replace("/cgi-bin", "");
+    register(&root, &json!({"name": "other", "uri": uri, "token": token}));
+    drain_localhost(&root);
+    let _poller = root.poller();
+    let [silent, forgotten] =
+        [0, 1].map(|_| root.submit(&json!({"command": "echo out", "dir": "/"})));
+    let follow = |job: u64, more: &str| {
+        server.curl(&[], &format!("/scheduler/jobs/{job}/log?follow=1{more}"))
+    };
+    for job in [silent, forgotten] {
+        root.reaches(job, "stopped");
+        assert_eq!(follow(job, "").expect(200).body, "out\n");
+    }
+    let split = follow(silent, "&stream=stderr").expect(400);
+    assert!(split.body.contains("this job has one stream"), "{}", split.body);
+    let id = root.card(forgotten)[1]["nodejob"].as_str().unwrap().to_string();
+    std::fs::remove_dir_all(there.path(&format!("state/processor/job/{id}"))).unwrap();
+    let gone = follow(forgotten, "");
+    assert!(matches!(gone.code, 404 | 410), "{gone:?}");
+    httpd.cut();
+    let unheard = follow(silent, "");
+    assert!(matches!(unheard.code, 502..=504), "{unheard:?}");
     root.check();
 }

@@ -209,10 +209,15 @@ fn a_full_disk_is_told_of_and_a_reader_that_left_is_not() {
         &["jobs", "1", "log"],
         &["jobs", "1"],
         &["events", "format=event-stream", "wait=1"],
+        &["jobs", "new", "--wait", "--", "sh", "-c", "yes | head -c 1000000"],
     ] {
         let mut here = root.base("scheduler");
         here.args(words);
-        for mut command in [here, asking("scheduler", &httpd.url(), &token, words)] {
+        let mut on_node = root.base("processor");
+        on_node.args(words);
+        let is_wait = words.contains(&"--wait");
+        let remote = asking("scheduler", &httpd.url(), &token, words);
+        for mut command in [here, remote].into_iter().chain(is_wait.then_some(on_node)) {
             let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
             let run = command.stdout(full).output().unwrap();
             let said = String::from_utf8_lossy(&run.stderr);
@@ -276,6 +281,47 @@ fn who_did_not_hear_the_answer_asks_again_and_gets_no_second_job() {
         assert_eq!(run, Told { code: Some(0), out: "1\n".into(), err: String::new() });
     }
     root.check();
+}
+
+/// Whether by then it had all that was sent: a repeat without the id could be a second job.
+#[test]
+fn a_submission_that_is_broken_off_can_be_repeated_however_it_was() {
+    let port = stand_in_for(|line, mut stream| {
+        if line.starts_with("GET") {
+            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n");
+        } // the connection of another is reset: not all of its body was read
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let small = "x".repeat(20_000);
+    let script = format!(": {small}");
+    let broken = elsewhere(&url, "t", &["jobs", "new", "--", "sh", "-c", &script], "");
+    assert_eq!(broken.code, Some(75), "{}", broken.err);
+    assert!(broken.err.contains("with --request-id "), "{}", broken.err);
+    assert!(!broken.err.contains("max_upload"), "{}", broken.err);
+    // So much that it may well have been too much.
+    let large =
+        elsewhere(&url, "t", &["jobs", "new", "--stdin", "--", "cat"], &"x".repeat(1 << 20));
+    assert_eq!(large.code, Some(1), "{}", large.err);
+    assert!(large.err.contains("max_upload"), "{}", large.err);
+    assert!(large.err.contains("with --request-id "), "{}", large.err);
+}
+
+#[test]
+fn an_end_of_a_log_that_always_breaks_off_is_not_asked_for_for_ever() {
+    let port = stand_in_for(|line, mut stream| {
+        let (of_type, length, body) = match line.contains("/status") {
+            true => ("application/json", 19, "{\"state\":\"stopped\"}"),
+            false => ("text/plain", 100, ""),
+        };
+        let _ = write!(
+            stream,
+            "HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Type: {of_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let run = elsewhere(&url, "t", &["jobs", "7", "log", "follow=1"], "");
+    assert_eq!(run.code, Some(75), "{}", run.err);
+    assert!(run.err.contains("broke off") && run.err.contains("offset=0"), "{}", run.err);
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub struct TokenRecord {
     /// [`crate::model::access::user_of_token`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The node for which alone its holder acts, of those that act for nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// True for one that only looks, whatever its role.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,

@@ -71,13 +71,12 @@ pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
             });
         }
         Content::Stream(stream) => {
-            let mut out = Told { out: &mut out, failed: None };
+            let mut out = Told::new(&mut out);
             let streamed = stream(&mut out);
             // What makes it need not say so, and takes any failure for a reader that has left.
-            return Ok(match (out.failed, streamed) {
-                (Some(error), _) => told(name, Err(error), code),
-                (None, Ok(())) => code,
-                (None, Err(error)) => edge::complain(name, &error.into()),
+            return Ok(match streamed {
+                Err(error) if out.failed.is_none() => edge::complain(name, &error.into()),
+                _ => out.end(name, code),
             });
         }
     };
@@ -85,13 +84,24 @@ pub fn print(name: &str, response: Response, shown: &Shown) -> Result<i32> {
     Ok(told(name, written, code))
 }
 
-/// Passes on what is written, and keeps why that failed at first.
-struct Told<'o> {
+/// Passes on what is written, and keeps why that failed at first. What copies a log takes any failure for
+/// a reader that has left: whether it was one is asked of this.
+pub struct Told<'o> {
     out: &'o mut dyn Write,
     failed: Option<io::Error>,
 }
 
-impl Told<'_> {
+impl<'o> Told<'o> {
+    /// Writes there.
+    pub fn new(out: &'o mut dyn Write) -> Told<'o> {
+        Told { out, failed: None }
+    }
+
+    /// The exit code of the command, as of [`told`]: this one, unless something could not be written.
+    pub fn end(self, name: &str, code: i32) -> i32 {
+        told(name, self.failed.map_or(Ok(()), Err), code)
+    }
+
     /// The error, which is kept where it is the first and nothing that is tried again.
     fn keep(&mut self, error: io::Error) -> io::Error {
         let kind = error.kind();

@@ -53,6 +53,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two requests of which the first brought nothing.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
+/// As much as may have been sent whole before a server that will not have it closes the connection.
+const IN_ONE_GO: u64 = 256 << 10;
+
 /// Most of a value that is held, to be shown otherwise than as it travels.
 const LARGEST_VALUE: u64 = 64 << 20;
 
@@ -147,7 +150,13 @@ impl Remote {
         let path = self.path(program, path, query)?;
         let question = Question { body, ..self.question(method, &path, content_type) };
         let patience = Patience { pause: SILENT, whole: WHOLE };
-        let reply = self.server.ask(question, patience).map_err(|e| self.unsent(&e, program))?;
+        let length = match &question.body {
+            server::Body::None => 0,
+            server::Body::Bytes(bytes) => bytes.len() as u64,
+            server::Body::Reader(_, length) => *length,
+        };
+        let reply =
+            self.server.ask(question, patience).map_err(|e| self.unsent(&e, program, length))?;
         match reply.head.status {
             200..300 => Ok(response(&reply.head, Content::Bytes(reply.body))),
             _ => self.refused(&reply),
@@ -205,10 +214,12 @@ impl Remote {
     }
 
     /// Why there is no answer to what was sent. A server that will not have it all closes the connection
-    /// while it is sent, and what it says is lost then.
-    fn unsent(&self, error: &io::Error, program: &str) -> Error {
+    /// while it is sent, and what it says is lost then. Of a few bytes it had all by then, and may have done
+    /// what was asked.
+    fn unsent(&self, error: &io::Error, program: &str, length: u64) -> Error {
         let is_cut = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         if is_cut
+            && length > IN_ONE_GO
             && !matches!(self.get(program, &[], &[]), Err(e) if e.kind == Kind::GatewayTimeout)
         {
             let why = "broke off the request: most likely it is more than that root takes (its settings max_upload and max_body)";

@@ -119,9 +119,11 @@ fn request(words: &Given) -> Result<Value> {
 }
 
 /// Prints the job's output until it has ended; the exit code is the job's own, also where nobody reads
-/// the output to its end.
+/// the output to its end; not where it could not be written.
 fn wait(root: &Root, id: &RunId) -> Result<i32> {
-    log::follow_on(root, id, LogQuery::default(), &mut io::stdout().lock())?;
+    let mut stdout = io::stdout().lock();
+    let mut out = output::Told::new(&mut stdout);
+    log::follow_on(root, id, LogQuery::default(), &mut out)?;
     let end = loop {
         let status = status::wait(root, id, RunState::Stopped, log::LOOK)?;
         if status.state == RunState::Stopped {
@@ -133,5 +135,5 @@ fn wait(root: &Root, id: &RunId) -> Result<i32> {
     if let Some(reason) = outcome.as_ref().and_then(|outcome| outcome.reason.as_deref()) {
         eprintln!("processor: job {id}: {reason}");
     }
-    Ok(outcome.map_or(exit::REFUSED, |outcome| outcome.exit_code()))
+    Ok(out.end("processor", outcome.map_or(exit::REFUSED, |outcome| outcome.exit_code())))
 }

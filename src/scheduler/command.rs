@@ -137,14 +137,15 @@ fn files(root: &Root, paths: &[&str]) -> Result<Option<Incoming>> {
     Ok(Some(incoming))
 }
 
-/// Prints a job's log until it has ended, and returns its exit code. Makes rounds itself while no
+/// Prints a job's log until it has ended, and returns its exit code, unless the log could not be written. Makes rounds itself while no
 /// poller is at work.
 fn wait(root: &Root, job: u64) -> Result<i32> {
     interrupt::tell_on_interrupt(job, None)?;
     let mut rounds = Rounds::begin(root, job)?;
     // From its first attempt on, even if that has failed by now.
-    let out = &mut io::stdout().lock();
-    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), out)? {
+    let mut stdout = io::stdout().lock();
+    let mut out = output::Told::new(&mut stdout);
+    if !outputs::follow(root, job, 0, LogQuery::default(), None, Some(&mut rounds), &mut out)? {
         jobs::wait_beside(root, job, &mut rounds)?; // nobody reads its log; its code may be asked for
     }
     rounds.finish();
@@ -153,5 +154,5 @@ fn wait(root: &Root, job: u64) -> Result<i32> {
     if let Some(reason) = &outcome.reason {
         eprintln!("scheduler: job {job}: {reason}");
     }
-    Ok(outcome.exit_code())
+    Ok(out.end("scheduler", outcome.exit_code()))
 }

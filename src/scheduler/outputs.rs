@@ -1,16 +1,13 @@
-//! What a job left behind: its log and its files, fetched from the node that has them.
+//! A job's log, fetched from the node that has it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
-
-use serde_json::json;
 
 use super::jobs::{number, wait_for_end};
 use super::rounds::{Rounds, Waiting};
 use super::{interrupt, tasks};
 use crate::board::cards::Cards;
-use crate::board::{addresses, root::Root, uploads, watch};
+use crate::board::{addresses, root::Root, watch};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Response, log as asked};
 use crate::driver::{self, Questions};
@@ -33,9 +30,6 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// How long a node that does not answer is asked for the log of an attempt that has ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Most ranges that an error names.
-const NAMED: usize = 10;
-
 /// `GET jobs/N/log`.
 pub fn log(call: &Call) -> Result<Response> {
     let job = number(call)?;
@@ -49,6 +43,9 @@ pub fn log(call: &Call) -> Result<Response> {
         check(&card, &query)?;
         interrupt::of_request(request, job)?;
         let first = first_to_tell(&card, request.number(ATTEMPT)?);
+        if !request.command {
+            can_be_told(&root, &card, first, &query)?;
+        }
         let place = place_of(&root, &card, first, &query);
         let mut rounds = Rounds::for_request(&root, request, job)?;
         let response = Response::stream(
@@ -126,6 +123,81 @@ fn place_of(root: &Root, card: &Card, first: usize, query: &LogQuery) -> Option<
     Some((number, piece.next))
 }
 
+/// Asks for a log that is about to be followed, and is the error for which it could not be told: once the
+/// answer has begun it can only end, and a log that nobody could fetch would be an empty one. The attempts
+/// are asked whose silence would end it, the first and the last.
+fn can_be_told(root: &Root, card: &Card, first: usize, query: &LogQuery) -> Result<()> {
+    let nothing = LogQuery { limit: Some(0), ..query.clone() };
+    let until = Instant::now() + PATIENCE;
+    let runs = |index: &usize| tasks::may_have_run(&card.attempts[*index], query.task);
+    let found = (first..card.attempts.len()).find(runs);
+    let last = (first..card.attempts.len()).rfind(runs).filter(|last| Some(*last) != found);
+    for index in found.into_iter().chain(last) {
+        let attempt = &card.attempts[index];
+        let standing = Standing::of(card, index, query.task);
+        while let Err(e) = ask(root, attempt).and_then(|node| node.log(&attempt.nodejob, &nothing))
+        {
+            match standing.without(attempt, &e) {
+                Without::Later | Without::GoOn => break,
+                Without::AskOn if Instant::now() < until => std::thread::sleep(FOLLOW_EVERY),
+                Without::AskOn if !standing.is_final => break,
+                Without::AskOn | Without::Tell => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where an attempt stands among those whose logs are followed.
+struct Standing {
+    /// It writes no more.
+    over: bool,
+    /// Nor does any after it.
+    is_final: bool,
+}
+
+/// What follows where its log cannot be had.
+enum Without {
+    /// It may come yet.
+    Later,
+    /// Its node may answer yet; if not, it is an error where the attempt is the final one.
+    AskOn,
+    /// Forgotten by its node, or never there; the job went on.
+    GoOn,
+    /// That is the answer.
+    Tell,
+}
+
+impl Standing {
+    fn of(card: &Card, index: usize, task: Option<u32>) -> Standing {
+        let Some(attempt) = card.attempts.get(index) else {
+            return Standing { over: false, is_final: false };
+        };
+        let over = card.with_nodes().all(|at| at.attempt != attempt.attempt)
+            || task.is_some_and(|task| !attempt.left.contains(task));
+        let later = card.attempts.get(index + 1..).unwrap_or_default();
+        let is_last = !later.iter().any(|attempt| tasks::may_have_run(attempt, task));
+        Standing { over, is_final: is_last && has_ended(card, task) }
+    }
+
+    fn without(&self, attempt: &Attempt, error: &Error) -> Without {
+        match () {
+            () if !self.over && error.kind == Kind::NotFound => Without::Later, // its node has not got it
+            () if is_unreachable(error) && !self.over => Without::Later,
+            () if is_unreachable(error) => Without::AskOn,
+            () if is_absent(error) && !(self.is_final && attempt.started_at.is_some()) => {
+                Without::GoOn
+            }
+            () => Without::Tell,
+        }
+    }
+}
+
+/// Whether the job, or the task of it that is meant, has ended.
+fn has_ended(card: &Card, task: Option<u32>) -> bool {
+    card.state == State::Stopped || tasks::has_ended(card, task)
+}
+
 /// A piece of the log of the attempt in which the job, or the task, last ran, and which that is. Empty
 /// before that.
 fn last_log(root: &Root, card: &Card, query: &LogQuery) -> Result<(u32, LogPiece)> {
@@ -182,7 +254,7 @@ pub fn follow(
     loop {
         // The card before the log: what it says has ended writes no more.
         let card = Cards::new(root).find(job)?;
-        let ended = card.state == State::Stopped || tasks::has_ended(&card, query.task);
+        let ended = has_ended(&card, query.task);
         let mut waits = false;
         while let Some(attempt) = card.attempts.get(index) {
             let task = query.task;
@@ -190,28 +262,24 @@ pub fn follow(
                 index += 1;
                 continue;
             }
-            let over = card.with_nodes().all(|at| at.attempt != attempt.attempt)
-                || task.is_some_and(|task| !attempt.left.contains(task));
-            let later = card.attempts.get(index + 1..).unwrap_or_default();
-            let is_last = !later.iter().any(|attempt| tasks::may_have_run(attempt, task));
+            let standing = Standing::of(&card, index, task);
             let mut beyond = 0;
             match copy(root, attempt, &mut query, deadline, out) {
                 Ok(Some(left)) => (beyond, give_up) = (left, None),
                 Ok(None) => return Ok(false),
-                Err(e) if !over && e.kind == Kind::NotFound => {} // the node has not got it yet
-                Err(e) if is_unreachable(&e) && !over => {}
-                Err(e) if is_unreachable(&e) => {
-                    let until = *give_up.get_or_insert_with(|| Instant::now() + PATIENCE);
-                    waits = Instant::now() < until;
-                    if !waits && is_last && ended {
-                        return Err(e);
+                Err(e) => match standing.without(attempt, &e) {
+                    Without::Later | Without::GoOn => {}
+                    Without::AskOn => {
+                        let until = *give_up.get_or_insert_with(|| Instant::now() + PATIENCE);
+                        waits = Instant::now() < until;
+                        if !waits && standing.is_final {
+                            return Err(e);
+                        }
                     }
-                }
-                // Forgotten by its node, or never there; the job went on.
-                Err(e) if is_absent(&e) && !(is_last && ended && attempt.started_at.is_some()) => {}
-                Err(e) => return Err(e),
+                    Without::Tell => return Err(e),
+                },
             }
-            if !over || waits {
+            if !standing.over || waits {
                 break;
             }
             index += 1;
@@ -272,109 +340,11 @@ fn is_unreachable(error: &Error) -> bool {
 }
 
 /// Whether a node says that it has not got the job, or that it never will.
-fn is_absent(error: &Error) -> bool {
+pub(super) fn is_absent(error: &Error) -> bool {
     matches!(error.kind, Kind::NotFound | Kind::Gone)
 }
 
 /// The node that was given an attempt.
-fn ask(root: &Root, attempt: &Attempt) -> Result<Box<dyn Questions>> {
+pub(super) fn ask(root: &Root, attempt: &Attempt) -> Result<Box<dyn Questions>> {
     driver::ask(root, &addresses::holder(root, attempt)?)
-}
-
-/// What is in the work directories of a job's last attempt, or of all ranges of an array.
-#[derive(Default)]
-struct Files<'c> {
-    /// Names, with the attempts that have a file of that name.
-    names: BTreeMap<String, Vec<&'c Attempt>>,
-    /// Nodes that did not answer.
-    silent: BTreeSet<String>,
-}
-
-impl<'c> Files<'c> {
-    /// Asks the nodes. An error where none of them answers.
-    fn list(root: &Root, card: &'c Card, task: Option<u32>) -> Result<Files<'c>> {
-        let most = if card.is_array() && task.is_none() { usize::MAX } else { 1 };
-        let mut files = Files::default();
-        let (mut heard, mut failed) = (false, None);
-        for attempt in tasks::runs_of(card, task).take(most) {
-            if files.silent.contains(&attempt.node) {
-                continue;
-            }
-            match ask(root, attempt).and_then(|node| node.files(&attempt.nodejob)) {
-                Ok(names) => {
-                    heard = true;
-                    names
-                        .into_iter()
-                        .for_each(|name| files.names.entry(name).or_default().push(attempt));
-                }
-                Err(e) if is_absent(&e) => heard = true,
-                Err(e) => {
-                    files.silent.insert(attempt.node.clone());
-                    failed = Some(e);
-                }
-            }
-        }
-        match failed.filter(|_| !heard) {
-            Some(error) => Err(error),
-            None => Ok(files),
-        }
-    }
-}
-
-/// `GET jobs/N/files`: what is in the job's work directory, or was uploaded for it. Of an array what
-/// any of its ranges has, or the one in which a task last ran.
-pub fn files(call: &Call) -> Result<Response> {
-    let card = Cards::new(call.root).find(number(call)?)?;
-    let task = task(call, &card)?;
-    let files = Files::list(call.root, &card, task)?;
-    let mut names = uploads::names(call.root, card.job())?;
-    names.extend(files.names.into_keys());
-    names.sort_unstable();
-    names.dedup();
-    let mut answer = json!({ "files": names });
-    if !files.silent.is_empty() {
-        answer["silent"] = json!(files.silent);
-    }
-    Ok(Response::of(answer))
-}
-
-/// `GET jobs/N/files/NAME`. Where several ranges of an array have such a file, a task has to say
-/// which is meant: 409.
-pub fn file(call: &Call) -> Result<Response> {
-    let card = Cards::new(call.root).find(number(call)?)?;
-    let (job, name) = (card.job(), call.value(1));
-    let task = task(call, &card)?;
-    let mut files = Files::list(call.root, &card, task)?;
-    let having = files.names.remove(name).unwrap_or_default();
-    let found: Option<(Box<dyn Read>, u64)> = match having.as_slice() {
-        [] => uploads::open(call.root, job, name)?
-            .map(|(file, length)| (Box::new(file) as Box<dyn Read>, length)),
-        [attempt] => Some(ask(call.root, attempt)?.file(&attempt.nodejob, name)?),
-        several => {
-            let tasks = several.iter().filter_map(|attempt| attempt.tasks.as_ref());
-            let tasks: Vec<String> = tasks.take(NAMED).map(TaskSet::brief).collect();
-            return Err(Error::conflict(format!(
-                "{} ranges of job {job} have a file of this name: say which by task=K, of {}{}",
-                several.len(),
-                tasks.join(" or "),
-                if several.len() > NAMED { " or others" } else { "" }
-            )));
-        }
-    };
-    let absent = || match files.silent.first() {
-        Some(node) => Error::new(
-            Kind::GatewayTimeout,
-            format!("node {node} may have it, and does not answer"),
-        ),
-        None => Error::not_found(format!("job {job} has no such file; jobs/N/files lists them")),
-    };
-    let (file, length) = found.ok_or_else(absent)?;
-    Ok(Response::reader(file, length))
-}
-
-/// The task that the request names, which the job must have.
-fn task(call: &Call, card: &Card) -> Result<Option<u32>> {
-    let task = call.request.task()?;
-    task.map_or(Ok(()), |task| card.check_tasks(&TaskSet::one(task)))?;
-    Ok(task)
 }

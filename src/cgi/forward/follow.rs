@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::cgi::forward::EARLY;
 use crate::cgi::remote::{ATTEMPT, OFFSET, PATIENCE, PAUSE, Remote, patiently};
-use crate::cgi::request::Request;
+use crate::cgi::request::{LONGEST_WAIT, Request};
 use crate::cgi::response::{Content, Response};
 use crate::error::{Error, Kind, Result, reason};
 
@@ -18,6 +19,9 @@ struct Position {
     attempt: Option<u64>,
     offset: u64,
 }
+
+/// How often a piece that was to be the last one may break off in a row.
+const BREAKS: u32 = 20;
 
 /// A log to be followed.
 struct Followed {
@@ -73,6 +77,7 @@ impl Followed {
     fn copy_all(mut self, mut answer: Response, out: &mut dyn Write) -> Result<()> {
         // A piece is the last one if the job had ended before it was asked for.
         let mut is_last = false;
+        let mut breaks = 0;
         loop {
             let begun = Instant::now();
             let mut counted = Counted { out: &mut *out, count: 0, has_left: false };
@@ -82,12 +87,23 @@ impl Followed {
                 Content::Value(_) | Content::Reader(..) => Ok(()), // not from there
             };
             let Counted { count, has_left, .. } = counted;
-            // What a connection brought that broke off is gone on with: the next request says if it cannot.
-            if has_left || (is_last && copied.is_ok()) {
+            // One that came to its end because it took so long may have left something over.
+            let is_whole = copied.is_ok() && (count == 0 || begun.elapsed() + EARLY < LONGEST_WAIT);
+            if has_left || (is_last && is_whole) {
                 return Ok(());
             }
             if let Some(position) = &mut self.position {
                 position.offset += count;
+            }
+            // What a connection brought that broke off is gone on with, but not for ever: nothing more is
+            // written, so something on the way cuts it.
+            breaks = if is_last && copied.is_err() { breaks + 1 } else { 0 };
+            if let Some(error) = copied.err().filter(|_| breaks == BREAKS) {
+                let offset = self.position.as_ref().map_or(0, |position| position.offset);
+                let why = format!(
+                    "the end of the log broke off {BREAKS} times in a row ({error}); what is missing begins at offset={offset}"
+                );
+                return Err(Error::new(error.kind, why));
             }
             if count == 0 {
                 thread::sleep(PAUSE.saturating_sub(begun.elapsed()));

@@ -44,7 +44,8 @@ pub(super) fn new(remote: &Rc<Remote>, words: &Given) -> Result<i32> {
     let files = uploads(&words.values("file"))?;
     let answer =
         send(remote, &Value::Object(request), &files).map_err(|error| match error.kind {
-            Kind::GatewayTimeout => Error {
+            // It may be a job there all the same.
+            Kind::GatewayTimeout | Kind::BadGateway | Kind::Internal | Kind::TooLarge => Error {
                 message: format!(
                     "{}; the same with --request-id {id} makes no second job",
                     error.message
@@ -106,7 +107,7 @@ fn uploads(paths: &[&str]) -> Result<Vec<Upload>> {
     paths.iter().map(upload).collect()
 }
 
-/// Prints a job's log until it has ended, and returns its exit code.
+/// Prints a job's log until it has ended, and returns its exit code, unless the log could not be told whole.
 fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
     interrupt::tell_on_interrupt(job, Some(remote.url()))?;
     let number = job.to_string();
@@ -120,7 +121,7 @@ fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
         )
     };
     let log = forward::answer(remote, "scheduler", &asked("log", "follow", "1"))?;
-    output::print("scheduler", log, &Shown::Whole)?;
+    let told = output::print("scheduler", log, &Shown::Whole)?;
     let request = asked("status", "wait", LONG);
     loop {
         let begun = Instant::now();
@@ -138,6 +139,7 @@ fn wait(remote: &Rc<Remote>, job: u64) -> Result<i32> {
         if let Some(reason) = status["reason"].as_str() {
             eprintln!("scheduler: job {job}: {}", said::bounded(reason));
         }
-        return Ok(code);
+        // A log that is not all there must not be taken for one that is.
+        return Ok(if told == 0 { code } else { told });
     }
 }
