@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # up uses some of what is found here
 # The server of a root: busybox httpd, or lighttpd with TLS or without. Sourced by up, after common.sh.
 #
 # What it is to be is in SETTING, and remembered in run/server, a line `KEY=VALUE` each:
@@ -272,6 +272,7 @@ serve_on() {
     local command=(busybox httpd -f -p "$BIND:$1" -h "$ROOT/www" -c "$ROOT/httpd.conf")
     if [ "$(setting server)" = lighttpd ]; then
         configure_lighttpd "$1"
+        rm -f "$ROOT"/run/arriving/* # of a server that was killed
         write_line "$ROOT/run/lighttpd.loaded" "$(fingerprint)"
         command=("$LIGHTTPD" -D -f "$ROOT/run/lighttpd.conf")
     fi
@@ -333,6 +334,6 @@ host_for() {
         printf '%s\n' "$host"
         return
     fi
-    name=$(openssl x509 -in "$CERT" -noout -ext subjectAltName 2>/dev/null | tr ', ' '\n\n' | sed -n 's/^DNS:\([^*].*\)/\1/p' | head -n 1)
+    name=$(openssl x509 -in "$CERT" -noout -ext subjectAltName 2>/dev/null | tr ', ' '\n' | sed -n 's/^DNS:\([^*].*\)/\1/p' | head -n 1)
     printf '%s\n' "${name:-$host}"
 }

@@ -148,10 +148,10 @@ fn refusal(alert: AlertDescription) -> String {
         "the certificate that it is shown (the node's cert, or, for a command, CORKBOARD_CERT)";
     match alert {
         AlertDescription::CertificateRequired => "it demands a certificate: name one, and its key, in the node's cert and key, or, for a command, in CORKBOARD_CERT and CORKBOARD_KEY".into(),
-        AlertDescription::CertificateExpired => format!("it says that {shown} has expired, or is not valid yet"),
+        AlertDescription::CertificateExpired => format!("it says that {shown} has expired"),
         AlertDescription::CertificateRevoked => format!("it says that {shown} was revoked"),
         AlertDescription::UnknownCA => format!("it does not know the issuer of {shown}"),
-        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => format!("it refuses {shown}"),
+        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => format!("it refuses {shown}, which may not be valid yet by its clock"),
         other => format!("it ends the TLS handshake: {other:?}"),
     }
 }
