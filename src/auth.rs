@@ -109,7 +109,7 @@ pub fn from_command(root: &Root) -> Result<Who> {
         }
     }
     let name = user::own().map_or_else(|uid| format!("uid {uid}"), |user| user.name);
-    Ok(Who::of_user(name, Rights::Shell))
+    Ok(Who::of_user(name, Rights::Shell, "shell"))
 }
 
 fn from_header(root: &Root, header: &str) -> Result<Who> {
@@ -155,6 +155,7 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
 
 /// Who has what a record is of.
 fn holder(record: &TokenRecord) -> Who {
+    let kind = if record.certificate.is_some() { "certificate" } else { "token" };
     Who {
         former: Some(match &record.name {
             Some(name) => format!("token {name} ({})", record.id),
@@ -164,10 +165,24 @@ fn holder(record: &TokenRecord) -> Who {
         may_be_head: match record.role {
             Role::Admin | Role::Head => true,
             Role::User => record.head.is_none(),
-            Role::Viewer | Role::Worker => false,
+            Role::Provider | Role::Viewer | Role::Worker => false,
         },
-        ..Who::of_user(record.user(), Rights::Role(record.role))
+        token: Some(record.id.clone()),
+        ..Who::of_user(record.user(), Rights::Role(record.role), format!("{kind} {}", record.id))
     }
+}
+
+/// The token of this root, or the certificate, that a request which was refused had the id of. The id is
+/// no secret.
+pub fn claimed(root: &Root) -> Option<String> {
+    let Some(header) = var("HTTP_AUTHORIZATION") else { return certificate::shown().claimed(root) };
+    let (scheme, rest) = header.split_once(' ')?;
+    let token = match scheme.eq_ignore_ascii_case("basic") {
+        true => basic_user(rest.trim())?,
+        false => rest.trim().to_string(),
+    };
+    let (id, _) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
+    vault::has_token(root, id).then(|| id.to_string())
 }
 
 /// The user name of HTTP Basic, which is the token where the server passes the header on (lighttpd
@@ -204,7 +219,7 @@ fn open_mode(host: &str) -> Result<Who> {
         return Err(misdirected(host, why));
     }
     refuse_other_sites(host)?;
-    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin)))
+    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin), "open"))
 }
 
 /// Refuses with 403 what a page of another web site has a browser send.

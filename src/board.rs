@@ -8,12 +8,14 @@
 //! - [`cards`]: the head's board, `state/scheduler`; `changes`: how its cards are stamped and moved.
 //! - [`submission`] publishes one card, [`batches`] many at once (`batch_files`: their files).
 //! - [`listing`]: which cards there are.
+//! - [`audit`]: who changed what, and who was refused.
 //! - [`attic`]: removing what need not be kept.
 //! - [`leftovers`]: removing what lies beside the cards of jobs that are gone.
-//! - [`audit`]: walks the board for `scheduler check`.
+//! - [`walk`]: walks the board for `scheduler check`.
 //! - `claims`: the request ids that clients chose.
 //! - [`nodes`]: the node records of the head; [`addresses`]: where they lead.
 //! - [`owners`]: whose a job is.
+//! - [`places`]: how many requests stay at a time; [`waiting`]: how many jobs of a user wait.
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
@@ -50,6 +52,7 @@ pub mod lock;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
+pub mod places;
 pub mod poller_lock;
 pub mod progress;
 pub mod root;
@@ -62,4 +65,6 @@ pub mod sync_set;
 pub mod unheard;
 pub mod uploads;
 pub mod vault;
+pub mod waiting;
+pub mod walk;
 pub mod watch;

@@ -10,6 +10,7 @@
 //! - [`response`]: what is answered, and how it is written.
 //! - [`route`]: the table of a program, and finding the route.
 //! - `dispatch`: from a request to its answer, however it came.
+//! - `audit`: what is told of who asked.
 //! - [`program`]: what a program is.
 //! - `gateway`: runs it as CGI.
 //! - [`remote`]: a root that is reached by HTTP; [`forward`]: what a command asks of it.
@@ -20,6 +21,7 @@
 
 pub mod alarm;
 mod arrival;
+pub mod audit;
 pub mod body;
 mod dispatch;
 pub mod environment;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod admission;
 pub mod attempt;
+pub mod audit;
 pub mod card;
 pub mod change;
 pub mod draft;

@@ -254,11 +254,12 @@ fn run(call: &Call) -> Result<Response> {
     start(call.root, &node, request, uploads, number)
 }
 
-/// The node that placement would choose, going by the running cards.
+/// The node that placement would choose, going by the running cards: none that takes one user's jobs
+/// alone, since what runs beside the board is nobody's.
 fn best(root: &Root, spec: &Spec) -> Result<Node> {
     let mut all = nodes::list(root)?;
     let rooms = rooms::of_cards(root, &all, usize::MAX)?;
-    let best = rooms.and_then(|rooms| rooms.choose(&spec.resources, &[]));
+    let best = rooms.and_then(|rooms| rooms.choose_for(&spec.resources, None));
     let found = best.and_then(|name| all.iter().position(|node| node.name == *name));
     found.map(|index| all.swap_remove(index)).ok_or_else(|| {
         Error::new(

@@ -5,6 +5,8 @@
 //! ahead, then the one that is least loaded, then, of those with as many cores in use, the one with
 //! the least memory in use, then the first by name.
 //!
+//! A node that is a user's takes that user's jobs alone, and is to them as any other.
+//!
 //! Jobs are kept by what they ask for ([`ready`]), nodes by what they have room for ([`rooms`]).
 //! Both lie in index trees (`kdtree`): a room that has grown finds the first job that fits, a job
 //! finds the least loaded room, and a decision costs neither the number of jobs and of kinds of
@@ -12,6 +14,8 @@
 //!
 //! Nothing is reserved: a job that needs much waits for as long as smaller ones keep taking the
 //! room that it would need, whatever its priority.
+
+use std::sync::Arc;
 
 use crate::model::node::Node;
 use crate::model::resources::Resources;
@@ -31,6 +35,8 @@ pub struct Candidate {
     pub job: u64,
     /// Higher goes first.
     pub priority: i64,
+    /// The user whose job it is, where that is known.
+    pub owner: Option<Arc<str>>,
     /// What it asks for.
     pub resources: Resources,
     /// Nodes on which an attempt of it failed or was refused.
@@ -39,55 +45,65 @@ pub struct Candidate {
     pub more: u64,
 }
 
-/// Why a job that asks for this waits, going by the nodes' records, and by what is known to be in use.
-pub fn why_waiting(job: &Resources, nodes: &[Node], used: Option<&Rooms>) -> String {
-    let large = |node: &&Node| node.resources.is_some_and(|total| job.fits(&total));
-    let unknown = nodes.iter().filter(|node| node.resources.is_none()).count();
-    let fit: Vec<&Node> = nodes.iter().filter(large).collect();
-    if fit.is_empty() && unknown == 0 {
-        return format!("no node has {}", job.human());
-    }
-    if fit.is_empty() {
-        return format!("no node is known to have {}; some did not answer yet", job.human());
-    }
-    let names = |nodes: &[&Node]| {
-        let mut names: Vec<&str> = nodes.iter().take(3).map(|node| node.name.as_str()).collect();
-        if nodes.len() > 3 {
-            names.push("others");
-        }
-        names.join(", ")
-    };
+/// Why a job of this user that asks for this waits, going by the nodes' records, and by what is known to
+/// be in use.
+pub fn why_waiting(
+    job: &Resources,
+    user: Option<&str>,
+    nodes: &[Node],
+    used: Option<&Rooms>,
+) -> String {
+    let (nodes, others): (Vec<&Node>, Vec<&Node>) =
+        nodes.iter().partition(|node| node.takes_jobs_of(user));
+    let fit: Vec<&Node> = nodes.iter().copied().filter(|node| node.may_hold(job)).collect();
     let open: Vec<&Node> = fit.iter().copied().filter(|node| node.takes_jobs()).collect();
     if !open.is_empty() {
-        if let Some(next) = used.and_then(|rooms| rooms.choose(job, &[])) {
+        if let Some(next) = used.and_then(|rooms| rooms.choose_for(job, user)) {
             return format!("about to be placed on {next}");
         }
         return format!("waiting for room on {}", names(&open));
     }
-    let draining: Vec<&Node> = fit.iter().copied().filter(|node| node.drain).collect();
-    if draining.len() == fit.len() && unknown > 0 {
-        return format!(
-            "nodes with {} take no new jobs (drain): {}; other nodes did not answer yet",
-            job.human(),
+    let unknown = nodes.iter().any(|node| node.resources.is_none());
+    let what = job.human();
+    let draining = fit.iter().all(|node| node.drain);
+    let why = match (fit.is_empty(), unknown) {
+        (true, false) => format!("no node has {what}"),
+        (true, true) => format!("no node is known to have {what}; some did not answer yet"),
+        (false, true) if draining => format!(
+            "nodes with {what} take no new jobs (drain): {}; other nodes did not answer yet",
             names(&fit)
-        );
+        ),
+        (false, false) if draining => {
+            format!("nodes with {what} take no new jobs (drain): {}", names(&fit))
+        }
+        (false, _) => format!("nodes with {what} do not answer: {}", names(&fit)),
+    };
+    let first = others.iter().find(|node| node.may_hold(job));
+    match first.and_then(|node| Some((&node.name, node.owner.as_ref()?))) {
+        Some((node, owner)) => format!("{why}; node {node} takes only {owner}'s jobs"),
+        None => why,
     }
-    if draining.len() == fit.len() {
-        return format!("nodes with {} take no new jobs (drain): {}", job.human(), names(&fit));
+}
+
+fn names(nodes: &[&Node]) -> String {
+    let mut names: Vec<&str> = nodes.iter().take(3).map(|node| node.name.as_str()).collect();
+    if nodes.len() > 3 {
+        names.push("others");
     }
-    format!("nodes with {} do not answer: {}", job.human(), names(&fit))
+    names.join(", ")
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::rooms::Provider;
     use super::*;
     use std::cmp::Reverse;
     use std::collections::BTreeMap;
 
     fn candidate(job: u64, priority: i64, cores: u64) -> Candidate {
         let resources = Resources { cores, memory: 0 };
-        Candidate { job, priority, resources, avoid: Vec::new(), more: 0 }
+        Candidate { job, priority, owner: None, resources, avoid: Vec::new(), more: 0 }
     }
 
     fn rooms(nodes: &[(&str, u64)]) -> Rooms {
@@ -135,14 +151,18 @@ mod tests {
         (0..19).for_each(|_| all.take("b", &two));
         all.leave("a", &two);
         let three = Resources { cores: 3, memory: 0 };
-        assert_eq!(all.choose(&three, &[]), Some("a".into()), "there alone it will fit");
-        assert_eq!(all.choose(&two, &[]), Some("a".into()), "it fits on both: the less loaded");
+        assert_eq!(all.choose(&three, None, &[]), Some("a".into()), "there alone it will fit");
+        assert_eq!(
+            all.choose(&two, None, &[]),
+            Some("a".into()),
+            "it fits on both: the less loaded"
+        );
         all.take("a", &two);
-        assert_eq!(all.choose(&two, &[]), Some("b".into()), "the other one is full as yet");
+        assert_eq!(all.choose(&two, None, &[]), Some("b".into()), "the other one is full as yet");
         all.take("b", &two);
-        assert_eq!(all.choose(&two, &[]), Some("a".into()), "it is about to be free");
+        assert_eq!(all.choose(&two, None, &[]), Some("a".into()), "it is about to be free");
         all.stay("a", &two);
-        assert_eq!(all.choose(&two, &[]), None);
+        assert_eq!(all.choose(&two, None, &[]), None);
     }
 
     #[test]
@@ -155,15 +175,22 @@ mod tests {
     }
 
     /// The rule in words, slowly: for comparison.
-    fn choose_slowly(rooms: &BTreeMap<String, Room>, job: &Resources, avoid: &[String]) -> String {
+    fn choose_slowly(
+        rooms: &BTreeMap<String, Room>,
+        job: &Resources,
+        user: Option<Provider>,
+        avoid: &[String],
+    ) -> String {
         let best = |(avoided, free): (bool, bool)| {
             let takes = |room: &Room| if free { room.free().takes(job) } else { room.takes(job) };
-            let fit =
-                rooms.iter().filter(|(name, room)| avoid.contains(name) == avoided && takes(room));
+            let is_for = |room: &Room| room.owner.is_none_or(|owner| user == Some(owner));
+            let fit = rooms.iter().filter(|(name, room)| {
+                avoid.contains(name) == avoided && is_for(room) && takes(room)
+            });
             // Every class's best among those with as many cores in use, then the best of these.
             let mut firsts: BTreeMap<_, (u64, u64, &String)> = BTreeMap::new();
             for (name, room) in fit {
-                let key = (room.total, room.ahead, room.leaving, room.used.cores);
+                let key = (room.total, room.ahead, room.leaving, room.used.cores, room.owner);
                 let own = (room.used.memory, room.load(), name);
                 firsts.entry(key).and_modify(|first| *first = own.min(*first)).or_insert(own);
             }
@@ -177,23 +204,28 @@ mod tests {
     fn the_fast_choice_is_the_slow_one() {
         let mut below = kdtree::dice(1);
         let (mut all, mut rooms) = (BTreeMap::new(), Rooms::default());
-        let mut chosen = 0;
-        for _ in 0..5000 {
+        let users = [None, None, Some(rooms.provider("ada")), Some(rooms.provider("ben"))];
+        let (mut chosen, mut own) = (0, 0);
+        for _ in 0..8000 {
+            let owner = users[below(4) as usize];
             let name = format!("n{}", below(12));
             let total = Resources { cores: 2 + 2 * below(3), memory: 8 * below(2) };
             let used = Resources { cores: below(9), memory: below(10) };
             let leaving = Resources { cores: below(2) * below(3), memory: below(2) * below(4) };
             let open = below(8) > 0;
-            let room = Room { used, leaving, ahead: below(2) * 2, ..Room::of(open, total) };
+            let room = Room { used, leaving, ahead: below(2) * 2, owner, ..Room::of(open, total) };
             rooms.set(&name, room);
             all.insert(name, room);
             let job = Resources { cores: 1 + below(4), memory: below(5) };
             let avoid: Vec<String> = (0..below(3)).map(|_| format!("n{}", below(12))).collect();
-            let fast = rooms.choose(&job, &avoid).unwrap_or_default();
+            let user = users[below(4) as usize];
+            let fast = rooms.choose(&job, user, &avoid).unwrap_or_default();
             chosen += usize::from(!fast.is_empty());
-            assert_eq!(fast, choose_slowly(&all, &job, &avoid), "{job:?} avoiding {avoid:?}");
+            own += usize::from(all.get(&fast).is_some_and(|room| room.owner.is_some()));
+            let slow = choose_slowly(&all, &job, user, &avoid);
+            assert_eq!(fast, slow, "{job:?} of {user:?} avoiding {avoid:?}");
         }
-        assert!(chosen > 1000, "{chosen}");
+        assert!(chosen > 1000 && own > 200, "{chosen} chosen, {own} of them owned");
     }
 
     #[test]
@@ -202,15 +234,20 @@ mod tests {
         let (mut ready, mut rooms) = (Ready::default(), Rooms::default());
         let (mut waiting, mut all) = (BTreeMap::new(), BTreeMap::new());
         let mut running: Vec<(String, Resources)> = Vec::new();
-        let (mut placed, mut stuck) = (0, 0);
-        for job in 1..6000 {
+        let (mut placed, mut stuck, mut own) = (0, 0, 0);
+        for job in 1..8000 {
+            // Nobody has nodes of their own for a while, then more and more users have.
+            let users = ["", "ada", "ben", "cleo"].into_iter().take(1 + job as usize / 2000);
+            let users: Vec<&str> = users.collect();
             // Few kinds of need for a while, then nearly as many as jobs.
             let limit = if (job / 1000) % 2 == 0 { 4 } else { 1000 };
             let resources = Resources { cores: 1 + below(6), memory: below(limit) };
             let avoid = (0..below(3)).map(|_| format!("n{}", below(6))).collect();
             // At times an older job comes again, with other needs.
             let job = if below(10) == 0 { 1 + below(job) } else { job };
-            let new = Candidate { job, priority: below(4) as i64, resources, avoid, more: 0 };
+            let owner = Some(["ada", "ben", "cleo", "dan"][below(4) as usize].into());
+            let new =
+                Candidate { job, priority: below(4) as i64, owner, resources, avoid, more: 0 };
             waiting.retain(|_, other: &mut Candidate| other.job != job);
             waiting.insert((Reverse(new.priority), job), new.clone());
             ready.insert(new);
@@ -225,7 +262,9 @@ mod tests {
                 let total = Resources { cores: 2 + 2 * below(3), memory: 1000 * below(2) };
                 let leaving = Resources { cores: below(3), memory: below(2) };
                 let open = below(8) > 0;
-                rooms.set(&name, Room { open, total, leaving, ahead: below(4), ..room });
+                let owner = users[below(users.len() as u64) as usize];
+                let owner = (!owner.is_empty()).then(|| rooms.provider(owner));
+                rooms.set(&name, Room { open, total, leaving, ahead: below(4), owner, ..room });
             }
             for _ in 0..below(4) {
                 if !running.is_empty() {
@@ -239,7 +278,8 @@ mod tests {
                     all.extend(rooms.get(&name).copied().map(|room| (name, room)));
                 }
                 let first = waiting.iter().find_map(|(turn, candidate)| {
-                    let node = choose_slowly(&all, &candidate.resources, &candidate.avoid);
+                    let user = rooms.providers().get(candidate.owner.as_ref()?).copied();
+                    let node = choose_slowly(&all, &candidate.resources, user, &candidate.avoid);
                     (!node.is_empty()).then_some((*turn, node))
                 });
                 let slow = first.and_then(|(turn, node)| Some((waiting.remove(&turn)?, node)));
@@ -250,11 +290,13 @@ mod tests {
                     continue;
                 };
                 placed += 1;
+                own += usize::from(all[&node].owner.is_some());
                 running.push((node, candidate.resources));
             }
             assert_eq!(ready.len(), waiting.len());
         }
-        assert!(placed > 2000 && stuck > 500, "{placed} placed, {stuck} times none fits");
+        let counted = format!("{placed} placed, {own} on their owner's, {stuck} times none fits");
+        assert!(placed > 2000 && own > 200 && stuck > 500, "{counted}");
     }
 
     #[test]
@@ -293,21 +335,33 @@ mod tests {
         let mut node = Node::localhost();
         let four = Resources { cores: 4, memory: 0 };
         node.resources = Some(Resources { cores: 2, memory: 0 });
-        assert_eq!(why_waiting(&four, std::slice::from_ref(&node), None), "no node has 4 cores");
+        let of = |node: &Node| why_waiting(&four, Some("ada"), std::slice::from_ref(node), None);
+        assert_eq!(of(&node), "no node has 4 cores");
         node.resources = Some(four);
-        assert!(why_waiting(&four, std::slice::from_ref(&node), None).contains("do not answer"));
+        assert!(of(&node).contains("do not answer"));
         node.state = crate::model::node::NodeState::Connected;
+        assert_eq!(of(&node), "waiting for room on localhost");
+        let own = Node { owner: Some("ada".into()), name: "two".into(), ..node.clone() };
+        assert_eq!(of(&own), "waiting for room on two");
+        let other = Node { owner: Some("ben".into()), ..own };
+        assert_eq!(of(&other), "no node has 4 cores; node two takes only ben's jobs");
         assert_eq!(
-            why_waiting(&four, std::slice::from_ref(&node), None),
-            "waiting for room on localhost"
+            why_waiting(&four, None, std::slice::from_ref(&other), None),
+            "no node has 4 cores; node two takes only ben's jobs"
+        );
+        let drained = Node { drain: true, ..node.clone() };
+        assert_eq!(
+            why_waiting(&four, Some("ada"), &[drained, other], None),
+            "nodes with 4 cores take no new jobs (drain): localhost; node two takes only ben's jobs"
         );
         let mut used = Rooms::default();
         used.update(&node);
-        let why = |used: &Rooms| why_waiting(&four, std::slice::from_ref(&node), Some(used));
+        let nodes = std::slice::from_ref(&node);
+        let why = |used: &Rooms| why_waiting(&four, None, nodes, Some(used));
         assert_eq!(why(&used), "about to be placed on localhost");
         used.take("localhost", &four);
         assert_eq!(why(&used), "waiting for room on localhost");
         node.drain = true;
-        assert!(why_waiting(&four, &[node], None).contains("drain"));
+        assert!(of(&node).contains("drain"));
     }
 }

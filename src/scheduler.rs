@@ -10,9 +10,10 @@
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
-//! - [`nodes`]: registering nodes.
+//! - [`nodes`]: the nodes; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
 //! - [`graph`]: who submitted whom.
-//! - [`access`]: whose a job is, and what others see of it.
+//! - [`audit`]: who changed what.
+//! - [`access`]: whose a job or a node is, and what others see of a job.
 //! - [`roles`]: the table of who may do what.
 //! - [`check`]: the invariants of the board.
 //! - [`command`]: commands of its own, such as `jobs new [OPTION...] -- CMD`.
@@ -20,14 +21,16 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Admin, Control, Look, Read, Submit};
+use crate::model::access::Need::{Control, Look, Nodes, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
+pub mod audit;
 pub mod check;
 pub mod command;
 pub mod events;
 pub mod graph;
+pub mod idle;
 pub mod interrupt;
 pub mod jobs;
 pub mod kills;
@@ -35,6 +38,7 @@ pub mod lists;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;
+pub mod registration;
 pub mod roles;
 pub mod rounds;
 pub mod submit;
@@ -195,7 +199,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/new",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: true,
         help: "register a node: {\"name\": ..., \"uri\": \"http://host:port\", \"token\": ...}",
@@ -213,7 +217,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/update",
-        need: Admin,
+        need: Nodes,
         query: &[
             Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body()
         ],
@@ -224,7 +228,7 @@ const ROUTES: &[Route] = &[
     Route {
         method: Post,
         pattern: "nodes/:name/remove",
-        need: Admin,
+        need: Nodes,
         query: &[],
         body: false,
         help: "remove a node that has no jobs",
@@ -242,6 +246,15 @@ const ROUTES: &[Route] = &[
         help: "who may do what",
         handler: roles::roles,
     },
+    Route {
+        method: Get,
+        pattern: "audit",
+        need: Read,
+        query: audit::KEYS,
+        body: false,
+        help: "who changed what, and who was refused: of one's own, of all for admins",
+        handler: audit::show,
+    },
     words::route(|call| words::answer(call, check::check)),
 ];
 
@@ -258,7 +271,7 @@ pub const PROGRAM: Program = Program {
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
         ("Nodes", &["nodes"]),
-        ("Tokens and roles", &["tokens", "roles"]),
+        ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],
 };

@@ -21,6 +21,14 @@ pub struct Settings {
     pub max_upload: u64,
     /// Largest array of jobs in one request.
     pub max_jobs_per_request: usize,
+    /// Most requests of users at a time that wait, follow or send much.
+    pub max_waits: u32,
+    /// Most of these of one user.
+    pub max_waits_per_user: u32,
+    /// Most waiting jobs of one user; `None` is as many as they like.
+    pub max_waiting_per_user: Option<usize>,
+    /// Most bytes of the waiting jobs of one user, their requests and files; `None` as above.
+    pub max_waiting_bytes_per_user: Option<u64>,
     /// `Host` headers admitted beside loopback ones; `*` admits any.
     pub allowed_hosts: Vec<String>,
     /// Whether the trees may be read by the group.
@@ -65,6 +73,8 @@ pub struct Settings {
     pub keep_jobs_count: usize,
     /// Age at which finished jobs are removed whose result no head has fetched.
     pub keep_unacknowledged: Duration,
+    /// Size of a file of the audit at which a new one is begun, in bytes.
+    pub max_audit: u64,
     /// Size at which a change feed, the head's or a node's, is begun anew, in bytes.
     pub max_events: u64,
 }
@@ -77,6 +87,10 @@ impl Default for Settings {
             max_body: 16 << 20,
             max_upload: 2000 << 20,
             max_jobs_per_request: 20_000,
+            max_waits: 1000,
+            max_waits_per_user: 250,
+            max_waiting_per_user: None,
+            max_waiting_bytes_per_user: None,
             allowed_hosts: Vec::new(),
             group_readable: true,
             allow_network_fs: false,
@@ -99,6 +113,7 @@ impl Default for Settings {
             keep_jobs: Duration::from_secs(7 * DAY),
             keep_jobs_count: 100_000,
             keep_unacknowledged: Duration::from_secs(30 * DAY),
+            max_audit: 16 << 20,
             max_events: 16 << 20,
         }
     }
@@ -156,11 +171,18 @@ impl Settings {
             "false" | "no" | "off" => Ok(false),
             _ => Err(wrong("true or false")),
         };
-        let auto = value == "auto";
+        let places = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        let (auto, none) = (value == "auto", value == "none");
         match name {
             "max_body" => self.max_body = size()?,
             "max_upload" => self.max_upload = size()?,
             "max_jobs_per_request" => self.max_jobs_per_request = count()?,
+            "max_waits" => self.max_waits = places()?,
+            "max_waits_per_user" => self.max_waits_per_user = places()?,
+            "max_waiting_per_user" if none => self.max_waiting_per_user = None,
+            "max_waiting_per_user" => self.max_waiting_per_user = Some(count()?),
+            "max_waiting_bytes_per_user" if none => self.max_waiting_bytes_per_user = None,
+            "max_waiting_bytes_per_user" => self.max_waiting_bytes_per_user = Some(size()?),
             // None of these stands in a host: such an entry would admit nobody, and nobody would know.
             "allowed_hosts" => {
                 let hosts = value.split(',').map(|host| host.trim().to_ascii_lowercase());
@@ -200,6 +222,7 @@ impl Settings {
             "keep_jobs" => self.keep_jobs = duration()?,
             "keep_jobs_count" => self.keep_jobs_count = count()?,
             "keep_unacknowledged" => self.keep_unacknowledged = duration()?,
+            "max_audit" => self.max_audit = size()?,
             "max_events" => self.max_events = size()?,
             _ => return Err(Error::bad(format!("there is no setting \"{name}\""))),
         }

@@ -29,6 +29,7 @@ const RUN_COLUMNS: &[Column] = &[
 
 const NODE_COLUMNS: &[Column] = &[
     Column::new("NODE", &["/name"]),
+    Column::new("OWNER", &["/owner"]),
     Column::new("STATE", &["/state"]),
     Column::new("DRAIN", &["/drain"]),
     Column::new("CORES", &["/resources/cores"]),
@@ -49,8 +50,19 @@ const TOKEN_COLUMNS: &[Column] = &[
     Column::new("NAME", &["/name"]),
     Column::time("CREATED", &["/created_at"]),
     Column::time("EXPIRES", &["/expires_at"]),
+    Column::time("LAST USED", &["/last_used_at"]),
     Column::new("EXPIRED", &["/expired"]),
     Column::new("REASON", &["/error"]),
+];
+
+const AUDIT_COLUMNS: &[Column] = &[
+    Column::time("AT", &["/at"]),
+    Column::new("USER", &["/user"]),
+    Column::new("BY", &["/by"]),
+    Column::new("FROM", &["/from"]),
+    Column::new("WHAT", &["/what"]),
+    Column::new("OUTCOME", &["/outcome"]),
+    Column::new("MADE", &["/made"]),
 ];
 
 const ROLE_COLUMNS: &[Column] = &[
@@ -58,6 +70,7 @@ const ROLE_COLUMNS: &[Column] = &[
     Column::new("SHELL", &["/shell"]),
     Column::new("ADMIN", &["/admin"]),
     Column::new("USER", &["/user"]),
+    Column::new("PROVIDER", &["/provider"]),
     Column::new("VIEWER", &["/viewer"]),
     Column::new("HEAD", &["/head"]),
     Column::new("WORKER", &["/worker"]),
@@ -89,6 +102,7 @@ pub const SCHEDULER: &[View] = &[
     view("nodes/:name", "", FIELDS),
     view("tokens", "/tokens", TOKEN_COLUMNS),
     view("roles", "/roles", ROLE_COLUMNS),
+    view("audit", "/audit", AUDIT_COLUMNS),
 ];
 
 /// Those of `processor`.

@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::{self, Meant, certificate};
+use crate::board::audit::{self, Of};
+use crate::board::root::Root;
 use crate::board::vault;
 use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
 use crate::clock;
@@ -29,7 +31,7 @@ pub const LIST: Route = Route {
 const LONGEST_NAME: usize = 64;
 
 /// The roles that tokens have, in words.
-const ROLES: &str = "admin, user, viewer, head or worker";
+const ROLES: &str = "admin, user, provider, viewer, head or worker";
 
 /// `tokens/new`.
 pub const NEW: Route = Route {
@@ -107,6 +109,7 @@ fn list(call: &Call) -> Result<Response> {
                 "certificate": record.certificate,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
+                "last_used_at": vault::last_use(call.root, &record.id).map(clock::rfc3339),
                 "expired": auth::is_expired(&record),
             })
         })
@@ -114,7 +117,18 @@ fn list(call: &Call) -> Result<Response> {
     shown.extend(
         unreadable.into_iter().map(|(id, error)| json!({"id": id, "error": error.message})),
     );
-    Ok(Response::of(json!({"tokens": shown})))
+    Ok(Response::of(json!({"tokens": shown, "refused": refused(call.root)?})))
+}
+
+/// How often those were refused whom no token let in, and when last: as far as the audit goes back.
+fn refused(root: &Root) -> Result<Value> {
+    let (mut count, mut last) = (0, None);
+    audit::each(root, Of::Strangers, |entry| {
+        count += 1;
+        last = Some(entry);
+    })?;
+    let last = last.map(|entry| json!({"at": entry.at, "from": entry.from, "by": entry.by}));
+    Ok(json!({"count": count, "last": last}))
 }
 
 fn new(call: &Call) -> Result<Response> {

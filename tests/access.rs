@@ -185,7 +185,7 @@ fn what_a_token_may_and_how_it_is_sent() {
     );
     assert_eq!(
         refused.expect(403).json()["error"],
-        "user-1 may not do that: this needs a token with the role admin"
+        "user-1 may not do that: this needs a token with the role admin or provider"
     );
     let lowercase = format!("authorization: bearer {worker}");
     assert_eq!(httpd.curl(&["-H", &lowercase], "/scheduler/jobs").expect(200).body, "1\n");

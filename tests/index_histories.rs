@@ -72,7 +72,9 @@ impl World {
     fn put(&mut self, job: u64) {
         let now = self.moment();
         match self.cards.get(&job) {
-            Some(card) if card.column() != Column::Done => self.index.put(card, now),
+            Some(card) if card.column() != Column::Done => {
+                self.index.put(card, card.accepted.user().as_deref(), now);
+            }
             _ => self.index.remove(job),
         }
     }
@@ -113,7 +115,7 @@ impl World {
         if self.dice.one_in(5) {
             request["state"] = "held".into();
         }
-        let line = json!({"job": self.jobs, "request_id": "r", "at": clock::rfc3339(self.now), "by": "ada", "request": request});
+        let line = json!({"job": self.jobs, "request_id": "r", "at": clock::rfc3339(self.now), "by": self.dice.of(&USERS), "request": request});
         let card = Card::parse(format!("{line}\n").as_bytes()).unwrap();
         self.cards.insert(self.jobs, card);
         self.put(self.jobs);
@@ -132,6 +134,7 @@ impl World {
             name: name.clone(),
             driver: DriverKind::Local,
             resources: (!self.dice.one_in(6)).then_some(resources),
+            owner: self.dice.one_in(3).then(|| self.dice.of(&USERS).to_string()),
             drain: self.dice.one_in(5),
             state: if self.dice.one_in(5) { NodeState::Disconnected } else { NodeState::Connected },
             ..Node::localhost()
@@ -321,7 +324,7 @@ impl World {
 #[test]
 fn what_is_known_without_looking_is_what_is_there() {
     let (mut placed, mut aside, mut leaving) = (0, 0, 0);
-    for seed in 0..150 {
+    for seed in 0..200 {
         let mut world = World::new(seed);
         for step in 0..80 {
             world.step();

@@ -12,18 +12,23 @@ use corkboard::{nodemgr, processor, scheduler};
 use serde_json::{Value, json};
 
 /// Who asks, in the order of the columns of [`ROUTES`]; `reader` is an admin's token that only looks.
-const ROLES: [&str; 8] = ["admin", "reader", "user", "viewer", "head", "worker", "job", "run"];
+const ROLES: [&str; 9] =
+    ["admin", "reader", "user", "provider", "viewer", "head", "worker", "job", "run"];
 
-const LOOK: &str = "AAAAAAA-";
-const READ: &str = "AAOO--O-";
-const READ_RUN: &str = "AAOOO-O-";
-const SUBMIT: &str = "A-A---A-";
-const CONTROL: &str = "A-O-----";
-const RUN: &str = "A-A-A---";
-const TEND: &str = "A-O-O---";
-const REPORT: &str = "A-O---OO";
-const ADMIN: &str = "A-------";
-const SHELL: &str = "--------";
+const LOOK: &str = "AAAAAAAA-";
+const READ: &str = "AAOOO--O-";
+const READ_RUN: &str = "AAOOOO-O-";
+const SUBMIT: &str = "A-AA---A-";
+const CONTROL: &str = "A-OO-----";
+const RUN: &str = "A-AA-A---";
+const TEND: &str = "A-OO-O---";
+const REPORT: &str = "A-OO---OO";
+const NEW_NODE: &str = "A--A-----";
+const NODES: &str = "A--O-----";
+/// Whoever may read something reads the lines of their own; all are for admins.
+const OWN_LINES: &str = "AAAAAA-A-";
+const ADMIN: &str = "A--------";
+const SHELL: &str = "---------";
 
 /// Program, method, pattern; for each role whether it may do that to all (`A`), to its own (`O`) or not.
 const ROUTES: &[(&str, &str, &str, &str)] = &[
@@ -42,14 +47,15 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "DELETE", "queue/:number", CONTROL),
     ("scheduler", "GET", "events", LOOK),
     ("scheduler", "GET", "nodes/list", LOOK),
-    ("scheduler", "POST", "nodes/new", ADMIN),
+    ("scheduler", "POST", "nodes/new", NEW_NODE),
     ("scheduler", "GET", "nodes/:name", LOOK),
-    ("scheduler", "POST", "nodes/:name/update", ADMIN),
-    ("scheduler", "POST", "nodes/:name/remove", ADMIN),
+    ("scheduler", "POST", "nodes/:name/update", NODES),
+    ("scheduler", "POST", "nodes/:name/remove", NODES),
     ("scheduler", "GET", "tokens", SHELL),
     ("scheduler", "POST", "tokens/new", SHELL),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),
     ("scheduler", "GET", "roles", LOOK),
+    ("scheduler", "GET", "audit", OWN_LINES),
     ("scheduler", "GET", "check", SHELL),
     ("processor", "POST", "jobs/new", RUN),
     ("processor", "GET", "jobs", LOOK),
@@ -120,10 +126,17 @@ impl Scene {
                              "environment": {"CORKBOARD_TOKEN": key}});
             ask(&root, &head, "POST", "/processor/jobs/new", &run).expect(201);
         }
+        let provider = token(&root, &["role=provider", "user=ada"]);
+        let other = token(&root, &["role=provider", "user=ben"]);
+        for (token, name) in [(&provider, "adas"), (&other, "bens")] {
+            let node = json!({"name": name, "uri": "http://127.0.0.1:9"});
+            ask(&root, token, "POST", "/scheduler/nodes/new", &node).expect(201);
+        }
         let tokens = vec![
             token(&root, &["role=admin"]),
             token(&root, &["role=admin", "scope=read"]),
             ada,
+            provider,
             token(&root, &["role=viewer", "user=ada"]),
             head,
             token(&root, &["role=worker"]),
@@ -133,8 +146,14 @@ impl Scene {
         Scene { root, tokens, waiting, running: ids }
     }
 
-    fn things(&self, program: &str, role: &str) -> Things {
+    fn things(&self, program: &str, pattern: &str, role: &str) -> Things {
         let (own, other) = match (program, role) {
+            ("scheduler", "provider") if pattern.starts_with("nodes") => {
+                ("adas".into(), "bens".into())
+            }
+            ("scheduler", _) if pattern.starts_with("nodes") => {
+                ("nowhere".into(), "nowhere".into())
+            }
             ("scheduler", _) => (self.waiting.0.to_string(), self.waiting.1.to_string()),
             ("nodemgr", _) => self.running.clone(),
             (_, "head") => ("elsewhere-8.1".into(), "ada-run".into()),
@@ -151,7 +170,7 @@ impl Scene {
             .replace(":number", thing)
             .replace(":id", if pattern.starts_with("tokens") { "0000" } else { thing })
             .replace("files/:name", "files/none")
-            .replace(":name", if program == "nodemgr" { "localhost" } else { "nowhere" });
+            .replace(":name", if program == "nodemgr" { "localhost" } else { thing });
         let number = match pattern {
             "jobs/run" => format!("?job-number={}", thing.rsplit(['-', '.']).nth(1).unwrap()),
             "jobs/:number/update" => "?priority=1".into(),
@@ -188,7 +207,7 @@ fn every_route_as_every_role() {
             };
             let (name, method, pattern, row) = untold.remove(at);
             for ((role, token), may) in ROLES.iter().zip(&scene.tokens).zip(row.chars()) {
-                let things = scene.things(name, role);
+                let things = scene.things(name, pattern, role);
                 for (thing, allowed) in
                     [(&things.other, may == 'A'), (&things.own, may == 'A' || may == 'O')]
                 {

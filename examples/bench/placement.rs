@@ -1,10 +1,12 @@
 //! What a decision costs: pure policy, no files.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
-use corkboard::placement::{Candidate, Ready, Room, Rooms};
+use corkboard::placement::{Candidate, Ready, Rooms};
 
 use crate::table::{Limit, Table};
 use crate::{Bench, Result};
@@ -50,11 +52,14 @@ struct Mix {
     each_node: bool,
     /// How many jobs each node may be sent beyond its room.
     ahead: u64,
+    /// Every tenth node is one of ten users', and takes the jobs of theirs alone. Jobs are of twenty users,
+    /// the same in each case.
+    owned: bool,
 }
 
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (nodes, jobs) = (bench.size(1000, 100), bench.size(100_000, 2000));
-    let usual = Mix { nodes, jobs, needs: Needs::Few, each_node: false, ahead: 0 };
+    let usual = Mix { nodes, jobs, needs: Needs::Few, each_node: false, ahead: 0, owned: false };
     let limit = Some(Limit::AtMost(10.0, 2.0));
     let mut row = |mix: Mix, what: &str, limit: Option<Limit>, note: &str| -> Result<()> {
         let all: Result<Vec<_>> = (0..bench.rounds).map(|_| once(mix)).collect();
@@ -95,7 +100,10 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let what = ", no two alike, all nodes different";
     row(Mix { each_node: true, ..any }, what, limit, waiting)?;
     let what = ", no two alike, all nodes different, 6 sent ahead";
-    row(Mix { each_node: true, ahead: 6, ..any }, what, limit, waiting)
+    row(Mix { each_node: true, ahead: 6, ..any }, what, limit, waiting)?;
+    let note = "every tenth node takes the jobs of one user alone";
+    row(Mix { owned: true, ..usual }, ", some nodes are users'", limit, note)?;
+    row(Mix { owned: true, ..any }, ", no two alike, some nodes are users'", limit, waiting)
 }
 
 /// Microseconds per job of a decision, and of taking a job in.
@@ -108,11 +116,13 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
         let own = if mix.each_node { dice.below(GIB) } else { 0 };
         let total = Resources { cores, memory: memory + own };
-        rooms.set(&format!("node-{node:04}"), room(total, mix.ahead));
+        let owner = (mix.owned && node % 10 == 0).then(|| format!("user-{}", node / 10 % 10));
+        add(&mut rooms, &format!("node-{node:04}"), owner, total, mix.ahead);
     }
     // Something that every job fits on, so that all can be placed.
     let total = Resources { cores: 128, memory: 1024 * GIB };
-    rooms.set("node-large", room(total, mix.ahead));
+    add(&mut rooms, "node-large", None, total, mix.ahead);
+    let users: Vec<Arc<str>> = (0..20).map(|user| format!("user-{user}").into()).collect();
     let candidates: Vec<Candidate> = (1..=jobs as u64)
         .map(|job| {
             let cores = match mix.needs {
@@ -127,6 +137,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
             Candidate {
                 job,
                 priority,
+                owner: Some(users[job as usize % users.len()].clone()),
                 resources: Resources { cores, memory },
                 avoid: Vec::new(),
                 more: 0,
@@ -159,7 +170,15 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
     Ok((begun.elapsed().as_secs_f64() * 1e6 / jobs as f64, inserts))
 }
 
-/// An open node with nothing in use.
-fn room(total: Resources, ahead: u64) -> Room {
-    Room { open: true, total, used: Resources::NONE, leaving: Resources::NONE, ahead }
+/// Adds an open node with nothing in use.
+fn add(rooms: &mut Rooms, name: &str, owner: Option<String>, total: Resources, ahead: u64) {
+    let node = Node {
+        name: name.into(),
+        owner,
+        state: NodeState::Connected,
+        resources: Some(total),
+        ..Node::localhost()
+    };
+    rooms.update(&node);
+    rooms.set_ahead(name, ahead);
 }

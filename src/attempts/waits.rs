@@ -19,6 +19,9 @@ pub trait Nodes {
     /// All whose records can be read.
     fn all(&self) -> Result<&[Node], Self::Error>;
 
+    /// The user whose job this is, where that is known.
+    fn owner(&self, card: &Card) -> Result<Option<String>, Self::Error>;
+
     /// What they have room for.
     fn rooms(&self) -> Result<Option<&Rooms>, Self::Error>;
 }
@@ -45,7 +48,10 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String
         Waits::ForNode(_) | Waits::Held | Waits::Over | Waits::Not | Waits::Untouchable => {
             match array {
                 true => no_room_for(card, nodes, now)?,
-                false => why_waiting(&card.spec.resources, nodes.all()?, nodes.rooms()?),
+                false => {
+                    let (all, user) = (nodes.all()?, user(card, nodes)?);
+                    why_waiting(&card.spec.resources, user.as_deref(), all, nodes.rooms()?)
+                }
             }
         }
     };
@@ -71,6 +77,14 @@ pub fn task_waits<N: Nodes>(
     }
 }
 
+/// The user whose job this is, where that makes a difference.
+fn user<N: Nodes>(card: &Card, nodes: &N) -> Result<Option<String>, N::Error> {
+    match nodes.all()?.iter().any(|node| node.owner.is_some()) {
+        true => nodes.owner(card),
+        false => Ok(None),
+    }
+}
+
 fn crowded(most: u64) -> String {
     format!("at most {most} of its tasks may run at a time")
 }
@@ -83,18 +97,19 @@ fn until(time: SystemTime, why: &str) -> String {
 /// while, and are the reason if no other takes any.
 fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
     let needed = &card.spec.resources;
+    let (all, user) = (nodes.all()?, user(card, nodes)?);
+    let user = user.as_deref();
     let takes =
-        |node: &&Node| node.takes_jobs() && node.resources.is_some_and(|total| needed.fits(&total));
-    let all = nodes.all()?;
+        |node: &&Node| node.takes_jobs() && node.takes_jobs_of(user) && node.may_hold(needed);
     let refused = |node: &Node| card.tasks.refused_until(&node.name, now);
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
     if others.iter().any(|node| takes(&node)) {
-        return Ok(why_waiting(needed, &others, None));
+        return Ok(why_waiting(needed, user, &others, None));
     }
     let open = refusing.iter().filter(takes);
     let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
-    let Some((time, node)) = first else { return Ok(why_waiting(needed, all, None)) };
+    let Some((time, node)) = first else { return Ok(why_waiting(needed, user, all, None)) };
     let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
     let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
     Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))

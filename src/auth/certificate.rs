@@ -64,6 +64,12 @@ impl Shown {
         Ok(record)
     }
 
+    /// The id of the record that there is of it, whether it admits or not.
+    pub(super) fn claimed(&self, root: &Root) -> Option<String> {
+        let Shown::Good(digest) = self else { return None };
+        vault::has_token(root, id(digest)).then(|| id(digest).to_string())
+    }
+
     /// What to do for whoever is not admitted.
     pub(super) fn advice(&self) -> String {
         let token = "send a token as `Authorization: Bearer TOKEN`";

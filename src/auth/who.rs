@@ -14,6 +14,10 @@ pub struct Who {
     pub user: Option<String>,
     /// What they are called on cards that 0.1 wrote: their earlier requests are found under it.
     pub former: Option<String>,
+    /// By which means they showed who they are, as the audit says it: `token ID`, `shell`.
+    pub means: String,
+    /// The token that they have.
+    pub token: Option<String>,
     /// What they may do.
     pub rights: Rights,
     /// Whether they only look, whatever else they might do.
@@ -26,11 +30,13 @@ pub struct Who {
 
 impl Who {
     /// A user; a head, too.
-    pub(super) fn of_user(user: String, rights: Rights) -> Who {
+    pub(super) fn of_user(user: String, rights: Rights, means: impl Into<String>) -> Who {
         Who {
             name: user.clone(),
             user: Some(user),
             former: None,
+            means: means.into(),
+            token: None,
             rights,
             read_only: false,
             may_be_head: true,
@@ -40,8 +46,30 @@ impl Who {
 
     /// Who has the key of a run.
     pub(super) fn of_run(name: String, user: Option<String>, rights: Rights, run: String) -> Who {
-        let (former, read_only, may_be_head) = (None, false, false);
-        Who { name, user, former, rights, read_only, may_be_head, run: Some(run) }
+        Who {
+            name,
+            user,
+            former: None,
+            means: format!("key of {run}"),
+            token: None,
+            rights,
+            read_only: false,
+            may_be_head: false,
+            run: Some(run),
+        }
+    }
+
+    /// The user whose share of what this root can bear is counted. What works for the root is not held up
+    /// by what users do, nor are admins, who have to mend it.
+    pub fn counted(&self) -> Option<&str> {
+        match self.rights {
+            Rights::Role(Role::User | Role::Provider | Role::Viewer) | Rights::Job(_) => {
+                self.user.as_deref()
+            }
+            Rights::Shell | Rights::Run | Rights::Role(Role::Admin | Role::Head | Role::Worker) => {
+                None
+            }
+        }
     }
 
     /// The job for which a running attempt speaks.
@@ -56,7 +84,7 @@ impl Who {
     /// passwords there. What runs here, or works for this root, has no need of them.
     pub fn sees_values(&self) -> bool {
         match self.rights {
-            Rights::Shell | Rights::Role(Role::Admin | Role::User) => true,
+            Rights::Shell | Rights::Role(Role::Admin | Role::User | Role::Provider) => true,
             Rights::Role(Role::Viewer | Role::Head | Role::Worker)
             | Rights::Job(_)
             | Rights::Run => false,
@@ -116,6 +144,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
         Need::Admin => "this needs a token with the role admin",
+        Need::Nodes if !who.read_only => "this needs a token with the role admin or provider",
         _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
         _ if who.read_only => "this token only looks",
         Need::Run if who.job().is_some() => {

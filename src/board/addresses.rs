@@ -9,12 +9,14 @@ use crate::model::attempt::Attempt;
 use crate::model::node::{DriverKind, Node};
 use crate::model::resources::Resources;
 
-/// Says so where no node has as much as this in all, and of every node it is known what it has.
-pub fn none_has(root: &Root, asked: &Resources) -> Option<String> {
+/// Says so where no node that takes jobs of this user has as much as this in all, and of every such node
+/// it is known what it has.
+pub fn none_has(root: &Root, asked: &Resources, user: Option<&str>) -> Option<String> {
     for name in names(root).ok()? {
         let node = find(root, &name).ok()?; // one that cannot be read may have it
         let Some(node) = node else { continue };
-        if node.resources.is_none_or(|has| asked.fits(&has)) {
+        let may_have = node.resources.is_none() || node.may_hold(asked);
+        if may_have && node.takes_jobs_of(user) {
             return None;
         }
     }

@@ -84,6 +84,12 @@ impl Damaged {
         found
     }
 
+    /// Whose it is, as far as that can be made out.
+    pub fn owner(&self) -> Option<String> {
+        let after = self.text.split_once("\"owner\": \"")?.1;
+        Some(after.split_once('"')?.0.to_string())
+    }
+
     /// Whether what of it is there says that a node at this address must prove its reports.
     pub fn must_prove(&self, node: &Node) -> bool {
         let same = node.uri.as_ref().is_some_and(|uri| self.text.contains(&format!("\"{uri}\"")));

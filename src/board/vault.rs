@@ -1,16 +1,21 @@
 //! What lies in `state/` for the owner alone: the mark of open mode, token records, secrets.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::files;
 use super::numbers;
 use super::root::Root;
+use crate::clock;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::access::{self, Role};
 use crate::model::ids;
+
+/// In seconds: that is how exactly a token's last use is known.
+const MINUTE: u64 = 60;
 
 /// A token as stored: never the token itself.
 ///
@@ -85,6 +90,34 @@ pub fn token(root: &Root, id: &str) -> Result<Option<TokenRecord>> {
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::new(Kind::Internal, format!("{}: not a token's record: {e}", path.display()))
     })
+}
+
+/// Whether there is a token with this id; it may be unreadable.
+pub fn has_token(root: &Root, id: &str) -> bool {
+    ids::is_valid(id) && root.state("tokens").join(id).exists()
+}
+
+/// Notes that a token is used: its file's time becomes the present minute. Nothing is written more than
+/// once a minute, and nothing is synced. For when the answer is out; what fails is no harm.
+pub fn note_use(root: &Root, id: &str) {
+    if !ids::is_valid(id) || !root.is_own() {
+        return;
+    }
+    let Ok(file) = File::open(root.state("tokens").join(id)) else { return };
+    let minute = Duration::from_secs(clock::unix_seconds(SystemTime::now()) / MINUTE * MINUTE);
+    let now = UNIX_EPOCH + minute;
+    if file.metadata().and_then(|meta| meta.modified()).is_ok_and(|noted| noted != now) {
+        let _ = file.set_modified(now);
+    }
+}
+
+/// The minute in which a token was last used. A file that was made or changed otherwise has a time that
+/// is no whole minute.
+pub fn last_use(root: &Root, id: &str) -> Option<SystemTime> {
+    let noted =
+        fs::metadata(root.state("tokens").join(id)).and_then(|meta| meta.modified()).ok()?;
+    let since = noted.duration_since(UNIX_EPOCH).ok()?;
+    (since.as_secs() % MINUTE == 0 && since.subsec_nanos() == 0).then_some(noted)
 }
 
 /// Ids of tokens whose records cannot be read, and why.

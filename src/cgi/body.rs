@@ -20,6 +20,9 @@ use crate::model::progress;
 /// What stands around the files of a form, at most.
 const AROUND_FILES: u64 = MOST_FILES as u64 * 512;
 
+/// Of more bytes than these a body is long.
+const LONG: u64 = 64 << 10;
+
 /// Where a body comes from.
 #[derive(Debug)]
 pub enum Body {
@@ -67,6 +70,11 @@ impl Body {
             return Ok(Body::None);
         }
         Ok(Body::Cgi { length, content_type: var("CONTENT_TYPE").unwrap_or_default() })
+    }
+
+    /// Whether it takes more than an instant to read, as far as it says.
+    pub(super) fn is_long(&self) -> bool {
+        matches!(self, Body::Cgi { length, .. } if *length > LONG)
     }
 
     /// Whether there is nothing to read.

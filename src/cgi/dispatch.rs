@@ -1,6 +1,7 @@
 //! From a request to its answer, the same however it came: the route, whether whoever asks may, whether
 //! the root may be changed, the handler.
 
+use super::audit;
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
@@ -29,6 +30,7 @@ impl Refusal {
 
 /// A request that may be carried out.
 pub(super) struct Admitted<'a> {
+    program: &'static Program,
     route: &'static Route,
     call: Call<'a>,
     whose: Whose,
@@ -43,9 +45,14 @@ pub(super) fn admit<'a>(
 ) -> std::result::Result<Admitted<'a>, Refusal> {
     let found = route::find(program.routes, root, request, who);
     let (route, call) = found.map_err(Refusal::Request)?;
-    let whose = may(program, &call, route.need).map_err(Refusal::Request)?;
+    let whose = may(program, &call, route.need).map_err(|error| {
+        if audit::is_refusal(&error) || audit::is_told(route.need, request) {
+            audit::tell(root, who, program.name, request, &Err(error.clone()));
+        }
+        Refusal::Request(error)
+    })?;
     route.may_change(root).map_err(Refusal::Root)?;
-    Ok(Admitted { route, call, whose })
+    Ok(Admitted { program, route, call, whose })
 }
 
 /// Refuses what whoever asks may not do. Whose the thing is has to be read from its card: only where that
@@ -66,8 +73,15 @@ impl Admitted<'_> {
         (self.route.need, self.whose)
     }
 
-    /// Carries it out.
+    /// Carries it out; what changes something is told in the audit. A handler, too, may refuse: what
+    /// everybody may look at has parts that not everybody may see.
     pub(super) fn answer(&self) -> Result<Response> {
-        (self.route.handler)(&self.call)
+        let answer = (self.route.handler)(&self.call);
+        let is_refused = answer.as_ref().is_err_and(audit::is_refusal);
+        let Call { root, request, who, .. } = self.call;
+        if is_refused || audit::is_told(self.route.need, request) {
+            audit::tell(root, who, self.program.name, request, &answer);
+        }
+        answer
     }
 }

@@ -5,13 +5,16 @@ use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::alarm;
+use super::audit;
 use super::dispatch::{self, Refusal};
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
 use super::route;
 use crate::auth::{self, Who};
+use crate::board::places;
 use crate::board::root::Root;
+use crate::board::vault;
 use crate::board::watch;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Whose};
@@ -39,8 +42,8 @@ fn answer_panics() {
 pub(super) fn run(program: &'static Program) {
     answer_panics();
     alarm::arm();
-    let mut head = false;
-    let response = answer(program, &mut head).unwrap_or_else(|e| Response::error(&e));
+    let (mut head, mut used) = (false, None);
+    let response = answer(program, &mut head, &mut used).unwrap_or_else(|e| Response::error(&e));
     ANSWERED.store(true, Ordering::Relaxed);
     if let Err(error) = response.write_cgi(&mut io::stdout().lock(), head) {
         eprintln!("{}: {}", program.name, error.message);
@@ -49,6 +52,9 @@ pub(super) fn run(program: &'static Program) {
     // inotify instance, which takes the kernel up to two dozen milliseconds.
     // SAFETY: standard output is not written to again, and nothing else has this descriptor.
     unsafe { nix::libc::close(nix::libc::STDOUT_FILENO) };
+    if let Some((root, token)) = used {
+        vault::note_use(&root, &token);
+    }
 }
 
 /// What is wrong with the root is for its owner, in the server's log: whoever asks has not shown a
@@ -62,12 +68,21 @@ fn conceal(name: &str, error: &Error) -> Error {
     Error::new(error.kind, format!("{what}; see the server's log"))
 }
 
-fn answer(program: &'static Program, head: &mut bool) -> Result<Response> {
+/// The answer; whether only its head is wanted, and which token of which root it is given for.
+fn answer(
+    program: &'static Program,
+    head: &mut bool,
+    used: &mut Option<(Root, String)>,
+) -> Result<Response> {
     let root = Root::find().map_err(|e| conceal(program.name, &e))?;
-    let who = auth::from_cgi(&root).map_err(|e| match e.kind {
-        Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected => e,
-        _ => conceal(program.name, &e),
+    let who = auth::from_cgi(&root).map_err(|e| match audit::is_refusal(&e) {
+        true => {
+            audit::tell_refused(&root, program.name, &e);
+            e
+        }
+        false => conceal(program.name, &e),
     })?;
+    *used = who.token.clone().map(|token| (root.clone(), token));
     let request = match Request::from_cgi() {
         Err(e) if e.kind == Kind::MethodNotAllowed => {
             return Ok(Response::error(&e).header("Allow", "GET, HEAD, POST, PATCH, DELETE"));
@@ -87,13 +102,18 @@ fn answer(program: &'static Program, head: &mut bool) -> Result<Response> {
     };
     let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
         || request.wants_event_stream();
+    // Kept to the end of the process, behind the answer: what is followed is told there.
+    let place = who.counted().filter(|_| waits || request.body.is_long());
+    let place = place.map(|user| places::take(&root, user)).transpose()?;
+    std::mem::forget(place);
     if waits {
         let (root, who, found) = (root.clone(), who.clone(), admitted.found());
         watch::wait_while(move || is_admitted(&root, &who, found).is_ok());
     }
     let response = admitted.answer()?;
     if waits && !watch::may_wait() {
-        is_admitted(&root, &who, admitted.found())?;
+        is_admitted(&root, &who, admitted.found())
+            .inspect_err(|error| audit::tell_refused(&root, program.name, error))?;
     }
     Ok(response)
 }
@@ -106,9 +126,7 @@ fn is_admitted(root: &Root, was: &Who, (need, whose): (Need, Whose)) -> Result<(
         false => auth::allow_to(&who, need, Whose::Others), // the token is another user's now
     };
     match auth::from_cgi(root).and_then(may) {
-        Err(e) if matches!(e.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Misdirected) => {
-            Err(e)
-        }
+        Err(e) if audit::is_refusal(&e) => Err(e),
         _ => Ok(()),
     }
 }

@@ -130,6 +130,12 @@ impl Response {
         self
     }
 
+    /// Where the thing that was made is, if one was.
+    pub(super) fn made(&self) -> Option<&str> {
+        let made = self.headers.iter().find(|(name, _)| *name == "Location");
+        made.map(|(_, place)| place.as_str())
+    }
+
     /// Where the thing that was made is: a path below this program, as the client reaches it.
     #[must_use]
     pub fn location(self, program: &str, path: &str) -> Response {

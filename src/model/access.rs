@@ -17,6 +17,8 @@ pub enum Role {
     Admin,
     /// Submits jobs, sees and changes its user's.
     User,
+    /// As a user, and registers nodes, which take its user's jobs alone until an admin opens them.
+    Provider,
     /// Sees its user's jobs and changes nothing.
     Viewer,
     /// What a head needs of a node: have jobs run under ids of its own, read, end and forget them.
@@ -27,13 +29,15 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 5] = [Role::Admin, Role::User, Role::Viewer, Role::Head, Role::Worker];
+    pub const ALL: [Role; 6] =
+        [Role::Admin, Role::User, Role::Provider, Role::Viewer, Role::Head, Role::Worker];
 
     /// As tokens say it.
     pub fn word(self) -> &'static str {
         match self {
             Role::Admin => "admin",
             Role::User => "user",
+            Role::Provider => "provider",
             Role::Viewer => "viewer",
             Role::Head => "head",
             Role::Worker => "worker",
@@ -76,7 +80,9 @@ pub enum Need {
     Tend,
     /// To say what a run has to say of its progress.
     Report,
-    /// To change nodes, and what others have.
+    /// To register a node, to change or to remove it.
+    Nodes,
+    /// To run something on nodes beside the board, and to say whose a node is.
     Admin,
     /// To be at a shell of this machine: not to be had over HTTP.
     Shell,
@@ -135,7 +141,7 @@ pub enum Share {
 }
 
 /// The needs, and what each is, for whoever reads the table.
-pub const NEEDS: [(Need, &str, &str); 9] = [
+pub const NEEDS: [(Need, &str, &str); 10] = [
     (Need::Look, "look", "see numbers, states and owners of jobs, and the nodes"),
     (Need::Read, "read", "see the rest of a job or run: request, output, files"),
     (Need::Submit, "submit", "submit jobs"),
@@ -143,15 +149,17 @@ pub const NEEDS: [(Need, &str, &str); 9] = [
     (Need::Run, "run", "have this machine run something beside the board"),
     (Need::Tend, "tend", "end and forget what this machine runs"),
     (Need::Report, "report", "say how far a run is"),
-    (Need::Admin, "admin", "change nodes, and run on them beside the board"),
+    (Need::Nodes, "nodes", "register nodes, change and remove them"),
+    (Need::Admin, "admin", "say whose a node is, and run on nodes beside the board"),
     (Need::Shell, "shell", "make tokens, check and repair"),
 ];
 
 /// The roles in the order of the table's columns.
-pub const COLUMNS: [(Rights, &str); 8] = [
+pub const COLUMNS: [(Rights, &str); 9] = [
     (Rights::Shell, "shell"),
     (Rights::Role(Role::Admin), "admin"),
     (Rights::Role(Role::User), "user"),
+    (Rights::Role(Role::Provider), "provider"),
     (Rights::Role(Role::Viewer), "viewer"),
     (Rights::Role(Role::Head), "head"),
     (Rights::Role(Role::Worker), "worker"),
@@ -162,27 +170,29 @@ pub const COLUMNS: [(Rights, &str); 8] = [
 /// How far whoever has these rights may go in this.
 pub fn reach(rights: Rights, need: Need) -> Reach {
     use Reach::{All, None, Own};
-    // One row for each need; shell, admin, user, viewer, head, worker, job, run.
+    // One row for each need; shell, admin, user, provider, viewer, head, worker, job, run.
     let row = match need {
-        Need::Look => [All, All, All, All, All, All, All, None],
-        Need::Read => [All, All, Own, Own, Own, None, Own, None],
-        Need::Submit => [All, All, All, None, None, None, All, None],
-        Need::Control => [All, All, Own, None, None, None, None, None],
-        Need::Run => [All, All, All, None, All, None, None, None],
-        Need::Tend => [All, All, Own, None, Own, None, None, None],
-        Need::Report => [All, All, Own, None, None, None, Own, Own],
-        Need::Admin => [All, All, None, None, None, None, None, None],
-        Need::Shell => [All, None, None, None, None, None, None, None],
+        Need::Look => [All, All, All, All, All, All, All, All, None],
+        Need::Read => [All, All, Own, Own, Own, Own, None, Own, None],
+        Need::Submit => [All, All, All, All, None, None, None, All, None],
+        Need::Control => [All, All, Own, Own, None, None, None, None, None],
+        Need::Run => [All, All, All, All, None, All, None, None, None],
+        Need::Tend => [All, All, Own, Own, None, Own, None, None, None],
+        Need::Report => [All, All, Own, Own, None, None, None, Own, Own],
+        Need::Nodes => [All, All, None, Own, None, None, None, None, None],
+        Need::Admin => [All, All, None, None, None, None, None, None, None],
+        Need::Shell => [All, None, None, None, None, None, None, None, None],
     };
     let column = match rights {
         Rights::Shell => 0,
         Rights::Role(Role::Admin) => 1,
         Rights::Role(Role::User) => 2,
-        Rights::Role(Role::Viewer) => 3,
-        Rights::Role(Role::Head) => 4,
-        Rights::Role(Role::Worker) => 5,
-        Rights::Job(_) => 6,
-        Rights::Run => 7,
+        Rights::Role(Role::Provider) => 3,
+        Rights::Role(Role::Viewer) => 4,
+        Rights::Role(Role::Head) => 5,
+        Rights::Role(Role::Worker) => 6,
+        Rights::Job(_) => 7,
+        Rights::Run => 8,
     };
     row[column]
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::access;
 use super::ids::NodejobId;
 use super::node::DriverKind;
 use super::outcome::Outcome;
@@ -40,6 +41,11 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// The user whose job it is; `None` where that is whoever owns its parent.
+    pub fn user(&self) -> Option<String> {
+        self.owner.clone().or_else(|| access::user_in(&self.by))
+    }
+
     /// Reads the line. A whole one in which a newer program wrote more than this one knows, or
     /// something else, is read without that, which is named. Any other that cannot be read is an
     /// error: it is damaged.

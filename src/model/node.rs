@@ -60,6 +60,9 @@ pub struct Node {
     /// Its name, an id; also its file's name.
     #[serde(default)]
     pub name: String,
+    /// The user whose jobs alone it takes, and who may change it; everybody's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// How it is reached.
     #[serde(default = "http")]
     pub driver: DriverKind,
@@ -142,6 +145,7 @@ impl Node {
     pub fn localhost() -> Node {
         Node {
             name: "localhost".into(),
+            owner: None,
             driver: DriverKind::Local,
             uri: None,
             ca: None,
@@ -245,6 +249,16 @@ impl Node {
     /// Whether jobs may be placed on it now.
     pub fn takes_jobs(&self) -> bool {
         !self.drain && self.state == NodeState::Connected && self.resources.is_some()
+    }
+
+    /// Whether it takes jobs of this user, if it takes any.
+    pub fn takes_jobs_of(&self, user: Option<&str>) -> bool {
+        self.owner.is_none() || self.owner.as_deref() == user
+    }
+
+    /// Whether it is known to have as much as this in all.
+    pub fn may_hold(&self, asked: &Resources) -> bool {
+        self.resources.is_some_and(|total| asked.fits(&total))
     }
 
     /// Why the jobs that it has cannot be asked about, for a person; nothing while it answers.

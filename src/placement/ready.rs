@@ -6,6 +6,10 @@
 //! its hope while other rooms' turns come before: hopes are never too late, for a kind that becomes
 //! blocked fits no room at that time, and one whose first job comes earlier than before is not
 //! blocked any more. Whatever else changes is found when a hope's turn comes.
+//!
+//! Where users have nodes of their own, jobs of theirs are of other kinds than those of everybody
+//! else, for which these nodes have no room. A blocked kind of such a user's is found by a grown room
+//! of theirs, too. As long as nobody has any there is one kind for each need.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -13,7 +17,7 @@ use std::sync::Arc;
 
 use super::Candidate;
 use super::kdtree::{Point, Tree};
-use super::rooms::Rooms;
+use super::rooms::{Provider, Providers, Room, Rooms};
 use crate::model::resources::Resources;
 
 /// The order in which jobs are placed: higher priority, then lower number.
@@ -21,6 +25,13 @@ type Turn = (Reverse<i64>, u64);
 
 /// Before every other.
 const AT_ONCE: Turn = (Reverse(i64::MAX), 0);
+
+/// What jobs of a kind ask for, and whose they are where that makes a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Ask {
+    resources: Resources,
+    user: Option<Provider>,
+}
 
 /// Jobs that ask for the same.
 #[derive(Debug)]
@@ -35,11 +46,15 @@ struct Kind {
 #[derive(Debug, Default)]
 pub struct Ready {
     candidates: HashMap<u64, Candidate>,
-    kinds: HashMap<Resources, Kind>,
+    kinds: HashMap<Ask, Kind>,
     /// The first of each kind that some node may have room for.
-    heads: BTreeSet<(Turn, Resources)>,
+    heads: BTreeSet<(Turn, Ask)>,
     /// The first of each blocked kind, by what it asks for.
     blocked: Tree<2, Turn>,
+    /// The same of those of one user's alone, who has nodes.
+    blocked_of: HashMap<Provider, Tree<2, Turn>>,
+    /// Users of whom it is known that they have nodes.
+    providers: Providers,
     /// Rooms that may take a blocked kind. None of those that fit comes before this turn.
     hopes: BTreeSet<(Turn, Arc<str>)>,
 }
@@ -48,13 +63,13 @@ impl Ready {
     /// Adds a job, or replaces what is known of it.
     pub fn insert(&mut self, candidate: Candidate) {
         self.remove(candidate.job);
-        let resources = candidate.resources;
+        let ask = self.ask(&candidate);
         let turn = (Reverse(candidate.priority), candidate.job);
         self.candidates.insert(candidate.job, candidate);
-        match self.kinds.get_mut(&resources) {
+        match self.kinds.get_mut(&ask) {
             None => {
                 let kind = Kind { first: turn, others: BTreeSet::new(), blocked: false };
-                self.kinds.insert(resources, kind);
+                self.kinds.insert(ask, kind);
             }
             Some(kind) if kind.first < turn => {
                 kind.others.insert(turn);
@@ -65,18 +80,31 @@ impl Ready {
                 let blocked = std::mem::replace(&mut kind.blocked, false);
                 let second = std::mem::replace(&mut kind.first, turn);
                 kind.others.insert(second);
-                self.unlist(&resources, second, blocked);
+                self.unlist(&ask, second, blocked);
             }
         }
-        self.list(&resources, turn, false);
+        self.list(&ask, turn, false);
+    }
+
+    /// Of which kind a job is.
+    fn ask(&self, candidate: &Candidate) -> Ask {
+        let user = candidate.owner.as_ref().and_then(|owner| self.providers.get(owner));
+        Ask { resources: candidate.resources, user: user.copied() }
+    }
+
+    /// Sorts all anew: others have nodes of their own by now, and their jobs are of kinds of their own.
+    fn regroup(&mut self, providers: &Providers) {
+        let candidates = std::mem::take(&mut self.candidates);
+        *self = Ready { providers: providers.clone(), ..Ready::default() };
+        candidates.into_values().for_each(|candidate| self.insert(candidate));
     }
 
     /// Takes a job out; `None` if it was not there.
     pub fn remove(&mut self, job: u64) -> Option<Candidate> {
         let candidate = self.candidates.remove(&job)?;
         let turn = (Reverse(candidate.priority), job);
-        let resources = candidate.resources;
-        let kind = self.kinds.get_mut(&resources)?;
+        let ask = self.ask(&candidate);
+        let kind = self.kinds.get_mut(&ask)?;
         if kind.first != turn {
             kind.others.remove(&turn);
             return Some(candidate);
@@ -85,41 +113,47 @@ impl Ready {
         match kind.others.pop_first() {
             Some(second) => {
                 kind.first = second;
-                self.list(&resources, second, blocked);
+                self.list(&ask, second, blocked);
             }
             None => {
-                self.kinds.remove(&resources);
+                self.kinds.remove(&ask);
             }
         }
-        self.unlist(&resources, turn, blocked);
+        self.unlist(&ask, turn, blocked);
         Some(candidate)
     }
 
     /// Puts the first of a kind where it belongs.
-    fn list(&mut self, resources: &Resources, first: Turn, blocked: bool) {
-        if blocked {
-            self.blocked.insert(point(resources), first);
-        } else {
-            self.heads.insert((first, *resources));
+    fn list(&mut self, ask: &Ask, first: Turn, blocked: bool) {
+        if !blocked {
+            self.heads.insert((first, *ask));
+            return;
+        }
+        self.blocked.insert(point(&ask.resources), first);
+        if let Some(user) = ask.user {
+            self.blocked_of.entry(user).or_default().insert(point(&ask.resources), first);
         }
     }
 
     /// Undoes [`Ready::list`].
-    fn unlist(&mut self, resources: &Resources, first: Turn, blocked: bool) {
-        if blocked {
-            self.blocked.remove(point(resources), first);
-        } else {
-            self.heads.remove(&(first, *resources));
+    fn unlist(&mut self, ask: &Ask, first: Turn, blocked: bool) {
+        if !blocked {
+            self.heads.remove(&(first, *ask));
+            return;
+        }
+        self.blocked.remove(point(&ask.resources), first);
+        if let Some(blocked) = ask.user.and_then(|user| self.blocked_of.get_mut(&user)) {
+            blocked.remove(point(&ask.resources), first);
         }
     }
 
     /// No room takes this kind.
-    fn block(&mut self, resources: &Resources) {
-        let Some(kind) = self.kinds.get_mut(resources) else { return };
+    fn block(&mut self, ask: &Ask) {
+        let Some(kind) = self.kinds.get_mut(ask) else { return };
         let first = kind.first;
         let blocked = std::mem::replace(&mut kind.blocked, true);
-        self.unlist(resources, first, blocked);
-        self.list(resources, first, true);
+        self.unlist(ask, first, blocked);
+        self.list(ask, first, true);
     }
 
     /// Whether this job may be placed.
@@ -139,6 +173,9 @@ impl Ready {
 
     /// The next placement, if there is one: the job is taken out, the node's room is used up.
     pub fn place_next(&mut self, rooms: &mut Rooms) -> Option<(Candidate, String)> {
+        if self.providers.len() != rooms.providers().len() {
+            self.regroup(rooms.providers());
+        }
         if self.blocked.is_empty() {
             rooms.forget_grown();
         } else {
@@ -149,14 +186,14 @@ impl Ready {
             let head = || self.heads.first().map(|(turn, _)| *turn);
             let (_, job) = hope.as_ref().map(|(turn, _)| *turn).or_else(head)?;
             let candidate = self.candidates.get(&job)?;
-            let resources = candidate.resources;
-            if let Some(node) = rooms.choose(&resources, &candidate.avoid) {
+            let ask = self.ask(candidate);
+            if let Some(node) = rooms.choose(&ask.resources, ask.user, &candidate.avoid) {
                 self.hopes.extend(hope); // its room may do for another one
-                rooms.take(&node, &resources);
+                rooms.take(&node, &ask.resources);
                 return Some((self.remove(job)?, node));
             }
             if hope.is_none() {
-                self.block(&resources);
+                self.block(&ask);
             }
         }
     }
@@ -173,15 +210,26 @@ impl Ready {
             let (turn, name) = self.hopes.pop_first()?;
             let Some(room) = rooms.get(&name) else { continue };
             let still = self.candidates.get(&turn.1).is_some_and(|candidate| {
-                candidate.priority == turn.0.0 && room.takes(&candidate.resources)
+                let ask = self.ask(candidate);
+                candidate.priority == turn.0.0
+                    && room.takes(&ask.resources)
+                    && room.admits(ask.user)
             });
-            let search = || self.blocked.first(&room.window()?);
+            let search = || self.blocked_for(room)?.first(&room.window()?);
             let Some(first) = still.then_some(turn).or_else(search) else { continue };
             let others = self.hopes.first().map(|(turn, _)| *turn);
             if [head, others].into_iter().flatten().all(|other| first <= other) {
                 return Some((first, name));
             }
             self.hopes.insert((first, name));
+        }
+    }
+
+    /// Blocked kinds of those whose jobs a room takes.
+    fn blocked_for(&self, room: &Room) -> Option<&Tree<2, Turn>> {
+        match room.owner {
+            None => Some(&self.blocked),
+            Some(owner) => self.blocked_of.get(&owner),
         }
     }
 }

@@ -7,6 +7,13 @@ use super::kdtree::{Point, Tree, Window};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 
+/// A user who has nodes of their own, by the order in which [`Rooms`] heard of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Provider(usize);
+
+/// Users who have nodes of their own, or had.
+pub(super) type Providers = HashMap<Arc<str>, Provider>;
+
 /// What a node has, what is in use, and how much may wait there beyond its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -21,6 +28,8 @@ pub struct Room {
     /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
     /// without a round trip.
     pub ahead: u64,
+    /// Whose jobs alone it takes; everybody's where it is nobody's in particular.
+    pub owner: Option<Provider>,
 }
 
 impl Room {
@@ -29,7 +38,7 @@ impl Room {
 
     /// With nothing in use.
     pub(super) const fn of(open: bool, total: Resources) -> Room {
-        Room { open, total, used: Resources::NONE, leaving: Resources::NONE, ahead: 0 }
+        Room { open, total, used: Resources::NONE, leaving: Resources::NONE, ahead: 0, owner: None }
     }
 
     /// Whether a job that asks for this may be sent there now: it fits on the node, and what stays
@@ -44,6 +53,11 @@ impl Room {
                 <= self.total.cores.saturating_add(ahead(job.cores))
             && stays.memory.saturating_add(job.memory)
                 <= self.total.memory.saturating_add(ahead(job.memory))
+    }
+
+    /// Whether it takes jobs of this user, whatever they ask for.
+    pub(super) fn admits(&self, user: Option<Provider>) -> bool {
+        self.owner.is_none() || self.owner == user
     }
 
     /// The same room as it is now: nothing is sent ahead.
@@ -80,7 +94,7 @@ impl Room {
     }
 
     fn group(&self) -> Group {
-        (self.total, self.ahead, self.leaving, self.used.cores)
+        (self.total, self.ahead, self.leaving, self.used.cores, self.owner)
     }
 
     /// The same with other memory in use.
@@ -96,9 +110,18 @@ impl Room {
 }
 
 /// Nodes that are alike but for the memory in use: what they have in all, how many jobs may be
-/// sent ahead, what is about to be free, and the cores in use. The first by memory, then by name,
-/// is the least loaded of them, and if it has no room, none of them has.
-type Group = (Resources, u64, Resources, u64);
+/// sent ahead, what is about to be free, the cores in use, and whose they are. The first by memory,
+/// then by name, is the least loaded of them, and if it has no room, none of them has.
+type Group = (Resources, u64, Resources, u64, Option<Provider>);
+
+/// The first of each group of nodes that take the same users' jobs, with its load.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// By the most and the least that they have room for now.
+    firsts: Tree<4, (u64, Arc<str>)>,
+    /// Those of them that take more than that, by the most and the least that they take.
+    stretched: Tree<4, (u64, Arc<str>)>,
+}
 
 /// The rooms of all nodes, by name.
 #[derive(Debug, Default)]
@@ -106,10 +129,11 @@ pub struct Rooms {
     rooms: HashMap<Arc<str>, Room>,
     /// Open nodes by their memory in use.
     groups: HashMap<Group, BTreeSet<(u64, Arc<str>)>>,
-    /// The first of each group with its load, by the most and the least that it has room for now.
-    firsts: Tree<4, (u64, Arc<str>)>,
-    /// Those of them that take more than that, by the most and the least that they take.
-    stretched: Tree<4, (u64, Arc<str>)>,
+    /// Nodes that take everybody's jobs.
+    common: Shelf,
+    /// For each provider those that take theirs alone.
+    own: Vec<Shelf>,
+    providers: Providers,
     grown: HashSet<Arc<str>>,
 }
 
@@ -133,7 +157,33 @@ impl Rooms {
     pub fn update(&mut self, node: &Node) {
         let old = self.rooms.get(&*node.name).copied().unwrap_or(Room::CLOSED);
         let total = node.resources.unwrap_or(Resources::NONE);
-        self.set(&node.name, Room { open: node.takes_jobs(), total, ..old });
+        let owner = node.owner.as_deref().map(|user| self.provider(user));
+        self.set(&node.name, Room { open: node.takes_jobs(), total, owner, ..old });
+    }
+
+    /// Users who have nodes of their own, or had: none is forgotten, and so none gets another's place.
+    pub(super) fn providers(&self) -> &Providers {
+        &self.providers
+    }
+
+    /// A user who has a node of their own.
+    pub(super) fn provider(&mut self, user: &str) -> Provider {
+        if let Some(known) = self.providers.get(user) {
+            return *known;
+        }
+        let new = Provider(self.own.len());
+        self.own.push(Shelf::default());
+        self.providers.insert(user.into(), new);
+        new
+    }
+
+    /// Where the nodes are that take the jobs of this one alone, or of everybody.
+    fn shelf(&self, owner: Option<Provider>) -> &Shelf {
+        owner.and_then(|Provider(place)| self.own.get(place)).unwrap_or(&self.common)
+    }
+
+    fn shelf_mut(&mut self, owner: Option<Provider>) -> &mut Shelf {
+        owner.and_then(|Provider(place)| self.own.get_mut(place)).unwrap_or(&mut self.common)
     }
 
     /// Closes nodes that are not registered any more, and forgets those that have no jobs.
@@ -196,8 +246,8 @@ impl Rooms {
             self.join_group(&name, &room);
         }
         let smaller = room.used.cores >= old.used.cores && room.used.memory >= old.used.memory;
-        let same = (old.open, old.total, old.ahead, old.leaving)
-            == (room.open, room.total, room.ahead, room.leaving);
+        let same = (old.open, old.total, old.ahead, old.leaving, old.owner)
+            == (room.open, room.total, room.ahead, room.leaving, room.owner);
         if !(smaller && same) {
             self.grown.insert(name);
         }
@@ -234,11 +284,12 @@ impl Rooms {
         let Some((memory, name)) = first else { return };
         let room = room.with_memory(memory);
         let value = (room.load(), name);
+        let shelf = self.shelf_mut(room.owner);
         if let Some(point) = room.point().filter(|_| room.is_stretched()) {
-            self.stretched.insert(point, value.clone());
+            shelf.stretched.insert(point, value.clone());
         }
         if let Some(point) = room.free().point() {
-            self.firsts.insert(point, value);
+            shelf.firsts.insert(point, value);
         }
     }
 
@@ -247,17 +298,29 @@ impl Rooms {
         let Some((memory, name)) = first else { return };
         let room = room.with_memory(memory);
         let value = (room.load(), name);
+        let shelf = self.shelf_mut(room.owner);
         if let Some(point) = room.point().filter(|_| room.is_stretched()) {
-            self.stretched.remove(point, value.clone());
+            shelf.stretched.remove(point, value.clone());
         }
         if let Some(point) = room.free().point() {
-            self.firsts.remove(point, value);
+            shelf.firsts.remove(point, value);
         }
     }
 
-    /// The node for a job that asks for this; `None` if none has room. One that has room now comes
-    /// before one to which it would be sent ahead.
-    pub fn choose(&self, job: &Resources, avoid: &[String]) -> Option<String> {
+    /// The node for a job of this user that asks for this; `None` if none has room.
+    pub fn choose_for(&self, job: &Resources, user: Option<&str>) -> Option<String> {
+        let user = user.and_then(|user| self.providers.get(user));
+        self.choose(job, user.copied(), &[])
+    }
+
+    /// The same for a job that is to avoid nodes. One that has room now comes before one to which it
+    /// would be sent ahead.
+    pub(super) fn choose(
+        &self,
+        job: &Resources,
+        user: Option<Provider>,
+        avoid: &[String],
+    ) -> Option<String> {
         let avoided = |name: &str| avoid.iter().any(|other| other == name);
         // They take as much at most, or more, and as much at least, or less.
         let window = Window {
@@ -268,9 +331,17 @@ impl Rooms {
             true => room.free().takes(job),
             false => room.takes(job),
         };
-        let of_avoided = || avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
-        for (firsts, free) in [(&self.firsts, true), (&self.stretched, false)] {
-            let best = firsts.first_where(&window, |(_, name)| !avoided(name));
+        let of_avoided = || {
+            let rooms = avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
+            rooms.filter(|(_, room)| room.admits(user))
+        };
+        for free in [true, false] {
+            let first = |shelf: &Shelf| {
+                let firsts = if free { &shelf.firsts } else { &shelf.stretched };
+                firsts.first_where(&window, |(_, name)| !avoided(name))
+            };
+            let own = user.and_then(|_| first(self.shelf(user)));
+            let best = first(&self.common).into_iter().chain(own);
             // Where a node to be avoided is the first of its group, another one is in its place.
             let in_place = of_avoided().filter(|(_, room)| room.open).filter_map(|(_, room)| {
                 let alike = self.groups.get(&room.group())?;
@@ -278,7 +349,7 @@ impl Rooms {
                 let room = room.with_memory(*memory);
                 takes(&room, free).then(|| (room.load(), name.clone()))
             });
-            if let Some((_, name)) = best.into_iter().chain(in_place).min() {
+            if let Some((_, name)) = best.chain(in_place).min() {
                 return Some(name.to_string());
             }
         }

@@ -1,7 +1,8 @@
 //! What the engine knows of the board without looking: the waiting jobs that may be placed, and
 //! those that a node has. A copy, made from the cards and thrown away with the process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::on_node::OnNode;
@@ -59,11 +60,13 @@ pub struct Index {
     /// Jobs whose cards a newer program wrote: nothing is done about them. Their attempts go on,
     /// and take the room that they take.
     untouchable: HashMap<u64, Vec<(String, Resources)>>,
+    /// Whose jobs waited.
+    users: HashSet<Arc<str>>,
 }
 
 impl Index {
-    /// Takes in a card as it is now.
-    pub fn put(&mut self, card: &Card, now: Moment) {
+    /// Takes in a card as it is now. The owner is asked of jobs that wait alone.
+    pub fn put(&mut self, card: &Card, owner: Option<&str>, now: Moment) {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
@@ -75,7 +78,7 @@ impl Index {
             return;
         }
         if card.is_waiting() {
-            self.put_waiting(card, now.time);
+            self.put_waiting(card, owner, now.time);
         }
         for attempt in card.with_nodes() {
             let before = before.iter().find(|known| known.id == attempt.nodejob);
@@ -83,7 +86,7 @@ impl Index {
         }
     }
 
-    fn put_waiting(&mut self, card: &Card, now: SystemTime) {
+    fn put_waiting(&mut self, card: &Card, owner: Option<&str>, now: SystemTime) {
         let job = card.job();
         let over_at = card.over_at();
         self.over.extend(over_at.map(|time| (time, job)));
@@ -99,6 +102,7 @@ impl Index {
             let candidate = Candidate {
                 job,
                 priority: card.priority,
+                owner: owner.map(|owner| self.user(owner)),
                 resources: card.spec.resources,
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
                 more,
@@ -112,6 +116,16 @@ impl Index {
         if !card.tasks.refused.is_empty() {
             self.refused.insert(job, card.tasks.refused.clone());
         }
+    }
+
+    /// One text for each user, however many jobs wait.
+    fn user(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.users.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        self.users.insert(new.clone());
+        new
     }
 
     /// The next placement, if there is one: the job is taken out, unless more of it may be placed, and

@@ -15,7 +15,7 @@ use crate::board::{numbers, vault};
 use crate::error::Result;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
-use crate::model::resources::Resources;
+use crate::placement::Candidate;
 
 /// Most jobs that are placed before reports are looked at again.
 const PLACED_PER_ROUND: usize = 256;
@@ -40,13 +40,14 @@ impl Engine<'_> {
             while choices.len() < at_once {
                 let next = self.index.place_next(SystemTime::now());
                 let Some((candidate, node)) = next else { break };
-                let (job, resources) = (candidate.job, candidate.resources);
-                taken.push((candidate, node.clone()));
-                let Some(node) = self.nodes.get(&node).cloned() else {
+                let chosen = self.nodes.get(&node).cloned();
+                let choice = chosen.map(|node| (candidate.job, node, self.slots(&candidate)));
+                taken.push((candidate, node));
+                let Some(choice) = choice else {
                     outdated.set(true);
                     break;
                 };
-                choices.push((job, node, self.slots(&resources)));
+                choices.push(choice);
             }
             if taken.is_empty() {
                 return Ok(());
@@ -118,9 +119,11 @@ impl Engine<'_> {
         Ok(cluster)
     }
 
-    /// How many jobs that ask for this the nodes that take any can run at a time.
-    fn slots(&self, needed: &Resources) -> u64 {
-        let open = self.nodes.values().filter(|node| node.takes_jobs());
+    /// How many jobs that ask for what this one does the nodes that take it can run at a time.
+    fn slots(&self, candidate: &Candidate) -> u64 {
+        let user = candidate.owner.as_deref();
+        let open = self.nodes.values().filter(|node| node.takes_jobs() && node.takes_jobs_of(user));
+        let needed = &candidate.resources;
         let slots = open.filter_map(|node| node.resources).map(|total| needed.times_in(&total));
         slots.fold(0, u64::saturating_add) // whatever nodes say that they have
     }
@@ -132,11 +135,14 @@ impl Engine<'_> {
     }
 }
 
-/// Whether a node takes jobs where it did when it was chosen. Decided under the board's lock, under
+/// Whether a node takes jobs where it did when it was chosen, and whose it did. Decided under the board's lock, under
 /// which it is registered, changed and removed.
 fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
     let now = registered.find(&chosen.name)?;
-    let open = |now: &Node| !now.drain && now.newer.is_none() && now.address() == chosen.address();
+    let open = |now: &Node| {
+        let same = now.address() == chosen.address() && now.owner == chosen.owner;
+        same && !now.drain && now.newer.is_none()
+    };
     Ok(now.is_some_and(|now| open(&now)))
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::board::root::booted_at;
-use crate::board::{batches, poller_lock};
+use crate::board::{batches, owners, poller_lock};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::model::ids::NodejobId;
@@ -230,7 +230,10 @@ impl Engine<'_> {
         {
             eprintln!("poller: {}; left alone", error.message);
         }
-        self.index.put(card, Moment::now());
+        // For some that 0.1 accepted a parent's card is read.
+        let owner = if card.is_waiting() { owners::of(&self.cards, card) } else { Ok(None) };
+        let owner = self.told(owner).flatten();
+        self.index.put(card, owner.as_deref(), Moment::now());
         self.order_kills(card.job());
     }
 }

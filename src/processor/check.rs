@@ -9,12 +9,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::{cleanup, sweep, unowned};
-use crate::board::audit;
 use crate::board::files;
 use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id, written_by_newer};
 use crate::board::slots::{self, Seen};
+use crate::board::walk;
 use crate::check::Found;
 use crate::error::{At, Kind, Result};
 use crate::model::outcome::Outcome;
@@ -67,7 +67,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     root.for_change()?; // even a look needs the board's lock
     let runs = Runs::new(root);
     let mut findings = Findings { repair, lines: Vec::new(), notes: Vec::new() };
-    let tree = findings.told(audit::tree(root));
+    let tree = findings.told(walk::tree(root));
     findings.lines.extend(tree.into_iter().flatten());
     if repair {
         findings.told(sweep::recover(root));

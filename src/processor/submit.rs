@@ -31,7 +31,8 @@ fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
 /// Whose a run is to be: a user's who asks this node, or a head's that has it run beside its board. What
 /// heads run for their boards, or the machine's own people have run, is no user's.
 fn by(who: &Who, id: &RunId) -> Option<String> {
-    let is_ones = matches!(who.rights, Rights::Role(Role::User | Role::Head)) && !id.is_a_heads();
+    let is_ones = matches!(who.rights, Rights::Role(Role::User | Role::Provider | Role::Head));
+    let is_ones = is_ones && !id.is_a_heads();
     who.user.clone().filter(|_| is_ones)
 }
 

@@ -12,10 +12,10 @@ use super::accept::{NewRun, accept};
 use super::{log, start, status, submit as submission, supervise, sweep};
 use crate::auth;
 use crate::board::root::Root;
-use crate::cgi::output;
 use crate::cgi::program::COMMAND;
 use crate::cgi::words::{command, flag, with};
 use crate::cgi::{Given, Special};
+use crate::cgi::{audit, output};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
 use crate::model::access::Need;
@@ -85,13 +85,16 @@ fn sweep_once(_: &Given) -> anyhow::Result<i32> {
 fn submit(words: &Given) -> anyhow::Result<i32> {
     let root = Root::find()?;
     root.for_change()?;
-    auth::allow(&auth::from_command(&root)?, Need::Run)?;
+    let who = auth::from_command(&root)?;
+    auth::allow(&who, Need::Run)?;
     let (id, request) = submission::with_id(request(words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: None, by: None };
-    accept(&root, vec![run])?
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))?;
+    let accepted = accept(&root, vec![run]).and_then(|mut all| {
+        all.pop().unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))
+    });
+    let made = accepted.as_ref().map(|_| format!("jobs/{id}")).map_err(Clone::clone);
+    audit::tell_command(&root, &who, "processor", &["jobs", "new"], made);
+    accepted?;
     let mut out = io::stdout();
     let written = match (words.quiet(), words.flag("wait")) {
         (true, _) => writeln!(out, "{id}"),

@@ -1,9 +1,10 @@
-//! Whose a job is, and what others see of it: its number, its state, whose it is.
+//! Whose a job or a node is, and what others see of a job: its number, its state, whose it is.
 
 use serde_json::{Map, Value, json};
 
 use crate::auth::ownership;
 use crate::board::cards::Cards;
+use crate::board::nodes::{self, Recorded};
 use crate::board::owners;
 use crate::cgi::Call;
 use crate::error::Result;
@@ -11,10 +12,28 @@ use crate::model::access::{Need, Reach, Share, Whose};
 use crate::model::card::Card;
 use crate::model::ids;
 
-/// Whose the job is that a request names. What is no number is no job: its handler says so.
+/// Whose the thing is that a request names. What is no number is no job: its handler says so.
 pub fn whose(call: &Call) -> Result<Whose> {
+    if call.request.path.first().is_some_and(|word| word == "nodes") {
+        return match call.value(0) {
+            "" => Ok(Whose::Own), // a new one: its handler looks whether it is
+            name => whose_node(call, name),
+        };
+    }
     let job = ids::parse_number(call.value(0));
     job.map_or(Ok(Whose::Own), |job| ownership::of_job(call.root, call.who, job))
+}
+
+/// Whose a node is that is registered; 404 for another one. What nobody can tell is an admin's: of a record
+/// that cannot be read, or is a newer program's.
+pub fn whose_node(call: &Call, name: &str) -> Result<Whose> {
+    match nodes::look(call.root, name)? {
+        Recorded::Absent => Err(nodes::none(name)),
+        Recorded::Known(node) if node.newer.is_none() => {
+            Ok(call.who.whose(node.owner.as_deref(), None))
+        }
+        Recorded::Known(_) | Recorded::Damaged(_) => Ok(Whose::Others),
+    }
 }
 
 /// Whether whoever asks may see more of a job than everybody.

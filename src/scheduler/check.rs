@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::board::audit::{self, Entry};
 use crate::board::cards::Cards;
 use crate::board::leftovers;
 use crate::board::root::Root;
+use crate::board::walk::{self, Entry};
 use crate::board::{nodes, numbers, vault};
 use crate::check::Found;
 use crate::error::{Error, Kind, Result};
@@ -20,13 +20,13 @@ use crate::processor::list;
 /// and move meanwhile: what looks wrong is looked at again under the lock.
 pub fn check(root: &Root, repair: bool) -> Result<Found> {
     let mut wrong = Vec::new();
-    let tree = told(audit::tree(root), &mut wrong);
+    let tree = told(walk::tree(root), &mut wrong);
     wrong.extend(tree.into_iter().flatten());
     let mut notes = Vec::new();
     let cards = Cards::new(root);
     let mut places: HashMap<u64, Column> = HashMap::new();
     let mut with_nodes = false;
-    for entry in audit::cards(root) {
+    for entry in walk::cards(root) {
         match entry {
             Entry::Card { column, job, path } => {
                 if let Some(other) = places.insert(job, column)
@@ -51,7 +51,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         wrong.extend(unknown.map(|job| format!("job {job}: its number was never given out (seq)")));
     }
     let mut children: HashMap<u64, Option<HashSet<u64>>> = HashMap::new();
-    for (parent, child) in audit::parents(root, places.keys().copied()) {
+    for (parent, child) in walk::parents(root, places.keys().copied()) {
         let listed = children.entry(parent).or_insert_with(|| {
             let read = told(cards.children(parent), &mut wrong)?;
             Some(read.into_iter().collect())
@@ -67,7 +67,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
             continue; // its list was cleaned up with it
         }
         if repair {
-            told(audit::mend_child(root, parent, child), &mut wrong);
+            told(walk::mend_child(root, parent, child), &mut wrong);
         } else {
             wrong.push(format!(
                 "job {child}: its parent {parent} does not list it (children/{parent})"
@@ -75,10 +75,10 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         }
     }
     for found in [
-        audit::damaged_batches(root),
-        audit::records(root),
-        audit::claims(root, &places, repair),
-        audit::put_aside(root),
+        walk::damaged_batches(root),
+        walk::records(root),
+        walk::claims(root, &places, repair),
+        walk::put_aside(root),
         leftovers::stray_progress(root, repair),
     ] {
         let found = told(found, &mut wrong);

@@ -13,9 +13,9 @@ use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::root::Root;
-use crate::cgi::output;
 use crate::cgi::words::{command, flag, with};
 use crate::cgi::{Given, Special};
+use crate::cgi::{audit, output};
 use crate::check;
 use crate::error::{At, Error, Result, exit};
 use crate::model::log::LogQuery;
@@ -91,7 +91,10 @@ fn new(words: &Given) -> anyhow::Result<i32> {
         request.insert("stdin".into(), standard_input(root.settings.max_body)?.into());
     }
     let files = files(&root, &words.values("file"))?;
-    let (accepted, fresh) = submit::submit(&root, &who, Value::Object(request), files)?;
+    let submitted = submit::submit(&root, &who, Value::Object(request), files);
+    let made = submitted.as_ref().map(|(accepted, _)| format!("jobs/{}", accepted.job));
+    audit::tell_command(&root, &who, "scheduler", &["jobs", "new"], made.map_err(Clone::clone));
+    let (accepted, fresh) = submitted?;
     let job = accepted.job;
     // Who waits is told why in any case.
     let may_warn = fresh && !words.flag("wait");

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use crate::attempts::rooms;
 use crate::attempts::waits::{self, Nodes};
 use crate::board::addresses;
+use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
+use crate::board::owners;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -68,6 +70,10 @@ impl Nodes for Reasons<'_> {
     fn all(&self) -> Result<&[Node]> {
         let read = self.nodes.get_or_init(|| nodes::list(self.root));
         read.as_deref().map_err(Clone::clone)
+    }
+
+    fn owner(&self, card: &Card) -> Result<Option<String>> {
+        owners::of(&Cards::new(self.root), card)
     }
 
     /// Where that can be told at little cost.

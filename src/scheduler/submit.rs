@@ -9,6 +9,7 @@ use crate::auth::{self, Who, ownership};
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
 use crate::board::submission::Submitted;
+use crate::board::waiting::{self, Waiting};
 use crate::board::{addresses, batches, files, numbers, root::Root, uploads};
 use crate::cgi::{Call, Response};
 use crate::clock;
@@ -66,6 +67,8 @@ pub fn submit(
         return Ok((card.accepted, false));
     }
     admit(root, who, &accepted, &spec)?;
+    let bytes = files.as_ref().map_or(0, |files| files.files().iter().map(|file| file.size).sum());
+    let account = account(&cards, who, std::slice::from_ref(&accepted), bytes)?;
     if !chosen {
         accepted.request_id = files::random_name()?;
     }
@@ -75,7 +78,10 @@ pub fn submit(
     }
     let submitted = cards.submit(&accepted, chosen.then_some(who.name.as_str()));
     match submitted {
-        Ok(Submitted::New) => Ok((accepted, true)),
+        Ok(Submitted::New) => {
+            note(account, std::slice::from_ref(&accepted));
+            Ok((accepted, true))
+        }
         // The same request, at the same time.
         Ok(Submitted::Existing(card)) => {
             uploads::remove(root, accepted.job)?;
@@ -132,6 +138,7 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     for (index, (accepted, spec)) in all.iter().zip(&specs).enumerate() {
         admit(root, who, accepted, spec).map_err(|e| of(index, e))?;
     }
+    let account = account(&cards, who, &all, 0)?;
     let numbers = numbers::reserve(root, all.len() as u64)?;
     let batch = (*numbers.start(), *numbers.end());
     for (accepted, job) in all.iter_mut().zip(numbers) {
@@ -143,8 +150,34 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     }
     let claimant = (chosen > 0).then_some(who.name.as_str());
     match batches::submit(&cards, &all, claimant)? {
-        None => Ok((all, true)),
+        None => {
+            note(account, &all);
+            Ok((all, true))
+        }
         Some(_) => Ok((all_earlier(root, who, &all)?, false)),
+    }
+}
+
+/// What of a user's jobs waits, where that is bounded, and the bytes of these; 503 if they would be too many.
+fn account<'c, 'r>(
+    cards: &'c Cards<'r>,
+    who: &Who,
+    all: &[Accepted],
+    files: u64,
+) -> Result<Option<(Waiting<'c, 'r>, Vec<u64>)>> {
+    let Some(user) = who.counted() else { return Ok(None) };
+    let Some(mut waiting) = Waiting::of(cards, user)? else { return Ok(None) };
+    let bytes: Vec<u64> =
+        all.iter().map(|one| waiting::bytes(one, files)).collect::<Result<_>>()?;
+    waiting.admit(all.len(), bytes.iter().sum())?;
+    Ok(Some((waiting, bytes)))
+}
+
+/// Notes jobs that were accepted. They are, whether this can be noted or not.
+fn note(account: Option<(Waiting, Vec<u64>)>, all: &[Accepted]) {
+    let Some((waiting, bytes)) = account else { return };
+    if let Err(error) = waiting.note(all.iter().map(|one| one.job).zip(bytes)) {
+        eprintln!("scheduler: {}", error.message);
     }
 }
 
@@ -282,7 +315,7 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
 pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
     accepted.request.get("requested_resources")?;
     let (spec, _) = Spec::of_card(&accepted.request);
-    addresses::none_has(root, &spec.resources)
+    addresses::none_has(root, &spec.resources, accepted.user().as_deref())
 }
 
 /// The request as accepted, with its number and id, and what there is to be warned of.

@@ -84,13 +84,16 @@ impl World {
     }
 
     /// The node for a job, if one has room.
-    pub(super) fn choose(rooms: &BTreeMap<String, Room>, card: &Card) -> Option<String> {
+    fn choose(&self, rooms: &BTreeMap<String, Room>, card: &Card) -> Option<String> {
         let cores = card.spec.resources.cores;
+        let owner = |name: &String| self.nodes.get(name).and_then(|node| node.owner.as_ref());
         let avoid = card.nodes_to_avoid();
         let turns = [(false, true), (false, false), (true, true), (true, false)];
         turns.into_iter().find_map(|(avoided, free)| {
             let fit = rooms.iter().filter(|(name, room)| {
-                avoid.contains(&name.as_str()) == avoided && room.takes(cores, free)
+                avoid.contains(&name.as_str()) == avoided
+                    && room.takes(cores, free)
+                    && owner(name).is_none_or(|owner| *owner == card.accepted.by)
             });
             fit.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
         })
@@ -105,7 +108,7 @@ impl World {
             let mut turns: Vec<&Card> = self.cards.values().collect();
             turns.retain(|card| left[&card.job()] > 0);
             turns.sort_by_key(|card| (Reverse(card.priority), card.job()));
-            let fits = |card: &&Card| Some((card.job(), World::choose(&rooms, card)?));
+            let fits = |card: &&Card| Some((card.job(), self.choose(&rooms, card)?));
             let Some((job, node)) = turns.iter().find_map(fits) else { break };
             if let Some(until) = self.cards[&job].tasks.refused_until(&node, self.now) {
                 left.insert(job, 0);
