@@ -8,7 +8,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
@@ -217,7 +219,82 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Longest that a set of certificates is waited for.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
+/// Stack of a thread that reads one.
+const READER_STACK: usize = 256 << 10;
+
+/// Which sets are being read, and since when, each by a thread of its own: a file system that does not
+/// answer keeps that thread, and nobody else.
+static READERS: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
+
+struct Reader {
+    papers: Papers,
+    begun: Instant,
+}
+
+/// How a server is to prove itself by one of these certificates.
+///
+/// Errors: they cannot be read, or not soon.
 fn config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
+    if *papers == Papers::default()
+        && let Some(config) = known(papers, &[])
+    {
+        return Ok(config);
+    }
+    let own = papers.clone();
+    let begun = Instant::now();
+    {
+        let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let hangs = |other: &Reader| other.papers == own && other.begun.elapsed() >= READ_WITHIN;
+        if readers.iter().any(hangs) {
+            return Err(unread(papers));
+        }
+        readers.push(Reader { papers: own.clone(), begun });
+    }
+    let (tells, told) = channel();
+    let work = move || {
+        let _ = tells.send(read_config(&own)); // whoever asked may wait no more
+        done(&own, begun);
+    };
+    let thread = thread::Builder::new().name("certificates".into()).stack_size(READER_STACK);
+    if let Err(error) = thread.spawn(work) {
+        done(papers, begun);
+        return Err(error);
+    }
+    told.recv_timeout(READ_WITHIN).unwrap_or_else(|_| Err(unread(papers)))
+}
+
+/// A reader has come to its end.
+fn done(papers: &Papers, begun: Instant) {
+    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = |other: &Reader| other.papers == *papers && other.begun == begun;
+    if let Some(at) = readers.iter().position(own) {
+        readers.swap_remove(at);
+    }
+}
+
+fn unread(papers: &Papers) -> io::Error {
+    let own = papers.own.iter().flat_map(|(cert, key)| [cert, key]);
+    let files: Vec<String> =
+        papers.ca.iter().chain(own).map(|path| path.display().to_string()).collect();
+    let whose = match files.is_empty() {
+        true => "this machine's certificates".to_string(),
+        false => format!("the certificates in {}", files.join(", ")),
+    };
+    distrust(format!("{whose}: not read within {READ_WITHIN:?}: the file system does not answer"))
+}
+
+/// What is known of a set, if its files are these versions still.
+fn known(papers: &Papers, files: &[Version]) -> Option<Arc<ClientConfig>> {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get(papers)?;
+    let is_so = known.files == files && (papers.ca.is_some() || known.read.elapsed() < REREAD);
+    is_so.then(|| known.config.clone())
+}
+
+fn read_config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
     let mut files = Vec::new();
     if let Some(ca) = &papers.ca {
         files.push(version(ca).map_err(|e| unreadable(ca, e))?);
@@ -225,12 +302,8 @@ fn config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
     for path in papers.own.iter().flat_map(|(cert, key)| [cert, key]) {
         files.push(version(path).map_err(|e| unshowable(path, e))?);
     }
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = known.get(papers)
-        && known.files == files
-        && (papers.ca.is_some() || known.read.elapsed() < REREAD)
-    {
-        return Ok(known.config.clone());
+    if let Some(config) = known(papers, &files) {
+        return Ok(config);
     }
     let roots = match &papers.ca {
         Some(path) => file_roots(path)?,
@@ -250,7 +323,10 @@ fn config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
         })?,
     };
     let config = Arc::new(config);
-    known.insert(papers.clone(), Known { config: config.clone(), read: Instant::now(), files });
+    let read = Known { config: config.clone(), read: Instant::now(), files };
+    // Nothing is read while this is held: all threads wait for it.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.insert(papers.clone(), read);
     Ok(config)
 }
 
