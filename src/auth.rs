@@ -165,7 +165,7 @@ fn holder(record: &TokenRecord) -> Who {
         may_be_head: match record.role {
             Role::Admin | Role::Head => true,
             Role::User => record.head.is_none(),
-            Role::Provider | Role::Viewer | Role::Worker => false,
+            Role::Provider | Role::Viewer | Role::Worker | Role::Join => false,
         },
         token: Some(record.id.clone()),
         ..Who::of_user(record.user(), Rights::Role(record.role), format!("{kind} {}", record.id))
@@ -256,7 +256,15 @@ pub struct Meant<'a> {
 
 /// A new token: its record to store, and the token itself, to be shown once.
 pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRecord, String)> {
-    let id = random_hex::<4>()?;
+    token_as(random_hex::<4>()?, meant, expires)
+}
+
+/// The same with an id that is given: it is to take the place of another one.
+pub fn token_as(
+    id: String,
+    meant: &Meant,
+    expires: Option<SystemTime>,
+) -> Result<(TokenRecord, String)> {
     let secret = random_hex::<32>()?;
     let record = TokenRecord { hash: hash(&secret), ..record_of(id.clone(), meant, expires) };
     Ok((record, format!("{TOKEN_PREFIX}{id}_{secret}")))
@@ -275,6 +283,7 @@ fn record_of(id: String, meant: &Meant, expires: Option<SystemTime>) -> TokenRec
         user: user.map(str::to_string),
         node: node.map(str::to_string),
         read_only,
+        used_at: None,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),
     }

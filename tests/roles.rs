@@ -12,23 +12,24 @@ use corkboard::{nodemgr, processor, scheduler};
 use serde_json::{Value, json};
 
 /// Who asks, in the order of the columns of [`ROUTES`]; `reader` is an admin's token that only looks.
-const ROLES: [&str; 9] =
-    ["admin", "reader", "user", "provider", "viewer", "head", "worker", "job", "run"];
+const ROLES: [&str; 10] =
+    ["admin", "reader", "user", "provider", "viewer", "head", "worker", "join", "job", "run"];
 
-const LOOK: &str = "AAAAAAAA-";
-const READ: &str = "AAOOO--O-";
-const READ_RUN: &str = "AAOOOO-O-";
-const SUBMIT: &str = "A-AA---A-";
-const CONTROL: &str = "A-OO-----";
-const RUN: &str = "A-AA-A---";
-const TEND: &str = "A-OO-O---";
-const REPORT: &str = "A-OO---OO";
-const NEW_NODE: &str = "A--A-----";
-const NODES: &str = "A--O-----";
+const LOOK: &str = "AAAAAAA-A-";
+const READ: &str = "AAOOO---O-";
+const READ_RUN: &str = "AAOOOO--O-";
+const SUBMIT: &str = "A-AA----A-";
+const CONTROL: &str = "A-OO------";
+const RUN: &str = "A-AA-A----";
+const TEND: &str = "A-OO-O----";
+const REPORT: &str = "A-OO----OO";
+const NEW_NODE: &str = "A--A------";
+const NODES: &str = "A--O------";
 /// Whoever may read something reads the lines of their own; all are for admins.
-const OWN_LINES: &str = "AAAAAA-A-";
-const ADMIN: &str = "A--------";
-const SHELL: &str = "---------";
+const OWN_LINES: &str = "AAAAAA--A-";
+const JOIN: &str = "-------A--";
+const ADMIN: &str = "A---------";
+const SHELL: &str = "----------";
 
 /// Program, method, pattern; for each role whether it may do that to all (`A`), to its own (`O`) or not.
 const ROUTES: &[(&str, &str, &str, &str)] = &[
@@ -48,11 +49,12 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "GET", "events", LOOK),
     ("scheduler", "GET", "nodes/list", LOOK),
     ("scheduler", "POST", "nodes/new", NEW_NODE),
+    ("scheduler", "POST", "nodes/join", JOIN),
     ("scheduler", "GET", "nodes/:name", LOOK),
     ("scheduler", "POST", "nodes/:name/update", NODES),
     ("scheduler", "POST", "nodes/:name/remove", NODES),
     ("scheduler", "GET", "tokens", SHELL),
-    ("scheduler", "POST", "tokens/new", SHELL),
+    ("scheduler", "POST", "tokens/new", ADMIN),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),
     ("scheduler", "GET", "roles", LOOK),
     ("scheduler", "GET", "audit", OWN_LINES),
@@ -140,6 +142,7 @@ impl Scene {
             token(&root, &["role=viewer", "user=ada"]),
             head,
             token(&root, &["role=worker"]),
+            token(&root, &["role=join", "node=adas"]),
             key,
             run_key,
         ];
