@@ -130,10 +130,10 @@ daemon_start() {
     [ -e "$ROOT/run/$name.pid" ]
 }
 
-# Ends the daemon of this name: SIGTERM, and after the deadline SIGKILL. 1: it was not running;
-# 2: it does not end.
+# Ends the daemon of this name: daemon_stop NAME [SIGNAL]: that signal, then SIGTERM and SIGKILL, each
+# after a deadline. 1: it was not running; 2: it does not end.
 daemon_stop() {
-    local name=$1 pid deadline signals=(TERM KILL)
+    local name=$1 pid deadline signals=(${2+"$2"} TERM KILL)
     if ! pid=$(daemon_pid "$name"); then
         rm -f "$ROOT/run/$name.pid"
         return 1

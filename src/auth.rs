@@ -1,7 +1,8 @@
 //! Who asks, and what they may do.
 //!
-//! Over HTTP: closed unless opened. A bearer token decides; without one only open mode admits,
-//! and only what cannot come from elsewhere. As a command: the rights of the user on the files,
+//! Over HTTP: closed unless opened. A bearer token decides; without one a certificate that is known
+//! here, and without that only open mode admits, and only what cannot come from elsewhere. As a
+//! command: the rights of the user on the files,
 //! which the kernel has checked already. The key of a running attempt speaks for its job both
 //! ways, over HTTP as the bearer token, in a shell as `CORKBOARD_TOKEN`.
 
@@ -30,6 +31,7 @@ use crate::model::proof::{KEY_PREFIX, KEY_VARIABLE};
 use crate::model::run_status::RunState;
 use crate::user;
 
+pub mod certificate;
 pub mod ownership;
 mod place;
 mod who;
@@ -52,6 +54,15 @@ pub fn from_cgi(root: &Root) -> Result<Who> {
         }
         return from_header(root, &header);
     }
+    let shown = certificate::shown();
+    if let Some(record) = shown.known(root)? {
+        if !is_admitted(root, &host)? {
+            let why = "this server does not answer to that Host (setting allowed_hosts)";
+            return Err(misdirected(&host, why));
+        }
+        refuse_other_sites(&host)?; // a browser shows it for whatever page asks
+        return Ok(holder(&record));
+    }
     if vault::is_open(root)? {
         return open_mode(&host);
     }
@@ -61,7 +72,7 @@ pub fn from_cgi(root: &Root) -> Result<Who> {
             "closed: make a token with `scheduler tokens new role=admin` on this machine and send it as `Authorization: Bearer TOKEN`, or start with `scripts/up --open`",
         ));
     }
-    Err(Error::new(Kind::Unauthorized, "send a token as `Authorization: Bearer TOKEN`"))
+    Err(Error::new(Kind::Unauthorized, shown.advice()))
 }
 
 /// Whether this server answers to a Host: to loopback ones, to those of the setting, and to its own
@@ -135,27 +146,36 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
     let known = record.as_ref().map_or("", |record| record.hash.as_str());
     let equal: bool = hash(secret).as_bytes().ct_eq(known.as_bytes()).into();
     match record {
-        Some(record) if equal && !is_expired(&record) => Ok(Who {
-            former: Some(match &record.name {
-                Some(name) => format!("token {name} ({})", record.id),
-                None => format!("token {}", record.id),
-            }),
-            read_only: record.read_only,
-            may_be_head: match record.role {
-                Role::Admin | Role::Head => true,
-                Role::User => record.head.is_none(),
-                Role::Provider | Role::Viewer | Role::Worker | Role::Join => false,
-            },
-            token: Some(record.id.clone()),
-            ..Who::of_user(record.user(), Rights::Role(record.role), format!("token {}", record.id))
-        }),
+        Some(record) if equal && record.certificate.is_none() && !is_expired(&record) => {
+            Ok(holder(&record))
+        }
         _ => Err(refused()),
     }
 }
 
-/// The token of this root that a request which was refused had the id of. The id is no secret.
+/// Who has what a record is of.
+fn holder(record: &TokenRecord) -> Who {
+    let kind = if record.certificate.is_some() { "certificate" } else { "token" };
+    Who {
+        former: Some(match &record.name {
+            Some(name) => format!("token {name} ({})", record.id),
+            None => format!("token {}", record.id),
+        }),
+        read_only: record.read_only,
+        may_be_head: match record.role {
+            Role::Admin | Role::Head => true,
+            Role::User => record.head.is_none(),
+            Role::Provider | Role::Viewer | Role::Worker | Role::Join => false,
+        },
+        token: Some(record.id.clone()),
+        ..Who::of_user(record.user(), Rights::Role(record.role), format!("{kind} {}", record.id))
+    }
+}
+
+/// The token of this root, or the certificate, that a request which was refused had the id of. The id is
+/// no secret.
 pub fn claimed(root: &Root) -> Option<String> {
-    let header = var("HTTP_AUTHORIZATION")?;
+    let Some(header) = var("HTTP_AUTHORIZATION") else { return certificate::shown().claimed(root) };
     let (scheme, rest) = header.split_once(' ')?;
     let token = match scheme.eq_ignore_ascii_case("basic") {
         true => basic_user(rest.trim())?,
@@ -198,6 +218,12 @@ fn open_mode(host: &str) -> Result<Who> {
         let why = "open mode answers only to a loopback Host such as localhost or 127.0.0.1";
         return Err(misdirected(host, why));
     }
+    refuse_other_sites(host)?;
+    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin), "open"))
+}
+
+/// Refuses with 403 what a page of another web site has a browser send.
+fn refuse_other_sites(host: &str) -> Result<()> {
     let own_origin = |origin: String| {
         origin.eq_ignore_ascii_case(&format!("http://{host}"))
             || origin.eq_ignore_ascii_case(&format!("https://{host}"))
@@ -210,10 +236,10 @@ fn open_mode(host: &str) -> Result<Who> {
             "a page of another web site may not use this server",
         ));
     }
-    Ok(Who::of_user(access::OPEN.into(), Rights::Role(Role::Admin), "open"))
+    Ok(())
 }
 
-/// What a token is to be.
+/// What a token, or a certificate, is to be.
 #[derive(Debug)]
 pub struct Meant<'a> {
     /// What its holder may do.
@@ -239,11 +265,19 @@ pub fn token_as(
     meant: &Meant,
     expires: Option<SystemTime>,
 ) -> Result<(TokenRecord, String)> {
-    let &Meant { role, name, user, node, read_only } = meant;
     let secret = random_hex::<32>()?;
-    let record = TokenRecord {
-        hash: hash(&secret),
+    let record = TokenRecord { hash: hash(&secret), ..record_of(id.clone(), meant, expires) };
+    Ok((record, format!("{TOKEN_PREFIX}{id}_{secret}")))
+}
+
+/// The record of nothing yet.
+fn record_of(id: String, meant: &Meant, expires: Option<SystemTime>) -> TokenRecord {
+    let &Meant { role, name, user, node, read_only } = meant;
+    TokenRecord {
+        id,
         role,
+        hash: String::new(),
+        certificate: None,
         head: (role == Role::User).then_some(false),
         name: name.map(str::to_string),
         user: user.map(str::to_string),
@@ -252,9 +286,7 @@ pub fn token_as(
         used_at: None,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),
-        id: id.clone(),
-    };
-    Ok((record, format!("{TOKEN_PREFIX}{id}_{secret}")))
+    }
 }
 
 fn hash(secret: &str) -> String {

@@ -42,6 +42,7 @@ const NODE_COLUMNS: &[Column] = &[
 
 const TOKEN_COLUMNS: &[Column] = &[
     Column::new("ID", &["/id"]),
+    Column::new("KIND", &["/kind"]),
     Column::new("ROLE", &["/role"]),
     Column::new("USER", &["/user"]),
     Column::new("NODE", &["/node"]),
@@ -126,7 +127,7 @@ const fn brief(pattern: &'static str, at: &'static [&'static str]) -> Brief {
     Brief { pattern, at }
 }
 
-const NEW_TOKEN: Brief = brief("tokens/new", &["/token"]);
+const NEW_TOKEN: Brief = brief("tokens/new", &["/token", "/id"]);
 
 /// What `-q` prints, of `scheduler`.
 pub const SCHEDULER_BRIEFS: &[Brief] = &[

@@ -2,11 +2,12 @@
 //! shell of the machine: over HTTP nobody can make themselves a token. But an admin may let a node join,
 //! at a scheduler.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::auth::{self, Meant};
+use crate::auth::{self, Meant, certificate};
 use crate::board::audit::{self, Of};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
@@ -53,9 +54,10 @@ pub const NEW: Route = Route {
             "WHEN",
             "a time, or a duration such as 90d; if absent never, of join 1d",
         ),
+        Key::new("certificate", "FILE", "the client certificate that is to do what a token does"),
     ],
     body: false,
-    help: "make a token; it is shown this once",
+    help: "make a token; it is shown this once. Or make a client certificate known",
     handler: new,
 };
 
@@ -110,11 +112,13 @@ fn list(call: &Call) -> Result<Response> {
         .map(|record| {
             json!({
                 "id": record.id,
+                "kind": if record.certificate.is_some() { "certificate" } else { "token" },
                 "role": record.role,
                 "user": record.user(),
                 "node": record.node,
                 "scope": if record.read_only { "read" } else { "all" },
                 "name": record.name,
+                "certificate": record.certificate,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
                 "used_at": record.used_at,
@@ -180,11 +184,23 @@ fn new(call: &Call) -> Result<Response> {
     }
     let meant = Meant { role, name, user, node, read_only };
     let in_a_day = || SystemTime::now().checked_add(JOINS_WITHIN).filter(|_| role == Role::Join);
-    let (record, token) = auth::new_token(&meant, expires.transpose()?.or_else(in_a_day))?;
+    let expires = expires.transpose()?.or_else(in_a_day);
+    let (record, token) = match call.request.param("certificate") {
+        None => auth::new_token(&meant, expires).map(|(record, token)| (record, Some(token)))?,
+        // Others than who is at a shell make tokens of that role alone, and have no files here.
+        Some(_) if role == Role::Join => {
+            return Err(Error::bad("a certificate is not for joining"));
+        }
+        Some(file) => (certificate::record(Path::new(file), &meant, expires)?, None),
+    };
     vault::add_token(call.root, &record)?;
+    let (what, shown) = match &token {
+        Some(token) => ("token", Some(token)),
+        None => ("certificate", record.certificate.as_ref()),
+    };
     let answer = json!({
         "id": record.id,
-        "token": token,
+        what: shown,
         "role": record.role,
         "user": record.user(),
         "node": record.node,

@@ -270,7 +270,7 @@ fn an_update_leaves_running_programs_and_settings_alone() {
 #[test]
 fn options_are_checked_and_explained() {
     let root = Root::new("options", POLLER);
-    for name in ["up", "down", "demo", "test"] {
+    for name in ["up", "down", "ca", "demo", "test"] {
         let help = root.script(name, &["--help"]);
         assert!(help.status.success());
         assert!(String::from_utf8_lossy(&help.stdout).contains(&format!("usage: scripts/{name}")));
@@ -320,7 +320,7 @@ fn up_builds_with_the_modes_of_whoever_runs_it() {
     let root = Root::real("built");
     let tree = root.dir.join("tree");
     fs::create_dir_all(tree.join("scripts")).unwrap();
-    for name in ["up", "common.sh"] {
+    for name in ["up", "common.sh", "server.sh"] {
         fs::copy(format!("{SOURCE}/scripts/{name}"), tree.join("scripts").join(name)).unwrap();
     }
     fs::write(tree.join("Cargo.toml"), "").unwrap();

@@ -28,8 +28,13 @@ pub struct TokenRecord {
     /// What its holder may do.
     pub role: Role,
     /// SHA-256 of the secret part, in hexadecimal. The secret has 256 random bits, so a fast hash
-    /// is enough.
+    /// is enough. Empty for a certificate, which has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hash: String,
+    /// SHA-256 of the client certificate that stands for a token, in hexadecimal; its id is the
+    /// first half of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// False for a user's token: it is no head's. Those of 0.1, where heads had the role user, say
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +80,7 @@ pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
     root.for_change()?;
     let path = token_path(root, &record.id)?;
     let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
-    if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
+    if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists already", record.id))) }
 }
 
 /// Puts a token's record in place of what was there, if anything was. Durable when this returns.

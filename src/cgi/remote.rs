@@ -16,7 +16,7 @@ use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::said;
 use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
-use crate::client::tls::Distrust;
+use crate::client::tls::{Distrust, Papers, Unusable};
 use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
 use crate::wire::codes;
 use crate::wire::failure::Failure;
@@ -148,11 +148,8 @@ impl Remote {
         check_uri(url).map_err(|_| wrong("it is like http://head:8080 or https://head"))?;
         let (server, base) = programs_of(url);
         let server = Server::new(server, CONNECT).map_err(|e| wrong(&e.to_string()))?;
-        if access.cert.is_some() || access.key.is_some() {
-            return Err(Error::bad(format!("{url} is shown no certificates of clients yet")));
-        }
         if server.is_secure() {
-            server.trust(access.ca.map(Into::into));
+            server.trust(Papers::new(access.ca, access.cert, access.key));
         }
         let authorization = access.token.map(|token| format!("Bearer {token}"));
         Ok(Remote { server, base: base.into(), authorization, url: url.into() })
@@ -342,9 +339,10 @@ fn unanswered(url: &str, error: &io::Error) -> Error {
         let why = format!("{TOKEN}, or what is asked, is too long, or has");
         return Error::bad(format!("{url} is not asked: {why} {}", reason(error)));
     }
-    let how = match inner.is_some_and(|inner| inner.is::<Distrust>()) {
-        true => "is not trusted",
-        false => "does not answer",
+    let how = match inner {
+        Some(inner) if inner.is::<Distrust>() => "is not trusted",
+        Some(inner) if inner.is::<Unusable>() => "is not asked",
+        _ => "does not answer",
     };
     let why = said::bounded(&reason(error).to_string());
     Error::new(Kind::GatewayTimeout, format!("{url} {how}: {why}"))

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::knock::Knock;
 use super::line::{Line, Timed, left, ureq_error};
 use super::names;
 use super::patience::Patience;
-use super::tls::Identity;
+use super::tls::{Identity, Papers};
 
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -88,9 +87,9 @@ impl Place {
     }
 
     /// See `Server::trust`.
-    pub(crate) fn trust(&self, ca: Option<PathBuf>) {
+    pub(crate) fn trust(&self, papers: Papers) {
         if let Some(identity) = &mut self.state().identity {
-            identity.trust(ca);
+            identity.trust(papers);
         }
     }
 

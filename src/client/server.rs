@@ -7,7 +7,6 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use super::knock::Knock;
 use super::line;
 use super::patience::Patience;
 use super::place::{Finder, Opener, Place};
+use super::tls::Papers;
 
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
@@ -123,10 +123,9 @@ impl Server {
         self.place.is_secure()
     }
 
-    /// Over TLS it has to prove itself by a certificate that leads to one of this file; without a
-    /// file to one that this machine trusts.
-    pub(crate) fn trust(&self, ca: Option<PathBuf>) {
-        self.place.trust(ca);
+    /// Over TLS it has to prove itself by these, and is shown what they name.
+    pub(crate) fn trust(&self, papers: Papers) {
+        self.place.trust(papers);
     }
 
     /// Opens the connection of a question that is about to be asked: the server's process for it is

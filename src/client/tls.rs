@@ -1,4 +1,5 @@
-//! Who a server proves to be, over TLS. Nothing of it is touched unless a server is asked so.
+//! Who a server proves to be, over TLS, and what it is shown in turn. Nothing of it is touched unless a
+//! server is asked so.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,8 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+};
 use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
 use crate::clock;
@@ -27,9 +30,25 @@ const REREAD: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     name: ServerName<'static>,
-    /// The file of certificates to one of which its own has to lead; without one: those that this
+    papers: Papers,
+}
+
+/// The files by which a server is believed, and with which it is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Papers {
+    /// Of certificates to one of which the server's own has to lead; without one: those that this
     /// machine trusts.
     ca: Option<PathBuf>,
+    /// Of the certificate that the server is shown, and of its key.
+    own: Option<(PathBuf, PathBuf)>,
+}
+
+impl Papers {
+    /// Those of these paths. A key without a file of its own is in the certificate's.
+    pub(crate) fn new(ca: Option<String>, cert: Option<String>, key: Option<String>) -> Papers {
+        let own = cert.map(|cert| (PathBuf::from(&cert), PathBuf::from(key.unwrap_or(cert))));
+        Papers { ca: ca.map(Into::into), own }
+    }
 }
 
 impl Identity {
@@ -39,17 +58,17 @@ impl Identity {
         let name = ServerName::try_from(name.to_string()).map_err(|_| {
             io::Error::new(ErrorKind::InvalidInput, "not a name that a certificate can be for")
         })?;
-        Ok(Identity { name, ca: None })
+        Ok(Identity { name, papers: Papers::default() })
     }
 
-    /// By this file from now on.
-    pub(crate) fn trust(&mut self, ca: Option<PathBuf>) {
-        self.ca = ca;
+    /// By these files from now on.
+    pub(crate) fn trust(&mut self, papers: Papers) {
+        self.papers = papers;
     }
 
     /// The beginning of a conversation.
     pub(crate) fn conversation(&self) -> io::Result<ClientConnection> {
-        let config = config(self.ca.as_deref())?;
+        let config = config(&self.papers)?;
         ClientConnection::new(config, self.name.clone()).map_err(|error| why(&error))
     }
 }
@@ -65,6 +84,22 @@ impl fmt::Display for Distrust {
 }
 
 impl std::error::Error for Distrust {}
+
+/// Why what a server would be shown cannot be shown, in words: it is not asked then.
+#[derive(Debug)]
+pub(crate) struct Unusable(String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+fn unusable(path: &Path, why: impl fmt::Display) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, Unusable(format!("{}: {why}", path.display())))
+}
 
 fn distrust(why: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, Distrust(why.into()))
@@ -103,9 +138,23 @@ pub(crate) fn why(error: &rustls::Error) -> io::Error {
             "it does not speak TLS there: where it speaks plain HTTP its uri begins with http://",
         ),
         rustls::Error::AlertReceived(alert) => {
-            io::Error::new(ErrorKind::InvalidData, format!("it ends the TLS handshake: {alert:?}"))
+            io::Error::new(ErrorKind::InvalidData, refusal(*alert))
         }
         other => io::Error::new(ErrorKind::InvalidData, format!("TLS: {other}")),
+    }
+}
+
+/// Why a server will not have whoever asks.
+fn refusal(alert: AlertDescription) -> String {
+    let shown =
+        "the certificate that it is shown (the node's cert, or, for a command, CORKBOARD_CERT)";
+    match alert {
+        AlertDescription::CertificateRequired => "it demands a certificate: name one, and its key, in the node's cert and key, or, for a command, in CORKBOARD_CERT and CORKBOARD_KEY".into(),
+        AlertDescription::CertificateExpired => format!("it says that {shown} has expired"),
+        AlertDescription::CertificateRevoked => format!("it says that {shown} was revoked"),
+        AlertDescription::UnknownCA => format!("it does not know the issuer of {shown}"),
+        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => format!("it refuses {shown}, which may not be valid yet by its clock"),
+        other => format!("it ends the TLS handshake: {other:?}"),
     }
 }
 
@@ -147,15 +196,15 @@ fn is_authority(error: &rustls::OtherError) -> bool {
 struct Known {
     config: Arc<ClientConfig>,
     read: Instant,
-    file: Option<Version>,
+    files: Vec<Version>,
 }
 
 /// One version of a file: device, inode, time and length.
 type Version = (u64, u64, i64, i64, u64);
 
-/// By their file; those that this machine trusts by none. For all threads: a set takes milliseconds
+/// By their files; those that this machine trusts have none. For all threads: a set takes milliseconds
 /// to read, and with it go the sessions that need no proof again.
-static KNOWN: Mutex<BTreeMap<Option<PathBuf>, Known>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<Papers, Known>> = Mutex::new(BTreeMap::new());
 
 /// Longest file of certificates that is read. Those of all the world's issuers are a quarter of a MiB.
 const LARGEST: u64 = 16 << 20;
@@ -181,72 +230,82 @@ const READER_STACK: usize = 256 << 10;
 static READERS: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
 
 struct Reader {
-    ca: Option<PathBuf>,
+    papers: Papers,
     begun: Instant,
 }
 
 /// How a server is to prove itself by one of these certificates.
 ///
 /// Errors: they cannot be read, or not soon.
-fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
-    if ca.is_none()
-        && let Some(config) = known(ca, None)
+fn config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
+    if *papers == Papers::default()
+        && let Some(config) = known(papers, &[])
     {
         return Ok(config);
     }
-    let own = ca.map(Path::to_path_buf);
+    let own = papers.clone();
     let begun = Instant::now();
     {
         let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let hangs = |other: &Reader| other.ca == own && other.begun.elapsed() >= READ_WITHIN;
+        let hangs = |other: &Reader| other.papers == own && other.begun.elapsed() >= READ_WITHIN;
         if readers.iter().any(hangs) {
-            return Err(unread(ca));
+            return Err(unread(papers));
         }
-        readers.push(Reader { ca: own.clone(), begun });
+        readers.push(Reader { papers: own.clone(), begun });
     }
     let (tells, told) = channel();
     let work = move || {
-        let _ = tells.send(read_config(own.as_deref())); // whoever asked may wait no more
-        done(own.as_deref(), begun);
+        let _ = tells.send(read_config(&own)); // whoever asked may wait no more
+        done(&own, begun);
     };
     let thread = thread::Builder::new().name("certificates".into()).stack_size(READER_STACK);
     if let Err(error) = thread.spawn(work) {
-        done(ca, begun);
+        done(papers, begun);
         return Err(error);
     }
-    told.recv_timeout(READ_WITHIN).unwrap_or_else(|_| Err(unread(ca)))
+    told.recv_timeout(READ_WITHIN).unwrap_or_else(|_| Err(unread(papers)))
 }
 
 /// A reader has come to its end.
-fn done(ca: Option<&Path>, begun: Instant) {
+fn done(papers: &Papers, begun: Instant) {
     let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = |other: &Reader| other.ca.as_deref() == ca && other.begun == begun;
+    let own = |other: &Reader| other.papers == *papers && other.begun == begun;
     if let Some(at) = readers.iter().position(own) {
         readers.swap_remove(at);
     }
 }
 
-fn unread(ca: Option<&Path>) -> io::Error {
-    let whose = ca.map_or("this machine's certificates".to_string(), |path| {
-        format!("the certificates in {}", path.display())
-    });
+fn unread(papers: &Papers) -> io::Error {
+    let own = papers.own.iter().flat_map(|(cert, key)| [cert, key]);
+    let files: Vec<String> =
+        papers.ca.iter().chain(own).map(|path| path.display().to_string()).collect();
+    let whose = match files.is_empty() {
+        true => "this machine's certificates".to_string(),
+        false => format!("the certificates in {}", files.join(", ")),
+    };
     distrust(format!("{whose}: not read within {READ_WITHIN:?}: the file system does not answer"))
 }
 
-/// What is known of a set, if its file is this version still.
-fn known(ca: Option<&Path>, file: Option<Version>) -> Option<Arc<ClientConfig>> {
+/// What is known of a set, if its files are these versions still.
+fn known(papers: &Papers, files: &[Version]) -> Option<Arc<ClientConfig>> {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = known.get(&ca.map(Path::to_path_buf))?;
-    let is_so = known.file == file && (file.is_some() || known.read.elapsed() < REREAD);
+    let known = known.get(papers)?;
+    let is_so = known.files == files && (papers.ca.is_some() || known.read.elapsed() < REREAD);
     is_so.then(|| known.config.clone())
 }
 
-fn read_config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
-    let file = ca.map(|path| version(path).map_err(|e| unreadable(path, e))).transpose()?;
-    if let Some(config) = known(ca, file) {
+fn read_config(papers: &Papers) -> io::Result<Arc<ClientConfig>> {
+    let mut files = Vec::new();
+    if let Some(ca) = &papers.ca {
+        files.push(version(ca).map_err(|e| unreadable(ca, e))?);
+    }
+    for path in papers.own.iter().flat_map(|(cert, key)| [cert, key]) {
+        files.push(version(path).map_err(|e| unshowable(path, e))?);
+    }
+    if let Some(config) = known(papers, &files) {
         return Ok(config);
     }
-    let roots = match ca {
+    let roots = match &papers.ca {
         Some(path) => file_roots(path)?,
         None => machine_roots()?,
     };
@@ -254,14 +313,46 @@ fn read_config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| why(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match &papers.own {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => config
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|error| {
+            unusable(cert, format!("not the certificate of the key in {}: {error}", key.display()))
+        })?,
+    };
     let config = Arc::new(config);
-    let read = Known { config: config.clone(), read: Instant::now(), file };
+    let read = Known { config: config.clone(), read: Instant::now(), files };
     // Nothing is read while this is held: all threads wait for it.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.insert(ca.map(Path::to_path_buf), read);
+    known.insert(papers.clone(), read);
     Ok(config)
+}
+
+/// The certificate that is shown, and those that lead from it to an issuer.
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let bytes = fs::read(path).map_err(|error| unshowable(path, error))?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
+    if found.is_empty() { Err(unusable(path, "no certificate in it")) } else { Ok(found) }
+}
+
+/// A key, of a file that not everybody may read.
+fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    let mode = fs::metadata(path).map_err(|error| unshowable(path, error))?.mode();
+    if mode & 0o007 != 0 {
+        return Err(unusable(
+            path,
+            "everybody may use this key: chmod 600 it, and have it replaced if others could read it",
+        ));
+    }
+    let bytes = fs::read(path).map_err(|error| unshowable(path, error))?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| unusable(path, "no key in it"))
+}
+
+/// A file of what is shown that cannot be read.
+fn unshowable(path: &Path, error: io::Error) -> io::Error {
+    if is_shortage(&error) { error } else { unusable(path, reason(&error)) }
 }
 
 fn version(path: &Path) -> io::Result<Version> {

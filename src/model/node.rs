@@ -73,6 +73,12 @@ pub struct Node {
     /// without one: those that this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// The file of the certificate that an `https` node is shown; without one: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<String>,
+    /// The file of its key; that of the certificate if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// For people and for scripts; nothing here depends on it.
     #[serde(default)]
     pub ipv4: Vec<String>,
@@ -143,6 +149,8 @@ impl Node {
             driver: DriverKind::Local,
             uri: None,
             ca: None,
+            cert: None,
+            key: None,
             ipv4: vec!["127.0.0.1".into()],
             hostname: "localhost".into(),
             resources: None,

@@ -11,11 +11,23 @@ use crate::model::ids;
 use crate::model::node::{DriverKind, Node, NodeState};
 
 /// Fields that a registration may have; the others of a record are the poller's.
-const FIELDS: &[&str] =
-    &["name", "owner", "driver", "uri", "ca", "ipv4", "hostname", "resources", "drain", "token"];
+const FIELDS: &[&str] = &[
+    "name",
+    "owner",
+    "driver",
+    "uri",
+    "ca",
+    "cert",
+    "key",
+    "ipv4",
+    "hostname",
+    "resources",
+    "drain",
+    "token",
+];
 
 /// Those of them that are an admin's to set: they are about this machine, or about other users.
-const FOR_ADMINS: &[&str] = &["owner", "ca"];
+const FOR_ADMINS: &[&str] = &["owner", "ca", "cert", "key"];
 
 /// Longest name of a user.
 const LONGEST_USER: usize = 100;
@@ -110,13 +122,23 @@ pub fn checked(value: Value) -> Result<Node> {
             "owner must be a user's name, of at most {LONGEST_USER} bytes, or null"
         )));
     }
-    if let Some(ca) = &node.ca {
+    let files = [
+        ("ca", &node.ca, "certificates"),
+        ("cert", &node.cert, "a certificate"),
+        ("key", &node.key, "a key"),
+    ];
+    for (field, file, what) in files {
+        let Some(file) = file else { continue };
         if !node.uri.as_deref().is_some_and(|uri| uri.starts_with("https://")) {
-            return Err(Error::bad("ca is for nodes whose uri begins with https://"));
+            return Err(Error::bad(format!("{field} is for nodes whose uri begins with https://")));
         }
-        if !ca.starts_with('/') {
-            return Err(Error::bad("ca must be the absolute path of a file of certificates here"));
+        if !file.starts_with('/') {
+            let why = format!("{field} must be the absolute path of a file of {what} here");
+            return Err(Error::bad(why));
         }
+    }
+    if node.key.is_some() && node.cert.is_none() {
+        return Err(Error::bad("key is for a certificate: name that in cert, too"));
     }
     node.fixed = node.resources.is_some();
     Ok(node)

@@ -1,5 +1,5 @@
 //! Certificates that openssl makes, and a real server that shows them.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -47,12 +47,18 @@ pub const HERE: &str = "IP:127.0.0.1,DNS:localhost";
 
 impl Authority {
     pub fn new(root: &TestRoot) -> Authority {
-        let authority = Authority { dir: root.path("authority") };
-        fs::create_dir_all(&authority.dir).unwrap();
-        fs::write(authority.dir.join("config"), CONFIG).unwrap();
-        fs::write(authority.dir.join("index"), "").unwrap();
+        let dir = root.path("authority");
+        fs::create_dir_all(&dir).unwrap();
+        let authority = Authority::at(&dir);
         authority.self_signed("ca", "authority", HERE);
         authority
+    }
+
+    /// One whose `ca.pem` and `ca.key` lie in this directory.
+    pub fn at(dir: &Path) -> Authority {
+        fs::write(dir.join("config"), CONFIG).unwrap();
+        fs::write(dir.join("index"), "").unwrap();
+        Authority { dir: dir.to_path_buf() }
     }
 
     fn openssl(&self, words: &str, names: &str) {

@@ -14,7 +14,7 @@ use crate::client::knock::Knock;
 use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
-use crate::client::tls::Distrust;
+use crate::client::tls::{Distrust, Papers, Unusable};
 use crate::driver::{Driver, longest_passing, said};
 use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::wire::failure::Failure;
@@ -92,7 +92,8 @@ impl Http {
     pub(super) fn server(&self) -> Result<&Server> {
         if self.server.is_secure() {
             let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
-            self.server.trust(node.and_then(|node| node.ca).map(Into::into));
+            let papers = node.map(|node| Papers::new(node.ca, node.cert, node.key));
+            self.server.trust(papers.unwrap_or_default());
         }
         Ok(&self.server)
     }
@@ -218,9 +219,10 @@ pub(in crate::driver) fn unanswered(node: &str, error: &io::Error) -> Error {
     }
     let why = said::bounded(&error.to_string()); // it may have names of a certificate in it
     let failed = |how: &str| Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"));
-    match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+    match error.get_ref() {
         // Who is asked to mend that are people here or there; it is no sign that the node is gone.
-        true => failed("is not trusted").said(),
-        false => failed("does not answer"),
+        Some(inner) if inner.is::<Distrust>() => failed("is not trusted").said(),
+        Some(inner) if inner.is::<Unusable>() => failed("is not asked").said(),
+        _ => failed("does not answer"),
     }
 }
