@@ -275,6 +275,7 @@ pub const PROGRAM: Program = Program {
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
     whose: access::whose,
+    stays: &[],
     specials: command::SPECIALS,
     aliases: &[("new/job", "jobs/new")],
     views: tables::SCHEDULER,

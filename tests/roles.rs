@@ -6,7 +6,7 @@ mod common;
 
 use common::head::{CONF, open_root};
 use common::rights::{ask, running, submit, token};
-use common::{Answer, TestRoot};
+use common::{Answer, SOON, TestRoot, wait_for};
 use corkboard::cgi::{Method, Program};
 use corkboard::{nodemgr, processor, scheduler};
 use serde_json::{Value, json};
@@ -70,6 +70,11 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("processor", "GET", "jobs/:id/files/:name", READ_RUN),
     ("processor", "POST", "jobs/:id/kill", TEND),
     ("processor", "POST", "jobs/ack", TEND),
+    ("processor", "POST", "start", RUN),
+    ("processor", "POST", "stop", TEND),
+    ("processor", "POST", "query_one", READ_RUN),
+    ("processor", "GET", "query_running", LOOK),
+    ("processor", "POST", "query_running", LOOK),
     ("processor", "GET", "info", LOOK),
     ("processor", "GET", "events", LOOK),
     ("processor", "GET", "check", SHELL),
@@ -167,6 +172,14 @@ impl Scene {
         Things { own, other }
     }
 
+    /// The process of a run, which may have ended by now.
+    fn pid(&self, run: &str) -> i64 {
+        wait_for(SOON, || {
+            let status = self.root.node_status(run);
+            status["pid"].as_i64().ok_or_else(|| format!("{run}: {status}"))
+        })
+    }
+
     /// Asks for a route with this thing in it.
     fn ask(&self, program: &str, method: &str, pattern: &str, token: &str, thing: &str) -> Answer {
         let path = pattern
@@ -183,6 +196,8 @@ impl Scene {
         let body = match pattern {
             "jobs/ack" => json!({ "nodejobs": [thing] }),
             "jobs/:id/status" if method == "POST" => json!("half"),
+            "stop" | "query_one" => json!({"pid": self.pid(thing)}),
+            "start" => json!({"none": "such"}),
             _ if method == "POST" && pattern.ends_with("new") => json!({"none": "such"}),
             _ => Value::Null,
         };
