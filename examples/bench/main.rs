@@ -17,6 +17,7 @@ mod program;
 mod requests;
 mod run;
 mod scale;
+mod secure;
 mod silent;
 mod site;
 mod start;
@@ -79,6 +80,7 @@ const CASES: &[(&str, &str, Case)] = &[
         "submit and status as a board fills to 1,000,000 finished and 100,000 waiting cards",
         scale::measure,
     ),
+    ("tls", "submit, status and jobs over TLS, with and without resumption", secure::measure),
     ("placement", "which job goes where: pure policy", placement::measure),
     ("idle", "a poller with 100,000 cards that fit nowhere", memory::idle),
     ("supervisor", "memory of what stays with one running job", memory::supervisor),

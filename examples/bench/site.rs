@@ -18,7 +18,7 @@ use crate::{Bench, Result, http};
 /// How long anything that should happen at once may take.
 const SOON: Duration = Duration::from_secs(20);
 
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// A directory that is removed with this.
 pub struct Removed(pub PathBuf);
