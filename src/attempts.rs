@@ -164,16 +164,19 @@ pub struct Applied {
     pub taken_back: Vec<(String, NodejobId)>,
     /// Attempts that have ended.
     pub ended: Vec<NodejobId>,
-    /// What went wrong with cards by themselves: their reports are still with the nodes.
+    /// What went wrong with cards by themselves, or with all from one on: their reports are still with the
+    /// nodes.
     pub errors: Vec<Error>,
+    /// Ends that are recorded, and of which nobody knows whether that is durable: to be recorded again.
+    pub again: Vec<Said>,
     /// Attempts that these nodes said something of and were never given.
     pub foreign: BTreeSet<(String, NodejobId)>,
     /// Nodes that said something that counted, and whether they proved any of it.
     pub proves: BTreeMap<String, bool>,
 }
 
-/// Records what nodes said on the cards, all with one sync, and only then returns. Reports on
-/// jobs of other heads, on jobs that are not on this board, and of nodes that were not given the
+/// Records what nodes said on the cards, all with one sync, and only then returns. Where it cannot go on it
+/// says so beside what it has done. Reports on jobs of other heads, on jobs that are not on this board, and of nodes that were not given the
 /// attempt change nothing.
 pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
     let cluster = numbers::cluster(root)?;
@@ -188,7 +191,14 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
     let mut sync = SyncSet::new();
     let jobs: Vec<_> = by_job.into_iter().collect();
     for jobs in jobs.chunks(CARDS_PER_LOCK) {
-        let lock = cards.lock()?;
+        let lock = match cards.lock() {
+            Ok(lock) => lock,
+            // These reports are still with the nodes; what was applied of the others is told.
+            Err(error) => {
+                applied.errors.push(error);
+                break;
+            }
+        };
         for (job, reports) in jobs {
             match cards.change(&lock, *job, |card| Ok(decide(card, reports))) {
                 Ok(Changed { card, sync: changed }) => {
@@ -227,8 +237,24 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
             }
         }
     }
-    sync.commit()?;
+    if let Err(error) = sync.commit() {
+        applied.errors.push(error);
+        applied.take_back(jobs.into_iter().flat_map(|(_, reports)| reports));
+    }
     Ok(applied)
+}
+
+impl Applied {
+    /// What was recorded may not survive: nobody is to be told of it, and reports of an end are recorded
+    /// again, for their nodes do not tell of them by themselves.
+    fn take_back(&mut self, reports: impl Iterator<Item = Said>) {
+        let safe: BTreeSet<(String, NodejobId)> = self.safe.drain(..).collect();
+        let is_again =
+            |said: &Said| said.is_end() && safe.contains(&(said.node.clone(), said.id.clone()));
+        self.again.extend(reports.filter(is_again));
+        self.cards.clear();
+        self.ended.clear();
+    }
 }
 
 /// Notes what follows for the nodes; whether an attempt has ended.

@@ -95,7 +95,8 @@ impl Answer {
 ///
 /// Errors: `Unavailable` (503): the node did nothing and says to try later. `GatewayTimeout`
 /// (504): no answer; what it did is unknown. `BadGateway` (502): nonsense; likewise. Others: the
-/// node refused, and did nothing.
+/// node refused, and did nothing. Which of them are the node's own word is said by [`Error::is_said`]:
+/// a node that says what is wrong with it is not given up.
 pub trait Questions {
     /// What the node knows of these jobs, in order. An error in the place of one: the node cannot
     /// say just now, for a reason that concerns this job alone.

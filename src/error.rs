@@ -79,12 +79,19 @@ pub struct Error {
     pub kind: Kind,
     /// Lower case, no final stop, names the path or id, says what to do.
     pub message: String,
+    /// Whether a node has said it itself: whatever is wrong with it, it is there and not silent.
+    pub is_said: bool,
 }
 
 impl Error {
     /// An error of a kind with a message.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into() }
+        Error { kind, message: message.into(), is_said: false }
+    }
+
+    /// The same as the word of a node about itself.
+    pub fn said(self) -> Error {
+        Error { is_said: true, ..self }
     }
 
     /// 400 with a message.

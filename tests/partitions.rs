@@ -224,6 +224,21 @@ fn orders_are_lost_while_questions_are_answered() {
 }
 
 #[test]
+fn a_node_that_cannot_be_told_that_a_result_is_safe_is_told_again() {
+    let cluster = Cluster::new("60s");
+    cluster.proxy.rule(ACK, Act::Refuse(503), 1);
+    cluster.proxy.rule(ACK, Act::Lose, 1);
+    let job = cluster.submit("true", json!({}));
+    let id = cluster.ended(job).attempts[0].nodejob.to_string();
+    let status = cluster.node.path(&format!("state/processor/job/{id}/status"));
+    until("its story is closed", || {
+        fs::metadata(&status).unwrap().permissions().mode() & 0o777 == 0o440
+    });
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+}
+
+#[test]
 fn requests_arrive_and_no_reply_does() {
     let cluster = Cluster::new("60s");
     let job = cluster.submit_waiting(json!({}));

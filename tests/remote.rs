@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use answering::stand_in_for;
 use common::head::CONF;
@@ -347,6 +348,32 @@ fn a_wait_outlasts_a_server_that_is_started_anew() {
     let said = String::from_utf8_lossy(&run.stderr);
     assert_eq!((run.status.code(), &*rest), (Some(3), "two\n"), "{said}");
     root.check();
+}
+
+/// The server ends each request for a stream after a while, or is cut off in the middle.
+#[test]
+fn a_stream_lasts_as_long_as_was_asked_for() {
+    let port = stand_in_for(|line, mut stream| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 500\n\n";
+        let after = |id: u32| {
+            line.contains(&format!("since=a.{id}&")) || line.contains(&format!("since=a.{id} "))
+        };
+        let body = match (0..4).find(|id| after(*id)) {
+            None => ":\nid: a.0\n\n".to_string(),
+            Some(0) => "id: a.1\ndata: {\"n\":1}\n\nid: a.2\nda".to_string(),
+            Some(1) => "id: a.2\ndata: {\"n\":2}\n\n".to_string(),
+            Some(_) => ":\nid: a.2\n\n".to_string(),
+        };
+        let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let begun = Instant::now();
+    let told = elsewhere(&url, "x", &["events", "format=event-stream", "wait=3"], "");
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    let lines: Vec<&str> = told.out.lines().filter(|line| line.starts_with("da")).collect();
+    assert_eq!(lines, [r#"data: {"n":1}"#, r#"data: {"n":2}"#], "{}", told.out);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

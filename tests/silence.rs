@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::head::{drain_localhost, host, node_reaches, open_root, register};
-use common::{SOON, until, wait_for};
-use serde_json::json;
+use common::{SOON, TestRoot, let_pass, until, wait_for};
+use serde_json::{Value, json};
 
 #[test]
 fn what_a_node_gives_is_asked_again() {
@@ -178,4 +178,68 @@ fn who_runs_something_on_a_node_that_says_nothing_is_told_under_which_id() {
         id.starts_with("nodemgr-") && said.contains(&format!("deaf/jobs/{id}/status")),
         "{said}"
     );
+}
+
+/// A job of this root that waits until there is `go`, and runs.
+fn waiting_job(root: &TestRoot) -> u64 {
+    let go = root.path("go");
+    let job = root
+        .submit(&json!({"command": format!("until [ -e {} ]; do sleep 0.02; done", go.display())}));
+    root.reaches(job, "running");
+    job
+}
+
+fn last_event(root: &TestRoot, job: u64) -> Value {
+    root.card(job).last().cloned().unwrap()
+}
+
+/// Somebody makes a typing error in the settings of this node's root, does something, and mends it after a
+/// while that is some times `lost_after`.
+fn typing_error(root: &TestRoot, name: &str, at: &TestRoot, meanwhile: impl Fn()) {
+    let job = waiting_job(root);
+    let good = at.read("corkboard.conf");
+    let said = |what: &str| root.read("poller.log").matches(&format!("{name}: {what}")).count();
+    let before = said("connected");
+    at.write("corkboard.conf", &format!("{good}corez = 4\n"));
+    until("it says that it can do nothing", || said("disconnected: ") == 1);
+    assert!(root.read("poller.log").contains("corkboard.conf"), "{}", root.read("poller.log"));
+    meanwhile();
+    let_pass(Duration::from_secs(4));
+    assert_eq!(last_event(root, job)["event"], "running");
+    at.write("corkboard.conf", &good);
+    until("it is connected", || said("connected") > before);
+    let_pass(Duration::from_secs(1)); // in which the job would be killed
+    root.write("go", "");
+    let end = root.reaches(job, "stopped");
+    assert_eq!((&end["status"], &end["attempt"]), (&json!("good"), &json!(1)), "{end}");
+    root.check();
+}
+
+#[test]
+fn a_typing_error_in_the_settings_loses_no_job_of_this_root() {
+    let root = open_root("lost_after = 1s\n");
+    let conf = root.read("corkboard.conf").replace("scan_every = 1s", "scan_every = 0.1");
+    root.write("corkboard.conf", &conf);
+    let _poller = root.poller();
+    typing_error(&root, "localhost", &root, || {});
+}
+
+/// Those that are to end do not wait for ever for one that can end nothing.
+#[test]
+fn a_typing_error_in_its_settings_loses_no_job_of_another_node() {
+    let root = open_root("lost_after = 1s\n");
+    let (other, httpd, token) = host("");
+    drain_localhost(&root);
+    register(&root, &json!({"name": "other", "uri": httpd.url(), "token": token}));
+    let _poller = root.poller();
+    let killed = waiting_job(&root);
+    typing_error(&root, "other", &other, || {
+        root.update(killed, "kill=1").expect(0);
+        let end = root.reaches(killed, "stopped");
+        let reason = end["reason"].as_str().unwrap();
+        assert!(reason.contains("node other can neither end it nor tell of it"), "{end}");
+    });
+    let status = || other.cmd("processor", &["jobs", "state=running"]).expect(0).body;
+    until("what was given up is killed", || status().trim().is_empty());
+    other.check();
 }

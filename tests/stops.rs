@@ -12,10 +12,11 @@ mod proxy;
 
 use std::time::Duration;
 
-use cluster::{Cluster, cause};
+use cluster::{Cluster, OFTEN, STATUS, cause};
 use common::{let_pass, signal, until, wait_for};
 use corkboard::model::card::State;
 use corkboard::model::outcome::Cause;
+use proxy::Act;
 use serde_json::json;
 
 #[test]
@@ -70,6 +71,34 @@ fn a_job_whose_supervisor_is_stopped_stays_running() {
     let_pass(Duration::from_secs(4)); // longer than `lost_after` and `unknown_after`
     assert_eq!(cluster.card(job).state, State::Running);
     signal(supervisors[0], "CONT");
+    cluster.assert_ran_once(job);
+    cluster.assert_clean();
+}
+
+/// What a node did not know before and does not after says nothing of the time between.
+#[test]
+fn a_poller_that_was_stopped_counts_no_time_in_which_a_job_was_not_known() {
+    let mut cluster = Cluster::new("60s");
+    let conf =
+        cluster.head.read("corkboard.conf").replace("unknown_after = 1", "unknown_after = 8");
+    cluster.head.write("corkboard.conf", &conf);
+    cluster.restart_poller(0);
+    let job = cluster.submit_waiting(json!({}));
+    let id = cluster.card(job).attempts[0].nodejob.to_string();
+    let unknown = json!([{"id": id, "error": "there is no such job", "code": 404}]).to_string();
+    cluster.proxy.rule(STATUS, Act::Say(Box::leak(unknown.into_boxed_str())), OFTEN);
+    let asked = |times: usize| {
+        let before = cluster.proxy.count(STATUS);
+        until("it was asked", || cluster.proxy.count(STATUS) >= before + times);
+    };
+    asked(2);
+    let poller = cluster.pollers[0].as_ref().unwrap().id() as i32;
+    signal(poller, "STOP");
+    let_pass(Duration::from_secs(9)); // longer than `unknown_after`
+    signal(poller, "CONT");
+    asked(2);
+    cluster.proxy.clear();
+    cluster.go();
     cluster.assert_ran_once(job);
     cluster.assert_clean();
 }

@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use answering::WITHOUT_LENGTH;
 use common::head::{drain_localhost, host, node_reaches, open_root, register};
@@ -270,4 +271,62 @@ fn an_answer_over_tls_ends_by_the_servers_own_word() {
     assert_eq!(ask(&root, "whole").expect(0).json()["resources"]["cores"], 1);
     let said = ask(&root, "cut").expect(75).stderr;
     assert!(said.contains("the connection was cut"), "{said}");
+}
+
+/// Keeps others from opening a file, until this process ends or the kernel loses patience after three
+/// quarters of a minute: what a file system that does not answer does for longer.
+fn keep_from_being_opened(path: &str) -> fs::File {
+    use std::os::fd::AsRawFd;
+
+    use nix::libc;
+    /// As in the kernel's `asm-generic/fcntl.h`.
+    const F_SETSIG: libc::c_int = 10;
+    let file = fs::File::options().write(true).open(path).unwrap();
+    // SAFETY: both calls are given a descriptor that is open, and change nothing else. The signal by which
+    // the kernel asks for the lease does nothing unless somebody wants it to.
+    let kept = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) == 0
+            && libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0
+    };
+    assert!(kept, "{path}: {}", std::io::Error::last_os_error());
+    file
+}
+
+#[test]
+fn certificates_that_cannot_be_read_hold_up_no_other_node() {
+    let root = open_root("");
+    let (other, httpd, token) = host("");
+    let authority = Authority::new(&root);
+    authority.signs("good", HERE, "-days 30");
+    fs::copy(authority.path("ca.pem"), root.path("hangs.pem")).unwrap();
+    let server = Lighttpd::start(&other, &authority, &["good"]);
+    drain_localhost(&root);
+    let hangs = root.path("hangs.pem").display().to_string();
+    let (plain, ca) = (httpd.url(), authority.path("ca.pem"));
+    // Whoever asks the first one asks all whose names have the same letters.
+    for (name, uri, ca) in [
+        ("abc", server.uri(0), Some(hangs.clone())),
+        ("acb", plain.clone(), None),
+        ("bac", server.uri(0), Some(ca.to_string())),
+        ("bca", server.uri(0), Some(hangs.clone())),
+        ("cba", plain, None),
+    ] {
+        register(&root, &json!({"name": name, "uri": uri, "ca": ca, "token": token}));
+    }
+    let kept = keep_from_being_opened(&hangs);
+    let begun = Instant::now();
+    let _poller = root.poller();
+    for name in ["acb", "bac", "cba"] {
+        node_reaches(&root, name, "connected");
+    }
+    for name in ["abc", "bca"] {
+        said_of(&root, name, "hangs.pem: not read within 1s");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    drop(kept);
+    for name in ["abc", "bca"] {
+        node_reaches(&root, name, "connected");
+    }
+    root.check();
+    other.check();
 }

@@ -63,7 +63,7 @@ impl Who {
     /// by what users do, nor are admins, who have to mend it.
     pub fn counted(&self) -> Option<&str> {
         match self.rights {
-            Rights::Role(Role::User | Role::Viewer | Role::Provider) | Rights::Job(_) => {
+            Rights::Role(Role::User | Role::Provider | Role::Viewer) | Rights::Job(_) => {
                 self.user.as_deref()
             }
             Rights::Shell | Rights::Run | Rights::Role(Role::Admin | Role::Head | Role::Worker) => {

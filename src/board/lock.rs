@@ -77,9 +77,10 @@ thread_local! {
     static IN_VAIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on, and until this is called again, the calling thread waits no longer than [`PATIENCE`] for all
-/// locks together, and after that only an instant for each; only a second where it has waited in vain before.
-/// For whoever has much to do that needs the same lock, and other things besides.
+/// From now on, and until this is called again, the calling thread waits in vain no longer than [`PATIENCE`]
+/// for all locks together, and after that only an instant for each; only a second where it has waited in vain
+/// before. A lock that it has got in the end takes nothing off: its holders let go. For whoever has much to
+/// do that needs the same lock, and other things besides.
 pub fn wait_once_for_all() {
     LEFT.set(Some(if IN_VAIN.get() { AGAIN } else { PATIENCE }));
 }
@@ -101,10 +102,10 @@ fn wait_within(file: &File, path: &Path, patience: Duration) -> Result<()> {
     let begun = Instant::now();
     let mut pause = Duration::from_micros(50);
     while !try_lock(file).at(path)? {
-        let waited = begun.elapsed();
-        if waited >= patience {
+        if begun.elapsed() >= patience {
+            // The same each time: whoever waits over and over tells it once.
             let (path, by) = (path.display(), who_holds(path));
-            let why = format!("{path}: held by {by} for {:.0?}; try again later", waited);
+            let why = format!("{path}: held by {by}; try again later");
             return Err(Error::new(Kind::Unavailable, why));
         }
         // A blocking flock cannot have a deadline without a signal; holders let go within
@@ -222,6 +223,8 @@ mod tests {
         let error = Lock::take_within(&path, patience).unwrap_err();
         let own = format!("held by process {} (", std::process::id());
         assert!(error.message.contains(&own), "{}", error.message);
+        let again = Lock::take_within(&path, patience * 2).unwrap_err();
+        assert_eq!(again.message, error.message, "so that it is told once");
         LEFT.set(Some(patience));
         let begun = Instant::now();
         for _ in 0..2 {

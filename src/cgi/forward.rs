@@ -13,6 +13,7 @@ use crate::client::server;
 use crate::error::Result;
 
 mod follow;
+mod stream;
 
 /// A server's clock, and its rounding, may end a wait as much earlier than it was asked for.
 const EARLY: Duration = Duration::from_secs(1);
@@ -25,6 +26,9 @@ pub fn answer(remote: &Rc<Remote>, program: &'static str, request: &Request) -> 
     let is_log = request.path.last().is_some_and(|word| word == "log");
     if is_log && request.switch("follow").unwrap_or_default() {
         return follow::answer(remote.clone(), program, request);
+    }
+    if request.wants_event_stream() {
+        return stream::answer(remote.clone(), program, request);
     }
     let Some(wait) = request.wait()? else { return once(remote, program, request, None) };
     let end = Instant::now() + wait;

@@ -7,7 +7,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
@@ -168,15 +170,81 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Longest that a set of certificates is waited for.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
+/// Stack of a thread that reads one.
+const READER_STACK: usize = 256 << 10;
+
+/// Which sets are being read, and since when, each by a thread of its own: a file system that does not
+/// answer keeps that thread, and nobody else.
+static READERS: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
+
+struct Reader {
+    ca: Option<PathBuf>,
+    begun: Instant,
+}
+
+/// How a server is to prove itself by one of these certificates.
+///
+/// Errors: they cannot be read, or not soon.
 fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
-    let file = ca.map(|path| version(path).map_err(|e| unreadable(path, e))).transpose()?;
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = ca.map(Path::to_path_buf);
-    if let Some(known) = known.get(&key)
-        && known.file == file
-        && (file.is_some() || known.read.elapsed() < REREAD)
+    if ca.is_none()
+        && let Some(config) = known(ca, None)
     {
-        return Ok(known.config.clone());
+        return Ok(config);
+    }
+    let own = ca.map(Path::to_path_buf);
+    let begun = Instant::now();
+    {
+        let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let hangs = |other: &Reader| other.ca == own && other.begun.elapsed() >= READ_WITHIN;
+        if readers.iter().any(hangs) {
+            return Err(unread(ca));
+        }
+        readers.push(Reader { ca: own.clone(), begun });
+    }
+    let (tells, told) = channel();
+    let work = move || {
+        let _ = tells.send(read_config(own.as_deref())); // whoever asked may wait no more
+        done(own.as_deref(), begun);
+    };
+    let thread = thread::Builder::new().name("certificates".into()).stack_size(READER_STACK);
+    if let Err(error) = thread.spawn(work) {
+        done(ca, begun);
+        return Err(error);
+    }
+    told.recv_timeout(READ_WITHIN).unwrap_or_else(|_| Err(unread(ca)))
+}
+
+/// A reader has come to its end.
+fn done(ca: Option<&Path>, begun: Instant) {
+    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = |other: &Reader| other.ca.as_deref() == ca && other.begun == begun;
+    if let Some(at) = readers.iter().position(own) {
+        readers.swap_remove(at);
+    }
+}
+
+fn unread(ca: Option<&Path>) -> io::Error {
+    let whose = ca.map_or("this machine's certificates".to_string(), |path| {
+        format!("the certificates in {}", path.display())
+    });
+    distrust(format!("{whose}: not read within {READ_WITHIN:?}: the file system does not answer"))
+}
+
+/// What is known of a set, if its file is this version still.
+fn known(ca: Option<&Path>, file: Option<Version>) -> Option<Arc<ClientConfig>> {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get(&ca.map(Path::to_path_buf))?;
+    let is_so = known.file == file && (file.is_some() || known.read.elapsed() < REREAD);
+    is_so.then(|| known.config.clone())
+}
+
+fn read_config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
+    let file = ca.map(|path| version(path).map_err(|e| unreadable(path, e))).transpose()?;
+    if let Some(config) = known(ca, file) {
+        return Ok(config);
     }
     let roots = match ca {
         Some(path) => file_roots(path)?,
@@ -189,7 +257,10 @@ fn config(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let config = Arc::new(config);
-    known.insert(key, Known { config: config.clone(), read: Instant::now(), file });
+    let read = Known { config: config.clone(), read: Instant::now(), file };
+    // Nothing is read while this is held: all threads wait for it.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.insert(ca.map(Path::to_path_buf), read);
     Ok(config)
 }
 

@@ -53,7 +53,7 @@ impl Local {
 impl Questions for Local {
     fn statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
         let found = processor::report::statuses(&self.root, ids).map_err(own)?;
-        Ok(found.into_iter().map(Answer::of).collect())
+        Ok(found.into_iter().map(|known| Answer::of(known).map_err(own)).collect())
     }
 
     fn log(&self, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
@@ -136,10 +136,11 @@ impl Driver for Local {
     }
 }
 
-/// A node that is this very process cannot but answer: what it lacks is lacked here.
+/// A node that is this very process cannot but answer: what it lacks is lacked here, and whatever else is
+/// wrong it says itself.
 fn own(error: Error) -> Error {
     match error.kind {
         Kind::Unavailable => Error { kind: Kind::Shortage, ..error },
-        _ => error,
+        _ => error.said(),
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Open, ask};
 use super::wake::News;
 use crate::driver::{Driver, Run};
-use crate::error::Kind;
 use crate::model::ids::{NodejobId, RunId};
 use crate::model::kill::Wish;
 
@@ -212,10 +211,8 @@ fn carry_out(order: Order, line: &Line, driver: &mut Open) -> Option<News> {
             News::Forbidden { id, answer }
         }
         Order::Acknowledge(ids) => {
-            // One that gets lost costs the node some disk for a while, no more.
             let acknowledged = ask(line, driver, |driver| driver.acknowledge(&runs(&ids)));
-            let silence = acknowledged.err().filter(|e| e.kind == Kind::GatewayTimeout);
-            News::Down(silence?)
+            News::Unacknowledged { ids, error: acknowledged.err()? }
         }
     })
 }

@@ -20,6 +20,7 @@ use super::strays::Strays;
 use super::sweeps::Sweeps;
 use super::voice::Voice;
 use super::wake::Wake;
+use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
@@ -43,6 +44,8 @@ pub struct Engine<'r> {
     pub(super) voice: Voice,
     /// Ends of tasks that are to be recorded later.
     pub(super) gathered: Gathered,
+    /// Ends that were recorded, and may not survive a power loss: they are recorded again.
+    pub(super) unsynced: Vec<Said>,
     pub(super) outbox: Outbox,
     pub(super) presence: Presence,
     /// Attempts of which nobody gives word, by their ids.
@@ -72,6 +75,7 @@ impl<'r> Engine<'r> {
             once: false,
             voice: Voice::new(quiet),
             gathered: Gathered::default(),
+            unsynced: Vec::new(),
             outbox: Outbox::default(),
             presence: Presence::new(Instant::now()),
             unheard: Silences::new(Instant::now()),

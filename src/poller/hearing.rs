@@ -114,6 +114,7 @@ impl Engine<'_> {
                 reports.extend(self.statuses(node, ids, answers)?);
             }
             News::Forbidden { id, answer } => self.forbidden(node, &id, answer),
+            News::Unacknowledged { ids, error } => self.not_acknowledged(node, ids, &error),
             News::Listed(ids) => self.listed(node, ids)?,
             News::Killed { id, status } => reports.extend(self.killed(node, &id, status)?),
         }

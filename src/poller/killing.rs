@@ -16,7 +16,7 @@ const KILLS_AT_ONCE: u32 = 3;
 impl Engine<'_> {
     /// Tells the nodes that have a job what of it is to be killed, where they do not know yet.
     pub(super) fn order_kills(&mut self, job: u64) {
-        let mut orders = Vec::new();
+        let (mut orders, mut failed) = (Vec::new(), Vec::new());
         if self.index.attempts(job).all(|known| known.to_kill().is_none()) {
             return;
         }
@@ -27,20 +27,28 @@ impl Engine<'_> {
         let reached: Vec<NodejobId> = reached.map(|known| known.id.clone()).collect();
         for known in self.index.attempts_mut(job).filter(|known| reached.contains(&known.id)) {
             while let Some(kill) = known.to_kill().cloned() {
-                known.note_killed(&kill);
-                orders.push((known.node.clone(), known.id.clone(), known.grace, kill));
+                match proofs.wish(&known.id, known.grace, kill.clone()) {
+                    Ok(wish) => {
+                        known.note_killed(&kill);
+                        orders.push((known.node.clone(), known.id.clone(), kill, wish));
+                    }
+                    Err(error) => {
+                        failed.push(error); // ordered with all others
+                        break;
+                    }
+                }
             }
         }
-        for (node, id, grace, kill) in orders {
+        for error in failed {
+            self.told::<()>(Err(error));
+        }
+        for (node, id, kill, wish) in orders {
             let what = match &kill.tasks {
                 Some(tasks) => format!("job {job}, tasks {}", tasks.brief()),
                 None => format!("job {job}"),
             };
             self.say(&format!("{what}: to be killed on {node}, asked by {}", kill.by));
-            let wish = proofs.wish(&id, grace, kill);
-            if let Some(wish) = self.told(wish) {
-                self.order(&node, Order::Kill(id, wish));
-            }
+            self.order(&node, Order::Kill(id, wish));
         }
     }
 

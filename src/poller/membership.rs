@@ -85,13 +85,19 @@ impl Engine<'_> {
     /// says nothing of the node.
     pub(super) fn down(&mut self, node: &str, error: &Error) -> Result<()> {
         if error.kind == Kind::Shortage {
-            self.complain(error.clone());
+            self.presence.is_unasked(node, error.clone());
+            if !self.once {
+                self.complain(error.clone()); // a round from cron tells it if it could not be made up for
+            }
             return Ok(());
         }
         if let Some(link) = self.lines.get(node) {
             link.suspect();
         }
-        let noted = self.note_silence(node);
+        let noted = match error.is_said {
+            true => self.note_word(node, error),
+            false => self.note_silence(node),
+        };
         let known = self.nodes.get(node).map(|n| (n.state, n.reason.as_deref()));
         if known != Some((NodeState::Disconnected, Some(error.message.as_str()))) {
             self.say(&format!("node {node}: disconnected: {}", error.message));
@@ -133,6 +139,28 @@ impl Engine<'_> {
         }
         if is_long {
             self.presence.give_up(node);
+        }
+        Ok(())
+    }
+
+    /// The node says itself why it can do nothing: a wrong line in its settings, say, which somebody will
+    /// mend. Its jobs go on meanwhile, and are not given up. Of those that are to end nobody can wait for
+    /// ever: they are over once it has said so for `lost_after`.
+    fn note_word(&mut self, node: &str, error: &Error) -> Result<()> {
+        self.presence.is_up(node, Instant::now());
+        if self.nodes.get(node).is_some_and(|record| record.silence.is_some()) {
+            self.note(node, |record| record.silence = None);
+        }
+        let there: Vec<NodejobId> =
+            self.index.on(node).map(|(_, known)| known.id.clone()).collect();
+        let over: Vec<NodejobId> = there.into_iter().filter(|id| self.is_unseen(id)).collect();
+        if !over.is_empty() {
+            let why = &error.message;
+            self.abandon(
+                node,
+                over,
+                &format!("node {node} can neither end it nor tell of it: {why}"),
+            );
         }
         Ok(())
     }

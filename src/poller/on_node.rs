@@ -63,8 +63,6 @@ pub struct OnNode {
     /// It is being sent, with files, and will be told of by then: meanwhile nobody asks whether it is
     /// there, for the answer could be older than what became of that.
     pub sending_until: Option<Instant>,
-    /// Since when its node says that it does not know it.
-    pub unknown_since: Option<Instant>,
 }
 
 impl OnNode {
@@ -98,7 +96,6 @@ impl OnNode {
             failed_sends: before.map_or(0, |known| known.failed_sends),
             send_at: before.and_then(|known| known.send_at),
             sending_until: before.and_then(|known| known.sending_until),
-            unknown_since: before.and_then(|known| known.unknown_since),
         }
     }
 

@@ -12,6 +12,12 @@ const WITHIN: Duration = Duration::from_millis(500);
 /// ...and at once when there are so many.
 const AT_ONCE: usize = 1000;
 
+/// A node that could not take it is told again after this...
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// ...of so many results, at most: of others it keeps what it has for longer than it had to.
+const MOST: usize = 100_000;
+
 /// See the module. No node is there without a result, and nothing is due without one. What is there and
 /// not due waits for a node that does not answer.
 #[derive(Debug, Default)]
@@ -25,7 +31,8 @@ impl Outbox {
     pub fn add(&mut self, node: String, id: NodejobId, now: Instant) {
         let ids = self.nodes.entry(node).or_default();
         ids.push(id);
-        let within = if ids.len() >= AT_ONCE { Duration::ZERO } else { WITHIN };
+        let many = ids.len().is_multiple_of(AT_ONCE);
+        let within = if many { Duration::ZERO } else { WITHIN };
         self.be_due(now + within);
     }
 
@@ -54,8 +61,22 @@ impl Outbox {
 
     /// Puts back what a node could not be told: it is when that answers.
     pub fn put_back(&mut self, node: String, ids: Vec<NodejobId>) {
-        self.nodes.entry(node).or_default().extend(ids);
+        if ids.is_empty() {
+            return;
+        }
+        let waiting = self.nodes.entry(node).or_default();
+        let room = MOST.saturating_sub(waiting.len());
+        waiting.extend(ids.into_iter().take(room));
         debug_assert!(self.holds(), "{self:?}");
+    }
+
+    /// The same of a node that answers, and could not take it: it is told again after a while.
+    pub fn put_off(&mut self, node: String, ids: Vec<NodejobId>, now: Instant) {
+        if ids.is_empty() {
+            return;
+        }
+        self.put_back(node, ids);
+        self.be_due(now + AGAIN);
     }
 
     fn holds(&self) -> bool {
@@ -85,6 +106,10 @@ mod tests {
         assert_eq!(outbox.due(), None, "it has been told");
         outbox.answers("a", now);
         assert_eq!((outbox.due(), outbox.take().len()), (Some(now), 1));
+        outbox.put_off("a".into(), vec![id(1)], now);
+        assert_eq!(outbox.due(), Some(now + AGAIN), "it answers, and is told again");
+        outbox.add("b".into(), id(2), now);
+        assert_eq!((outbox.due(), outbox.take().len()), (Some(now + WITHIN), 2));
         (1..=AT_ONCE as u64).for_each(|job| outbox.add("a".into(), id(job), now));
         assert_eq!(outbox.due(), Some(now));
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::silence::Silences;
+use crate::error::Error;
 
 /// Of a node that answers it is noted so seldom that it does.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
@@ -17,15 +18,22 @@ pub struct Presence {
     silences: Silences,
     /// Those that have been silent for too long.
     lost: BTreeSet<String>,
+    /// Those that could not be asked for want of something here, and what that is.
+    unasked: BTreeMap<String, Error>,
 }
 
 impl Presence {
     /// Nothing was seen.
     pub fn new(now: Instant) -> Presence {
-        Presence { seen: BTreeMap::new(), silences: Silences::new(now), lost: BTreeSet::new() }
+        Presence {
+            seen: BTreeMap::new(),
+            silences: Silences::new(now),
+            lost: BTreeSet::new(),
+            unasked: BTreeMap::new(),
+        }
     }
 
-    /// The node was asked how it is, and answered.
+    /// The node was asked how it is, and answered, be it that it can do nothing.
     pub fn is_up(&mut self, node: &str, now: Instant) {
         self.has_answered(node);
         self.seen.insert(node.to_string(), now);
@@ -35,6 +43,17 @@ impl Presence {
     pub fn has_answered(&mut self, node: &str) {
         self.silences.end(node);
         self.lost.remove(node);
+        self.unasked.remove(node);
+    }
+
+    /// The node could not be asked.
+    pub fn is_unasked(&mut self, node: &str, why: Error) {
+        self.unasked.insert(node.to_string(), why);
+    }
+
+    /// Why nodes could not be asked that have not answered since.
+    pub fn unasked(&self) -> Vec<Error> {
+        self.unasked.values().cloned().collect()
     }
 
     /// The node, which has answered, is seen; whether that is to be noted, as it was not lately.
@@ -85,6 +104,7 @@ impl Presence {
 
     /// Forgets the silence of nodes that are not registered any more.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.unasked.retain(|node, _| is_there(node));
         self.silences.retain(is_there);
     }
 }
@@ -112,6 +132,18 @@ mod tests {
         presence.give_up("n");
         assert_eq!(presence.take_lost().len(), 1);
         assert!(presence.take_lost().is_empty(), "once");
+    }
+
+    #[test]
+    fn what_kept_a_node_from_being_asked_is_told_unless_it_has_answered_since() {
+        let mut presence = Presence::new(Instant::now());
+        for (node, why) in [("a", "one"), ("a", "two"), ("b", "three"), ("c", "four")] {
+            presence.is_unasked(node, Error::bad(why));
+        }
+        presence.has_answered("b");
+        presence.retain(|node| node != "c");
+        let left: Vec<String> = presence.unasked().into_iter().map(|why| why.message).collect();
+        assert_eq!(left, ["two"]);
     }
 
     #[test]

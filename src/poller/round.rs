@@ -86,6 +86,11 @@ impl Engine<'_> {
                 break;
             }
         }
+        if self.once {
+            for error in self.presence.unasked() {
+                self.told::<()>(Err(error)); // what was to be done there is not
+            }
+        }
         self.save_all_records();
         let recorded = self.record_unheard();
         self.told(recorded);

@@ -96,6 +96,17 @@ impl Silences {
         silence.goes_on(now, lost_after)
     }
 
+    /// It was said again that nobody knows of this one; whether that has been so for this time. Each time it
+    /// is a word and no silence, of which two are enough; in rounds from cron it counts as a failure does.
+    pub fn lasts(&mut self, id: &str, patience: Duration) -> bool {
+        if let Some(recorded) = &mut self.recorded {
+            return recorded.note(id, patience);
+        }
+        let now = self.awake;
+        let silence = self.nodes.entry(id.to_string()).or_insert_with(|| Silence::new(now));
+        now.saturating_sub(silence.since) >= patience
+    }
+
     /// Forgets nodes that are not there any more.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.nodes.retain(|node, _| is_there(node));
@@ -202,6 +213,23 @@ mod tests {
         assert!(!silences.note("n", MINUTE));
         silences.end("n");
         assert!(silences.patience().is_none());
+    }
+
+    #[test]
+    fn what_is_not_known_twice_over_a_time_that_was_lived_through_is_not_known_for_so_long() {
+        let mut now = Instant::now();
+        let mut silences = Silences::new(now);
+        assert!(!silences.lasts("n", MINUTE));
+        silences.pass(now + 60 * MINUTE); // stopped for an hour
+        now += 60 * MINUTE;
+        assert!(!silences.lasts("n", MINUTE) && silences.patience().is_some());
+        for _ in 0..60 {
+            now += Duration::from_secs(1);
+            silences.pass(now);
+        }
+        assert!(silences.lasts("n", MINUTE) && !silences.lasts("other", MINUTE));
+        silences.end("n");
+        assert!(!silences.lasts("n", MINUTE));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::board::cards::CARDS_PER_LOCK;
 use crate::board::nodes::Registered;
 use crate::board::sync_set::SyncSet;
 use crate::board::uploads;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::card::{Card, State, What};
 use crate::model::change::Change;
 use crate::model::ids::NodejobId;
@@ -21,7 +21,8 @@ impl Engine<'_> {
     /// Records reports, all with one sync, then tells the nodes that their results are safe.
     pub(super) fn record(&mut self, reports: Vec<Said>) -> Result<()> {
         let begun = Instant::now();
-        let reports = self.gathered.admit(reports, begun);
+        let mut reports = self.gathered.admit(reports, begun);
+        reports.append(&mut self.unsynced);
         if reports.is_empty() {
             return Ok(());
         }
@@ -35,6 +36,7 @@ impl Engine<'_> {
                 return Ok(()); // their node keeps them
             }
             let mut applied = attempts::record(self.root, batch)?;
+            self.unsynced.append(&mut applied.again);
             for error in std::mem::take(&mut applied.errors) {
                 self.told::<()>(Err(error));
             }
@@ -91,6 +93,22 @@ impl Engine<'_> {
             {
                 self.outbox.put_back(node, ids);
             }
+        }
+    }
+
+    /// A node may not know that these results are safe: it is told again. Where it will not have that said,
+    /// it keeps them until they are old.
+    pub(super) fn not_acknowledged(&mut self, node: &str, ids: Vec<NodejobId>, error: &Error) {
+        match error.kind {
+            Kind::GatewayTimeout => {
+                let noted = self.down(node, error);
+                self.told(noted);
+                self.outbox.put_back(node.to_string(), ids);
+            }
+            Kind::Unavailable | Kind::Shortage | Kind::Internal | Kind::BadGateway => {
+                self.outbox.put_off(node.to_string(), ids, Instant::now());
+            }
+            _ => {}
         }
     }
 

@@ -83,12 +83,7 @@ impl Engine<'_> {
     /// Whether its node has not known an attempt for so long that it never will; asked at each answer
     /// of that kind.
     pub(super) fn is_unknown_for_long(&mut self, id: &NodejobId) -> bool {
-        let patience = self.root.settings.unknown_after;
-        if self.once {
-            return self.unheard.note(id, patience);
-        }
-        let Some(known) = self.known_mut(id) else { return false };
-        known.unknown_since.get_or_insert_with(Instant::now).elapsed() >= patience
+        self.unheard.lasts(id, self.root.settings.unknown_after)
     }
 
     /// Asks again for what nodes have not said.
@@ -141,7 +136,6 @@ impl Engine<'_> {
         self.unheard.end(id);
         let waits = status.state == RunState::Queued;
         if let Some(known) = self.known_mut(id) {
-            known.unknown_since = None;
             known.unsure = None;
             (known.failed_sends, known.send_at) = (0, None);
             if waits && known.state == State::Placed && known.trouble.is_some() {
@@ -165,8 +159,9 @@ impl Engine<'_> {
         unsure.ask_at = now + LONGEST_PAUSE.min(FIRST_PAUSE * (1 << unsure.asked.min(7)));
         unsure.asked += 1;
         let why = if killing { unsure.why.clone() } else { unknown(node, &unsure.why) };
-        let is_long = self.unheard.note(id, self.root.settings.lost_after);
-        if is_long {
+        // What this process lacks to ask is no silence of the node's.
+        let lost_after = self.root.settings.lost_after;
+        if error.kind != Kind::Shortage && self.unheard.note(id, lost_after) {
             return self.abandon(node, vec![id.clone()], &format!("abandoned ({why})"));
         }
         // Silence is told as the node's, not as this job's.

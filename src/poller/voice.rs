@@ -1,11 +1,15 @@
-//! What the engine says, and what went wrong: told once a minute, however often it happens.
+//! What the engine says, and what went wrong: each of it told once a minute, however often it happens.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
 /// How often an error is told that stays the same.
 const SAME_TROUBLE_EVERY: Duration = Duration::from_secs(60);
+
+/// So many different errors are remembered.
+const MOST_TOLD: usize = 1000;
 
 /// See the module. Whatever went wrong since the last [`Voice::take_trouble`] is remembered: there is
 /// trouble only where an error was noted.
@@ -15,8 +19,10 @@ pub struct Voice {
     quiet: bool,
     /// The last error is not said: the program ends with it.
     keeps_last: bool,
-    /// What went wrong last, and when it was told.
-    last: Option<(Error, Instant)>,
+    /// What went wrong last.
+    last: Option<Error>,
+    /// When what went wrong was told: several things may take turns.
+    told: HashMap<String, Instant>,
     troubled: bool,
     /// When it was last told that this process lacks something.
     complained: Option<Instant>,
@@ -25,7 +31,8 @@ pub struct Voice {
 impl Voice {
     /// Nothing went wrong yet. `quiet`: nothing but errors is said.
     pub fn new(quiet: bool) -> Voice {
-        Voice { quiet, keeps_last: false, last: None, troubled: false, complained: None }
+        let told = HashMap::new();
+        Voice { quiet, keeps_last: false, last: None, told, troubled: false, complained: None }
     }
 
     /// From now on the last error is kept, for [`Voice::last_words`].
@@ -57,15 +64,20 @@ impl Voice {
     /// Notes an error; what is to be said of it.
     fn note(&mut self, error: Error, now: Instant) -> Option<String> {
         self.troubled = true;
-        let is_news = self.last.as_ref().is_none_or(|(last, at)| {
-            last.message != error.message || now.duration_since(*at) > SAME_TROUBLE_EVERY
-        });
-        if !is_news {
+        let is_old = |at: &Instant| now.saturating_duration_since(*at) > SAME_TROUBLE_EVERY;
+        if !self.told.get(&error.message).is_none_or(is_old) {
             return None;
         }
-        let before = self.last.replace((error, now));
+        if self.told.len() >= MOST_TOLD {
+            self.told.retain(|_, at| !is_old(at));
+        }
+        if self.told.len() >= MOST_TOLD {
+            self.told.clear();
+        }
+        self.told.insert(error.message.clone(), now);
+        let before = self.last.replace(error);
         let told = if self.keeps_last { before.as_ref() } else { self.last.as_ref() };
-        told.map(|(error, _)| error.message.clone())
+        told.map(|error| error.message.clone())
     }
 
     /// Tells that this process lacks something, for which nobody else can be blamed; once a minute.
@@ -90,8 +102,7 @@ impl Voice {
 
     /// The error that was kept, if there is trouble.
     pub fn last_words(&mut self) -> Option<Error> {
-        let last = self.last.take().filter(|_| self.keeps_last && self.troubled);
-        last.map(|(error, _)| error)
+        self.last.take().filter(|_| self.keeps_last && self.troubled)
     }
 }
 
@@ -113,6 +124,13 @@ mod tests {
         let later = now + SAME_TROUBLE_EVERY + Duration::from_secs(1);
         assert_eq!(voice.note(full("a"), later).as_deref(), Some("a"));
         assert_eq!(voice.note(full("b"), later).as_deref(), Some("b"));
+        for other in ["a", "b", "a"] {
+            assert_eq!(voice.note(full(other), later), None, "they take turns");
+        }
+        for number in 0..3 * MOST_TOLD {
+            assert!(voice.note(full(&number.to_string()), later).is_some());
+            assert!(voice.told.len() <= MOST_TOLD);
+        }
         assert!(voice.is_troubled() && voice.last_words().is_none(), "they were said");
     }
 

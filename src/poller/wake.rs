@@ -88,6 +88,13 @@ pub enum News {
     },
     /// What it has that has not ended: ids of attempts, other heads' too; or what went wrong.
     Listed(Result<Vec<RunId>>),
+    /// It was told that results are safe, and may not know it.
+    Unacknowledged {
+        /// The attempts' ids.
+        ids: Vec<NodejobId>,
+        /// What went wrong.
+        error: Error,
+    },
     /// What became of a request to kill.
     Killed {
         /// The attempt's id.

@@ -132,11 +132,11 @@ fn broken(error: &io::Error) -> Error {
     Error::new(Kind::GatewayTimeout, reason(error))
 }
 
-fn words(path: &[String]) -> Vec<&str> {
+pub(super) fn words(path: &[String]) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
 
-fn pairs(query: &[(String, String)]) -> Vec<(&str, &str)> {
+pub(super) fn pairs(query: &[(String, String)]) -> Vec<(&str, &str)> {
     query.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 

@@ -149,9 +149,14 @@ impl Http {
             );
             return Err(Error::new(Kind::BadGateway, said));
         }
-        let said = Failure::read(&reply.body);
-        let said = said.map_or("no reason given".into(), |said| said::bounded(&said.error));
-        Err(Error::new(codes::kind(status), format!("node {} says {status}: {said}", self.node)))
+        let failed = |why: &str| {
+            Error::new(codes::kind(status), format!("node {} says {status}: {why}", self.node))
+        };
+        // Without a reason it may be what stands before a node that is not there.
+        Err(match Failure::read(&reply.body) {
+            Some(said) => failed(&said::bounded(&said.error)).said(),
+            None => failed("no reason given"),
+        })
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, reply: Reply) -> Result<T> {
@@ -211,10 +216,11 @@ pub(in crate::driver) fn unanswered(node: &str, error: &io::Error) -> Error {
         let why = reason(error);
         return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
     }
-    let how = match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
-        true => "is not trusted",
-        false => "does not answer",
-    };
     let why = said::bounded(&error.to_string()); // it may have names of a certificate in it
-    Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"))
+    let failed = |how: &str| Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"));
+    match error.get_ref().is_some_and(|inner| inner.is::<Distrust>()) {
+        // Who is asked to mend that are people here or there; it is no sign that the node is gone.
+        true => failed("is not trusted").said(),
+        false => failed("does not answer"),
+    }
 }
