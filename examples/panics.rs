@@ -19,6 +19,7 @@ static PROGRAM: Program = Program {
         handler: answer,
     }],
     whose: |_| Ok(Whose::Own),
+    stays: &[],
     specials: &[],
     aliases: &[],
     views: &[],

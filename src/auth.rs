@@ -144,7 +144,7 @@ fn from_header(root: &Root, header: &str) -> Result<Who> {
             may_be_head: match record.role {
                 Role::Admin | Role::Head => true,
                 Role::User => record.head.is_none(),
-                Role::Provider | Role::Viewer | Role::Worker => false,
+                Role::Provider | Role::Viewer | Role::Worker | Role::Join => false,
             },
             token: Some(record.id.clone()),
             ..Who::of_user(record.user(), Rights::Role(record.role), format!("token {}", record.id))
@@ -230,8 +230,16 @@ pub struct Meant<'a> {
 
 /// A new token: its record to store, and the token itself, to be shown once.
 pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRecord, String)> {
+    token_as(random_hex::<4>()?, meant, expires)
+}
+
+/// The same with an id that is given: it is to take the place of another one.
+pub fn token_as(
+    id: String,
+    meant: &Meant,
+    expires: Option<SystemTime>,
+) -> Result<(TokenRecord, String)> {
     let &Meant { role, name, user, node, read_only } = meant;
-    let id = random_hex::<4>()?;
     let secret = random_hex::<32>()?;
     let record = TokenRecord {
         hash: hash(&secret),
@@ -241,6 +249,7 @@ pub fn new_token(meant: &Meant, expires: Option<SystemTime>) -> Result<(TokenRec
         user: user.map(str::to_string),
         node: node.map(str::to_string),
         read_only,
+        used_at: None,
         created_at: clock::now(),
         expires_at: expires.map(clock::rfc3339),
         id: id.clone(),

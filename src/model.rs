@@ -8,6 +8,7 @@ pub mod card;
 pub mod change;
 pub mod draft;
 pub mod event;
+pub mod excerpt;
 pub mod fold;
 pub mod ids;
 pub mod job_tasks;

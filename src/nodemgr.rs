@@ -118,6 +118,7 @@ pub const PROGRAM: Program = Program {
     about: "list, run, status and kill on any node, by its name",
     routes: ROUTES,
     whose,
+    stays: &[],
     specials: &[],
     aliases: &[],
     views: tables::NODEMGR,

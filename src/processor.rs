@@ -8,14 +8,17 @@
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
 //!   have from its starter), `child` (fork and exec), `contain` (where it is born), `capture` (output), `small`
 //!   (memory).
+//! - `processes`: what a job worker is asked of processes by their ids; `excerpt`: parts of what they wrote.
 //! - `tree`, [`cgroup`]: processes, and what holds them together.
 //! - [`start`]: starts supervisors.
 //! - `wishes`, `wake`: what somebody wants of a job, and telling its supervisor.
 //! - [`sweep`], with `unowned`, `lost` and `remains`: what crashes leave is found, ended, and its end written.
 //!   [`cleanup`], [`check`]: what is old, what is wrong.
+//! - `access`: whose a run is, and what others see of it.
 //! - `routes`, `words`: the program's two faces.
 
 pub mod accept;
+mod access;
 pub mod ack;
 mod capture;
 pub mod cgroup;
@@ -26,6 +29,7 @@ pub mod cleanup;
 mod contain;
 mod end_waiting;
 mod ending;
+mod excerpt;
 pub mod files;
 mod heed;
 pub mod info;
@@ -37,6 +41,7 @@ pub mod log;
 mod lost;
 mod pace;
 mod phase;
+mod processes;
 pub mod progress;
 mod range;
 mod remains;
@@ -66,19 +71,22 @@ use std::env;
 use crate::cgi::{self, Program};
 use crate::edge;
 use crate::tables;
+use crate::wire::process;
 
 /// The program.
 pub const PROGRAM: Program = Program {
     name: "processor",
     about: "runs jobs on this machine, records their status and their output",
     routes: routes::ROUTES,
-    whose: routes::whose,
+    whose: access::whose,
+    stays: &[process::START, process::STOP],
     specials: words::SPECIALS,
     aliases: &[],
     views: tables::PROCESSOR,
     briefs: tables::PROCESSOR_BRIEFS,
     sections: &[
         ("Jobs", &["jobs"]),
+        ("Processes", &["start", "stop", "query_one", "query_running"]),
         ("This machine", &["info", "events"]),
         ("Tokens", &["tokens"]),
         ("Check and repair", &["check", "sweep", "supervise"]),

@@ -11,6 +11,7 @@
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: the nodes; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
+//! - [`joining`]: a machine registers itself.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
 //! - [`access`]: whose a job or a node is, and what others see of a job.
@@ -21,7 +22,7 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Control, Look, Nodes, Read, Submit};
+use crate::model::access::Need::{Control, Join, Look, Nodes, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
@@ -33,6 +34,7 @@ pub mod graph;
 pub mod idle;
 pub mod interrupt;
 pub mod jobs;
+pub mod joining;
 pub mod kills;
 pub mod lists;
 pub mod nodes;
@@ -206,6 +208,15 @@ const ROUTES: &[Route] = &[
         handler: nodes::new,
     },
     Route {
+        method: Post,
+        pattern: "nodes/join",
+        need: Join,
+        query: &[],
+        body: true,
+        help: "register the node that the token is for, once, as nodes new; the answer has its token",
+        handler: joining::join,
+    },
+    Route {
         method: Get,
         pattern: "nodes/:name",
         need: Look,
@@ -235,7 +246,7 @@ const ROUTES: &[Route] = &[
         handler: nodes::remove,
     },
     tokens::LIST,
-    tokens::NEW,
+    tokens::NEW_OR_JOIN,
     tokens::REMOVE,
     Route {
         method: Get,
@@ -264,6 +275,7 @@ pub const PROGRAM: Program = Program {
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
     whose: access::whose,
+    stays: &[],
     specials: command::SPECIALS,
     aliases: &[("new/job", "jobs/new")],
     views: tables::SCHEDULER,

@@ -55,6 +55,10 @@ pub struct Settings {
     pub memory: Option<u64>,
     /// Output kept per job and stream, in bytes.
     pub max_log: u64,
+    /// Lines of each output that are told of a process once it has ended.
+    pub batch_size: u64,
+    /// Most bytes of output in an answer about a process.
+    pub max_answer: u64,
     /// Between SIGTERM and SIGKILL when a job does not say.
     pub default_grace: Duration,
     /// What was not started of a range of an array's tasks after so long is given back to the head.
@@ -104,6 +108,8 @@ impl Default for Settings {
             cores: None,
             memory: None,
             max_log: 64 << 20,
+            batch_size: 20,
+            max_answer: 1 << 20,
             default_grace: Duration::from_secs(10),
             range_time: Duration::from_secs(MINUTE),
             linger: Duration::from_secs(2),
@@ -213,6 +219,14 @@ impl Settings {
             "memory" if auto => self.memory = None,
             "memory" => self.memory = Some(size()?),
             "max_log" => self.max_log = size()?,
+            "batch_size" => {
+                self.batch_size = value.parse().map_err(|_| wrong("a whole number of lines"))?;
+            }
+            "max_answer" => match size()? {
+                // No character is longer, and something has to be told.
+                0..8 => return Err(wrong("at least 8")),
+                size => self.max_answer = size,
+            },
             "default_grace" => self.default_grace = duration()?,
             "range_time" => self.range_time = duration()?,
             "linger" => self.linger = duration()?,

@@ -73,6 +73,7 @@ const ROLE_COLUMNS: &[Column] = &[
     Column::new("VIEWER", &["/viewer"]),
     Column::new("HEAD", &["/head"]),
     Column::new("WORKER", &["/worker"]),
+    Column::new("JOIN", &["/join"]),
     Column::new("JOB", &["/job"]),
     Column::new("RUN", &["/run"]),
     Column::new("WHAT", &["/what"]),
@@ -128,8 +129,12 @@ const fn brief(pattern: &'static str, at: &'static [&'static str]) -> Brief {
 const NEW_TOKEN: Brief = brief("tokens/new", &["/token"]);
 
 /// What `-q` prints, of `scheduler`.
-pub const SCHEDULER_BRIEFS: &[Brief] =
-    &[brief("jobs/new", &["/job"]), brief("nodes/new", &["/name"]), NEW_TOKEN];
+pub const SCHEDULER_BRIEFS: &[Brief] = &[
+    brief("jobs/new", &["/job"]),
+    brief("nodes/new", &["/name"]),
+    brief("nodes/join", &["/token"]),
+    NEW_TOKEN,
+];
 
 /// Of `processor`: a job is told of by its request, by its status, or by its id alone.
 pub const PROCESSOR_BRIEFS: &[Brief] =

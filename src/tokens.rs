@@ -1,12 +1,14 @@
 //! The routes by which tokens are made, listed and revoked, the same in every program. All need a
-//! shell of the machine: over HTTP nobody can make themselves a token.
+//! shell of the machine: over HTTP nobody can make themselves a token. But an admin may let a node join,
+//! at a scheduler.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::auth::{self, Meant};
 use crate::board::audit::{self, Of};
+use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::vault;
 use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
@@ -30,7 +32,10 @@ pub const LIST: Route = Route {
 const LONGEST_NAME: usize = 64;
 
 /// The roles that tokens have, in words.
-const ROLES: &str = "admin, user, provider, viewer, head or worker";
+const ROLES: &str = "admin, user, provider, viewer, head, worker or join";
+
+/// How long a node may join where nobody says.
+const JOINS_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `tokens/new`.
 pub const NEW: Route = Route {
@@ -41,14 +46,21 @@ pub const NEW: Route = Route {
         Key::new("role", "ROLE", ROLES),
         Key::new("user", "USER", "whose it is: jobs are their users'; its name if absent"),
         Key::new("name", "NAME", "what it is called, for people"),
-        Key::new("node", "NAME", "of a worker: the node for which alone it acts"),
+        Key::new("node", "NAME", "of worker and join: the node for which alone it acts"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
-        Key::new("expires", "WHEN", "a time, or a duration such as 90d; never if absent"),
+        Key::new(
+            "expires",
+            "WHEN",
+            "a time, or a duration such as 90d; if absent never, of join 1d",
+        ),
     ],
     body: false,
     help: "make a token; it is shown this once",
     handler: new,
 };
+
+/// `tokens/new` of a scheduler, where admins let nodes join.
+pub const NEW_OR_JOIN: Route = Route { need: Need::Admin, ..NEW };
 
 /// `tokens/ID/remove`.
 pub const REMOVE: Route = Route {
@@ -105,6 +117,7 @@ fn list(call: &Call) -> Result<Response> {
                 "name": record.name,
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
+                "used_at": record.used_at,
                 "last_used_at": vault::last_use(call.root, &record.id).map(clock::rfc3339),
                 "expired": auth::is_expired(&record),
             })
@@ -130,7 +143,13 @@ fn refused(root: &Root) -> Result<Value> {
 fn new(call: &Call) -> Result<Response> {
     let role = call.request.param("role").and_then(Role::parse);
     let role = role.ok_or_else(|| Error::bad(format!("role must be {ROLES}")))?;
+    if role != Role::Join {
+        auth::allow(call.who, Need::Shell)?;
+    }
     let read_only = match call.request.param("scope") {
+        Some("read") if role == Role::Join => {
+            return Err(Error::bad("who only looks registers no node"));
+        }
         None | Some("all") => false,
         Some("read") => true,
         Some(_) => return Err(Error::bad("scope must be all or read")),
@@ -151,8 +170,8 @@ fn new(call: &Call) -> Result<Response> {
         return Err(Error::bad(format!("name must be at most {LONGEST_NAME} bytes of plain text")));
     }
     let node = call.request.param("node");
-    if node.is_some() && role != Role::Worker {
-        return Err(Error::bad("node is for tokens of the role worker"));
+    if node.is_some() && !matches!(role, Role::Worker | Role::Join) {
+        return Err(Error::bad("node is for tokens of the roles worker and join"));
     }
     if node.is_some_and(|node| !ids::is_valid(node)) {
         return Err(Error::bad(
@@ -160,7 +179,8 @@ fn new(call: &Call) -> Result<Response> {
         ));
     }
     let meant = Meant { role, name, user, node, read_only };
-    let (record, token) = auth::new_token(&meant, expires.transpose()?)?;
+    let in_a_day = || SystemTime::now().checked_add(JOINS_WITHIN).filter(|_| role == Role::Join);
+    let (record, token) = auth::new_token(&meant, expires.transpose()?.or_else(in_a_day))?;
     vault::add_token(call.root, &record)?;
     let answer = json!({
         "id": record.id,
@@ -175,6 +195,8 @@ fn new(call: &Call) -> Result<Response> {
 
 fn remove(call: &Call) -> Result<Response> {
     let id = call.value(0);
+    // A node that joins writes its token's record under this lock: it must not come back.
+    let _lock = Cards::new(call.root).lock()?;
     if !vault::remove_token(call.root, id)? {
         return Err(Error::not_found(format!("no token {id}")));
     }

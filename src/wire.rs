@@ -12,6 +12,7 @@
 //! | which jobs there are | [`list::List`] | [`list::lines`] of ids |
 //! | what the node has | [`node::INFO`] | [`node::Node`], of which a head reads [`node::Info`] |
 //! | a job's files | [`work::names_path`], [`work::file_path`] | [`work::Names`], the file |
+//! | of a process: to start, to stop, to ask | [`process`] has all of its messages | |
 //! | a job's log | [`log::path`] | the bytes, and [`log::OFFSET`] |
 //!
 //! What was refused, or is not known, is an error of a [kind](crate::error::Kind). By HTTP it travels with
@@ -29,6 +30,7 @@ pub mod kill;
 pub mod list;
 pub mod log;
 pub mod node;
+pub mod process;
 pub mod run;
 pub mod status;
 pub mod work;

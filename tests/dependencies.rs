@@ -21,8 +21,9 @@ fn locked() -> BTreeSet<Crate> {
         line.map(|quoted| quoted.trim_matches('"').to_string())
     };
     let blocks = lock.split("[[package]]").skip(1);
-    let all = blocks.filter_map(|block| Some((value(block, "name")?, value(block, "version")?)));
-    all.filter(|(name, _)| name != env!("CARGO_PKG_NAME")).collect()
+    // Members of the workspace have no source.
+    let foreign = blocks.filter(|block| value(block, "source").is_some());
+    foreign.filter_map(|block| Some((value(block, "name")?, value(block, "version")?))).collect()
 }
 
 /// The crates that are built for this machine, those of build scripts and macros with them.

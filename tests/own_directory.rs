@@ -6,9 +6,10 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::{Duration, SystemTime};
 
 use common::node::{CONF, assert_clean, claims, log, root, root_of_nobody, submit, two_orphans};
-use common::{TestRoot, until};
+use common::{TestRoot, lives, signal, until};
 use serde_json::{Value, json};
 
 /// The directory of a job.
@@ -104,6 +105,48 @@ fn what_cannot_be_synced_of_one_is_told_of_that_one() {
     root.cmd("processor", &["jobs", "format=json"]).expect(0);
     fs::remove_file(format!("{}/tasks", dir(&root, "a"))).unwrap();
     assert_clean(&root);
+}
+
+/// What was started never is again, whatever becomes of its story.
+#[test]
+fn a_job_that_removed_its_story_does_not_run_again_when_its_supervisor_dies() {
+    let root = root();
+    give(&root, "a", "echo ran >> witness; rm status; sleep 1000");
+    let has_run = || root.read("state/processor/job/a/witness");
+    until("it has no story", || {
+        !has_run().is_empty() && !root.exists("state/processor/job/a/status")
+    });
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    root.cmd("processor", &["sweep"]).expect(0);
+    is_told(&root, "a");
+    assert_eq!((told(&root, "a")["cause"].as_str(), &*has_run()), (Some("lost"), "ran\n"));
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+#[test]
+fn a_job_that_runs_is_not_cleaned_up_whatever_it_has_removed() {
+    let root = root();
+    give(&root, "a", "rm status request.json; sleep 1000");
+    let job = dir(&root, "a");
+    until("it has removed both", || {
+        root.exists("state/processor/job/a")
+            && !root.exists("state/processor/job/a/status")
+            && !root.exists("state/processor/job/a/request.json")
+    });
+    let old = SystemTime::now() - Duration::from_secs(100 * 24 * 3600);
+    fs::File::open(&job).unwrap().set_modified(old).unwrap();
+    root.cmd("poller", &["--once", "-q"]).expect(0);
+    assert!(fs::exists(&job).unwrap());
+    for supervisor in root.supervisors() {
+        signal(supervisor, "KILL");
+        until("it is dead", || !lives(supervisor));
+    }
+    root.cmd("poller", &["--once", "-q"]).expect(0);
+    assert!(!fs::exists(&job).unwrap(), "nobody has it any more");
 }
 
 /// Nor is what follows it kept waiting: its supervisor goes on.

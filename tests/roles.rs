@@ -6,29 +6,30 @@ mod common;
 
 use common::head::{CONF, open_root};
 use common::rights::{ask, running, submit, token};
-use common::{Answer, TestRoot};
+use common::{Answer, SOON, TestRoot, wait_for};
 use corkboard::cgi::{Method, Program};
 use corkboard::{nodemgr, processor, scheduler};
 use serde_json::{Value, json};
 
 /// Who asks, in the order of the columns of [`ROUTES`]; `reader` is an admin's token that only looks.
-const ROLES: [&str; 9] =
-    ["admin", "reader", "user", "provider", "viewer", "head", "worker", "job", "run"];
+const ROLES: [&str; 10] =
+    ["admin", "reader", "user", "provider", "viewer", "head", "worker", "join", "job", "run"];
 
-const LOOK: &str = "AAAAAAAA-";
-const READ: &str = "AAOOO--O-";
-const READ_RUN: &str = "AAOOOO-O-";
-const SUBMIT: &str = "A-AA---A-";
-const CONTROL: &str = "A-OO-----";
-const RUN: &str = "A-AA-A---";
-const TEND: &str = "A-OO-O---";
-const REPORT: &str = "A-OO---OO";
-const NEW_NODE: &str = "A--A-----";
-const NODES: &str = "A--O-----";
+const LOOK: &str = "AAAAAAA-A-";
+const READ: &str = "AAOOO---O-";
+const READ_RUN: &str = "AAOOOO--O-";
+const SUBMIT: &str = "A-AA----A-";
+const CONTROL: &str = "A-OO------";
+const RUN: &str = "A-AA-A----";
+const TEND: &str = "A-OO-O----";
+const REPORT: &str = "A-OO----OO";
+const NEW_NODE: &str = "A--A------";
+const NODES: &str = "A--O------";
 /// Whoever may read something reads the lines of their own; all are for admins.
-const OWN_LINES: &str = "AAAAAA-A-";
-const ADMIN: &str = "A--------";
-const SHELL: &str = "---------";
+const OWN_LINES: &str = "AAAAAA--A-";
+const JOIN: &str = "-------A--";
+const ADMIN: &str = "A---------";
+const SHELL: &str = "----------";
 
 /// Program, method, pattern; for each role whether it may do that to all (`A`), to its own (`O`) or not.
 const ROUTES: &[(&str, &str, &str, &str)] = &[
@@ -48,11 +49,12 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "GET", "events", LOOK),
     ("scheduler", "GET", "nodes/list", LOOK),
     ("scheduler", "POST", "nodes/new", NEW_NODE),
+    ("scheduler", "POST", "nodes/join", JOIN),
     ("scheduler", "GET", "nodes/:name", LOOK),
     ("scheduler", "POST", "nodes/:name/update", NODES),
     ("scheduler", "POST", "nodes/:name/remove", NODES),
     ("scheduler", "GET", "tokens", SHELL),
-    ("scheduler", "POST", "tokens/new", SHELL),
+    ("scheduler", "POST", "tokens/new", ADMIN),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),
     ("scheduler", "GET", "roles", LOOK),
     ("scheduler", "GET", "audit", OWN_LINES),
@@ -68,6 +70,11 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("processor", "GET", "jobs/:id/files/:name", READ_RUN),
     ("processor", "POST", "jobs/:id/kill", TEND),
     ("processor", "POST", "jobs/ack", TEND),
+    ("processor", "POST", "start", RUN),
+    ("processor", "POST", "stop", TEND),
+    ("processor", "POST", "query_one", READ_RUN),
+    ("processor", "GET", "query_running", LOOK),
+    ("processor", "POST", "query_running", LOOK),
     ("processor", "GET", "info", LOOK),
     ("processor", "GET", "events", LOOK),
     ("processor", "GET", "check", SHELL),
@@ -140,6 +147,7 @@ impl Scene {
             token(&root, &["role=viewer", "user=ada"]),
             head,
             token(&root, &["role=worker"]),
+            token(&root, &["role=join", "node=adas"]),
             key,
             run_key,
         ];
@@ -164,6 +172,14 @@ impl Scene {
         Things { own, other }
     }
 
+    /// The process of a run, which may have ended by now.
+    fn pid(&self, run: &str) -> i64 {
+        wait_for(SOON, || {
+            let status = self.root.node_status(run);
+            status["pid"].as_i64().ok_or_else(|| format!("{run}: {status}"))
+        })
+    }
+
     /// Asks for a route with this thing in it.
     fn ask(&self, program: &str, method: &str, pattern: &str, token: &str, thing: &str) -> Answer {
         let path = pattern
@@ -180,6 +196,8 @@ impl Scene {
         let body = match pattern {
             "jobs/ack" => json!({ "nodejobs": [thing] }),
             "jobs/:id/status" if method == "POST" => json!("half"),
+            "stop" | "query_one" => json!({"pid": self.pid(thing)}),
+            "start" => json!({"none": "such"}),
             _ if method == "POST" && pattern.ends_with("new") => json!({"none": "such"}),
             _ => Value::Null,
         };

@@ -63,9 +63,8 @@ impl Who {
     /// by what users do, nor are admins, who have to mend it.
     pub fn counted(&self) -> Option<&str> {
         match self.rights {
-            Rights::Role(Role::User | Role::Provider | Role::Viewer) | Rights::Job(_) => {
-                self.user.as_deref()
-            }
+            Rights::Role(Role::User | Role::Provider | Role::Viewer | Role::Join)
+            | Rights::Job(_) => self.user.as_deref(),
             Rights::Shell | Rights::Run | Rights::Role(Role::Admin | Role::Head | Role::Worker) => {
                 None
             }
@@ -85,7 +84,7 @@ impl Who {
     pub fn sees_values(&self) -> bool {
         match self.rights {
             Rights::Shell | Rights::Role(Role::Admin | Role::User | Role::Provider) => true,
-            Rights::Role(Role::Viewer | Role::Head | Role::Worker)
+            Rights::Role(Role::Viewer | Role::Head | Role::Worker | Role::Join)
             | Rights::Job(_)
             | Rights::Run => false,
         }
@@ -143,6 +142,10 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
     }
     let how = match need {
         Need::Shell => "this is done at a shell of the machine, not over HTTP",
+        _ if who.rights == Rights::Role(Role::Join) => {
+            "a token of the role join registers one node by nodes/join, and nothing else"
+        }
+        Need::Join => "this is for a token of the role join: nodes/new registers a node, too",
         Need::Admin => "this needs a token with the role admin",
         Need::Nodes if !who.read_only => "this needs a token with the role admin or provider",
         _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",

@@ -254,6 +254,22 @@ impl<'r> Runs<'r> {
         Ok(files::read(&self.status_path(id))?.and_then(|bytes| answer(&bytes)))
     }
 
+    /// Whether a program of a job was started whose end nobody has seen, as is known beside its story: a job
+    /// may have removed that.
+    pub fn was_started(&self, id: &str) -> Result<bool> {
+        if self.range(id)?.started.is_some() {
+            return Ok(true);
+        }
+        // `PID_START`; with its end it has three parts.
+        let dir = self.pid_dir();
+        let names = files::names(&dir)?;
+        let mut open = names.iter().filter(|name| name.matches('_').count() == 1);
+        Ok(open.any(|name| {
+            let target = fs::read_link(dir.join(name)).unwrap_or_default(); // it may have ended
+            target.file_name().is_some_and(|own| own == id)
+        }))
+    }
+
     /// What makes the end of a job durable. Whoever wrote it may have died before their sync, or be
     /// about to make it: it must not be told before.
     pub fn sync_of_end(&self, id: &str) -> Result<SyncSet> {

@@ -47,6 +47,9 @@ pub struct TokenRecord {
     /// True for one that only looks, whatever its role.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// When a node joined with it, of a token that is for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// From when on it is refused.
@@ -73,6 +76,12 @@ pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
     let path = token_path(root, &record.id)?;
     let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
     if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists", record.id))) }
+}
+
+/// Puts a token's record in place of what was there, if anything was. Durable when this returns.
+pub fn replace_token(root: &Root, record: &TokenRecord) -> Result<()> {
+    root.for_change()?;
+    files::replace_secret(&tmp(root), &token_path(root, &record.id)?, &files::json_line(record)?)
 }
 
 /// A token's record; `None` where there is none, or where the id could not be one.
@@ -143,6 +152,17 @@ pub fn remove_token(root: &Root, id: &str) -> Result<bool> {
     let removed = files::gone_is_fine(fs::remove_file(&path)).at(&path)?.is_some();
     files::sync_dir(files::parent(&path))?;
     Ok(removed)
+}
+
+/// Revokes what a node's removal ends: tokens of workers that are bound to its name, and those by which it
+/// joined. One by which a node of this name may join yet stays. For who holds the board's lock.
+pub fn revoke_of_node(root: &Root, node: &str) -> Result<()> {
+    let (records, _) = tokens(root)?;
+    let bound = records.iter().filter(|record| record.node.as_deref() == Some(node));
+    for record in bound.filter(|record| record.role == Role::Worker || record.used_at.is_some()) {
+        remove_token(root, &record.id)?;
+    }
+    Ok(())
 }
 
 fn token_path(root: &Root, id: &str) -> Result<PathBuf> {

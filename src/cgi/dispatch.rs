@@ -73,6 +73,11 @@ impl Admitted<'_> {
         (self.route.need, self.whose)
     }
 
+    /// Whether it is answered when something has happened, though it has no key that asks for that.
+    pub(super) fn stays(&self) -> bool {
+        self.program.stays.contains(&self.route.pattern)
+    }
+
     /// Carries it out; what changes something is told in the audit. A handler, too, may refuse: what
     /// everybody may look at has parts that not everybody may see.
     pub(super) fn answer(&self) -> Result<Response> {

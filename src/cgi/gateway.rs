@@ -101,7 +101,8 @@ fn answer(
         Err(Refusal::Root(e)) => return Err(conceal(program.name, &e)),
     };
     let waits = ["wait", "follow"].iter().any(|word| request.param(word).is_some())
-        || request.wants_event_stream();
+        || request.wants_event_stream()
+        || admitted.stays();
     // Kept to the end of the process, behind the answer: what is followed is told there.
     let place = who.counted().filter(|_| waits || request.body.is_long());
     let place = place.map(|user| places::take(&root, user)).transpose()?;

@@ -76,6 +76,8 @@ pub struct Program {
     /// Whose the thing is that a request is about. Asked where whoever asks may do what they want only to
     /// what is their own. What is not there is nobody's: an error, as its handler would give.
     pub whose: fn(&Call) -> Result<Whose>,
+    /// The patterns of routes that are answered when something has happened, though no key asks for that.
+    pub stays: &'static [&'static str],
     /// Its other commands.
     pub specials: &'static [Special],
     /// Other words for the same: of the original walkthrough, for one.

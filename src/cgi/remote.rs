@@ -2,14 +2,16 @@
 //! a request.
 
 use std::env;
-use std::io::{self, Cursor, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read};
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use form_urlencoded::byte_serialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value};
+use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value, unwritable};
 use crate::client::names::{check_uri, programs_of};
 use crate::client::patience::Patience;
 use crate::client::said;
@@ -28,6 +30,12 @@ pub const TOKEN: &str = "CORKBOARD_TOKEN";
 /// The file of the certificates by one of which it is believed; those of this machine if absent.
 pub const CA: &str = "CORKBOARD_CA";
 
+/// The file of the certificate that is shown to it; none if absent.
+pub const CERT: &str = "CORKBOARD_CERT";
+
+/// The file of that certificate's key; the same if absent.
+pub const KEY: &str = "CORKBOARD_KEY";
+
 /// Headers that say where in which attempt's log to go on.
 pub(super) const ATTEMPT: &str = "X-Corkboard-Attempt";
 pub(super) const OFFSET: &str = "X-Corkboard-Offset";
@@ -40,6 +48,9 @@ const SILENT: Duration = Duration::from_secs(70);
 
 /// Longest that an answer may take to arrive, or a request to be sent.
 const WHOLE: Duration = Duration::from_secs(60 * 60);
+
+/// Longest that a process may run of which the end is told.
+const FOR_EVER: Duration = Duration::from_secs(10 * 366 * 86400);
 
 /// How long a root that has answered is asked again when it does not: its server may be started anew.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,6 +74,54 @@ pub struct Remote {
     url: String,
 }
 
+/// What is presented to a root, and by what it is believed.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// The token that is presented to it.
+    pub token: Option<String>,
+    /// The file of the certificates by one of which it is believed; those of this machine if absent.
+    pub ca: Option<String>,
+    /// The file of the certificate that it is shown; none if absent.
+    pub cert: Option<String>,
+    /// The file of that certificate's key; the same if absent.
+    pub key: Option<String>,
+}
+
+impl Access {
+    /// That of the environment: `CORKBOARD_TOKEN`, `CORKBOARD_CA`, `CORKBOARD_CERT`, `CORKBOARD_KEY`.
+    /// Errors: one is not UTF-8.
+    pub fn from_env() -> Result<Access> {
+        Ok(Access { token: given(TOKEN)?, ca: given(CA)?, cert: given(CERT)?, key: given(KEY)? })
+    }
+
+    /// The address of a root that the environment names by `CORKBOARD_URL`. Errors: it is not UTF-8.
+    pub fn url_from_env() -> Result<Option<String>> {
+        given(URL)
+    }
+}
+
+/// The lines of an answer, as they come: see [`Remote::lines`].
+pub struct Lines {
+    body: BufReader<Box<dyn Read>>,
+    url: String,
+}
+
+impl Iterator for Lines {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        let mut line = String::new();
+        match self.body.by_ref().take(LARGEST_VALUE).read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                line.truncate(line.trim_end_matches('\n').len());
+                Some(Ok(line))
+            }
+            Err(error) => Some(Err(unanswered(&self.url, &error))),
+        }
+    }
+}
+
 /// A type, where it is said, and a body.
 type Sent<'q> = (Option<&'q str>, server::Body<'q>);
 
@@ -80,14 +139,22 @@ impl Remote {
     }
 
     fn at(url: &str) -> Result<Remote> {
+        Remote::to(url, Access::from_env()?)
+    }
+
+    /// The root at this address. Asks nobody. Errors: it is none.
+    pub fn to(url: &str, access: Access) -> Result<Remote> {
         let wrong = |why: &str| Error::bad(format!("{url:?} is no address of a root: {why}"));
         check_uri(url).map_err(|_| wrong("it is like http://head:8080 or https://head"))?;
         let (server, base) = programs_of(url);
         let server = Server::new(server, CONNECT).map_err(|e| wrong(&e.to_string()))?;
-        if server.is_secure() {
-            server.trust(given(CA)?.map(Into::into));
+        if access.cert.is_some() || access.key.is_some() {
+            return Err(Error::bad(format!("{url} is shown no certificates of clients yet")));
         }
-        let authorization = given(TOKEN)?.map(|token| format!("Bearer {token}"));
+        if server.is_secure() {
+            server.trust(access.ca.map(Into::into));
+        }
+        let authorization = access.token.map(|token| format!("Bearer {token}"));
         Ok(Remote { server, base: base.into(), authorization, url: url.into() })
     }
 
@@ -119,6 +186,43 @@ impl Remote {
                 Ok(response(&head, self.stream(Cursor::new(bytes).chain(body))))
             }
             Fetched::Content(head, body, _) => Ok(response(&head, self.stream(body))),
+        }
+    }
+
+    /// What a program there answers to JSON that is sent to it by POST. Errors: what was refused, with the
+    /// kind and in the words of that root; nobody answers ([`Kind::GatewayTimeout`]), and what came of it is
+    /// unknown; the answer is none ([`Kind::BadGateway`]).
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        program: &str,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let bytes = json(body)?;
+        let sent = (Some(JSON), server::Body::Bytes(&bytes));
+        let answer = self.send("POST", program, path, &[], sent)?.json()?;
+        serde_json::from_value(answer).map_err(|e| {
+            let why = format!("{} answers what makes no sense: {e}", self.url);
+            Error::new(Kind::BadGateway, why)
+        })
+    }
+
+    /// The same of an answer in lines, which may take any time as long as now and then one comes. Errors as
+    /// of [`Remote::post`]; a line may be one, too, where the connection broke.
+    pub fn lines(&self, program: &str, path: &[&str], body: &impl Serialize) -> Result<Lines> {
+        let bytes = json(body)?;
+        let path = self.path(program, path, &[])?;
+        let body = server::Body::Bytes(&bytes);
+        let question = Question { body, ..self.question("POST", &path, Some(JSON)) };
+        let patience = Patience { pause: SILENT, whole: FOR_EVER };
+        match self.server.fetch(&question, patience).map_err(|e| self.unanswered(&e))? {
+            Fetched::Content(_, body, _) => {
+                Ok(Lines { body: BufReader::new(body), url: self.url.clone() })
+            }
+            Fetched::Other(reply) => match self.refused(&reply) {
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::new(Kind::BadGateway, "no lines were answered")),
+            },
         }
     }
 
@@ -259,6 +363,10 @@ pub(crate) fn patiently<T>(patience: Duration, ask: impl Fn() -> Result<T>) -> R
         }
         thread::sleep(PAUSE);
     }
+}
+
+fn json(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(unwritable)
 }
 
 /// What was answered, as if it had been here.

@@ -152,10 +152,15 @@ impl Server {
         }
     }
 
-    /// Sends a request without a body, and begins to read the answer. Errors as of [`Server::ask`].
+    /// Sends a request, with a body of bytes or without one, and begins to read the answer. Errors as of
+    /// [`Server::ask`].
     pub(crate) fn fetch(&self, question: &Question, patience: Patience) -> io::Result<Fetched> {
         self.place.begin(patience);
-        let response = self.send(self.request(question)?, ())?;
+        let request = self.request(question)?;
+        let response = match &question.body {
+            Body::Bytes(bytes) => self.send(request, *bytes)?,
+            Body::None | Body::Reader(..) => self.send(request, ())?,
+        };
         if response.status().as_u16() != 200 {
             return reply(response).map(Fetched::Other).map_err(line::io_error);
         }

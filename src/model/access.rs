@@ -25,12 +25,21 @@ pub enum Role {
     Head,
     /// What a machine that works for this root needs.
     Worker,
+    /// Registers one node, once, and is for nothing else.
+    Join,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 6] =
-        [Role::Admin, Role::User, Role::Provider, Role::Viewer, Role::Head, Role::Worker];
+    pub const ALL: [Role; 7] = [
+        Role::Admin,
+        Role::User,
+        Role::Provider,
+        Role::Viewer,
+        Role::Head,
+        Role::Worker,
+        Role::Join,
+    ];
 
     /// As tokens say it.
     pub fn word(self) -> &'static str {
@@ -41,6 +50,7 @@ impl Role {
             Role::Viewer => "viewer",
             Role::Head => "head",
             Role::Worker => "worker",
+            Role::Join => "join",
         }
     }
 
@@ -82,7 +92,9 @@ pub enum Need {
     Report,
     /// To register a node, to change or to remove it.
     Nodes,
-    /// To run something on nodes beside the board, and to say whose a node is.
+    /// To register one node by the token that is for that.
+    Join,
+    /// To run something on nodes beside the board, to say whose a node is, and to let one join.
     Admin,
     /// To be at a shell of this machine: not to be had over HTTP.
     Shell,
@@ -141,7 +153,7 @@ pub enum Share {
 }
 
 /// The needs, and what each is, for whoever reads the table.
-pub const NEEDS: [(Need, &str, &str); 10] = [
+pub const NEEDS: [(Need, &str, &str); 11] = [
     (Need::Look, "look", "see numbers, states and owners of jobs, and the nodes"),
     (Need::Read, "read", "see the rest of a job or run: request, output, files"),
     (Need::Submit, "submit", "submit jobs"),
@@ -150,12 +162,13 @@ pub const NEEDS: [(Need, &str, &str); 10] = [
     (Need::Tend, "tend", "end and forget what this machine runs"),
     (Need::Report, "report", "say how far a run is"),
     (Need::Nodes, "nodes", "register nodes, change and remove them"),
-    (Need::Admin, "admin", "say whose a node is, and run on nodes beside the board"),
+    (Need::Join, "join", "register one node by the token that is for that, once"),
+    (Need::Admin, "admin", "say whose a node is, let nodes join, run on them beside the board"),
     (Need::Shell, "shell", "make tokens, check and repair"),
 ];
 
 /// The roles in the order of the table's columns.
-pub const COLUMNS: [(Rights, &str); 9] = [
+pub const COLUMNS: [(Rights, &str); 10] = [
     (Rights::Shell, "shell"),
     (Rights::Role(Role::Admin), "admin"),
     (Rights::Role(Role::User), "user"),
@@ -163,6 +176,7 @@ pub const COLUMNS: [(Rights, &str); 9] = [
     (Rights::Role(Role::Viewer), "viewer"),
     (Rights::Role(Role::Head), "head"),
     (Rights::Role(Role::Worker), "worker"),
+    (Rights::Role(Role::Join), "join"),
     (Rights::Job(0), "job"),
     (Rights::Run, "run"),
 ];
@@ -170,18 +184,19 @@ pub const COLUMNS: [(Rights, &str); 9] = [
 /// How far whoever has these rights may go in this.
 pub fn reach(rights: Rights, need: Need) -> Reach {
     use Reach::{All, None, Own};
-    // One row for each need; shell, admin, user, provider, viewer, head, worker, job, run.
+    // One row for each need; shell, admin, user, provider, viewer, head, worker, join, job, run.
     let row = match need {
-        Need::Look => [All, All, All, All, All, All, All, All, None],
-        Need::Read => [All, All, Own, Own, Own, Own, None, Own, None],
-        Need::Submit => [All, All, All, All, None, None, None, All, None],
-        Need::Control => [All, All, Own, Own, None, None, None, None, None],
-        Need::Run => [All, All, All, All, None, All, None, None, None],
-        Need::Tend => [All, All, Own, Own, None, Own, None, None, None],
-        Need::Report => [All, All, Own, Own, None, None, None, Own, Own],
-        Need::Nodes => [All, All, None, Own, None, None, None, None, None],
-        Need::Admin => [All, All, None, None, None, None, None, None, None],
-        Need::Shell => [All, None, None, None, None, None, None, None, None],
+        Need::Look => [All, All, All, All, All, All, All, None, All, None],
+        Need::Read => [All, All, Own, Own, Own, Own, None, None, Own, None],
+        Need::Submit => [All, All, All, All, None, None, None, None, All, None],
+        Need::Control => [All, All, Own, Own, None, None, None, None, None, None],
+        Need::Run => [All, All, All, All, None, All, None, None, None, None],
+        Need::Tend => [All, All, Own, Own, None, Own, None, None, None, None],
+        Need::Report => [All, All, Own, Own, None, None, None, None, Own, Own],
+        Need::Nodes => [All, All, None, Own, None, None, None, None, None, None],
+        Need::Join => [All, None, None, None, None, None, None, All, None, None],
+        Need::Admin => [All, All, None, None, None, None, None, None, None, None],
+        Need::Shell => [All, None, None, None, None, None, None, None, None, None],
     };
     let column = match rights {
         Rights::Shell => 0,
@@ -191,8 +206,9 @@ pub fn reach(rights: Rights, need: Need) -> Reach {
         Rights::Role(Role::Viewer) => 4,
         Rights::Role(Role::Head) => 5,
         Rights::Role(Role::Worker) => 6,
-        Rights::Job(_) => 7,
-        Rights::Run => 8,
+        Rights::Role(Role::Join) => 7,
+        Rights::Job(_) => 8,
+        Rights::Run => 9,
     };
     row[column]
 }

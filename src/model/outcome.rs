@@ -84,6 +84,13 @@ impl Outcome {
         Outcome { reason: Some(reason), ..Outcome::exit(code) }
     }
 
+    /// Whether that is so: a program that ran and exited with such a code has another reason.
+    pub fn is_not_started(&self) -> bool {
+        let ran = |code| self.reason == Outcome::exit(code).reason;
+        self.cause == Cause::Exit
+            && self.code.is_some_and(|code| matches!(code, 126 | 127) && !ran(code))
+    }
+
     /// A signal ended it; `name` as in `SIGSEGV`.
     pub fn signal(name: &str) -> Outcome {
         Outcome::error(Cause::Signal, format!("signal {name}"))

@@ -14,6 +14,7 @@ use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id, written_by_newer};
 use crate::board::slots::{self, Seen};
+use crate::board::steps;
 use crate::board::walk;
 use crate::check::Found;
 use crate::error::{At, Kind, Result};
@@ -76,12 +77,14 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         let checked = part(&runs, &mut findings);
         findings.told(checked);
     }
-    let litter = findings.told(cleanup::litter(&runs)).into_iter().flatten();
-    for path in litter.filter(|path| cleanup::is_old(path)) {
-        findings.note(&path, "left behind more than a day ago; the clean-up removes it");
-    }
-    if repair {
-        findings.told(cleanup::remove_litter(&runs));
+    if let Some((now, _)) = findings.told(steps::present(root)) {
+        let litter = findings.told(cleanup::litter(&runs, &now)).into_iter().flatten();
+        for path in litter.filter(|path| cleanup::is_old(path, &now)) {
+            findings.note(&path, "left behind more than a day ago; the clean-up removes it");
+        }
+        if repair {
+            findings.told(cleanup::remove_litter(&runs, &now));
+        }
     }
     Ok(Found { wrong: findings.lines, notes: findings.notes })
 }

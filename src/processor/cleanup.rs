@@ -48,7 +48,7 @@ pub fn clean(root: &Root, now: &Present) -> Tally {
     let runs = Runs::new(root);
     let settings = &root.settings;
     let mut tally = Tally::default();
-    for path in tally.told(litter(&runs)).unwrap_or_default() {
+    for path in tally.told(litter(&runs, now)).unwrap_or_default() {
         let _ = tally.told(files::remove_tree(&path).or_else(|_| files::remove(&path)));
     }
     let mut seen = Vec::new();
@@ -110,8 +110,12 @@ fn has_ended(runs: &Runs, id: &str) -> Result<Option<bool>> {
     }
     let path = runs.status_path(id);
     let Some(meta) = files::gone_is_fine(fs::metadata(&path)).at(&path)? else {
-        let over = runs.request(id).is_err_and(|e| [Kind::Gone, Kind::NotFound].contains(&e.kind));
-        return Ok(over.then_some(false));
+        return match runs.request(id).err().map(|error| error.kind) {
+            Some(Kind::Gone) => Ok(Some(false)),
+            // Removed by half; or by the job itself, which may run.
+            Some(Kind::NotFound) => Ok((!is_claimed(runs, id)?).then_some(false)),
+            _ => Ok(None),
+        };
     };
     if files::is_plain(&meta) {
         let ended = runs.last_line(id)?.is_some_and(|line| line.state == RunState::Stopped);
@@ -125,8 +129,8 @@ fn has_ended(runs: &Runs, id: &str) -> Result<Option<bool>> {
     Ok(Some(NodejobId::parse(id).is_some() && !closed))
 }
 
-/// Whether a supervisor has a job that has put something else in the place of its story: of its end nothing
-/// else tells. An error where a slot that cannot be read may name it.
+/// Whether a supervisor has a job that has removed its story, or put something else in its place: of its end
+/// nothing else tells. An error where a slot that cannot be read may name it.
 fn is_claimed(runs: &Runs, id: &str) -> Result<bool> {
     let seen = slots::all(runs)?;
     if let Some(error) = seen.iter().find_map(|slot| slot.unreadable.clone()) {
@@ -165,9 +169,9 @@ pub(super) fn dangling(runs: &Runs) -> Result<Vec<String>> {
 }
 
 /// Removes what nobody prepares any more in `tmp/`.
-pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
+pub(super) fn remove_litter(runs: &Runs, now: &Present) -> Result<usize> {
     let mut removed = 0;
-    for path in litter(runs)? {
+    for path in litter(runs, now)? {
         files::remove_tree(&path).or_else(|_| files::remove(&path))?;
         removed += 1;
     }
@@ -175,17 +179,17 @@ pub(super) fn remove_litter(runs: &Runs) -> Result<usize> {
 }
 
 /// What lies in `tmp/` for too long; files that were arriving as soon as nobody holds them.
-pub(super) fn litter(runs: &Runs) -> Result<Vec<PathBuf>> {
+pub(super) fn litter(runs: &Runs, now: &Present) -> Result<Vec<PathBuf>> {
     let dir = runs.tmp_dir();
     let is_litter = |path: &PathBuf| match incoming::is_one(path) {
-        true => incoming::is_abandoned(path, &SystemTime::now().into()).is_ok_and(|is| is),
-        false => is_old(path),
+        true => incoming::is_abandoned(path, now).is_ok_and(|is| is),
+        false => is_old(path, now),
     };
     Ok(files::names(&dir)?.into_iter().map(|name| dir.join(name)).filter(is_litter).collect())
 }
 
 /// Whether something lies there for so long that no clean-up has seen it.
-pub(super) fn is_old(path: &Path) -> bool {
+pub(super) fn is_old(path: &Path, now: &Present) -> bool {
     let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LITTER_AGE))
+    modified.is_ok_and(|at| now.age(at) > LITTER_AGE)
 }

@@ -87,21 +87,40 @@ fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<RunId>> {
     Ok(dated.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Ids of the links `pid/PID_START[_END]` that fit.
+/// Ids of the jobs of the links that fit.
 fn by_process(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
-    let mut ids = Vec::new();
-    for name in files::names(&runs.pid_dir())? {
-        let mut parts = name.split('_');
-        let pid = parts.next().and_then(|text| text.parse::<i32>().ok());
-        let start = parts.next().and_then(|text| text.parse::<u64>().ok());
-        let fits = filter.pid.is_none_or(|wanted| pid == Some(wanted))
-            && filter.start.is_none_or(|wanted| start == Some(wanted));
-        if let Some(target) = fits.then(|| fs::read_link(runs.pid_dir().join(&name)).ok()).flatten()
-            && let Some(id) = target.file_name().and_then(|id| id.to_str())
-            && !ids.iter().any(|known| known == id)
-        {
-            ids.push(id.to_string());
+    let mut ids: Vec<String> = Vec::new();
+    for found in processes(runs, filter.pid, filter.start)? {
+        if !ids.iter().any(|known| *known == *found.id) {
+            ids.push(found.id.to_string());
         }
     }
     Ok(ids)
+}
+
+/// A process that runs or ran here, as its link says.
+#[derive(Debug, Clone)]
+pub(super) struct Linked {
+    /// Its process id.
+    pub pid: i32,
+    /// When it was started, in Unix seconds.
+    pub start: u64,
+    /// The job of which it is a program.
+    pub id: RunId,
+}
+
+/// The links `pid/PID_START[_END]` that fit.
+pub(super) fn processes(runs: &Runs, pid: Option<i32>, start: Option<u64>) -> Result<Vec<Linked>> {
+    let linked = |name: &String| {
+        let mut parts = name.split('_');
+        let seen = (parts.next()?.parse::<i32>().ok()?, parts.next()?.parse::<u64>().ok()?);
+        let fits = pid.is_none_or(|wanted| seen.0 == wanted)
+            && start.is_none_or(|wanted| seen.1 == wanted);
+        // One that was renamed meanwhile leads nowhere under this name.
+        let target =
+            if fits { fs::read_link(runs.pid_dir().join(name)).ok()? } else { return None };
+        let id = RunId::parse(target.file_name()?.to_str()?)?;
+        Some(Linked { pid: seen.0, start: seen.1, id })
+    };
+    Ok(files::names(&runs.pid_dir())?.iter().filter_map(linked).collect())
 }

@@ -44,16 +44,30 @@ fn stream(root: &Root, id: &RunId, name: Option<&str>) -> Result<Stream> {
 }
 
 /// A part of an output file: all of it, or what one task of a range wrote.
-struct Part {
+pub(super) struct Written {
     file: File,
     from: u64,
-    size: u64,
+    pub(super) size: u64,
 }
 
-impl Part {
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+impl Written {
+    /// All of a file as it is now.
+    pub(super) fn whole(file: File) -> std::io::Result<Written> {
+        let size = file.metadata()?.len();
+        Ok(Written { file, from: 0, size })
+    }
+
+    /// Bytes from so far behind its beginning, all of which are there.
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.file.read_exact_at(bytes, self.from + offset)
     }
+}
+
+/// The output file as it is now; `None` where nothing was written.
+pub(super) fn open(root: &Root, id: &RunId, stream: Stream) -> Result<Option<Written>> {
+    let path = Runs::new(root).log_path(id, stream);
+    let opened = files::gone_is_fine(files::open(&path)).at(&path)?;
+    opened.map(|file| Written::whole(file).at(&path)).transpose()
 }
 
 /// Reads output: a piece, at most `limit` bytes of the query and [`PIECE`]. A job that has written
@@ -72,7 +86,7 @@ pub fn read(root: &Root, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
     };
     let length = file.metadata().at(&path)?.len();
     let size = end.unwrap_or(length).min(length).saturating_sub(from);
-    let part = Part { file, from, size };
+    let part = Written { file, from, size };
     let offset = match query.tail {
         Some(lines) => query.offset.max(start_of_tail(&part, lines).at(&path)?),
         None => query.offset,
@@ -80,7 +94,7 @@ pub fn read(root: &Root, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
     piece(&part, offset, query.limit.unwrap_or(PIECE)).at(&path)
 }
 
-fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
+fn piece(part: &Written, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
     let offset = offset.min(part.size);
     let length = (part.size - offset).min(limit).min(PIECE);
     let mut bytes = vec![0; length as usize];
@@ -90,7 +104,7 @@ fn piece(part: &Part, offset: u64, limit: u64) -> std::io::Result<LogPiece> {
 }
 
 /// Where the last `lines` lines begin, or what one answer can hold of them.
-fn start_of_tail(part: &Part, lines: u64) -> std::io::Result<u64> {
+pub(super) fn start_of_tail(part: &Written, lines: u64) -> std::io::Result<u64> {
     let size = part.size;
     let mut end = size;
     let mut seen = 0;
@@ -193,7 +207,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tail-{}", files::random_name().unwrap()));
         let tail = |text: &str, lines| {
             fs::write(&path, text).unwrap();
-            let part = Part { file: File::open(&path).unwrap(), from: 0, size: text.len() as u64 };
+            let part =
+                Written { file: File::open(&path).unwrap(), from: 0, size: text.len() as u64 };
             start_of_tail(&part, lines).unwrap()
         };
         assert_eq!(tail("a\nb\nc\n", 1), 4);
@@ -205,10 +220,10 @@ mod tests {
         // Without an end of line in all of it: no more is read than can be told.
         let size = 2 * PIECE + 5;
         File::create(&path).unwrap().set_len(size).unwrap();
-        let part = Part { file: File::open(&path).unwrap(), from: 0, size };
+        let part = Written { file: File::open(&path).unwrap(), from: 0, size };
         assert_eq!(start_of_tail(&part, 3).unwrap(), size - PIECE);
         // From beyond its end, as far as a number goes.
-        let of_a_task = Part { from: 7, size: 5, ..part };
+        let of_a_task = Written { from: 7, size: 5, ..part };
         let beyond = piece(&of_a_task, u64::MAX, PIECE).unwrap();
         assert_eq!((beyond.bytes.len(), beyond.next), (0, 5));
         fs::remove_file(&path).unwrap();

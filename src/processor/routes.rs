@@ -2,20 +2,21 @@
 
 use serde_json::json;
 
+use super::access::{seen, sees, whose_run};
 use super::list::{self, Filter};
 use super::submit;
-use super::{ack, files as work, info, log, progress, report, status, tasks};
+use super::{ack, files as work, info, log, processes, progress, report, status, tasks};
 use crate::auth;
 use crate::board::runs::{Runs, run_id};
 use crate::cgi::request::LONGEST_WAIT;
 use crate::cgi::{Call, Key, Method, Response, Route, log as asked};
 use crate::check;
 use crate::error::{Error, Kind, Result};
-use crate::model::access::{Need, Reach, Whose};
+use crate::model::access::{Need, Reach};
 use crate::model::ids::RunId;
 use crate::model::kill::Wish;
 use crate::model::log::LogQuery;
-use crate::model::request::{BY_FIELD, hide_values};
+use crate::model::request::hide_values;
 use crate::model::run_status::{RunState, RunStatus};
 use crate::tokens;
 use crate::wire::ack::{self as acks, Ack, Acknowledged};
@@ -24,7 +25,7 @@ use crate::wire::kill::{self as kills, Kill};
 use crate::wire::log::OFFSET;
 use crate::wire::status::{Entry, IDS, Statuses};
 use crate::wire::work::Names;
-use crate::wire::{feed, list as lists, node, run as runs};
+use crate::wire::{feed, list as lists, node, process, run as runs};
 
 const fn get(
     pattern: &'static str,
@@ -43,6 +44,16 @@ const fn get_own(
     handler: fn(&Call) -> Result<Response>,
 ) -> Route {
     Route { need: Need::Read, ..get(pattern, query, help, handler) }
+}
+
+/// One that is asked by a body.
+const fn asked_by_post(
+    pattern: &'static str,
+    need: Need,
+    help: &'static str,
+    handler: fn(&Call) -> Result<Response>,
+) -> Route {
+    Route { method: Method::Post, pattern, need, query: &[], body: true, help, handler }
 }
 
 const TASK: Key = Key::new("task", "K", "of this task of a range");
@@ -143,42 +154,34 @@ pub const ROUTES: &[Route] = &[
         "what changed, and the cursor to go on from",
         events,
     ),
+    asked_by_post(
+        process::START,
+        Need::Run,
+        "run a program: told when it runs, and when it ended",
+        processes::start,
+    ),
+    asked_by_post(
+        process::STOP,
+        Need::Tend,
+        "end a process, named by its id or by its name",
+        processes::stop,
+    ),
+    asked_by_post(
+        process::QUERY_ONE,
+        Need::Read,
+        "whether a process runs, and parts of its output",
+        processes::query_one,
+    ),
+    get(process::QUERY_RUNNING, &[], "the processes that run", processes::query_running),
+    Route {
+        body: false,
+        ..asked_by_post(process::QUERY_RUNNING, Need::Look, "the same", processes::query_running)
+    },
     check::route(|call| check::answer(call, super::check::check)),
     tokens::LIST,
     tokens::NEW,
     tokens::REMOVE,
 ];
-
-/// Whose a run is: the heads' under ids of their form, else the user's who had it run here. Whoever has its
-/// key speaks for it.
-pub fn whose(call: &Call) -> Result<Whose> {
-    whose_run(call, call.value(0))
-}
-
-fn whose_run(call: &Call, id: &str) -> Result<Whose> {
-    if call.who.run.as_deref() == Some(id) {
-        return Ok(Whose::Own);
-    }
-    let Some(id) = RunId::parse(id) else { return Ok(Whose::Own) }; // there is none: said later
-    if id.is_a_heads() {
-        return Ok(if call.who.may_be_head { Whose::Own } else { Whose::Others });
-    }
-    // One that is not here is nobody's yet: it may come, as another user's, before it is looked for again.
-    let request = Runs::new(call.root).request(&id)?;
-    Ok(call.who.whose(request.get(BY_FIELD).and_then(|by| by.as_str()), None))
-}
-
-/// Whether whoever asks may see more of a run than everybody.
-fn sees(call: &Call, id: &str) -> bool {
-    call.who.reach(Need::Read) == Reach::All
-        || whose_run(call, id).is_ok_and(|whose| call.who.may(Need::Read, whose))
-}
-
-/// What whoever asks may see of a status.
-fn seen(call: &Call, status: RunStatus) -> RunStatus {
-    let all = status.id.as_deref().is_some_and(|id| sees(call, id));
-    if all { status } else { status.outside() }
-}
 
 /// Most jobs in a list.
 fn limit(call: &Call) -> Result<usize> {

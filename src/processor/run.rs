@@ -205,8 +205,7 @@ impl Supervisor<'_> {
         let mut outcome = Outcome::exit(0);
         for (index, argv) in job.spec.commands.iter().enumerate() {
             let program = Program::new(argv, &env, &path, &dir)?;
-            let started = SystemTime::now();
-            let (child, mut gate) =
+            let (child, mut gate, started) =
                 match self.start_program(&program, stdin.as_ref(), story, running) {
                     Ok(started) => started,
                     // Nothing has run: the job may wait again. Later programs cannot.
@@ -261,14 +260,14 @@ impl Supervisor<'_> {
     }
 
     /// Starts a program: a child at the gate, the claim made durable, its line in the story, then
-    /// the gate is opened.
+    /// the gate is opened. Returns besides when that was, as the line says.
     fn start_program(
         &mut self,
         program: &Program,
         stdin: Option<&OwnedFd>,
         story: &mut Story,
         running: &mut Running,
-    ) -> Result<(Child, Gate)> {
+    ) -> Result<(Child, Gate, SystemTime)> {
         let (child, mut gate) = self.fork(program, stdin, running)?;
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
         let durable = if self.claim_is_durable { Ok(()) } else { self.make_durable() };
@@ -285,9 +284,10 @@ impl Supervisor<'_> {
         }
         running.program = Some(child.pid);
         self.happens(running, Happening::Started);
+        let started = clock::parse_rfc3339(&line.at).unwrap_or_else(SystemTime::now);
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
-        Ok((child, gate))
+        Ok((child, gate, started))
     }
 
     /// Links the process's id and start to the job, for people and for `jobs?pid=`.

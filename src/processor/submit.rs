@@ -22,7 +22,7 @@ use crate::wire::failure::NoAnswer;
 use crate::wire::run::{Accepted, Entry, Many, Requests};
 
 /// [`with_id`], of somebody who may have it.
-fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
+pub(super) fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
     let (id, request) = with_id(request)?;
     call.who.check_run_id(&id)?;
     Ok((id, request))
@@ -30,7 +30,7 @@ fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Value)> {
 
 /// Whose a run is to be: a user's who asks this node, or a head's that has it run beside its board. What
 /// heads run for their boards, or the machine's own people have run, is no user's.
-fn by(who: &Who, id: &RunId) -> Option<String> {
+pub(super) fn by(who: &Who, id: &RunId) -> Option<String> {
     let is_ones = matches!(who.rights, Rights::Role(Role::User | Role::Provider | Role::Head));
     let is_ones = is_ones && !id.is_a_heads();
     who.user.clone().filter(|_| is_ones)

@@ -141,6 +141,8 @@ fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
     match runs.for_change(id).and_then(|()| runs.last_line(id)) {
         // Its supervisor has given it back, or somebody has removed it by half.
         Ok(None) if is_over(runs, id) => Ok(Fate::Dropped),
+        // It has removed its story. What was started never is again.
+        Ok(None) if runs.was_started(id)? => Ok(Fate::Kept),
         Ok(None) => {
             wishes::keep_noted(runs, id, &record.kills)?;
             runs.put_back(held, id)?;
@@ -193,11 +195,15 @@ fn finish_one(
     swept: &mut Swept,
 ) -> Result<RunStatus> {
     runs.for_change(id)?;
-    let line =
-        runs.last_line(id)?.ok_or_else(|| Error::conflict(format!("{id} is to wait again")))?;
-    if line.state == RunState::Stopped {
-        sync.merge(runs.sync_of_end(id)?);
-        return Ok(line.of(id));
+    match runs.last_line(id)? {
+        Some(line) if line.state == RunState::Stopped => {
+            sync.merge(runs.sync_of_end(id)?);
+            return Ok(line.of(id));
+        }
+        None if !runs.was_started(id)? => {
+            return Err(Error::conflict(format!("{id} is to wait again")));
+        }
+        _ => {}
     }
     // Another one may have it by now, whose slot does not show that.
     let hidden = slots::all(runs)?.iter().any(|seen| seen.unreadable.is_some());

@@ -209,6 +209,7 @@ pub fn remove(call: &Call) -> Result<Response> {
         }
     };
     check_idle(root, name, address.as_ref(), &given_up, None)?;
+    vault::revoke_of_node(root, name)?; // first: another machine may be registered under this name then
     nodes::remove(root, &lock, name)?;
     vault::set_node_token(root, name, None)?;
     Ok(Response::of(shown))

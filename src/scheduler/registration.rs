@@ -21,7 +21,7 @@ const FOR_ADMINS: &[&str] = &["owner", "ca"];
 const LONGEST_USER: usize = 100;
 
 /// Words that paths have where the name of a node may stand.
-const RESERVED: &[&str] = &["list", "jobs", "job", "new"];
+const RESERVED: &[&str] = &["list", "jobs", "job", "new", "join"];
 
 /// Whether what was given up there is to be forgotten: nobody asks that machine any more.
 pub fn take_given_up(fields: &mut Map<String, Value>) -> Result<bool> {

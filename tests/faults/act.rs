@@ -202,6 +202,12 @@ impl Act {
         act
     }
 
+    /// The same with this in its environment.
+    pub fn with(mut self, name: &str, value: &str) -> Act {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Runs it as it is.
     pub fn run(&self) -> Ran {
         self.finish(Command::new(&self.program))
