@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{SOON, TestRoot, wait_for};
 use common::head::{CONF, open_root};
 use common::rights::{ask, running, submit, token};
+use common::{SOON, TestRoot, wait_for};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
