@@ -18,6 +18,7 @@
 //! - [`view`]: the table of an answer, for a person.
 //! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
 //! - [`usage`]: what is wrong with words.
+//! - [`untrusted`]: what is taken apart of a request, for tests that send anything.
 
 pub mod alarm;
 mod arrival;
@@ -36,6 +37,7 @@ pub mod remote;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod untrusted;
 pub mod usage;
 pub mod view;
 pub mod words;

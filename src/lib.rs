@@ -14,6 +14,7 @@
 //! - `processor` and `driver`: runs jobs on this machine; reaches those on others.
 //! - `attempts`: what is sent to a node, and what its reports do to a card.
 //! - `scheduler`, `poller`, `nodemgr`: the programs' own parts.
+//! - `untrusted`: whatever reads what comes from elsewhere, by one name each, for tests that send anything.
 
 /// In the place of the standard library's macro, which panics where standard error cannot be written: see
 /// [`edge::say`].
@@ -55,3 +56,5 @@ pub mod attempts;
 pub mod nodemgr;
 pub mod poller;
 pub mod scheduler;
+
+pub mod untrusted;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Lowest first; what shares a line stands side by side and may use each other.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     &["clock", "descriptors", "edge", "error", "settings", "startup", "user"],
     &["model"],
     &["wire"],
@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 12] = [
     &["driver", "processor"],
     &["attempts"],
     &["nodemgr", "poller", "scheduler"],
+    &["untrusted"],
     &["bin"],
 ];
 

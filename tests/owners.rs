@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::TestRoot;
 use common::head::{CONF, open_root};
 use common::rights::{ask, running, submit, token};
+use common::{SOON, TestRoot, wait_for};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -293,7 +293,10 @@ fn what_a_user_has_a_node_run_is_theirs_to_read_and_to_end() {
     let status = |token: &str| {
         ask(&root, token, "GET", "/processor/jobs/range/status?task=2", &Value::Null).expect(200)
     };
-    assert_eq!(status(&ada).json()["cause"], "killed");
+    wait_for(SOON, || match status(&ada).json() {
+        told if told["cause"] == "killed" => Ok(()),
+        told => Err(told.to_string()),
+    });
     assert_eq!(status(&ben).json()["cause"], Value::Null);
     ask(&root, &ben, "POST", "/processor/jobs/range/kill", &Value::Null).expect(403);
     ask(&root, &ada, "POST", "/processor/jobs/range/kill", &Value::Null).expect(200);

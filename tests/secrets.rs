@@ -33,6 +33,29 @@ fn every_file(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 #[test]
+fn who_can_write_where_tokens_are_is_told_and_nothing_is_done() {
+    let root = open_root("");
+    let admin = token(&root, &["role=admin"]);
+    let header = bearer(&admin);
+    let (name, value) = header.split_once(": ").unwrap();
+    let ask = || root.cgi("GET", "/scheduler/jobs", &[(name, value)], b"");
+    for (dir, loose, tight) in [("state", 0o757, 0o750), ("state/tokens", 0o720, 0o700)] {
+        let chmod = |mode| {
+            fs::set_permissions(root.path(dir), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        chmod(loose);
+        let mend = format!("chmod go-w {}", root.path(dir).display());
+        let told = root.cmd("scheduler", &["jobs"]).expect(1);
+        assert!(told.stderr.contains(&mend), "{told:?}");
+        let answer = ask().expect(500);
+        assert!(!answer.body.contains("state") && answer.stderr.contains(&mend), "{answer:?}");
+        chmod(tight);
+        ask().expect(200);
+    }
+    root.check();
+}
+
+#[test]
 fn secrets_on_disk() {
     let root = open_root("");
     let admin = token(&root, &["role=admin"]);

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -106,6 +106,7 @@ impl Root {
             settings,
         };
         umask(Mode::from_bits_truncate(if root.settings.group_readable { 0o027 } else { 0o077 }));
+        root.refuse_loose()?;
         root.newer_layout = root.layout()?;
         let made = fs::metadata(root.state.join(LAST));
         if let Ok(meta) = &made {
@@ -117,6 +118,23 @@ impl Root {
             root.make_tree()?;
         }
         Ok(root)
+    }
+
+    /// Refuses where others than the owner could make themselves a token, or put other directories in the
+    /// place of these.
+    fn refuse_loose(&self) -> Result<()> {
+        // A clone's `state/` may be its group's to write: usually that is the owner's alone.
+        for (dir, loose) in [(&self.state, 0o002), (&self.state.join("tokens"), 0o022)] {
+            let Some(meta) = files::gone_is_fine(fs::metadata(dir)).at(dir)? else { continue };
+            if meta.permissions().mode() & loose != 0 {
+                let dir = dir.display();
+                let why = format!(
+                    "{dir}: others than its owner may write there, and so give themselves every right: chmod go-w {dir}"
+                );
+                return Err(Error::new(Kind::Internal, why));
+            }
+        }
+        Ok(())
     }
 
     /// What `version` says, if these programs do not know that layout. Absent: that of 0.1.

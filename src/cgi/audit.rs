@@ -25,6 +25,11 @@ pub(super) fn is_told(need: Need, request: &Request) -> bool {
     is_change && !matches!(need, Need::Report | Need::Look | Need::Read)
 }
 
+/// What a request asks for, as the audit says it.
+pub(super) fn said(request: &Request, program: &str) -> String {
+    what(request.method.name(), program, &request.path, &request.query)
+}
+
 /// Tells what came of what somebody asked.
 pub(super) fn tell(
     root: &Root,
@@ -42,7 +47,7 @@ pub(super) fn tell(
         user: who.user.clone(),
         by: who.means.clone(),
         from: if request.command { None } else { var("REMOTE_ADDR") },
-        what: what(request.method.name(), program, &request.path, &request.query),
+        what: said(request, program),
         outcome,
         made: made.map(str::to_string),
     };

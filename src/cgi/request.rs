@@ -143,7 +143,7 @@ impl Request {
 
 /// Segments of a path. Empty ones and ones that could not be a name are refused here, so that no
 /// handler ever sees them.
-fn segments(path: &str) -> Result<Vec<String>> {
+pub(super) fn segments(path: &str) -> Result<Vec<String>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     if path.is_empty() {
         return Ok(Vec::new());

@@ -57,8 +57,9 @@ pub fn what(method: &str, program: &str, path: &[String], query: &[(String, Stri
     text
 }
 
-/// A word that may be told.
+/// A word that may be told, at a terminal, too: what would move its cursor is replaced.
 fn plain(word: &str) -> String {
+    let word = &word.replace(char::is_control, "�");
     if SECRETS.iter().any(|secret| word.contains(secret)) {
         return "…".into();
     }
@@ -84,6 +85,7 @@ mod tests {
         for secret in ["cb_12ab_34", "cbkey_x-1.1_00", "Bearer cb_1_2"] {
             assert_eq!(what("GET", "scheduler", &path(secret), &[]), "GET scheduler/…");
         }
+        assert_eq!(what("GET\n", "x", &path("a\u{1b}[2J"), &[]), "GET� x/a�[2J");
         let long = what("GET", "scheduler", &path(&"ä".repeat(99)), &[]);
         assert_eq!(long, format!("GET scheduler/{}…", "ä".repeat(32)));
         assert_eq!(what("GET", "x", &path(&"a/".repeat(50)), &[]).len(), "GET x".len() + 16);
