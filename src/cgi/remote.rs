@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 
 use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value, unwritable};
 use crate::client::names::{check_uri, programs_of};
+use crate::client::papers::{Distrust, Papers, Unusable};
 use crate::client::patience::Patience;
 use crate::client::said;
 use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
-use crate::client::tls::{Distrust, Papers, Unusable};
 use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
 use crate::wire::codes;
 use crate::wire::failure::Failure;

@@ -17,8 +17,9 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 use super::knock::Knock;
 use super::line::{Line, Timed, left, ureq_error};
 use super::names;
+use super::papers::Papers;
 use super::patience::Patience;
-use super::tls::{Identity, Papers};
+use super::tls::Identity;
 
 /// A connection that was opened ahead is used within this time. Servers keep an idle one for longer.
 const FRESH: Duration = Duration::from_secs(1);

@@ -17,9 +17,9 @@ use ureq::{Agent, AsSendBody, SendBody};
 
 use super::knock::Knock;
 use super::line;
+use super::papers::Papers;
 use super::patience::Patience;
 use super::place::{Finder, Opener, Place};
-use super::tls::Papers;
 
 /// Largest answer that is read.
 const LARGEST_ANSWER: u64 = 64 << 20;
