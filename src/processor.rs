@@ -8,7 +8,8 @@
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
 //!   have from its starter), `child` (fork and exec), `contain` (where it is born), `capture` (output), `small`
 //!   (memory).
-//! - `processes`: what a job worker is asked of processes by their ids; `excerpt`: parts of what they wrote.
+//! - `processes`: what a job worker is asked of processes by their ids; `named`: which is meant; `excerpt`: parts of
+//!   what they wrote.
 //! - `tree`, [`cgroup`]: processes, and what holds them together.
 //! - [`start`]: starts supervisors.
 //! - `wishes`, `wake`: what somebody wants of a job, and telling its supervisor.
@@ -39,6 +40,7 @@ mod linger;
 pub mod list;
 pub mod log;
 mod lost;
+mod named;
 mod pace;
 mod phase;
 mod processes;
