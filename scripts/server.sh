@@ -94,7 +94,7 @@ own_pair() {
         grep -qsxF -- "$one" "$pair/for" || missing+=(--for "$one")
     done
     if [ ! -e "$pair/cert.pem" ]; then
-        own_ca "$kind" "$name" "${missing[@]}" >&2
+        own_ca "$kind" "$name" "${missing[@]}" >&2 || die "no certificate could be made in $ROOT/ca: see above"
     elif [ ${#missing[@]} -gt 0 ] || ! openssl x509 -in "$pair/cert.pem" -noout -checkend 2592000 > /dev/null; then
         own_ca renew "$kind" "$name" "${missing[@]}" >&2
     fi
@@ -298,11 +298,10 @@ running_server() {
 # What a server answers to GET PATH. Who it is is not asked over TLS: nothing secret is sent, and what it
 # answers proves it.
 fetch() {
-    local request
-    printf -v request 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$3" "$1"
+    local request host=$1
+    [[ $host != *:* ]] || host="[$host]"
+    printf -v request 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$3" "$host"
     if is_tls; then
-        local host=$1
-        [[ $host != *:* ]] || host="[$host]"
         printf '%s' "$request" | timeout 5 openssl s_client -connect "$host:$2" -quiet \
             ${HEAD_CERT:+-cert "$HEAD_CERT" -key "$HEAD_KEY"} 2>/dev/null 9>&- | tr -d '\0'
         return

@@ -52,6 +52,9 @@ pub fn from_cgi(root: &Root) -> Result<Who> {
             let why = "this server does not answer to that Host (setting allowed_hosts)";
             return Err(misdirected(&host, why));
         }
+        if header.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")) {
+            refuse_other_sites(&host)?; // a browser that has it sends it for whatever page asks
+        }
         return from_header(root, &header);
     }
     let shown = certificate::shown();

@@ -254,13 +254,18 @@ fn revoked_expired_and_wrong_tokens() {
 fn a_token_as_the_user_name_of_basic() {
     let root = TestRoot::new(CONF);
     let good = token(&root, &["role=user"]);
-    let get = |text: &str| {
+    let get_from = |text: &str, origin: &str| {
         let encode = r#"printf %s "$1" | base64 -w0"#;
         let said = Command::new("sh").args(["-c", encode, "sh", text]).output().unwrap();
         let header = format!("Basic {}", String::from_utf8(said.stdout).unwrap());
-        root.cgi("GET", "/scheduler/jobs", &[("Authorization", &header)], b"").code
+        let headers = [("Authorization", header.as_str()), ("Origin", origin)];
+        let headers = &headers[..if origin.is_empty() { 1 } else { 2 }];
+        root.cgi("GET", "/scheduler/jobs", headers, b"").code
     };
+    let get = |text: &str| get_from(text, "");
     assert_eq!(get(&format!("{good}:")), 200);
+    // A browser that was told it once sends it for whatever page asks.
+    assert_eq!(get_from(&format!("{good}:"), "https://evil.example"), 403);
     assert_eq!(get(&format!("{good}:anything")), 200);
     for wrong in [good.clone(), format!("x:{good}"), format!("{good}0:"), String::new()] {
         assert_eq!(get(&wrong), 401, "{wrong}");

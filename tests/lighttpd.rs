@@ -167,6 +167,29 @@ fn up_remembers_its_server_and_is_one_up() {
 }
 
 #[test]
+fn an_address_of_ipv6_and_an_authority_that_ends_soon() {
+    let root = Root::real("lighttpd-six");
+    ca_ok(&root.ca_dir(), &["init", "--days", "100"]);
+    root.up_ok(&["--server", "lighttpd", "--tls", "--bind", "[::1]"]);
+    assert!(root.read("run/url").starts_with("https://[::1]:"), "{}", root.read("run/url"));
+    root.curl_admin(&[], "/scheduler/nodes/list").expect(200);
+    // What a server that was told to read anew still had to answer ends with it.
+    let conf = root.dir.join("run/lighttpd.conf").display().to_string();
+    let servers = || {
+        let all = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            words.split('\0').any(|word| word == conf).then_some(pid)
+        });
+        all.collect::<Vec<i32>>()
+    };
+    root.up_ok(&["--server", "lighttpd", "--tls", "--client-certs", "ask"]);
+    assert!(root.down(&[]).status.success());
+    assert!(servers().is_empty(), "{:?}", servers());
+    root.check();
+}
+
+#[test]
 fn certificates_of_another_authority_are_taken_as_they_are() {
     let root = Root::real("lighttpd-given");
     let site = root.dir.join("site");

@@ -289,6 +289,13 @@ fn what_a_user_has_a_node_run_is_theirs_to_read_and_to_end() {
     ask(&root, &ben, "POST", "/processor/jobs/new", &named).expect(400);
     let range = json!({"command": ["sleep", "1000"], "request_id": "range", "tasks": "0-2"});
     ask(&root, &ada, "POST", "/processor/jobs/new", &range).expect(201);
+    // One of its processes cannot be stopped alone, and so not by its pid.
+    let pid = wait_for(SOON, || {
+        let answer = ask(&root, &ada, "GET", "/processor/query_running", &Value::Null).expect(200);
+        answer.json()["dataTable"][0]["pid"].as_i64().ok_or(answer.body)
+    });
+    let stopped = ask(&root, &ada, "POST", "/processor/stop", &json!({ "pid": pid })).expect(409);
+    assert!(stopped.body.contains("one task of the range"), "{stopped:?}");
     ask(&root, &ada, "POST", "/processor/jobs/range/kill?task=1-2", &Value::Null).expect(200);
     let status = |token: &str| {
         ask(&root, token, "GET", "/processor/jobs/range/status?task=2", &Value::Null).expect(200)

@@ -82,7 +82,12 @@ fn what_a_provider_may_do_with_nodes() {
         remove(&ben, "none").expect(404);
         assert_eq!(record(root, "two"), before);
         assert_eq!(update(&ann, "two", &json!({"drain": true})).expect(200).json()["owner"], "ann");
-        update(&ann, "two", &json!({"uri": "http://127.0.0.1:10", "drain": null})).expect(200);
+        // A token is for the machine that it was given for.
+        let moved = json!({"uri": "http://127.0.0.1:10", "drain": null});
+        assert!(update(&ann, "two", &moved).expect(400).body.contains("token for the new uri"));
+        let mut moved = moved;
+        moved["token"] = json!("secret-of-ann");
+        update(&ann, "two", &moved).expect(200);
         // Its token is nobody's to see.
         for token in [&ann, &ben, &admin] {
             for path in ["/scheduler/nodes/two", "/scheduler/nodes/list", "/nodemgr/list"] {

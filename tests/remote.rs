@@ -175,7 +175,8 @@ fn a_log_that_is_cut_off_is_gone_on_with_where_it_ended() {
             let body = format!("{{\"state\":\"{state}\"}}\n");
             (format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()), body)
         } else {
-            let body = ["one\n", "two\n", "three\n"][logs.min(2)];
+            // Cut off as if that were all, also when it was to be the last.
+            let body = ["one\n", "two\n", "th", "ree\n", ""][logs.min(4)];
             ("X-Corkboard-Attempt: 4\r\nX-Corkboard-Offset: 10\r\n".into(), body.into())
         };
         let _ = write!(stream, "HTTP/1.0 200 OK\r\nConnection: close\r\n{head}\r\n{body}");
@@ -191,6 +192,10 @@ fn a_log_that_is_cut_off_is_gone_on_with_where_it_ended() {
         of("log?follow=1&offset=14&attempt=4"),
         of("status"),
         of("log?follow=1&offset=18&attempt=4"),
+        of("status"),
+        of("log?follow=1&offset=20&attempt=4"),
+        of("status"),
+        of("log?follow=1&offset=24&attempt=4"),
     ];
     assert_eq!(*seen, expected);
 }

@@ -25,7 +25,7 @@ use crate::model::access::Need;
 use crate::model::excerpt::Part;
 use crate::model::ids::RunId;
 use crate::model::kill::Wish;
-use crate::model::request::{Output, Spec};
+use crate::model::request::{Output, RANGE_FIELD, Spec};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::wire::process::{
     QueryOneRequest, QueryOneResponse, RunningProcess, RunningProcessResponse, StartRequest,
@@ -203,6 +203,11 @@ pub(super) fn stop(call: &Call) -> Result<Response> {
     let StopRequest { pid, starting_time_stamp, process_name } = body(call)?;
     let named = Named::of(pid, &starting_time_stamp, process_name)?;
     let Process { id, .. } = named.running(call, Need::Tend)?;
+    if Runs::new(call.root).request(&id)?.get(RANGE_FIELD).is_some() {
+        return Err(Error::conflict(format!(
+            "this process is one task of the range {id}, which would end whole: end the task at its head, by jobs N update kill=1 task=K"
+        )));
+    }
     let by = call.who.name.clone();
     let wish = Wish { id: id.clone(), proof: None, grace: None, by, tasks: None };
     kill::kill(call.root, &wish)?;

@@ -34,7 +34,7 @@ pub fn show(call: &Call) -> Result<Response> {
     let limit = call.request.number("limit")?.unwrap_or(USUAL);
     let sees_all = call.who.reach(Need::Read) == Reach::All;
     let is_meant = |entry: &Entry| {
-        (sees_all || entry.user == call.who.user)
+        (sees_all || (entry.user.is_some() && entry.user == call.who.user))
             && user.is_none_or(|user| entry.user.as_deref() == Some(user))
             && since.is_none_or(|since| {
                 clock::parse_rfc3339(&entry.at).is_none_or(|at| at >= since) // rather too much

@@ -139,6 +139,15 @@ pub fn update(call: &Call) -> Result<Response> {
         }
     }
     let mut node = checked(Value::Object(merged))?;
+    let has_moved = node.address() != old.address();
+    if is_limited(call.who)
+        && has_moved
+        && token.is_none()
+        && vault::node_token(call.root, name)?.is_some()
+    {
+        // Whoever gave the token meant it for the machine that was there.
+        return Err(Error::bad("give the token for the new uri, too; null for none"));
+    }
     let given_up = if forget { &[] } else { &*old.given_up };
     check_idle(call.root, name, Some(&old.address()), given_up, Some(&node))?;
     node.given_up = given_up.to_vec();
@@ -210,8 +219,8 @@ pub fn remove(call: &Call) -> Result<Response> {
     };
     check_idle(root, name, address.as_ref(), &given_up, None)?;
     vault::revoke_of_node(root, name)?; // first: another machine may be registered under this name then
+    vault::set_node_token(root, name, None)?; // while the node is there: what was broken off is repeated
     nodes::remove(root, &lock, name)?;
-    vault::set_node_token(root, name, None)?;
     Ok(Response::of(shown))
 }
 

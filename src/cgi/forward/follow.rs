@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cgi::forward::EARLY;
 use crate::cgi::remote::{ATTEMPT, OFFSET, PATIENCE, PAUSE, Remote, patiently};
-use crate::cgi::request::{LONGEST_WAIT, Request};
+use crate::cgi::request::Request;
 use crate::cgi::response::{Content, Response};
 use crate::error::{Error, Kind, Result, reason};
 
@@ -87,8 +86,8 @@ impl Followed {
                 Content::Value(_) | Content::Reader(..) => Ok(()), // not from there
             };
             let Counted { count, has_left, .. } = counted;
-            // One that came to its end because it took so long may have left something over.
-            let is_whole = copied.is_ok() && (count == 0 || begun.elapsed() + EARLY < LONGEST_WAIT);
+            // A server may end one that was cut off as if that were all: it is, where nothing comes behind it.
+            let is_whole = copied.is_ok() && count == 0;
             if has_left || (is_last && is_whole) {
                 return Ok(());
             }

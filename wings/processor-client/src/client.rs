@@ -46,25 +46,60 @@ pub struct Client {
     open: HashMap<(i32, String), Lines>,
     /// Whether an answer could not be printed: nobody reads any more.
     pub cannot_write: bool,
+    /// Whether what was sent before, and not answered, has been sent again.
+    is_resumed: bool,
 }
 
 impl Client {
-    /// A client with what it has started before. What was sent, and not answered, is sent again: it starts
-    /// no second process.
-    pub fn new(node: Remote, store: Store) -> Result<Client> {
+    /// A client with what it has started before.
+    pub fn new(node: Remote, store: Store) -> Client {
         let (known, open) = (Vec::new(), HashMap::new());
-        let mut client = Client { node, store, is_there: false, known, open, cannot_write: false };
+        let mut client = Client {
+            node,
+            store,
+            is_there: false,
+            known,
+            open,
+            cannot_write: false,
+            is_resumed: false,
+        };
         for one in client.store.started() {
-            match one.id {
-                Some(id) => client.known.push((one.name, id)),
-                None => drop(client.send_start(one.name, &one.request)?),
+            client.known.extend(one.id.map(|id| (one.name, id)));
+        }
+        client
+    }
+
+    /// Sends again, once, what was sent and not answered: it starts no second process. One that is
+    /// refused is told, and keeps no other.
+    ///
+    /// Errors: nobody answers, or lets this client in.
+    pub fn resume(&mut self) -> Result<()> {
+        let left = if self.is_resumed { Vec::new() } else { self.store.started() };
+        for one in left.into_iter().filter(|one| one.id.is_none()) {
+            match self.send_start(one.name, &one.request, true) {
+                Ok(told) if told.pid == 0 => super::say(&told.error_output),
+                Ok(_) => {}
+                Err(error) if is_unknown(&error) || is_unheard(&error) => return Err(error),
+                Err(error) => super::say(&error.message),
             }
         }
-        Ok(client)
+        self.is_resumed = true;
+        Ok(())
     }
 
     /// Does it, and prints what was answered.
     pub fn carry_out(&mut self, command: Command) -> Result<()> {
+        // One that waits for room must not keep what has that room from being stopped.
+        let is_known = match &command {
+            Command::Start(..) => false,
+            Command::Running => true,
+            Command::Wait(which) | Command::Query(which, ..) | Command::Stop(which) => {
+                which.is_some() && self.find(which.clone()).is_ok()
+            }
+        };
+        if !is_known {
+            self.resume()?;
+        }
         match command {
             Command::Start(name, request) => self.start(name, request),
             Command::Wait(which) => self.wait(&self.find(which)?),
@@ -95,15 +130,26 @@ impl Client {
             let is_it = |process: &corkboard::wire::process::RunningProcess| {
                 process.pid == id.pid && process.starting_time_stamp == id.start
             };
-            if !running.data_table.iter().any(is_it)
-                && let Err(error) = self.store.has_ended(&id)
-            {
-                super::say(&error.message);
+            if running.data_table.iter().any(is_it) {
+                continue;
+            }
+            // It may be one that whoever asks may not see: what is told to have ended is forgotten, by this.
+            match self.query(&id, "none".into(), "none".into()) {
+                Err(error) if is_unknown(&error) => return,
+                Err(error)
+                    if !matches!(error.kind, Kind::NotFound | Kind::Gone | Kind::Forbidden) =>
+                {
+                    super::say(&error.message);
+                }
+                _ => {}
             }
         }
     }
 
     fn start(&mut self, name: Option<String>, mut request: StartRequest) -> Result<()> {
+        if name.is_some() && self.store.started().iter().any(|one| one.name == name) {
+            self.forget_ended(); // it may have ended since a client looked
+        }
         if let Some(name) = &name
             && let Some(one) =
                 self.store.started().iter().find(|one| one.name.as_ref() == Some(name))
@@ -116,7 +162,7 @@ impl Client {
         }
         request.request_id = random_name()?;
         self.store.begin(name.clone(), &request)?;
-        let told = self.send_start(name, &request)?;
+        let told = self.send_start(name, &request, false)?;
         if told.pid != 0 {
             return self.print(&told);
         }
@@ -128,6 +174,7 @@ impl Client {
         &mut self,
         name: Option<String>,
         request: &StartRequest,
+        is_again: bool,
     ) -> Result<StartResponse> {
         let begun = self.patiently(|node| {
             let mut lines = node.lines(PROGRAM, &[START], request)?;
@@ -136,6 +183,8 @@ impl Client {
         let (told, lines) = match begun {
             // Whether it was started is not known: it is asked again by the next client.
             Err(error) if is_unknown(&error) => return Err(error),
+            // Who is not let in is not told what became of it the first time.
+            Err(error) if is_again && is_unheard(&error) => return Err(error),
             Err(error) => {
                 self.store.is_none(&request.request_id)?;
                 return Err(error);
@@ -267,6 +316,12 @@ impl Client {
 /// Whether nobody knows what came of it.
 fn is_unknown(error: &Error) -> bool {
     let kinds = [Kind::GatewayTimeout, Kind::BadGateway, Kind::Unavailable, Kind::Internal];
+    kinds.contains(&error.kind)
+}
+
+/// Whether it was not even looked at.
+fn is_unheard(error: &Error) -> bool {
+    let kinds = [Kind::Unauthorized, Kind::Forbidden, Kind::Misdirected, Kind::Shortage];
     kinds.contains(&error.kind)
 }
 

@@ -85,7 +85,7 @@ fn run(matches: &ArgMatches) -> Result<i32> {
         .ok_or_else(|| Error::bad("which node? name it by --url, such as http://127.0.0.1:8080"))?;
     let store =
         Store::open(given("store").map_or_else(usual_store, |path| Ok(path.into()))?, &url)?;
-    let mut client = Client::new(Remote::to(&url, access)?, store)?;
+    let mut client = Client::new(Remote::to(&url, access)?, store);
     let commands = given("commands").filter(|path| path != "-");
     let input: Box<dyn BufRead> = match &commands {
         Some(path) => Box::new(BufReader::new(File::open(path).at(path)?)),
@@ -105,6 +105,10 @@ fn run(matches: &ArgMatches) -> Result<i32> {
                 return Ok(exit::REFUSED);
             }
         }
+    }
+    if let Err(error) = client.resume() {
+        say(&error.message);
+        code = if code == 0 { error.kind.exit_code() } else { code };
     }
     client.forget_ended();
     Ok(code)

@@ -4,8 +4,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use corkboard::board::files::sync_dir;
 use corkboard::error::{At, Error, Kind, Result};
 use corkboard::wire::process::StartRequest;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,11 @@ impl Store {
     pub fn begin(&mut self, name: Option<String>, request: &StartRequest) -> Result<()> {
         let (url, request) = (self.url.clone(), request.clone());
         self.all.push(Started { name, url, id: None, request });
-        self.write()
+        let written = self.write();
+        if written.is_err() {
+            self.all.pop(); // it is not sent, by the next client neither
+        }
+        written
     }
 
     /// Keeps which process it is.
@@ -134,6 +139,9 @@ impl Store {
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&new).at(&new)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at(&new)?;
-        fs::rename(&new, &self.path).at(&self.path)
+        fs::rename(&new, &self.path).at(&self.path)?;
+        // What is sent next must be known after a power loss.
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        sync_dir(dir.unwrap_or(Path::new(".")))
     }
 }

@@ -222,6 +222,47 @@ fn what_was_started_is_known_to_the_next_client() {
 }
 
 #[test]
+fn nothing_is_forgotten_that_runs_and_a_name_is_free_once_it_has_ended() {
+    let mut node = Node::new("names");
+    let is_idle = |node: &Node| {
+        let ids = node.processor(&["jobs", "state=running"]);
+        ids.stdout.is_empty()
+    };
+    for _ in 0..3 {
+        let (code, _, said) = node.run("start --name night sleep 0.2\n");
+        assert_eq!(code, 0, "{said}");
+        until("it has ended", || is_idle(&node));
+    }
+    // Another user, who does not see what runs, makes nobody forget it.
+    node.run("");
+    assert_eq!(node.run("start --name long sleep 100.7\n").0, 0);
+    let ada = node.token.clone();
+    let made = node.processor(&["tokens", "new", "role=user", "user=ben", "-q"]);
+    node.token = String::from_utf8(made.stdout).unwrap().trim().to_string();
+    node.run("running\n");
+    // Nor does who is not let in, of what was sent and not answered.
+    let line: Value = serde_json::from_str(node.store().trim()).unwrap();
+    let mut lost = line.clone();
+    lost.as_object_mut().unwrap().remove("pid");
+    lost.as_object_mut().unwrap().remove("startingTimeStamp");
+    fs::write(node.dir.join("store"), format!("{lost}\n")).unwrap();
+    node.token = "cb_none_such".into();
+    assert_eq!(node.run("wait long\n").0, 1);
+    node.token = ada;
+    // One that is refused keeps no other, and one that waits keeps nothing from being stopped.
+    let mut refused = lost.clone();
+    refused["name"] = json!("refused");
+    refused["request"]["dir"] = json!("relative");
+    refused["request"]["request_id"] = json!("refused");
+    fs::write(node.dir.join("store"), format!("{lost}\n{refused}\n")).unwrap();
+    let (code, answers, said) = node.run("start echo hi\nwait\nstop long\n");
+    assert_eq!((code, answers.len()), (0, 3), "{said}");
+    assert!(said.contains("absolute"), "{said}");
+    assert_eq!(node.store(), "");
+    node.check();
+}
+
+#[test]
 fn who_is_not_let_in_or_finds_nobody_is_told() {
     let mut node = Node::new("refused");
     let token = std::mem::replace(&mut node.token, "wrong".into());
