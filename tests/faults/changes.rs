@@ -16,12 +16,21 @@ pub fn unknown(ran: &Ran) -> bool {
     matches!(ran.code, 1 | 500) && said.contains("repeat with the same id")
 }
 
-/// What a refused change must leave alone. Supervisors of earlier jobs may be at work meanwhile.
+/// What a refused change must leave alone; the audit tells of it. Supervisors of earlier jobs may be at
+/// work meanwhile.
 pub fn seen(root: &TestRoot) -> Vec<String> {
-    let of_supervisors =
-        ["/events ", "/slot/", "/pid/", "/status ", "/log ", "/processor/queue/", "/filler/"];
+    let of_others = [
+        "/audit/",
+        "/events ",
+        "/slot/",
+        "/pid/",
+        "/status ",
+        "/log ",
+        "/processor/queue/",
+        "/filler/",
+    ];
     let mut all = listing(&root.path("state"));
-    all.retain(|line| !of_supervisors.iter().any(|part| line.contains(part)));
+    all.retain(|line| !of_others.iter().any(|part| line.contains(part)));
     all.iter_mut().for_each(|line| {
         // The queue has a second name for it; and numbers that nobody got go unused.
         if line.contains("/processor/job/") || line.contains("/scheduler/seq ") {
