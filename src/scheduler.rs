@@ -213,7 +213,7 @@ const ROUTES: &[Route] = &[
         need: Join,
         query: &[],
         body: true,
-        help: "register the node that the token is for, once, as nodes new; the answer has its token",
+        help: "register the node that the token is for, once; the answer has its token",
         handler: joining::join,
     },
     Route {
