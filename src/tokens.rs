@@ -52,7 +52,7 @@ pub const NEW: Route = Route {
         Key::new(
             "expires",
             "WHEN",
-            "a time, or a duration such as 90d; if absent never, of join 1d",
+            "a time, or e.g. 90d; never if absent, of join 1d",
         ),
         Key::new("certificate", "FILE", "the client certificate that is to do what a token does"),
     ],
