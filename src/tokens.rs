@@ -49,11 +49,7 @@ pub const NEW: Route = Route {
         Key::new("name", "NAME", "what it is called, for people"),
         Key::new("node", "NAME", "of worker and join: the node for which alone it acts"),
         Key::new("scope", "all|read", "read: it only looks, whatever its role; all if absent"),
-        Key::new(
-            "expires",
-            "WHEN",
-            "a time, or e.g. 90d; never if absent, of join 1d",
-        ),
+        Key::new("expires", "WHEN", "a time, or e.g. 90d; never if absent, of join 1d"),
         Key::new("certificate", "FILE", "the client certificate that is to do what a token does"),
     ],
     body: false,
