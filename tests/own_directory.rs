@@ -110,11 +110,22 @@ fn what_cannot_be_synced_of_one_is_told_of_that_one() {
 /// What was started never is again, whatever becomes of its story.
 #[test]
 fn a_job_that_removed_its_story_does_not_run_again_when_its_supervisor_dies() {
+    no_second_run("sleep 1000", "_");
+    // Also once its program has ended, and what that has left is given time.
+    no_second_run("(trap '' TERM; sleep 1000; sleep 1000) > /dev/null 2>&1 &", "__");
+}
+
+/// A job that removes its story and then does this, by when its link in `pid/` has as many parts.
+fn no_second_run(then: &str, parts: &str) {
     let root = root();
-    give(&root, "a", "echo ran >> witness; rm status; sleep 1000");
+    give(&root, "a", &format!("echo ran >> witness; rm status; {then}"));
     let has_run = || root.read("state/processor/job/a/witness");
     until("it has no story", || {
-        !has_run().is_empty() && !root.exists("state/processor/job/a/status")
+        let links = fs::read_dir(root.path("state/processor/pid")).unwrap();
+        let mut names = links.map(|link| link.unwrap().file_name().into_string().unwrap());
+        !has_run().is_empty()
+            && !root.exists("state/processor/job/a/status")
+            && names.any(|name| name.matches('_').count() == parts.len())
     });
     for supervisor in root.supervisors() {
         signal(supervisor, "KILL");

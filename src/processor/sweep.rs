@@ -17,7 +17,7 @@ use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
-use crate::board::runs::Runs;
+use crate::board::runs::{Links, Runs};
 use crate::board::slots::{self, Record, Slot};
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
@@ -65,8 +65,9 @@ pub fn recover(root: &Root) -> Result<Swept> {
     for error in unreadable {
         tell_once("passed over", &error);
     }
+    let links = Links::default();
     for (slot, record) in found {
-        match decide(&runs, &held, &slot, record, &mut swept) {
+        match decide(&runs, &held, &slot, record, &links, &mut swept) {
             Ok(record) => dead.push((slot, record)),
             Err(error) => passed_over(&slot, error),
         }
@@ -75,7 +76,7 @@ pub fn recover(root: &Root) -> Result<Swept> {
     // Until it is let go, one that names nothing looks like that of a supervisor that lingers.
     dead.sort_by_key(|(_, record)| !record.jobs.is_empty());
     for (slot, record) in dead {
-        if let Err(error) = finish(&runs, &slot, record, &mut swept) {
+        if let Err(error) = finish(&runs, &slot, record, &links, &mut swept) {
             passed_over(&slot, error);
         }
     }
@@ -99,6 +100,7 @@ fn decide(
     held: &Lock,
     slot: &Slot,
     mut record: Record,
+    links: &Links,
     swept: &mut Swept,
 ) -> Result<Record> {
     let others = slots::all(runs)?;
@@ -106,7 +108,8 @@ fn decide(
     for id in std::mem::take(&mut record.jobs) {
         let elsewhere =
             others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
-        let fate = if elsewhere { Ok(Fate::Dropped) } else { fate(runs, held, &record, &id) };
+        let fate =
+            if elsewhere { Ok(Fate::Dropped) } else { fate(runs, held, &record, links, &id) };
         match fate {
             Ok(Fate::Dropped) => {}
             Ok(Fate::Waits) => swept.requeued += 1,
@@ -133,7 +136,7 @@ enum Fate {
     Waits,
 }
 
-fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
+fn fate(runs: &Runs, held: &Lock, record: &Record, links: &Links, id: &str) -> Result<Fate> {
     if runs.is_queued(id)? || !runs.is_here(id)? {
         return Ok(Fate::Dropped);
     }
@@ -142,7 +145,7 @@ fn fate(runs: &Runs, held: &Lock, record: &Record, id: &str) -> Result<Fate> {
         // Its supervisor has given it back, or somebody has removed it by half.
         Ok(None) if is_over(runs, id) => Ok(Fate::Dropped),
         // It has removed its story. What was started never is again.
-        Ok(None) if runs.was_started(id)? => Ok(Fate::Kept),
+        Ok(None) if runs.was_started(id, links)? => Ok(Fate::Kept),
         Ok(None) => {
             wishes::keep_noted(runs, id, &record.kills)?;
             runs.put_back(held, id)?;
@@ -160,14 +163,20 @@ fn is_over(runs: &Runs, id: &str) -> bool {
 
 /// Ends what ran and has no end, and reports all. What is left of its processes is killed first,
 /// so that an end is an end.
-fn finish(runs: &Runs, slot: &Slot, mut record: Record, swept: &mut Swept) -> Result<()> {
+fn finish(
+    runs: &Runs,
+    slot: &Slot,
+    mut record: Record,
+    links: &Links,
+    swept: &mut Swept,
+) -> Result<()> {
     let mut sync = SyncSet::new();
     let mut lines = Vec::new();
     let mut kept = Vec::new();
     let jobs = std::mem::take(&mut record.jobs);
     let remains = remains::end_group(runs, slot, &record);
     for id in jobs {
-        match finish_one(runs, slot, &id, remains, &mut sync, swept) {
+        match finish_one(runs, slot, &id, (remains, links), &mut sync, swept) {
             Ok(line) => lines.push(line),
             Err(error) => {
                 tell_once(&format!("{id} is not recovered"), &error);
@@ -190,7 +199,7 @@ fn finish_one(
     runs: &Runs,
     slot: &Slot,
     id: &str,
-    remains: Remains,
+    (remains, links): (Remains, &Links),
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<RunStatus> {
@@ -200,7 +209,7 @@ fn finish_one(
             sync.merge(runs.sync_of_end(id)?);
             return Ok(line.of(id));
         }
-        None if !runs.was_started(id)? => {
+        None if !runs.was_started(id, links)? => {
             return Err(Error::conflict(format!("{id} is to wait again")));
         }
         _ => {}
