@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 
+pub mod basic;
 mod kdtree;
 pub mod ranges;
 pub mod ready;

@@ -129,7 +129,7 @@ impl World {
             self.why = format!("node {name} is removed");
             return;
         }
-        let resources = Resources { cores: 2 + 2 * self.dice.below(3), memory: 0 };
+        let resources = Resources::of(2 + 2 * self.dice.below(3), 0);
         let node = Node {
             name: name.clone(),
             driver: DriverKind::Local,

@@ -115,12 +115,12 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         let cores = dice.one_of(&[4, 16, 64, 128]);
         let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
         let own = if mix.each_node { dice.below(GIB) } else { 0 };
-        let total = Resources { cores, memory: memory + own };
+        let total = Resources::of(cores, memory + own);
         let owner = (mix.owned && node % 10 == 0).then(|| format!("user-{}", node / 10 % 10));
         add(&mut rooms, &format!("node-{node:04}"), owner, total, mix.ahead);
     }
     // Something that every job fits on, so that all can be placed.
-    let total = Resources { cores: 128, memory: 1024 * GIB };
+    let total = Resources::of(128, 1024 * GIB);
     add(&mut rooms, "node-large", None, total, mix.ahead);
     let users: Vec<Arc<str>> = (0..20).map(|user| format!("user-{user}").into()).collect();
     let candidates: Vec<Candidate> = (1..=jobs as u64)
@@ -138,7 +138,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
                 job,
                 priority,
                 owner: Some(users[job as usize % users.len()].clone()),
-                resources: Resources { cores, memory },
+                resources: Resources::of(cores, memory),
                 avoid: Vec::new(),
                 more: 0,
             }

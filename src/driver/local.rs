@@ -132,7 +132,7 @@ impl Driver for Local {
     fn info(&self) -> Result<Info> {
         // With the settings as they are now.
         let root = Root::open(self.root.dir()).map_err(own)?;
-        Ok(Info { resources: processor::info::total(&root).map_err(own)? })
+        processor::info::told(&root).map_err(own)
     }
 }
 

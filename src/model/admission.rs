@@ -74,7 +74,7 @@ impl Spec {
         if let Some(id) = &raw.request_id {
             check_request_id(id)?;
         }
-        if raw.requested_resources.cores == 0 {
+        if raw.requested_resources.resources.cores == 0 {
             return Err(Error::bad("requested_resources: cores must be at least 1"));
         }
         if raw.timeout.is_some_and(|t| t.is_zero()) {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::ids::NodejobId;
 use super::newer;
 use super::resources::Resources;
+use super::selector::{Labels, Selector};
 use crate::error::{Error, Result};
 
 /// How the head reaches a node.
@@ -88,6 +89,9 @@ pub struct Node {
     /// What it gives to jobs in all; what it says of itself where nobody fixed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// What it says that it is like, such as `arch`; kept by the poller.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Whether the resources were fixed when it was registered, and are not asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed: bool,
@@ -154,6 +158,7 @@ impl Node {
             ipv4: vec!["127.0.0.1".into()],
             hostname: "localhost".into(),
             resources: None,
+            labels: Labels::new(),
             fixed: false,
             drain: false,
             state: NodeState::Unknown,
@@ -240,9 +245,10 @@ impl Node {
         self.since.clone_from(&seen.since);
         self.reason.clone_from(&seen.reason);
         self.last_seen.clone_from(&seen.last_seen);
+        self.labels.clone_from(&seen.labels);
         self.silence.clone_from(&seen.silence);
         if !self.fixed && !seen.fixed {
-            self.resources = seen.resources;
+            self.resources.clone_from(&seen.resources);
         }
     }
 
@@ -258,7 +264,12 @@ impl Node {
 
     /// Whether it is known to have as much as this in all.
     pub fn may_hold(&self, asked: &Resources) -> bool {
-        self.resources.is_some_and(|total| asked.fits(&total))
+        self.resources.as_ref().is_some_and(|total| asked.fits(total))
+    }
+
+    /// Whether it is one of those that are asked for.
+    pub fn is_selected(&self, by: &Selector) -> bool {
+        by.takes(&self.name, &self.labels)
     }
 
     /// Why the jobs that it has cannot be asked about, for a person; nothing while it answers.

@@ -13,7 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::access::Share;
+use super::requested::Requested;
 use super::resources::Resources;
+use super::selector::Selector;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -44,8 +46,11 @@ pub const BY_FIELD: &str = "by";
 /// Fields that a request to the head has beside [`NODE_FIELDS`].
 pub const HEAD_FIELDS: &[&str] = &[
     "array",
+    "constraints",
+    "exclude",
     "expires",
     "max_retry_count",
+    "node",
     "parent",
     "priority",
     "retry_delay",
@@ -108,7 +113,10 @@ pub(super) struct Raw {
     stdin: Option<String>,
     pub request_id: Option<String>,
     #[serde(default)]
-    pub requested_resources: Resources,
+    pub requested_resources: Requested,
+    constraints: Option<Map<String, Value>>,
+    node: Option<Value>,
+    exclude: Option<Value>,
     #[serde(default)]
     priority: i64,
     #[serde(default, deserialize_with = "duration")]
@@ -157,6 +165,8 @@ pub struct Spec {
     pub request_id: Option<String>,
     /// What it is given.
     pub resources: Resources,
+    /// Which nodes may have it.
+    pub selector: Selector,
     /// Higher goes first; 0 where absent.
     pub priority: i64,
     /// Longest run of one attempt.
@@ -227,6 +237,7 @@ impl Spec {
             stdin: None,
             request_id: None,
             resources: Resources::default(),
+            selector: Selector::default(),
             priority: 0,
             timeout: None,
             grace: None,
@@ -257,14 +268,26 @@ impl Spec {
                 ));
             }
         };
+        let mut selector = raw.requested_resources.selector;
+        let said = |why: String| Error::bad(format!("the request has a wrong value: {why}"));
+        if let Some(tests) = &raw.constraints {
+            selector.and(&Selector::of_labels(tests).map_err(said)?);
+        }
+        for (names, add) in [
+            (&raw.node, Selector::only as fn(&mut Selector, &Value) -> _),
+            (&raw.exclude, Selector::except),
+        ] {
+            names.as_ref().map_or(Ok(()), |names| add(&mut selector, names)).map_err(said)?;
+        }
         Ok(Spec {
+            selector,
             commands,
             name: raw.name,
             environment: raw.environment,
             dir: raw.dir,
             stdin: raw.stdin,
             request_id: raw.request_id,
-            resources: raw.requested_resources,
+            resources: raw.requested_resources.resources,
             priority: raw.priority,
             timeout: raw.timeout,
             grace: raw.max_termination_time,
@@ -349,7 +372,7 @@ mod tests {
         .unwrap();
         assert_eq!(spec.timeout, Some(Duration::from_millis(1500)));
         assert_eq!(spec.retry_delay, Duration::from_secs(120));
-        assert_eq!(spec.resources, Resources { cores: 2, memory: 1 << 30 });
+        assert_eq!(spec.resources, Resources::of(2, 1 << 30));
         assert_eq!(spec.expires, Some(Expires::After(Duration::from_secs(7200))));
     }
 }

@@ -1,73 +1,186 @@
-//! What a job asks for and what a node has: cores and memory.
+//! What a job asks for and what a node has: cores, memory, and whatever else can be counted.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
 
 use crate::settings::parse_size;
 
+/// The countable of which a job is given certain ones: see `CUDA_VISIBLE_DEVICES`.
+pub const GPUS: &str = "gpus";
+
+/// Longest name of a countable.
+const LONGEST_NAME: usize = 40;
+
+/// Most countables that are named at once.
+const MOST_COUNTABLES: usize = 16;
+
+/// Words that mean something else, or will, and name no countable.
+const RESERVED: &[&str] = &["per", "nodes", "processes", "core", "cpus", "gpu"];
+
 /// An amount of each resource. Job: what it is given; node: what it gives in all, or has free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Resources {
     /// Whole cores; a job has at least one.
-    #[serde(default = "one_core")]
     pub cores: u64,
     /// Bytes; a job that does not say is counted with none.
-    #[serde(default, deserialize_with = "size")]
     pub memory: u64,
-}
-
-fn one_core() -> u64 {
-    1
+    /// Of all else that is counted, such as `gpus`, what there is more of than none.
+    pub others: BTreeMap<Arc<str>, u64>,
 }
 
 impl Default for Resources {
     fn default() -> Resources {
-        Resources { cores: one_core(), memory: 0 }
+        Resources::of(1, 0)
     }
 }
 
 impl Resources {
     /// Nothing at all.
-    pub const NONE: Resources = Resources { cores: 0, memory: 0 };
+    pub const NONE: Resources = Resources::of(0, 0);
+
+    /// Cores, and bytes of memory.
+    pub const fn of(cores: u64, memory: u64) -> Resources {
+        Resources { cores, memory, others: BTreeMap::new() }
+    }
+
+    /// The same with so much of a countable beside.
+    #[must_use]
+    pub fn and(mut self, name: &str, amount: u64) -> Resources {
+        match amount {
+            0 => _ = self.others.remove(name),
+            _ => _ = self.others.insert(name.into(), amount),
+        }
+        self
+    }
+
+    /// How much of a countable.
+    pub fn count(&self, name: &str) -> u64 {
+        self.others.get(name).copied().unwrap_or(0)
+    }
 
     /// Whether a job that asks for this fits into `room`.
     pub fn fits(&self, room: &Resources) -> bool {
-        self.cores <= room.cores && self.memory <= room.memory
+        self.cores <= room.cores
+            && self.memory <= room.memory
+            && self.others.iter().all(|(name, amount)| *amount <= room.count(name))
     }
 
     /// How often this fits into `room`.
     pub fn times_in(&self, room: &Resources) -> u64 {
         let memory = room.memory.checked_div(self.memory).unwrap_or(u64::MAX);
-        (room.cores / self.cores.max(1)).min(memory)
+        let others = self.others.iter().filter_map(|(name, each)| room.count(name).checked_div(*each));
+        others.fold((room.cores / self.cores.max(1)).min(memory), u64::min)
     }
 
     /// The sum.
     #[must_use]
     pub fn plus(&self, other: &Resources) -> Resources {
-        Resources {
-            cores: self.cores.saturating_add(other.cores),
-            memory: self.memory.saturating_add(other.memory),
+        let mut sum = self.clone();
+        sum.cores = sum.cores.saturating_add(other.cores);
+        sum.memory = sum.memory.saturating_add(other.memory);
+        for (name, amount) in &other.others {
+            let all = sum.others.entry(name.clone()).or_insert(0);
+            *all = all.saturating_add(*amount);
         }
+        sum
     }
 
     /// What is left; nothing where `other` is more.
     #[must_use]
     pub fn minus(&self, other: &Resources) -> Resources {
-        Resources {
-            cores: self.cores.saturating_sub(other.cores),
-            memory: self.memory.saturating_sub(other.memory),
+        let mut left = self.clone();
+        left.cores = left.cores.saturating_sub(other.cores);
+        left.memory = left.memory.saturating_sub(other.memory);
+        for (name, amount) in &other.others {
+            if let Some(all) = left.others.get_mut(name) {
+                *all = all.saturating_sub(*amount);
+            }
         }
+        left.others.retain(|_, amount| *amount > 0);
+        left
     }
 
-    /// As a person reads it: "8 cores, 1 GiB memory".
+    /// As a person reads it: "8 cores, 1 GiB memory, 2 gpus".
     pub fn human(&self) -> String {
-        let cores = if self.cores == 1 { "1 core".into() } else { format!("{} cores", self.cores) };
-        if self.memory == 0 {
-            cores
-        } else {
-            format!("{cores}, {} memory", human_size(self.memory))
+        let mut parts = vec![if self.cores == 1 { "1 core".into() } else { format!("{} cores", self.cores) }];
+        if self.memory > 0 {
+            parts.push(format!("{} memory", human_size(self.memory)));
+        }
+        parts.extend(self.others.iter().map(|(name, amount)| match (&**name, amount) {
+            (GPUS, 1) => "1 gpu".to_string(),
+            _ => format!("{amount} {name}"),
+        }));
+        parts.join(", ")
+    }
+}
+
+impl Serialize for Resources {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(2 + self.others.len()))?;
+        map.serialize_entry("cores", &self.cores)?;
+        map.serialize_entry("memory", &self.memory)?;
+        for (name, amount) in &self.others {
+            map.serialize_entry(&**name, amount)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Resources {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Resources, D::Error> {
+        Resources::read(Map::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+impl Resources {
+    /// Reads what a request, a record or a node says. One core, and no memory, where it does not.
+    ///
+    /// Errors: an amount that is none, or a name that names no countable.
+    pub fn read(fields: Map<String, Value>) -> Result<Resources, String> {
+        let mut read = Resources::default();
+        for (name, value) in fields {
+            match name.as_str() {
+                "cores" => {
+                    read.cores = value.as_u64().ok_or_else(|| {
+                        format!("cores must be a whole number of cores, not {value}")
+                    })?;
+                }
+                "memory" => {
+                    read.memory = amount(&value).ok_or_else(|| {
+                        "memory must be a size such as \"1 GiB\" or a number of bytes".to_string()
+                    })?;
+                }
+                _ => {
+                    check_countable(&name)?;
+                    let amount = amount(&value).ok_or_else(|| {
+                        format!("{name} must be a whole number, or a size such as \"1 GiB\", not {value}")
+                    })?;
+                    read = read.and(&name, amount);
+                }
+            }
+        }
+        match read.others.len() {
+            0..=MOST_COUNTABLES => Ok(read),
+            _ => Err(format!("at most {MOST_COUNTABLES} countables can be named")),
         }
     }
+}
+
+/// Refuses what cannot be the name of a countable.
+pub fn check_countable(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+    if !begins || !name.chars().all(good) || name.len() > LONGEST_NAME || RESERVED.contains(&name) {
+        let shown: String = name.chars().take(LONGEST_NAME + 1).collect();
+        return Err(format!(
+            "{shown:?} is no resource: cores, memory, gpus, or another countable, named by a-z 0-9 _ beginning with a letter"
+        ));
+    }
+    Ok(())
 }
 
 /// A size in the largest binary unit that keeps it exact, or with one decimal.
@@ -87,20 +200,70 @@ pub fn human_size(bytes: u64) -> String {
     }
 }
 
-/// A number of bytes or a text such as "1 GiB".
-fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Bytes(u64),
-        Text(String),
+/// A whole number, or a text such as "1 GiB".
+fn amount(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => parse_size(text),
+        _ => None,
     }
-    match Form::deserialize(from) {
-        Ok(Form::Bytes(bytes)) => Some(bytes),
-        Ok(Form::Text(text)) => parse_size(&text),
-        Err(_) => None,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> Result<Resources, String> {
+        serde_json::from_value(value).map_err(|e| e.to_string())
     }
-    .ok_or_else(|| {
-        de::Error::custom("memory must be a size such as \"1 GiB\" or a number of bytes")
-    })
+
+    #[test]
+    fn amounts_are_read_as_they_are_written() {
+        let all = read(json!({"cores": 2, "memory": "1 GiB", "gpus": 1, "scratch": "2 KiB", "none": 0}));
+        let all = all.unwrap();
+        assert_eq!(all, Resources::of(2, 1 << 30).and("gpus", 1).and("scratch", 2048));
+        assert_eq!(all.human(), "2 cores, 1 GiB memory, 1 gpu, 2048 scratch");
+        let written = serde_json::to_value(&all).unwrap();
+        assert_eq!(written, json!({"cores": 2, "memory": 1 << 30, "gpus": 1, "scratch": 2048}));
+        assert_eq!(read(written).unwrap(), all);
+        assert_eq!(read(json!({})).unwrap(), Resources::default());
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        for (value, why) in [
+            (json!({"gpus": -1}), "gpus must be a whole number"),
+            (json!({"gpus": 1.5}), "gpus must be a whole number"),
+            (json!({"licenses": "four"}), "licenses must be a whole number"),
+            (json!({"licenses": null}), "licenses must be a whole number"),
+            (json!({"cores": 1.5}), "cores must be a whole number of cores"),
+            (json!({"cores": "2"}), "cores must be a whole number of cores"),
+            (json!({"memory": -1}), "memory must be a size"),
+            (json!({"memory": "1 XiB"}), "memory must be a size"),
+            (json!({"Memory": 1}), "is no resource"),
+            (json!({"": 1}), "is no resource"),
+            (json!({"cpus": 1}), "is no resource"),
+            (json!({"a b": 1}), "is no resource"),
+        ] {
+            let said = read(value.clone()).unwrap_err();
+            assert!(said.contains(why), "{value}: {said}");
+        }
+        let many: Map<String, Value> = (0..17).map(|n| (format!("c{n}"), json!(1))).collect();
+        assert!(Resources::read(many).unwrap_err().contains("at most 16"));
+    }
+
+    #[test]
+    fn sums_and_differences() {
+        let room = Resources::of(8, 100).and("gpus", 2);
+        let job = Resources::of(2, 10).and("gpus", 1);
+        assert!(job.fits(&room));
+        assert_eq!(job.times_in(&room), 2);
+        let left = room.minus(&job).minus(&job);
+        assert_eq!(left, Resources::of(4, 80));
+        assert!(!job.fits(&left));
+        assert_eq!(left.plus(&job).plus(&job), room);
+        assert!(!Resources::of(1, 0).and("licenses", 1).fits(&room));
+    }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::Candidate;
 use super::kdtree::{Point, Tree};
 use super::rooms::{Provider, Providers, Room, Rooms};
-use crate::model::resources::Resources;
+use super::basic::Basic;
 
 /// The order in which jobs are placed: higher priority, then lower number.
 type Turn = (Reverse<i64>, u64);
@@ -29,7 +29,7 @@ const AT_ONCE: Turn = (Reverse(i64::MAX), 0);
 /// What jobs of a kind ask for, and whose they are where that makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Ask {
-    resources: Resources,
+    resources: Basic,
     user: Option<Provider>,
 }
 
@@ -89,7 +89,7 @@ impl Ready {
     /// Of which kind a job is.
     fn ask(&self, candidate: &Candidate) -> Ask {
         let user = candidate.owner.as_ref().and_then(|owner| self.providers.get(owner));
-        Ask { resources: candidate.resources, user: user.copied() }
+        Ask { resources: (&candidate.resources).into(), user: user.copied() }
     }
 
     /// Sorts all anew: others have nodes of their own by now, and their jobs are of kinds of their own.
@@ -189,7 +189,7 @@ impl Ready {
             let ask = self.ask(candidate);
             if let Some(node) = rooms.choose(&ask.resources, ask.user, &candidate.avoid) {
                 self.hopes.extend(hope); // its room may do for another one
-                rooms.take(&node, &ask.resources);
+                rooms.take(&node, &candidate.resources.clone());
                 return Some((self.remove(job)?, node));
             }
             if hope.is_none() {
@@ -234,6 +234,6 @@ impl Ready {
     }
 }
 
-fn point(resources: &Resources) -> Point<2> {
+fn point(resources: &Basic) -> Point<2> {
     [resources.cores, resources.memory]
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kdtree::{Point, Tree, Window};
 use crate::model::node::Node;
+use super::basic::Basic;
 use crate::model::resources::Resources;
 
 /// A user who has nodes of their own, by the order in which [`Rooms`] heard of them.
@@ -20,11 +21,11 @@ pub struct Room {
     /// Whether new jobs may be placed on it.
     pub open: bool,
     /// What it gives in all.
-    pub total: Resources,
+    pub total: Basic,
     /// What the jobs sent to it ask for in all.
-    pub used: Resources,
+    pub used: Basic,
     /// What those of them ask for that will have ended before another could be there.
-    pub leaving: Resources,
+    pub leaving: Basic,
     /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
     /// without a round trip.
     pub ahead: u64,
@@ -34,17 +35,17 @@ pub struct Room {
 
 impl Room {
     /// A node of which nothing is known: nothing goes there.
-    pub(super) const CLOSED: Room = Room::of(false, Resources::NONE);
+    pub(super) const CLOSED: Room = Room::of(false, Basic::NONE);
 
     /// With nothing in use.
-    pub(super) const fn of(open: bool, total: Resources) -> Room {
-        Room { open, total, used: Resources::NONE, leaving: Resources::NONE, ahead: 0, owner: None }
+    pub(super) const fn of(open: bool, total: Basic) -> Room {
+        Room { open, total, used: Basic::NONE, leaving: Basic::NONE, ahead: 0, owner: None }
     }
 
     /// Whether a job that asks for this may be sent there now: it fits on the node, and what stays
     /// in use and what it asks for is no more than what there is and as many times what it asks for
     /// as jobs may be sent ahead.
-    pub(super) fn takes(&self, job: &Resources) -> bool {
+    pub(super) fn takes(&self, job: &Basic) -> bool {
         let ahead = |amount: u64| amount.saturating_mul(self.ahead);
         let stays = self.used.minus(&self.leaving);
         self.open
@@ -62,12 +63,12 @@ impl Room {
 
     /// The same room as it is now: nothing is sent ahead.
     pub(super) fn free(&self) -> Room {
-        Room { leaving: Resources::NONE, ahead: 0, ..*self }
+        Room { leaving: Basic::NONE, ahead: 0, ..*self }
     }
 
     /// Whether more may be sent there than has room now.
     fn is_stretched(&self) -> bool {
-        self.ahead > 0 || self.leaving != Resources::NONE
+        self.ahead > 0 || self.leaving != Basic::NONE
     }
 
     /// All that [`Room::takes`]: cores and memory from the least to the most that a job may ask
@@ -99,7 +100,7 @@ impl Room {
 
     /// The same with other memory in use.
     fn with_memory(&self, memory: u64) -> Room {
-        Room { used: Resources { cores: self.used.cores, memory }, ..*self }
+        Room { used: Basic { cores: self.used.cores, memory }, ..*self }
     }
 
     /// Load in thousandths: the fuller of cores and memory.
@@ -112,7 +113,7 @@ impl Room {
 /// Nodes that are alike but for the memory in use: what they have in all, how many jobs may be
 /// sent ahead, what is about to be free, the cores in use, and whose they are. The first by memory,
 /// then by name, is the least loaded of them, and if it has no room, none of them has.
-type Group = (Resources, u64, Resources, u64, Option<Provider>);
+type Group = (Basic, u64, Basic, u64, Option<Provider>);
 
 /// The first of each group of nodes that take the same users' jobs, with its load.
 #[derive(Debug, Default)]
@@ -156,7 +157,7 @@ impl Rooms {
     /// Takes in what a node's record says.
     pub fn update(&mut self, node: &Node) {
         let old = self.rooms.get(&*node.name).copied().unwrap_or(Room::CLOSED);
-        let total = node.resources.unwrap_or(Resources::NONE);
+        let total = node.resources.as_ref().map_or(Basic::NONE, Basic::from);
         let owner = node.owner.as_deref().map(|user| self.provider(user));
         self.set(&node.name, Room { open: node.takes_jobs(), total, owner, ..old });
     }
@@ -192,7 +193,7 @@ impl Rooms {
         let gone: Vec<(Arc<str>, Room)> = gone.map(|(name, room)| (name.clone(), *room)).collect();
         for (name, room) in gone {
             self.set(&name, Room { used: room.used, leaving: room.leaving, ..Room::CLOSED });
-            if room.used == Resources::NONE {
+            if room.used == Basic::NONE {
                 self.rooms.remove(&*name);
             }
         }
@@ -208,25 +209,25 @@ impl Rooms {
     /// A job was sent there.
     pub fn take(&mut self, node: &str, job: &Resources) {
         let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { used: room.used.plus(job), ..room });
+        self.set(node, Room { used: room.used.plus(&job.into()), ..room });
     }
 
     /// A job is there no more.
     pub fn give_back(&mut self, node: &str, job: &Resources) {
         let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { used: room.used.minus(job), ..room });
+        self.set(node, Room { used: room.used.minus(&job.into()), ..room });
     }
 
     /// A job that is there will have ended before another could be there.
     pub fn leave(&mut self, node: &str, job: &Resources) {
         let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { leaving: room.leaving.plus(job), ..room });
+        self.set(node, Room { leaving: room.leaving.plus(&job.into()), ..room });
     }
 
     /// One of which that was thought is still there.
     pub fn stay(&mut self, node: &str, job: &Resources) {
         let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { leaving: room.leaving.minus(job), ..room });
+        self.set(node, Room { leaving: room.leaving.minus(&job.into()), ..room });
     }
 
     /// Replaces what is known of a node.
@@ -310,14 +311,14 @@ impl Rooms {
     /// The node for a job of this user that asks for this; `None` if none has room.
     pub fn choose_for(&self, job: &Resources, user: Option<&str>) -> Option<String> {
         let user = user.and_then(|user| self.providers.get(user));
-        self.choose(job, user.copied(), &[])
+        self.choose(&job.into(), user.copied(), &[])
     }
 
     /// The same for a job that is to avoid nodes. One that has room now comes before one to which it
     /// would be sent ahead.
     pub(super) fn choose(
         &self,
-        job: &Resources,
+        job: &Basic,
         user: Option<Provider>,
         avoid: &[String],
     ) -> Option<String> {

@@ -9,7 +9,6 @@ use super::line::{Line, Open, ask};
 use super::silent::{Listener, Silent};
 use super::wake::News;
 use crate::error::{Error, Kind, Result};
-use crate::model::resources::Resources;
 use crate::wire::feed::Since;
 use crate::wire::node::Info;
 
@@ -182,9 +181,9 @@ impl Follower {
             // the engine learns by asking for every job it has there.
             let now = Since { cursor: None, wait: Duration::ZERO };
             let page = ask(&line, &mut self.driver, |driver| driver.feed(&now))?;
-            let resources = self.info()?;
+            let info = self.info()?;
             *cursor = Some(page.cursor);
-            return Ok(vec![News::Up(resources)]);
+            return Ok(vec![News::Up(info)]);
         }
         let every = (line.root().settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
         let wait = FEED_WAIT.min(every);
@@ -197,7 +196,7 @@ impl Follower {
         let mut news = vec![News::Feed(page.events)];
         if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
             match self.info() {
-                Ok(resources) => news.push(News::Info(resources)),
+                Ok(info) => news.push(News::Info(info)),
                 Err(error) => {
                     // What the feed told is told in any case: it does not come back to it.
                     news.into_iter().for_each(|news| {
@@ -210,9 +209,9 @@ impl Follower {
         Ok(news)
     }
 
-    fn info(&mut self) -> Result<Resources> {
-        let Info { resources } = ask(&self.ear.line, &mut self.driver, |driver| driver.info())?;
+    fn info(&mut self) -> Result<Info> {
+        let info = ask(&self.ear.line, &mut self.driver, |driver| driver.info())?;
         self.asked = Some(Instant::now());
-        Ok(resources)
+        Ok(info)
     }
 }

@@ -71,7 +71,7 @@ impl Index {
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
         self.remove(card.job());
         if card.newer.is_some() {
-            let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources));
+            let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources.clone()));
             let rooms: Vec<(String, Resources)> = rooms.collect();
             rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources));
             self.untouchable.insert(card.job(), rooms);
@@ -103,7 +103,7 @@ impl Index {
                 job,
                 priority: card.priority,
                 owner: owner.map(|owner| self.user(owner)),
-                resources: card.spec.resources,
+                resources: card.spec.resources.clone(),
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
                 more,
             };
@@ -181,7 +181,7 @@ impl Index {
         before: Option<&OnNode>,
         now: Moment,
     ) {
-        let resources = card.spec.resources;
+        let resources = card.spec.resources.clone();
         self.rooms.take(&attempt.node, &resources);
         let nearly_done = ranges::nearly_done_for(card, attempt, now.time);
         let leaving = nearly_done.map(|rest| now.steady + rest);

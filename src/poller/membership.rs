@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::ids::NodejobId;
 use crate::model::node::{Node, NodeState};
-use crate::model::resources::Resources;
+use crate::wire::node::Info;
 
 const STACK: usize = 128 << 10;
 
@@ -49,7 +49,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    pub(super) fn up(&mut self, node: &str, resources: Resources) {
+    pub(super) fn up(&mut self, node: &str, info: Info) {
         self.presence.is_up(node, Instant::now());
         self.note(node, |node| {
             if node.state != NodeState::Connected {
@@ -60,10 +60,11 @@ impl Engine<'_> {
             node.silence = None;
             node.last_seen = Some(clock::now());
             if !node.fixed {
-                node.resources = Some(resources);
+                node.resources = Some(info.resources.clone());
             }
+            node.labels.clone_from(&info.labels);
         });
-        self.say(&format!("node {node}: connected, {}", resources.human()));
+        self.say(&format!("node {node}: connected, {}", info.resources.human()));
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
             known.killed = None;
         }
@@ -72,12 +73,20 @@ impl Engine<'_> {
     }
 
     /// What a node gives to jobs may change at any time.
-    pub(super) fn informed(&mut self, node: &str, resources: Resources) {
+    pub(super) fn informed(&mut self, node: &str, info: Info) {
         self.heard(node);
-        let Some(record) = self.nodes.get(node).filter(|record| !record.fixed) else { return };
-        if record.resources != Some(resources) {
-            self.say(&format!("node {node}: gives {} now", resources.human()));
-            self.note(node, |node| node.resources = Some(resources));
+        let Some(record) = self.nodes.get(node) else { return };
+        let gives = !record.fixed && record.resources.as_ref() != Some(&info.resources);
+        if gives {
+            self.say(&format!("node {node}: gives {} now", info.resources.human()));
+        }
+        if gives || record.labels != info.labels {
+            self.note(node, |node| {
+                if gives {
+                    node.resources = Some(info.resources.clone());
+                }
+                node.labels.clone_from(&info.labels);
+            });
         }
     }
 

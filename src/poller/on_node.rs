@@ -80,7 +80,7 @@ impl OnNode {
         OnNode {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
-            resources: card.spec.resources,
+            resources: card.spec.resources.clone(),
             leaving,
             state,
             length: card.length,

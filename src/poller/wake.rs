@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::driver::{Answer, Taken};
 use crate::error::{Error, Result};
 use crate::model::ids::{NodejobId, RunId};
-use crate::model::resources::Resources;
+use crate::wire::node::Info;
 use crate::model::run_status::RunStatus;
 use crate::processor::sweep::Swept;
 
@@ -58,11 +58,11 @@ impl LineId {
 pub enum News {
     /// It answers. Its jobs are to be asked about: reports may have been missed. What it gives to
     /// jobs.
-    Up(Resources),
+    Up(Info),
     /// It does not answer: what happened.
     Down(Error),
     /// What it gives to jobs, as it says now.
-    Info(Resources),
+    Info(Info),
     /// A piece of its feed, possibly empty: what changed there.
     Feed(Vec<RunStatus>),
     /// What became of a request to run attempts.

@@ -57,7 +57,7 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             .map(|(index, new)| {
                 let NewRun { id, mut request, uploads, by } = new;
                 let files = uploads.as_ref().map(|uploads| uploads.files().to_vec());
-                let valid = check(&request, total);
+                let valid = check(&request, &total);
                 if let (Some(by), Some(map)) = (by, request.as_object_mut()) {
                     map.insert(BY_FIELD.into(), by.into());
                 }
@@ -120,9 +120,9 @@ struct Wanted {
     files: Vec<Arrived>,
 }
 
-fn check(request: &Value, total: crate::model::resources::Resources) -> Result<()> {
+fn check(request: &Value, total: &crate::model::resources::Resources) -> Result<()> {
     let spec = Spec::for_node(request)?;
-    match status::unfit(&spec, None, &total) {
+    match status::unfit(&spec, None, total) {
         Some(why) => Err(Error::new(Kind::Unprocessable, why)),
         None => Ok(()),
     }

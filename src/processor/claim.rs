@@ -61,8 +61,8 @@ impl Supervisor<'_> {
                 continue;
             }
             let unfit = picked[0].unfit.is_some();
-            let resources = if unfit { Resources::NONE } else { picked[0].spec.resources };
-            let Some(room_left) = self.room(&held, resources)? else {
+            let resources = if unfit { Resources::NONE } else { picked[0].spec.resources.clone() };
+            let Some(room_left) = self.room(&held, &resources)? else {
                 self.queue.clear(); // nobody overtakes the one that has waited longest
                 if self.ended.is_empty() {
                     return self.end_under(held, false);
@@ -218,8 +218,8 @@ impl Supervisor<'_> {
 
     /// Whether there is room for a job: `None` if not; otherwise what is left beside it, where
     /// that had to be found out.
-    fn room(&mut self, held: &Lock, needed: Resources) -> Result<Option<Option<Resources>>> {
-        if self.slot.is_some() && self.resources == Some(needed) {
+    fn room(&mut self, held: &Lock, needed: &Resources) -> Result<Option<Option<Resources>>> {
+        if self.slot.is_some() && self.resources.as_ref() == Some(needed) {
             return Ok(Some(None));
         }
         if self.slot.is_none() {
@@ -230,7 +230,7 @@ impl Supervisor<'_> {
         let seen = slots::all(&self.runs)?;
         let own = self.slot.as_ref().map(|slot| slot.number);
         let free = self.total.minus(&slots::used(&seen, own));
-        Ok(needed.fits(&free).then(|| Some(free.minus(&needed))))
+        Ok(needed.fits(&free).then(|| Some(free.minus(needed))))
     }
 
     /// Writes the claim; what it returns makes it durable.
@@ -255,7 +255,7 @@ impl Supervisor<'_> {
         Record {
             pid: std::process::id() as i32,
             boot: self.boot.clone(),
-            resources: self.resources.unwrap_or(Resources::NONE),
+            resources: self.resources.clone().unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
             cgroup: self.group.as_ref().and_then(|group| group.path().to_str().map(String::from)),
             kills: Vec::new(),

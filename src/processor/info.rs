@@ -9,8 +9,9 @@ use crate::board::runs::Runs;
 use crate::board::{files, slots};
 use crate::error::Result;
 use crate::model::resources::Resources;
+use crate::model::selector::Labels;
 use crate::model::run_status::RunState;
-use crate::wire::node::{Node, SCAN};
+use crate::wire::node::{Info, Node, SCAN};
 
 /// What is given to jobs: as set, else what the machine has.
 pub fn total(root: &Root) -> Result<Resources> {
@@ -18,7 +19,12 @@ pub fn total(root: &Root) -> Result<Resources> {
         .settings
         .cores
         .unwrap_or_else(|| available_parallelism().map_or(1, |count| count.get() as u64));
-    Ok(Resources { cores, memory: root.settings.memory.unwrap_or_else(memory) })
+    Ok(Resources::of(cores, root.settings.memory.unwrap_or_else(memory)))
+}
+
+/// What a head is told where it asks no server.
+pub fn told(root: &Root) -> Result<Info> {
+    Ok(Info { resources: total(root)?, labels: Labels::new() })
 }
 
 /// The machine's memory in bytes; 0 if that cannot be told.
@@ -43,8 +49,9 @@ pub fn info(root: &Root) -> Result<Node> {
     }
     let total = total(root)?;
     Ok(Node {
-        resources: total,
         free: total.minus(&slots::used(&seen, None)),
+        resources: total,
+        labels: Labels::new(),
         running,
         queued: files::names(&runs.queue_dir())?.len(),
         containment: Place::find().map_or(SCAN, |place| place.version().name()).to_string(),

@@ -32,10 +32,10 @@ pub fn list(call: &Call) -> Result<Response> {
             if !access::sees(call, &cards, &card)? {
                 auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
             }
-            let (asked, owner) = (card.spec.resources, owners::of(&cards, &card)?);
+            let (asked, owner) = (&card.spec.resources, owners::of(&cards, &card)?);
             let mut all = nodes::list(call.root)?;
             all.retain(|node| {
-                !node.drain && node.may_hold(&asked) && node.takes_jobs_of(owner.as_deref())
+                !node.drain && node.may_hold(asked) && node.is_selected(&card.spec.selector) && node.takes_jobs_of(owner.as_deref())
             });
             all.iter().map(Node::shown).collect()
         }
@@ -156,6 +156,7 @@ pub fn update(call: &Call) -> Result<Response> {
         let resources = if node.fixed || old.fixed { node.resources } else { old.resources };
         node = Node {
             resources,
+            labels: old.labels,
             state: old.state,
             since: old.since,
             reason: old.reason,

@@ -8,6 +8,7 @@ use crate::client::names::check_uri;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Reach};
 use crate::model::ids;
+use crate::model::selector::Labels;
 use crate::model::node::{DriverKind, Node, NodeState};
 
 /// Fields that a registration may have; the others of a record are the poller's.
@@ -147,7 +148,8 @@ pub fn checked(value: Value) -> Result<Node> {
 /// The part of a record that was registered, not observed.
 pub fn registered(node: &Node) -> Map<String, Value> {
     let bare = Node {
-        resources: node.resources.filter(|_| node.fixed),
+        resources: node.resources.clone().filter(|_| node.fixed),
+        labels: Labels::new(),
         fixed: false,
         state: NodeState::Unknown,
         since: None,
