@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod asked;
 pub mod attempt;
 pub mod audit;
 pub mod card;
@@ -29,5 +30,6 @@ pub mod retry;
 pub mod run_status;
 pub mod selector;
 pub mod state;
+pub mod strategy;
 pub mod tasks;
 pub mod waits;

@@ -2,10 +2,11 @@
 //!
 //! Higher priority first, then the lower number; of the nodes that have room, one on which the job
 //! has not failed yet, then one that has room now before one that is about to have it or takes jobs
-//! ahead, then the one that is least loaded, then, of those with as many cores in use, the one with
-//! the least memory in use, then the first by name.
+//! ahead, then as the job's strategy says: the one that is least loaded, and of those with as many cores in
+//! use the one with the least memory in use, and then the first by name ([`Strategy`]).
 //!
-//! A node that is a user's takes that user's jobs alone, and is to them as any other.
+//! A node that is a user's takes that user's jobs alone, and is to them as any other. What a job asks of
+//! nodes by labels and names is looked at once for all jobs that ask the same ([`sites`]).
 //!
 //! Jobs are kept by what they ask for ([`ready`]), nodes by what they have room for ([`rooms`]).
 //! Both lie in index trees (`kdtree`): a room that has grown finds the first job that fits, a job
@@ -17,14 +18,18 @@
 
 use std::sync::Arc;
 
-use crate::model::node::Node;
 use crate::model::resources::Resources;
+use crate::model::selector::Selector;
+use crate::model::strategy::Strategy;
 
-pub mod basic;
+mod ask;
 mod kdtree;
 pub mod ranges;
 pub mod ready;
+mod room;
 pub mod rooms;
+mod sites;
+pub mod why;
 
 pub use ready::Ready;
 pub use rooms::{Room, Rooms};
@@ -40,58 +45,14 @@ pub struct Candidate {
     pub owner: Option<Arc<str>>,
     /// What it asks for.
     pub resources: Resources,
+    /// Which nodes will do, where not all will.
+    pub selector: Option<Arc<Selector>>,
+    /// Which of those that have room it is given.
+    pub strategy: Strategy,
     /// Nodes on which an attempt of it failed or was refused.
     pub avoid: Vec<String>,
     /// Of an array: how many more ranges of it may be placed.
     pub more: u64,
-}
-
-/// Why a job of this user that asks for this waits, going by the nodes' records, and by what is known to
-/// be in use.
-pub fn why_waiting(
-    job: &Resources,
-    user: Option<&str>,
-    nodes: &[Node],
-    used: Option<&Rooms>,
-) -> String {
-    let (nodes, others): (Vec<&Node>, Vec<&Node>) =
-        nodes.iter().partition(|node| node.takes_jobs_of(user));
-    let fit: Vec<&Node> = nodes.iter().copied().filter(|node| node.may_hold(job)).collect();
-    let open: Vec<&Node> = fit.iter().copied().filter(|node| node.takes_jobs()).collect();
-    if !open.is_empty() {
-        if let Some(next) = used.and_then(|rooms| rooms.choose_for(job, user)) {
-            return format!("about to be placed on {next}");
-        }
-        return format!("waiting for room on {}", names(&open));
-    }
-    let unknown = nodes.iter().any(|node| node.resources.is_none());
-    let what = job.human();
-    let draining = fit.iter().all(|node| node.drain);
-    let why = match (fit.is_empty(), unknown) {
-        (true, false) => format!("no node has {what}"),
-        (true, true) => format!("no node is known to have {what}; some did not answer yet"),
-        (false, true) if draining => format!(
-            "nodes with {what} take no new jobs (drain): {}; other nodes did not answer yet",
-            names(&fit)
-        ),
-        (false, false) if draining => {
-            format!("nodes with {what} take no new jobs (drain): {}", names(&fit))
-        }
-        (false, _) => format!("nodes with {what} do not answer: {}", names(&fit)),
-    };
-    let first = others.iter().find(|node| node.may_hold(job));
-    match first.and_then(|node| Some((&node.name, node.owner.as_ref()?))) {
-        Some((node, owner)) => format!("{why}; node {node} takes only {owner}'s jobs"),
-        None => why,
-    }
-}
-
-fn names(nodes: &[&Node]) -> String {
-    let mut names: Vec<&str> = nodes.iter().take(3).map(|node| node.name.as_str()).collect();
-    if nodes.len() > 3 {
-        names.push("others");
-    }
-    names.join(", ")
 }
 
 #[cfg(test)]

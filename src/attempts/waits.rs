@@ -8,7 +8,8 @@ use crate::model::attempt::Attempt;
 use crate::model::card::{Card, What};
 use crate::model::node::Node;
 use crate::model::waits::Waits;
-use crate::placement::{Rooms, why_waiting};
+use crate::placement::Rooms;
+use crate::placement::why::why_waiting;
 
 /// What is known of the nodes: their records, and what they have room for where that is known. Asked
 /// for only where the answer hangs on it.
@@ -50,7 +51,7 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String
                 true => no_room_for(card, nodes, now)?,
                 false => {
                     let (all, user) = (nodes.all()?, user(card, nodes)?);
-                    why_waiting(&card.spec.resources, user.as_deref(), all, nodes.rooms()?)
+                    why_waiting(&card.spec.asked(user.as_deref()), all, nodes.rooms()?)
                 }
             }
         }
@@ -96,20 +97,18 @@ fn until(time: SystemTime, why: &str) -> String {
 /// Why no node has tasks of an array that may be placed: those that refused it are left out for a
 /// while, and are the reason if no other takes any.
 fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
-    let needed = &card.spec.resources;
     let (all, user) = (nodes.all()?, user(card, nodes)?);
-    let user = user.as_deref();
-    let takes =
-        |node: &&Node| node.takes_jobs() && node.takes_jobs_of(user) && node.may_hold(needed);
+    let asked = card.spec.asked(user.as_deref());
+    let takes = |node: &&Node| node.takes_jobs() && asked.may_go_to(node);
     let refused = |node: &Node| card.tasks.refused_until(&node.name, now);
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
     if others.iter().any(|node| takes(&node)) {
-        return Ok(why_waiting(needed, user, &others, None));
+        return Ok(why_waiting(&asked, &others, None));
     }
     let open = refusing.iter().filter(takes);
     let first = open.filter_map(|node| Some((refused(node)?, &node.name))).min();
-    let Some((time, node)) = first else { return Ok(why_waiting(needed, user, all, None)) };
+    let Some((time, node)) = first else { return Ok(why_waiting(&asked, all, None)) };
     let of_node = |attempt: &&Attempt| attempt.node == *node && attempt.refused.is_some();
     let said = card.attempts.iter().rfind(of_node).and_then(|attempt| attempt.refused.as_deref());
     Ok(until(time, &format!("node {node} refused it: {}", said.unwrap_or("no reason given"))))

@@ -5,18 +5,17 @@ use super::nodes::{find, names, read};
 use super::root::Root;
 use super::runs::Runs;
 use crate::error::{Error, Kind, Result};
+use crate::model::asked::Asked;
 use crate::model::attempt::Attempt;
 use crate::model::node::{DriverKind, Node};
-use crate::model::resources::Resources;
 
-/// Says so where no node that takes jobs of this user has as much as this in all, and of every such node
-/// it is known what it has.
-pub fn none_has(root: &Root, asked: &Resources, user: Option<&str>) -> Option<String> {
+/// Says so where no node could ever have this, as they are registered, and of every one that takes jobs of
+/// this user it is known what it has.
+pub fn none_has(root: &Root, asked: &Asked) -> Option<String> {
     for name in names(root).ok()? {
         let node = find(root, &name).ok()?; // one that cannot be read may have it
         let Some(node) = node else { continue };
-        let may_have = node.resources.is_none() || node.may_hold(asked);
-        if may_have && node.takes_jobs_of(user) {
+        if asked.might_go_to(&node) {
             return None;
         }
     }

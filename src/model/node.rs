@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::ids::NodejobId;
 use super::newer;
 use super::resources::Resources;
-use super::selector::{Labels, Selector};
+use super::selector::Labels;
 use crate::error::{Error, Result};
 
 /// How the head reaches a node.
@@ -267,9 +267,18 @@ impl Node {
         self.resources.as_ref().is_some_and(|total| asked.fits(total))
     }
 
-    /// Whether it is one of those that are asked for.
-    pub fn is_selected(&self, by: &Selector) -> bool {
-        by.takes(&self.name, &self.labels)
+    /// Why it cannot be given jobs though it is registered for them, for a person; nothing where it can.
+    pub fn absence(&self) -> Option<String> {
+        match self.state {
+            NodeState::Connected => {
+                self.resources.is_none().then(|| "it has not said what it has".into())
+            }
+            NodeState::Unknown => Some("it has not answered yet".into()),
+            NodeState::Disconnected => Some(format!(
+                "disconnected: {}",
+                self.reason.as_deref().unwrap_or("it does not answer")
+            )),
+        }
     }
 
     /// Why the jobs that it has cannot be asked about, for a person; nothing while it answers.

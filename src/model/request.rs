@@ -7,15 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::access::Share;
+use super::asked::Asked;
 use super::requested::Requested;
 use super::resources::Resources;
 use super::selector::Selector;
+use super::strategy::Strategy;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -52,11 +55,13 @@ pub const HEAD_FIELDS: &[&str] = &[
     "max_retry_count",
     "node",
     "parent",
+    "placement",
     "priority",
     "retry_delay",
     "retry_lost",
     "share",
     "state",
+    "strict",
 ];
 
 /// Whether standard output and error go to one log or two.
@@ -117,6 +122,7 @@ pub(super) struct Raw {
     constraints: Option<Map<String, Value>>,
     node: Option<Value>,
     exclude: Option<Value>,
+    placement: Option<Strategy>,
     #[serde(default)]
     priority: i64,
     #[serde(default, deserialize_with = "duration")]
@@ -137,6 +143,8 @@ pub(super) struct Raw {
     array: Option<String>,
     tasks: Option<String>,
     share: Option<Share>,
+    #[serde(default)]
+    strict: bool,
 }
 
 /// Replaces the values in a request's environment: its names can be shown to anybody who may look.
@@ -165,8 +173,10 @@ pub struct Spec {
     pub request_id: Option<String>,
     /// What it is given.
     pub resources: Resources,
-    /// Which nodes may have it.
-    pub selector: Selector,
+    /// Which nodes may have it; nothing where all may.
+    pub selector: Option<Arc<Selector>>,
+    /// Which of those that have room it is given; the setting where absent.
+    pub strategy: Option<Strategy>,
     /// Higher goes first; 0 where absent.
     pub priority: i64,
     /// Longest run of one attempt.
@@ -185,6 +195,8 @@ pub struct Spec {
     pub parent: Option<u64>,
     /// Whether it waits until it is released.
     pub held: bool,
+    /// Whether it is refused where no node could ever have it.
+    pub strict: bool,
     /// One log or two.
     pub output: Output,
     /// What all users may do with it, beside its owner.
@@ -227,6 +239,11 @@ impl Spec {
         }
     }
 
+    /// What it asks of nodes, for this user.
+    pub fn asked<'a>(&'a self, user: Option<&'a str>) -> Asked<'a> {
+        Asked { resources: &self.resources, selector: self.selector.as_deref(), user }
+    }
+
     /// Stands for a request of which nothing is understood.
     fn nothing() -> Spec {
         Spec {
@@ -237,7 +254,8 @@ impl Spec {
             stdin: None,
             request_id: None,
             resources: Resources::default(),
-            selector: Selector::default(),
+            selector: None,
+            strategy: None,
             priority: 0,
             timeout: None,
             grace: None,
@@ -247,6 +265,7 @@ impl Spec {
             expires: None,
             parent: None,
             held: false,
+            strict: false,
             output: Output::default(),
             share: None,
             array: None,
@@ -280,7 +299,8 @@ impl Spec {
             names.as_ref().map_or(Ok(()), |names| add(&mut selector, names)).map_err(said)?;
         }
         Ok(Spec {
-            selector,
+            selector: (!selector.is_any()).then(|| Arc::new(selector)),
+            strategy: raw.placement,
             commands,
             name: raw.name,
             environment: raw.environment,
@@ -297,6 +317,7 @@ impl Spec {
             expires: raw.expires.map(|value| expires(&value)).transpose()?,
             parent: raw.parent,
             held: matches!(raw.state, Some(FirstState::Held)),
+            strict: raw.strict,
             output: raw.output,
             share: raw.share,
             array: raw.array.map(|text| tasks("array", &text)).transpose()?,

@@ -49,9 +49,13 @@ impl Requested {
         let major = fields.shift_remove("gpu_compute_capability_major");
         let minor = fields.shift_remove("gpu_compute_capability_minor");
         if let Some(major) = major {
-            let minor = minor.map_or(Ok(0), |minor| whole("gpu_compute_capability_minor", &minor))?;
+            let minor =
+                minor.map_or(Ok(0), |minor| whole("gpu_compute_capability_minor", &minor))?;
             let major = whole("gpu_compute_capability_major", &major)?;
-            selector.at_least(GPU_CAPABILITY, u128::from(major) * 1000 + u128::from(minor.min(9)) * 100);
+            selector.at_least(
+                GPU_CAPABILITY,
+                u128::from(major) * 1000 + u128::from(minor.min(9)) * 100,
+            );
         } else if minor.is_some() {
             return Err("gpu_compute_capability_minor needs gpu_compute_capability_major".into());
         }
@@ -74,7 +78,8 @@ fn rename(
 /// Banyan's `{"count": 4, "percent": 50}`: how many, and how much of each. Cores are given whole, so the
 /// share of each is what the job means to use of them, and is not divided.
 fn cores(value: &Value) -> Result<Value, String> {
-    let wrong = || format!("cpu_cores must be {{\"count\": CORES, \"percent\": 1 to 100}}, not {value}");
+    let wrong =
+        || format!("cpu_cores must be {{\"count\": CORES, \"percent\": 1 to 100}}, not {value}");
     let fields = value.as_object().ok_or_else(wrong)?;
     if fields.keys().any(|key| key != "count" && key != "percent") {
         return Err(wrong());
@@ -103,7 +108,8 @@ mod tests {
 
     #[test]
     fn banyans_names_mean_ours() {
-        let theirs = read(json!({"cpu_memory_bytes": 4096, "cpu_cores": {"count": 2, "percent": 50},
+        let theirs =
+            read(json!({"cpu_memory_bytes": 4096, "cpu_cores": {"count": 2, "percent": 50},
             "gpu_count": 1, "gpu_memory_bytes": 1024, "gpu_compute_capability_major": 8,
             "gpu_compute_capability_minor": 6}));
         let theirs = theirs.unwrap();

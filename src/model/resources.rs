@@ -28,8 +28,57 @@ pub struct Resources {
     pub cores: u64,
     /// Bytes; a job that does not say is counted with none.
     pub memory: u64,
-    /// Of all else that is counted, such as `gpus`, what there is more of than none.
-    pub others: BTreeMap<Arc<str>, u64>,
+    /// All else that is counted, such as `gpus`.
+    pub others: Others,
+}
+
+/// Amounts of countables by name, those of which there is more than none. Nothing costs nothing, and a
+/// copy is the same one until it is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Others(Option<Arc<BTreeMap<Arc<str>, u64>>>);
+
+impl Others {
+    /// Of none anything.
+    pub const NONE: Others = Others(None);
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// How many countables there are.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |all| all.len())
+    }
+
+    /// How much of a countable.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.as_ref().and_then(|all| all.get(name)).copied().unwrap_or(0)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.0.iter().flat_map(|all| all.iter()).map(|(name, amount)| (name, *amount))
+    }
+
+    /// Whether of each there is no more than there.
+    pub fn fit(&self, room: &Others) -> bool {
+        self.iter().all(|(name, amount)| amount <= room.get(name))
+    }
+
+    fn set(&mut self, name: &Arc<str>, amount: u64) {
+        if amount > 0 {
+            let all = self.0.get_or_insert_default();
+            Arc::make_mut(all).insert(name.clone(), amount);
+        } else if self.get(name) > 0
+            && let Some(all) = &mut self.0
+        {
+            Arc::make_mut(all).remove(name);
+            if all.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
 }
 
 impl Default for Resources {
@@ -44,48 +93,51 @@ impl Resources {
 
     /// Cores, and bytes of memory.
     pub const fn of(cores: u64, memory: u64) -> Resources {
-        Resources { cores, memory, others: BTreeMap::new() }
+        Resources { cores, memory, others: Others::NONE }
     }
 
-    /// The same with so much of a countable beside.
+    /// The same with so much of a countable.
     #[must_use]
     pub fn and(mut self, name: &str, amount: u64) -> Resources {
-        match amount {
-            0 => _ = self.others.remove(name),
-            _ => _ = self.others.insert(name.into(), amount),
-        }
+        self.others.set(&name.into(), amount);
         self
-    }
-
-    /// How much of a countable.
-    pub fn count(&self, name: &str) -> u64 {
-        self.others.get(name).copied().unwrap_or(0)
     }
 
     /// Whether a job that asks for this fits into `room`.
     pub fn fits(&self, room: &Resources) -> bool {
-        self.cores <= room.cores
-            && self.memory <= room.memory
-            && self.others.iter().all(|(name, amount)| *amount <= room.count(name))
+        self.cores <= room.cores && self.memory <= room.memory && self.others.fit(&room.others)
     }
 
     /// How often this fits into `room`.
     pub fn times_in(&self, room: &Resources) -> u64 {
         let memory = room.memory.checked_div(self.memory).unwrap_or(u64::MAX);
-        let others = self.others.iter().filter_map(|(name, each)| room.count(name).checked_div(*each));
-        others.fold((room.cores / self.cores.max(1)).min(memory), u64::min)
+        let basic = (room.cores / self.cores.max(1)).min(memory);
+        self.others.iter().map(|(name, each)| room.others.get(name) / each).fold(basic, u64::min)
+    }
+
+    /// Adds as much.
+    pub fn add(&mut self, other: &Resources) {
+        self.cores = self.cores.saturating_add(other.cores);
+        self.memory = self.memory.saturating_add(other.memory);
+        for (name, amount) in other.others.iter() {
+            self.others.set(name, self.others.get(name).saturating_add(amount));
+        }
+    }
+
+    /// Takes as much away; nothing is left where `other` is more.
+    pub fn sub(&mut self, other: &Resources) {
+        self.cores = self.cores.saturating_sub(other.cores);
+        self.memory = self.memory.saturating_sub(other.memory);
+        for (name, amount) in other.others.iter() {
+            self.others.set(name, self.others.get(name).saturating_sub(amount));
+        }
     }
 
     /// The sum.
     #[must_use]
     pub fn plus(&self, other: &Resources) -> Resources {
         let mut sum = self.clone();
-        sum.cores = sum.cores.saturating_add(other.cores);
-        sum.memory = sum.memory.saturating_add(other.memory);
-        for (name, amount) in &other.others {
-            let all = sum.others.entry(name.clone()).or_insert(0);
-            *all = all.saturating_add(*amount);
-        }
+        sum.add(other);
         sum
     }
 
@@ -93,20 +145,27 @@ impl Resources {
     #[must_use]
     pub fn minus(&self, other: &Resources) -> Resources {
         let mut left = self.clone();
-        left.cores = left.cores.saturating_sub(other.cores);
-        left.memory = left.memory.saturating_sub(other.memory);
-        for (name, amount) in &other.others {
-            if let Some(all) = left.others.get_mut(name) {
-                *all = all.saturating_sub(*amount);
-            }
-        }
-        left.others.retain(|_, amount| *amount > 0);
+        left.sub(other);
         left
     }
 
     /// As a person reads it: "8 cores, 1 GiB memory, 2 gpus".
     pub fn human(&self) -> String {
-        let mut parts = vec![if self.cores == 1 { "1 core".into() } else { format!("{} cores", self.cores) }];
+        let parts = self.parts();
+        match self.cores {
+            0 => [vec!["0 cores".into()], parts].concat().join(", "),
+            _ => parts.join(", "),
+        }
+    }
+
+    /// What there is more of than none, each as a person reads it.
+    pub fn parts(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        match self.cores {
+            0 => {}
+            1 => parts.push("1 core".into()),
+            cores => parts.push(format!("{cores} cores")),
+        }
         if self.memory > 0 {
             parts.push(format!("{} memory", human_size(self.memory)));
         }
@@ -114,7 +173,7 @@ impl Resources {
             (GPUS, 1) => "1 gpu".to_string(),
             _ => format!("{amount} {name}"),
         }));
-        parts.join(", ")
+        parts
     }
 }
 
@@ -123,8 +182,8 @@ impl Serialize for Resources {
         let mut map = to.serialize_map(Some(2 + self.others.len()))?;
         map.serialize_entry("cores", &self.cores)?;
         map.serialize_entry("memory", &self.memory)?;
-        for (name, amount) in &self.others {
-            map.serialize_entry(&**name, amount)?;
+        for (name, amount) in self.others.iter() {
+            map.serialize_entry(&**name, &amount)?;
         }
         map.end()
     }
@@ -221,7 +280,8 @@ mod tests {
 
     #[test]
     fn amounts_are_read_as_they_are_written() {
-        let all = read(json!({"cores": 2, "memory": "1 GiB", "gpus": 1, "scratch": "2 KiB", "none": 0}));
+        let all =
+            read(json!({"cores": 2, "memory": "1 GiB", "gpus": 1, "scratch": "2 KiB", "none": 0}));
         let all = all.unwrap();
         assert_eq!(all, Resources::of(2, 1 << 30).and("gpus", 1).and("scratch", 2048));
         assert_eq!(all.human(), "2 cores, 1 GiB memory, 1 gpu, 2048 scratch");

@@ -184,7 +184,9 @@ pub fn check_value(label: &str, value: &str) -> Result<(), String> {
     if value.len() <= LONGEST && !value.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(format!("label {label}: its value must have at most {LONGEST} bytes, none of them a control character"))
+    Err(format!(
+        "label {label}: its value must have at most {LONGEST} bytes, none of them a control character"
+    ))
 }
 
 fn read_tests(label: &str, tests: &Value) -> Result<Vec<Test>, String> {
@@ -228,7 +230,11 @@ fn text(label: &str, value: &Value) -> Result<String, String> {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Bool(switch) => switch.to_string(),
-        _ => return Err(format!("label {label} must be a text, or tests such as {{\"in\": [\"a\", \"b\"]}}, not {value}")),
+        _ => {
+            return Err(format!(
+                "label {label} must be a text, or tests such as {{\"in\": [\"a\", \"b\"]}}, not {value}"
+            ));
+        }
     };
     check_value(label, &text)?;
     Ok(text)
@@ -236,7 +242,9 @@ fn text(label: &str, value: &Value) -> Result<String, String> {
 
 fn texts(label: &str, values: &Value) -> Result<BTreeSet<String>, String> {
     match values {
-        Value::Array(values) if values.is_empty() => Err(format!("label {label}: the list is empty")),
+        Value::Array(values) if values.is_empty() => {
+            Err(format!("label {label}: the list is empty"))
+        }
         Value::Array(values) => values.iter().map(|value| text(label, value)).collect(),
         value => Ok(BTreeSet::from([text(label, value)?])),
     }
@@ -281,7 +289,13 @@ mod tests {
 
     #[test]
     fn every_test_holds_where_it_should_and_nowhere_else() {
-        let here = labels(&[("arch", "x86_64"), ("disk", "ssd"), ("cores", "8"), ("mem", "16 GiB"), ("ability", "8.6")]);
+        let here = labels(&[
+            ("arch", "x86_64"),
+            ("disk", "ssd"),
+            ("cores", "8"),
+            ("mem", "16 GiB"),
+            ("ability", "8.6"),
+        ]);
         for (tests, holds) in [
             (json!({}), true),
             (json!({"arch": "x86_64"}), true),

@@ -109,6 +109,16 @@ impl<const K: usize, V: Ord + Clone> Tree<K, V> {
         self.root.search(window, &good, &mut best);
         best.cloned()
     }
+
+    /// The same, where one is known already that it has to be less than.
+    pub fn search<'a>(
+        &'a self,
+        window: &Window<K>,
+        good: &dyn Fn(&V) -> bool,
+        best: &mut Option<&'a V>,
+    ) {
+        self.root.search(window, good, best);
+    }
 }
 
 impl<const K: usize, V: Ord + Clone> Node<K, V> {
@@ -222,7 +232,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
     fn search<'a>(
         &'a self,
         window: &Window<K>,
-        good: &impl Fn(&V) -> bool,
+        good: &dyn Fn(&V) -> bool,
         best: &mut Option<&'a V>,
     ) {
         let promising = |value: &V, best: &Option<&V>| best.is_none_or(|best| value < best);

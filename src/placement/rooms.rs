@@ -3,144 +3,82 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::ask::{Ask, Basic};
 use super::kdtree::{Point, Tree, Window};
+pub use super::room::Room;
+use super::sites::{ClassId, SiteId, Sites};
 use crate::model::node::Node;
-use super::basic::Basic;
-use crate::model::resources::Resources;
+use crate::model::request::Spec;
+use crate::model::resources::{Others, Resources};
+use crate::model::selector::Selector;
+use crate::model::strategy::Strategy;
 
-/// A user who has nodes of their own, by the order in which [`Rooms`] heard of them.
+/// A node, by its place among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Provider(usize);
+pub(super) struct PlaceId(u32);
 
-/// Users who have nodes of their own, or had.
-pub(super) type Providers = HashMap<Arc<str>, Provider>;
-
-/// What a node has, what is in use, and how much may wait there beyond its room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Whether new jobs may be placed on it.
-    pub open: bool,
-    /// What it gives in all.
-    pub total: Basic,
-    /// What the jobs sent to it ask for in all.
-    pub used: Basic,
-    /// What those of them ask for that will have ended before another could be there.
-    pub leaving: Basic,
-    /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
-    /// without a round trip.
-    pub ahead: u64,
-    /// Whose jobs alone it takes; everybody's where it is nobody's in particular.
-    pub owner: Option<Provider>,
+#[derive(Debug)]
+struct Place {
+    name: Arc<str>,
+    room: Room,
+    class: ClassId,
 }
 
-impl Room {
-    /// A node of which nothing is known: nothing goes there.
-    pub(super) const CLOSED: Room = Room::of(false, Basic::NONE);
-
-    /// With nothing in use.
-    pub(super) const fn of(open: bool, total: Basic) -> Room {
-        Room { open, total, used: Basic::NONE, leaving: Basic::NONE, ahead: 0, owner: None }
-    }
-
-    /// Whether a job that asks for this may be sent there now: it fits on the node, and what stays
-    /// in use and what it asks for is no more than what there is and as many times what it asks for
-    /// as jobs may be sent ahead.
-    pub(super) fn takes(&self, job: &Basic) -> bool {
-        let ahead = |amount: u64| amount.saturating_mul(self.ahead);
-        let stays = self.used.minus(&self.leaving);
-        self.open
-            && job.fits(&self.total)
-            && stays.cores.saturating_add(job.cores)
-                <= self.total.cores.saturating_add(ahead(job.cores))
-            && stays.memory.saturating_add(job.memory)
-                <= self.total.memory.saturating_add(ahead(job.memory))
-    }
-
-    /// Whether it takes jobs of this user, whatever they ask for.
-    pub(super) fn admits(&self, user: Option<Provider>) -> bool {
-        self.owner.is_none() || self.owner == user
-    }
-
-    /// The same room as it is now: nothing is sent ahead.
-    pub(super) fn free(&self) -> Room {
-        Room { leaving: Basic::NONE, ahead: 0, ..*self }
-    }
-
-    /// Whether more may be sent there than has room now.
-    fn is_stretched(&self) -> bool {
-        self.ahead > 0 || self.leaving != Basic::NONE
-    }
-
-    /// All that [`Room::takes`]: cores and memory from the least to the most that a job may ask
-    /// for. Where much was sent ahead, only large jobs may follow: as many of these would be more.
-    pub(super) fn window(&self) -> Option<Window<2>> {
-        let range = |used: u64, total: u64| match self.ahead {
-            0 => (used <= total).then(|| (0, total - used)),
-            1 => (used <= total).then_some((0, total)),
-            ahead => {
-                let least = used.saturating_sub(total).div_ceil(ahead - 1);
-                (least <= total).then_some((least, total))
-            }
-        };
-        let stays = self.used.minus(&self.leaving);
-        let cores = range(stays.cores, self.total.cores)?;
-        let memory = range(stays.memory, self.total.memory)?;
-        self.open.then_some(Window { from: [cores.0, memory.0], to: [cores.1, memory.1] })
-    }
-
-    /// The corners of its window, the greater one first.
-    fn point(&self) -> Option<Point<4>> {
-        let Window { from, to } = self.window()?;
-        Some([to[0], to[1], from[0], from[1]])
-    }
-
-    fn group(&self) -> Group {
-        (self.total, self.ahead, self.leaving, self.used.cores, self.owner)
-    }
-
-    /// The same with other memory in use.
-    fn with_memory(&self, memory: u64) -> Room {
-        Room { used: Basic { cores: self.used.cores, memory }, ..*self }
-    }
-
-    /// Load in thousandths: the fuller of cores and memory.
-    pub(super) fn load(&self) -> u64 {
-        let share = |used: u64, total: u64| used.saturating_mul(1000) / total.max(1);
-        share(self.used.cores, self.total.cores).max(share(self.used.memory, self.total.memory))
-    }
+/// What a strategy goes by, then the name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    order: u64,
+    name: Arc<str>,
+    place: PlaceId,
 }
 
-/// Nodes that are alike but for the memory in use: what they have in all, how many jobs may be
-/// sent ahead, what is about to be free, the cores in use, and whose they are. The first by memory,
-/// then by name, is the least loaded of them, and if it has no room, none of them has.
-type Group = (Basic, u64, Basic, u64, Option<Provider>);
+/// Nodes that are alike but for the memory in use: their class, what they have in all, how many jobs may be
+/// sent ahead, what is about to be free, and the cores in use. The first by memory, then by name, is the least
+/// loaded of them, and if it has no room, none of them has. One with more to count is alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Group {
+    class: ClassId,
+    total: Basic,
+    ahead: u64,
+    leaving: Basic,
+    cores: u64,
+    alone: Option<PlaceId>,
+}
 
-/// The first of each group of nodes that take the same users' jobs, with its load.
+/// Nodes of a class as one strategy looks for them. In the third dimension is what there is of the first of
+/// what they have to count.
 #[derive(Debug, Default)]
-struct Shelf {
-    /// By the most and the least that they have room for now.
-    firsts: Tree<4, (u64, Arc<str>)>,
+struct Listing {
+    /// By the most that they have room for now.
+    firsts: Tree<3, Spot>,
     /// Those of them that take more than that, by the most and the least that they take.
-    stretched: Tree<4, (u64, Arc<str>)>,
+    stretched: Tree<5, Spot>,
 }
 
 /// The rooms of all nodes, by name.
 #[derive(Debug, Default)]
 pub struct Rooms {
-    rooms: HashMap<Arc<str>, Room>,
-    /// Open nodes by their memory in use.
-    groups: HashMap<Group, BTreeSet<(u64, Arc<str>)>>,
-    /// Nodes that take everybody's jobs.
-    common: Shelf,
-    /// For each provider those that take theirs alone.
-    own: Vec<Shelf>,
-    providers: Providers,
-    grown: HashSet<Arc<str>>,
+    places: Vec<Place>,
+    by_name: HashMap<Arc<str>, PlaceId>,
+    vacant: Vec<PlaceId>,
+    sites: Sites,
+    /// For each class, and for each strategy that is in use.
+    listings: Vec<Vec<(Strategy, Listing)>>,
+    strategies: Vec<Strategy>,
+    /// Open nodes by their memory in use, as [`Strategy::Spread`] lists them: the first of each.
+    groups: HashMap<Group, BTreeSet<(u64, Arc<str>, PlaceId)>>,
+    /// Users who have nodes of their own, or had.
+    owners: HashSet<Arc<str>>,
+    /// How often sites were sorted anew.
+    epoch: u64,
+    grown: HashSet<PlaceId>,
+    /// The node that was last chosen in turn.
+    last: Option<Arc<str>>,
 }
 
 impl Rooms {
     /// Nodes whose rooms may have grown since this was last asked.
-    pub(super) fn take_grown(&mut self) -> impl Iterator<Item = Arc<str>> {
+    pub(super) fn take_grown(&mut self) -> impl Iterator<Item = PlaceId> {
         self.grown.drain()
     }
 
@@ -151,212 +89,462 @@ impl Rooms {
 
     /// What is known of a node.
     pub fn get(&self, node: &str) -> Option<&Room> {
-        self.rooms.get(node)
+        self.by_name.get(node).map(|place| self.room(*place))
+    }
+
+    pub(super) fn room(&self, place: PlaceId) -> &Room {
+        &self.places[place.0 as usize].room
+    }
+
+    /// Its name.
+    pub(super) fn name(&self, place: PlaceId) -> &Arc<str> {
+        &self.places[place.0 as usize].name
+    }
+
+    pub(super) fn class(&self, place: PlaceId) -> ClassId {
+        self.places[place.0 as usize].class
+    }
+
+    pub(super) fn sites(&self) -> &Sites {
+        &self.sites
+    }
+
+    /// Sites have other numbers than before where this is another one than before.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Takes in what a node's record says.
     pub fn update(&mut self, node: &Node) {
-        let old = self.rooms.get(&*node.name).copied().unwrap_or(Room::CLOSED);
-        let total = node.resources.as_ref().map_or(Basic::NONE, Basic::from);
-        let owner = node.owner.as_deref().map(|user| self.provider(user));
-        self.set(&node.name, Room { open: node.takes_jobs(), total, owner, ..old });
+        let place = self.place(&node.name);
+        let mut room = self.room(place).clone();
+        if room.take_record(node) {
+            self.replace(place, room);
+        }
     }
 
-    /// Users who have nodes of their own, or had: none is forgotten, and so none gets another's place.
-    pub(super) fn providers(&self) -> &Providers {
-        &self.providers
+    /// Replaces what is known of a node.
+    pub fn set(&mut self, node: &str, room: Room) {
+        let place = self.place(node);
+        self.replace(place, room);
     }
 
-    /// A user who has a node of their own.
-    pub(super) fn provider(&mut self, user: &str) -> Provider {
-        if let Some(known) = self.providers.get(user) {
+    fn replace(&mut self, place: PlaceId, room: Room) {
+        self.unlist(place);
+        if let Some(owner) = room.owner.as_ref().filter(|owner| !self.owners.contains(*owner)) {
+            // This user's jobs are for other nodes than everybody's from now on.
+            self.owners.insert(owner.clone());
+            self.epoch += 1;
+        }
+        let class = self.sites.class_of(&self.places[place.0 as usize].name, &room);
+        let own = &mut self.places[place.0 as usize];
+        own.room = room;
+        own.class = class;
+        self.list(place);
+        self.grown.insert(place);
+    }
+
+    /// Changes what is in use, or about to be free, or how much may be sent ahead.
+    fn change(&mut self, place: PlaceId, grows: bool, how: impl FnOnce(&mut Room)) {
+        self.unlist(place);
+        how(&mut self.places[place.0 as usize].room);
+        self.list(place);
+        if grows {
+            self.grown.insert(place);
+        }
+    }
+
+    /// The place of a node; a closed one where it is new.
+    fn place(&mut self, node: &str) -> PlaceId {
+        if let Some(known) = self.by_name.get(node) {
             return *known;
         }
-        let new = Provider(self.own.len());
-        self.own.push(Shelf::default());
-        self.providers.insert(user.into(), new);
-        new
-    }
-
-    /// Where the nodes are that take the jobs of this one alone, or of everybody.
-    fn shelf(&self, owner: Option<Provider>) -> &Shelf {
-        owner.and_then(|Provider(place)| self.own.get(place)).unwrap_or(&self.common)
-    }
-
-    fn shelf_mut(&mut self, owner: Option<Provider>) -> &mut Shelf {
-        owner.and_then(|Provider(place)| self.own.get_mut(place)).unwrap_or(&mut self.common)
+        let (name, room): (Arc<str>, Room) = (node.into(), Room::CLOSED);
+        let class = self.sites.class_of(node, &room);
+        let new = Place { name: name.clone(), room, class };
+        let place = match self.vacant.pop() {
+            Some(place) => {
+                self.places[place.0 as usize] = new;
+                place
+            }
+            None => {
+                self.places.push(new);
+                PlaceId((self.places.len() - 1) as u32)
+            }
+        };
+        self.by_name.insert(name, place);
+        place
     }
 
     /// Closes nodes that are not registered any more, and forgets those that have no jobs.
     pub fn retain(&mut self, known: impl Fn(&str) -> bool) {
-        let gone = self.rooms.iter().filter(|(name, _)| !known(name));
-        let gone: Vec<(Arc<str>, Room)> = gone.map(|(name, room)| (name.clone(), *room)).collect();
-        for (name, room) in gone {
-            self.set(&name, Room { used: room.used, leaving: room.leaving, ..Room::CLOSED });
-            if room.used == Basic::NONE {
-                self.rooms.remove(&*name);
+        let gone = self.by_name.iter().filter(|(name, _)| !known(name));
+        let gone: Vec<(Arc<str>, PlaceId)> =
+            gone.map(|(name, place)| (name.clone(), *place)).collect();
+        for (name, place) in gone {
+            let Room { used, leaving, .. } = self.room(place).clone();
+            if used == Resources::NONE {
+                self.by_name.remove(&name);
+                self.vacant.push(place);
+            }
+            let closed = Room { used, leaving, ..Room::CLOSED };
+            if *self.room(place) != closed {
+                self.replace(place, closed);
             }
         }
     }
 
     /// How many jobs a node may be sent beyond its room.
     pub fn set_ahead(&mut self, node: &str, ahead: u64) {
-        if let Some(room) = self.rooms.get(node).copied().filter(|room| room.ahead != ahead) {
-            self.set(node, Room { ahead, ..room });
+        let Some(place) = self.by_name.get(node).copied() else { return };
+        if self.room(place).ahead != ahead {
+            self.change(place, true, |room| room.ahead = ahead);
         }
     }
 
     /// A job was sent there.
     pub fn take(&mut self, node: &str, job: &Resources) {
-        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { used: room.used.plus(&job.into()), ..room });
+        let place = self.place(node);
+        self.take_at(place, job);
+    }
+
+    /// The same.
+    pub(super) fn take_at(&mut self, place: PlaceId, job: &Resources) {
+        self.change(place, false, |room| room.used.add(job));
     }
 
     /// A job is there no more.
     pub fn give_back(&mut self, node: &str, job: &Resources) {
-        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { used: room.used.minus(&job.into()), ..room });
+        let place = self.place(node);
+        self.change(place, true, |room| room.used.sub(job));
     }
 
     /// A job that is there will have ended before another could be there.
     pub fn leave(&mut self, node: &str, job: &Resources) {
-        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { leaving: room.leaving.plus(&job.into()), ..room });
+        let place = self.place(node);
+        self.change(place, true, |room| room.leaving.add(job));
     }
 
     /// One of which that was thought is still there.
     pub fn stay(&mut self, node: &str, job: &Resources) {
-        let room = self.rooms.get(node).copied().unwrap_or(Room::CLOSED);
-        self.set(node, Room { leaving: room.leaving.minus(&job.into()), ..room });
+        let place = self.place(node);
+        self.change(place, false, |room| room.leaving.sub(job));
     }
 
-    /// Replaces what is known of a node.
-    pub fn set(&mut self, node: &str, room: Room) {
-        let (name, old) = match self.rooms.get_key_value(node) {
-            Some((name, old)) => (name.clone(), *old),
-            None => (Arc::from(node), Room::CLOSED),
-        };
-        self.rooms.insert(name.clone(), room);
-        if old == room {
+    /// What is asked of nodes by these jobs.
+    pub(super) fn site(
+        &mut self,
+        selector: Option<&Arc<Selector>>,
+        owner: Option<&Arc<str>>,
+    ) -> SiteId {
+        let user = owner.filter(|owner| self.owners.contains(*owner));
+        if let Some(known) = self.sites.find(selector, user) {
+            return known;
+        }
+        let site = self.sites.add(selector, user);
+        let mut taken: Vec<Vec<PlaceId>> = vec![Vec::new(); self.sites.classes()];
+        let mut all = vec![0; self.sites.classes()];
+        for (index, place) in self.places.iter().enumerate() {
+            all[place.class.place()] += 1;
+            if self.sites.takes(site, &place.name, &place.room) {
+                taken[place.class.place()].push(PlaceId(index as u32));
+            }
+        }
+        let classes: HashSet<ClassId> = self.places.iter().map(|place| place.class).collect();
+        for class in classes {
+            let own = &taken[class.place()];
+            if own.len() == all[class.place()] {
+                self.sites.take_all(site, class);
+            } else if !own.is_empty() {
+                let new = self.sites.split(site, class);
+                for place in own {
+                    self.unlist(*place);
+                    self.places[place.0 as usize].class = new;
+                    self.list(*place);
+                }
+            }
+        }
+        site
+    }
+
+    /// Forgets what is asked of nodes, which is asked anew then: see [`Rooms::epoch`].
+    pub(super) fn forget_sites(&mut self) {
+        self.epoch += 1;
+        self.sites = Sites::default();
+        self.groups.clear();
+        self.listings.clear();
+        for index in 0..self.places.len() {
+            let place = &mut self.places[index];
+            place.class = self.sites.class_of(&place.name, &place.room);
+            self.list(PlaceId(index as u32));
+        }
+    }
+
+    /// Makes sure that nodes are listed for a strategy.
+    pub(super) fn use_strategy(&mut self, strategy: Strategy) {
+        if strategy == Strategy::Spread || self.strategies.contains(&strategy) {
             return;
         }
-        if old.open {
-            self.leave_group(&name, &old);
-        }
-        if room.open {
-            self.join_group(&name, &room);
-        }
-        let smaller = room.used.cores >= old.used.cores && room.used.memory >= old.used.memory;
-        let same = (old.open, old.total, old.ahead, old.leaving, old.owner)
-            == (room.open, room.total, room.ahead, room.leaving, room.owner);
-        if !(smaller && same) {
-            self.grown.insert(name);
+        self.strategies.push(strategy);
+        for index in 0..self.places.len() {
+            let place = PlaceId(index as u32);
+            if self.room(place).open {
+                let spot = self.spot(place, strategy);
+                self.enter(place, strategy, spot);
+            }
         }
     }
 
-    fn join_group(&mut self, name: &Arc<str>, room: &Room) {
-        let alike = self.groups.entry(room.group()).or_default();
-        let own = (room.used.memory, name.clone());
+    fn group(&self, place: PlaceId) -> Group {
+        let Place { room, class, .. } = &self.places[place.0 as usize];
+        Group {
+            class: *class,
+            total: Basic::of(&room.total),
+            ahead: room.ahead,
+            leaving: Basic::of(&room.leaving),
+            cores: room.used.cores,
+            alone: (!room.total.others.is_empty()).then_some(place),
+        }
+    }
+
+    fn spot(&self, place: PlaceId, strategy: Strategy) -> Spot {
+        let Place { name, room, .. } = &self.places[place.0 as usize];
+        let order = match strategy {
+            Strategy::Spread => room.load(),
+            Strategy::Pack => u64::MAX - room.load(),
+            Strategy::RoundRobin => 0,
+            Strategy::Random => scatter(name.bytes().map(u64::from)),
+        };
+        Spot { order, name: name.clone(), place }
+    }
+
+    /// Makes an open node findable.
+    fn list(&mut self, place: PlaceId) {
+        let Place { name, room, .. } = &self.places[place.0 as usize];
+        if !room.open {
+            return;
+        }
+        let own = (room.used.memory, name.clone(), place);
+        let alike = self.groups.entry(self.group(place)).or_default();
         let first = alike.first().cloned();
         alike.insert(own.clone());
         if first.as_ref().is_none_or(|first| own < *first) {
-            self.unlist_first(room, first);
-            self.list_first(room, Some(own));
+            if let Some((_, _, first)) = first {
+                self.withdraw(first, Strategy::Spread);
+            }
+            let spot = self.spot(place, Strategy::Spread);
+            self.enter(place, Strategy::Spread, spot);
+        }
+        for index in 0..self.strategies.len() {
+            let strategy = self.strategies[index];
+            let spot = self.spot(place, strategy);
+            self.enter(place, strategy, spot);
         }
     }
 
-    fn leave_group(&mut self, name: &Arc<str>, room: &Room) {
-        let Some(alike) = self.groups.get_mut(&room.group()) else { return };
-        let own = (room.used.memory, name.clone());
+    /// Undoes [`Rooms::list`].
+    fn unlist(&mut self, place: PlaceId) {
+        if !self.room(place).open {
+            return;
+        }
+        for index in 0..self.strategies.len() {
+            self.withdraw(place, self.strategies[index]);
+        }
+        let Place { name, room, .. } = &self.places[place.0 as usize];
+        let own = (room.used.memory, name.clone(), place);
+        let group = self.group(place);
+        let Some(alike) = self.groups.get_mut(&group) else { return };
         let was_first = alike.first() == Some(&own);
         alike.remove(&own);
-        let next = alike.first().cloned();
+        let next = alike.first().map(|(_, _, next)| *next);
         if next.is_none() {
-            self.groups.remove(&room.group());
+            self.groups.remove(&group);
         }
         if was_first {
-            self.unlist_first(room, Some(own));
-            self.list_first(room, next);
+            self.withdraw(place, Strategy::Spread);
+            if let Some(next) = next {
+                let spot = self.spot(next, Strategy::Spread);
+                self.enter(next, Strategy::Spread, spot);
+            }
         }
     }
 
-    /// `first` is the first of the group that `room` belongs to.
-    fn list_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
-        let Some((memory, name)) = first else { return };
-        let room = room.with_memory(memory);
-        let value = (room.load(), name);
-        let shelf = self.shelf_mut(room.owner);
-        if let Some(point) = room.point().filter(|_| room.is_stretched()) {
-            shelf.stretched.insert(point, value.clone());
+    fn listing(&mut self, class: ClassId, strategy: Strategy) -> &mut Listing {
+        if self.listings.len() <= class.place() {
+            self.listings.resize_with(class.place() + 1, Vec::new);
         }
-        if let Some(point) = room.free().point() {
-            shelf.firsts.insert(point, value);
+        let own = &mut self.listings[class.place()];
+        let known = own.iter().position(|(known, _)| *known == strategy);
+        let index = known.unwrap_or_else(|| {
+            own.push((strategy, Listing::default()));
+            own.len() - 1
+        });
+        &mut own[index].1
+    }
+
+    /// Where a node lies in both trees of a listing.
+    fn points(&self, place: PlaceId) -> (Option<Point<3>>, Option<Point<5>>) {
+        let Place { room, class, .. } = &self.places[place.0 as usize];
+        let first = self.sites.names(*class).first();
+        let now = room
+            .now()
+            .map(|[cores, memory]| [cores, memory, first.map_or(0, |name| room.free(name))]);
+        let stretched = room.window().filter(|_| room.is_stretched()).map(|window| {
+            let left = first.map_or(0, |name| room.left(name));
+            [window.to[0], window.to[1], window.from[0], window.from[1], left]
+        });
+        (now, stretched)
+    }
+
+    fn enter(&mut self, place: PlaceId, strategy: Strategy, spot: Spot) {
+        let (now, stretched) = self.points(place);
+        let listing = self.listing(self.class(place), strategy);
+        if let Some(point) = stretched {
+            listing.stretched.insert(point, spot.clone());
+        }
+        if let Some(point) = now {
+            listing.firsts.insert(point, spot);
         }
     }
 
-    /// Undoes [`Rooms::list_first`].
-    fn unlist_first(&mut self, room: &Room, first: Option<(u64, Arc<str>)>) {
-        let Some((memory, name)) = first else { return };
-        let room = room.with_memory(memory);
-        let value = (room.load(), name);
-        let shelf = self.shelf_mut(room.owner);
-        if let Some(point) = room.point().filter(|_| room.is_stretched()) {
-            shelf.stretched.remove(point, value.clone());
+    fn withdraw(&mut self, place: PlaceId, strategy: Strategy) {
+        let spot = self.spot(place, strategy);
+        let (now, stretched) = self.points(place);
+        let listing = self.listing(self.class(place), strategy);
+        if let Some(point) = stretched {
+            listing.stretched.remove(point, spot.clone());
         }
-        if let Some(point) = room.free().point() {
-            shelf.firsts.remove(point, value);
+        if let Some(point) = now {
+            listing.firsts.remove(point, spot);
         }
     }
 
-    /// The node for a job of this user that asks for this; `None` if none has room.
-    pub fn choose_for(&self, job: &Resources, user: Option<&str>) -> Option<String> {
-        let user = user.and_then(|user| self.providers.get(user));
-        self.choose(&job.into(), user.copied(), &[])
-    }
-
-    /// The same for a job that is to avoid nodes. One that has room now comes before one to which it
-    /// would be sent ahead.
-    pub(super) fn choose(
-        &self,
-        job: &Basic,
-        user: Option<Provider>,
-        avoid: &[String],
-    ) -> Option<String> {
+    /// The node for a job that asks for this; `None` if none has room. One that has room now comes before
+    /// one to which it would be sent ahead, and one to be avoided comes last.
+    pub(super) fn choose(&self, ask: &Ask, job: u64, avoid: &[String]) -> Option<PlaceId> {
         let avoided = |name: &str| avoid.iter().any(|other| other == name);
-        // They take as much at most, or more, and as much at least, or less.
-        let window = Window {
-            from: [job.cores, job.memory, 0, 0],
-            to: [u64::MAX, u64::MAX, job.cores, job.memory],
-        };
-        let takes = |room: &Room, free: bool| match free {
-            true => room.free().takes(job),
-            false => room.takes(job),
-        };
-        let of_avoided = || {
-            let rooms = avoid.iter().filter_map(|name| Some((name, self.rooms.get(&**name)?)));
-            rooms.filter(|(_, room)| room.admits(user))
+        let wanted = |spot: &Spot, free: bool| {
+            !avoided(&spot.name)
+                && (ask.others.is_empty() || self.has_others(spot.place, &ask.others, free))
         };
         for free in [true, false] {
-            let first = |shelf: &Shelf| {
-                let firsts = if free { &shelf.firsts } else { &shelf.stretched };
-                firsts.first_where(&window, |(_, name)| !avoided(name))
+            let mut best = match ask.strategy {
+                Strategy::Spread | Strategy::Pack => {
+                    self.first(ask, free, &|spot| wanted(spot, free))
+                }
+                Strategy::RoundRobin => {
+                    let after =
+                        |spot: &Spot| self.last.as_ref().is_none_or(|last| spot.name > *last);
+                    self.first(ask, free, &|spot| after(spot) && wanted(spot, free))
+                        .or_else(|| self.first(ask, free, &|spot| wanted(spot, free)))
+                }
+                Strategy::Random => {
+                    let from = scatter([job].into_iter());
+                    self.first(ask, free, &|spot| spot.order >= from && wanted(spot, free))
+                        .or_else(|| self.first(ask, free, &|spot| wanted(spot, free)))
+                }
             };
-            let own = user.and_then(|_| first(self.shelf(user)));
-            let best = first(&self.common).into_iter().chain(own);
-            // Where a node to be avoided is the first of its group, another one is in its place.
-            let in_place = of_avoided().filter(|(_, room)| room.open).filter_map(|(_, room)| {
-                let alike = self.groups.get(&room.group())?;
-                let (memory, name) = alike.iter().find(|(_, name)| !avoided(name))?;
-                let room = room.with_memory(*memory);
-                takes(&room, free).then(|| (room.load(), name.clone()))
-            });
-            if let Some((_, name)) = best.chain(in_place).min() {
-                return Some(name.to_string());
+            if ask.strategy == Strategy::Spread {
+                // Where a node to be avoided is the first of its group, another one is in its place.
+                let in_place: Option<Spot> = self
+                    .avoided(ask, avoid)
+                    .filter_map(|place| {
+                        let alike = self.groups.get(&self.group(place))?;
+                        let (_, _, next) = alike.iter().find(|(_, name, _)| !avoided(name))?;
+                        self.takes(*next, ask, free).then(|| self.spot(*next, ask.strategy))
+                    })
+                    .min();
+                best = [best, in_place].into_iter().flatten().min();
+            }
+            if let Some(spot) = best {
+                return Some(spot.place);
             }
         }
         [true, false].into_iter().find_map(|free| {
-            let last_resort = of_avoided().filter(|(_, room)| takes(room, free));
-            last_resort.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
+            let last_resort =
+                self.avoided(ask, avoid).filter(|place| self.takes(*place, ask, free));
+            last_resort.map(|place| self.spot(place, ask.strategy)).min().map(|spot| spot.place)
         })
     }
+
+    /// Nodes among these that the job may use.
+    fn avoided<'a>(
+        &'a self,
+        ask: &'a Ask,
+        avoid: &'a [String],
+    ) -> impl Iterator<Item = PlaceId> + 'a {
+        let known = avoid.iter().filter_map(|name| self.by_name.get(&**name).copied());
+        known.filter(|place| {
+            self.room(*place).open && self.sites.is_taken(ask.site, self.class(*place))
+        })
+    }
+
+    /// The first that has room among those that are good.
+    fn first(&self, ask: &Ask, free: bool, good: &dyn Fn(&Spot) -> bool) -> Option<Spot> {
+        let mut best: Option<&Spot> = None;
+        let Basic { cores, memory } = ask.basic;
+        for class in self.sites.classes_of(ask.site) {
+            let Some(own) = self.listings.get(class.place()) else { continue };
+            let listing = own.iter().find(|(strategy, _)| *strategy == ask.strategy);
+            let Some((_, listing)) = listing else { continue };
+            if !self.sites.has_all(*class, &ask.others) {
+                continue;
+            }
+            let first = self.sites.names(*class).first().map_or(0, |name| ask.others.get(name));
+            const MOST: u64 = u64::MAX;
+            if free {
+                let window = Window { from: [cores, memory, first], to: [MOST; 3] };
+                listing.firsts.search(&window, good, &mut best);
+            } else {
+                // They take as much at most, or more, and as much at least, or less.
+                let window = Window {
+                    from: [cores, memory, 0, 0, first],
+                    to: [MOST, MOST, cores, memory, MOST],
+                };
+                listing.stretched.search(&window, good, &mut best);
+            }
+        }
+        best.cloned()
+    }
+
+    fn has_others(&self, place: PlaceId, others: &Others, free: bool) -> bool {
+        let room = self.room(place);
+        others
+            .iter()
+            .all(|(name, amount)| amount <= if free { room.free(name) } else { room.left(name) })
+    }
+
+    fn takes(&self, place: PlaceId, ask: &Ask, free: bool) -> bool {
+        let (room, Basic { cores, memory }) = (self.room(place), ask.basic);
+        match free {
+            true => room.has_room(cores, memory, &ask.others),
+            false => room.takes(cores, memory, &ask.others),
+        }
+    }
+
+    /// The node for a job of nobody's that asks for this; `None` if none has room.
+    pub fn choose_for(&mut self, spec: &Spec) -> Option<String> {
+        let ask = Ask {
+            basic: Basic::of(&spec.resources),
+            others: spec.resources.others.clone(),
+            site: self.site(spec.selector.as_ref(), None),
+            strategy: Strategy::Spread,
+        };
+        self.choose(&ask, 0, &[]).map(|place| self.name(place).to_string())
+    }
+
+    /// Notes that this node was chosen in turn.
+    pub(super) fn pass_turn(&mut self, place: PlaceId) {
+        self.last = Some(self.name(place).clone());
+    }
+}
+
+/// A number that looks like any, and is the same for the same: FNV-1a, with the finish of SplitMix64.
+fn scatter(of: impl Iterator<Item = u64>) -> u64 {
+    let mixed = of.fold(0xcbf2_9ce4_8422_2325, |hash: u64, part| {
+        (hash ^ part).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -11,6 +11,7 @@ use crate::clock::Wait;
 use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
+use crate::model::strategy::Strategy;
 use crate::model::waits::Waits;
 use crate::placement::{Candidate, Ready, Rooms};
 
@@ -60,6 +61,8 @@ pub struct Index {
     /// Jobs whose cards a newer program wrote: nothing is done about them. Their attempts go on,
     /// and take the room that they take.
     untouchable: HashMap<u64, Vec<(String, Resources)>>,
+    /// Where a job does not say which of the nodes that have room it is to be given.
+    pub strategy: Strategy,
     /// Whose jobs waited.
     users: HashSet<Arc<str>>,
 }
@@ -104,12 +107,14 @@ impl Index {
                 priority: card.priority,
                 owner: owner.map(|owner| self.user(owner)),
                 resources: card.spec.resources.clone(),
+                selector: card.spec.selector.clone(),
+                strategy: card.spec.strategy.unwrap_or(self.strategy),
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
                 more,
             };
             match not_before {
                 Some(time) => _ = self.later.insert((time, job), candidate),
-                None => self.ready.insert(candidate),
+                None => self.ready.insert(&mut self.rooms, candidate),
             }
         }
         self.waiting.insert(job, Waiting { not_before, over_at, length: card.length });
@@ -140,7 +145,8 @@ impl Index {
                 continue;
             }
             if candidate.more > 0 {
-                self.ready.insert(Candidate { more: candidate.more - 1, ..candidate.clone() });
+                let rest = Candidate { more: candidate.more - 1, ..candidate.clone() };
+                self.ready.insert(&mut self.rooms, rest);
             }
             return Some((candidate, node));
         }
@@ -162,7 +168,7 @@ impl Index {
     /// Makes arrays ready again that were set aside: it may be another node now that has room.
     pub fn take_up(&mut self) {
         for (_, candidate) in std::mem::take(&mut self.aside).into_values() {
-            self.ready.insert(candidate);
+            self.ready.insert(&mut self.rooms, candidate);
         }
     }
 
@@ -170,7 +176,7 @@ impl Index {
     pub fn put_back(&mut self, candidate: Candidate) {
         let waits = self.waiting.get(&candidate.job).is_some_and(|w| w.not_before.is_none());
         if waits && !self.ready.has(candidate.job) {
-            self.ready.insert(candidate);
+            self.ready.insert(&mut self.rooms, candidate);
         }
     }
 
@@ -244,7 +250,7 @@ impl Index {
             if let Some(waiting) = self.waiting.get_mut(&candidate.job) {
                 waiting.not_before = None;
             }
-            self.ready.insert(candidate);
+            self.ready.insert(&mut self.rooms, candidate);
         }
         self.over.iter().take_while(|(time, _)| *time <= now).map(|(_, job)| *job).collect()
     }

@@ -124,7 +124,8 @@ impl Engine<'_> {
         let user = candidate.owner.as_deref();
         let open = self.nodes.values().filter(|node| node.takes_jobs() && node.takes_jobs_of(user));
         let needed = &candidate.resources;
-        let slots = open.filter_map(|node| node.resources.as_ref()).map(|total| needed.times_in(total));
+        let slots =
+            open.filter_map(|node| node.resources.as_ref()).map(|total| needed.times_in(total));
         slots.fold(0, u64::saturating_add) // whatever nodes say that they have
     }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::driver::{Answer, Taken};
 use crate::error::{Error, Result};
 use crate::model::ids::{NodejobId, RunId};
-use crate::wire::node::Info;
 use crate::model::run_status::RunStatus;
 use crate::processor::sweep::Swept;
+use crate::wire::node::Info;
 
 /// Something to look at. Wake-ups from directories are hints, scans are the truth; those from
 /// nodes are what the nodes said.

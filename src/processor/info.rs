@@ -9,8 +9,8 @@ use crate::board::runs::Runs;
 use crate::board::{files, slots};
 use crate::error::Result;
 use crate::model::resources::Resources;
-use crate::model::selector::Labels;
 use crate::model::run_status::RunState;
+use crate::model::selector::Labels;
 use crate::wire::node::{Info, Node, SCAN};
 
 /// What is given to jobs: as set, else what the machine has.

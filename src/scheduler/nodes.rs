@@ -32,11 +32,10 @@ pub fn list(call: &Call) -> Result<Response> {
             if !access::sees(call, &cards, &card)? {
                 auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
             }
-            let (asked, owner) = (&card.spec.resources, owners::of(&cards, &card)?);
+            let owner = owners::of(&cards, &card)?;
+            let asked = card.spec.asked(owner.as_deref());
             let mut all = nodes::list(call.root)?;
-            all.retain(|node| {
-                !node.drain && node.may_hold(asked) && node.is_selected(&card.spec.selector) && node.takes_jobs_of(owner.as_deref())
-            });
+            all.retain(|node| !node.drain && asked.may_go_to(node));
             all.iter().map(Node::shown).collect()
         }
     };

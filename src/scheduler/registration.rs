@@ -8,8 +8,8 @@ use crate::client::names::check_uri;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Reach};
 use crate::model::ids;
-use crate::model::selector::Labels;
 use crate::model::node::{DriverKind, Node, NodeState};
+use crate::model::selector::Labels;
 
 /// Fields that a registration may have; the others of a record are the poller's.
 const FIELDS: &[&str] = &[

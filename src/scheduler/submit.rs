@@ -268,6 +268,11 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()>
         let whose = ownership::of_card(&cards, who, &card)?;
         auth::allow_to(who, Need::Control, whose).map_err(|e| Error::new(e.kind, of(e)))?;
     }
+    if spec.strict
+        && let Some(why) = addresses::none_has(root, &spec.asked(accepted.user().as_deref()))
+    {
+        return Err(Error::bad(format!("{why}, and the request is strict")));
+    }
     check_size(root, accepted)
 }
 
@@ -310,12 +315,15 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
     uploads::digest_of(root, card.job())
 }
 
+/// Fields by which a job asks nodes for more than any of them has.
+const ASKING: &[&str] = &["requested_resources", "constraints", "node", "exclude"];
+
 /// What is to be said of a job that no node could ever run, as the nodes are now. Asked of jobs that want
 /// more than the least alone: any node has that. Reads nodes' records until one fits, each 20 µs or so.
 pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
-    accepted.request.get("requested_resources")?;
+    ASKING.iter().find(|field| accepted.request.contains_key(**field))?;
     let (spec, _) = Spec::of_card(&accepted.request);
-    addresses::none_has(root, &spec.resources, accepted.user().as_deref())
+    addresses::none_has(root, &spec.asked(accepted.user().as_deref()))
 }
 
 /// The request as accepted, with its number and id, and what there is to be warned of.
