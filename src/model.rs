@@ -1,5 +1,6 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
+pub mod about;
 pub mod access;
 pub mod admission;
 pub mod asked;
