@@ -249,7 +249,7 @@ impl World {
         }
         assert_eq!(self.index.next_time(), times.first().copied(), "{why}");
         for (name, room) in self.rooms() {
-            let known = self.index.rooms.get(&name).copied();
+            let known = self.index.rooms.get(&name);
             let known = known.map(|room| (room.open, room.used.cores, room.leaving.cores));
             let (open, used, leaving) = known.unwrap_or_default();
             assert_eq!(
@@ -298,7 +298,8 @@ impl World {
         self.placed += chosen.len() as u64;
         self.aside += aside.len() as u64;
         let open = self.nodes.values().filter(|node| node.takes_jobs());
-        let total: u64 = open.filter_map(|node| node.resources).map(|total| total.cores).sum();
+        let total: u64 =
+            open.filter_map(|node| node.resources.as_ref()).map(|total| total.cores).sum();
         for (job, node) in &chosen {
             let card = &self.cards[job];
             let tasks = ranges::next(card, total, self.now);

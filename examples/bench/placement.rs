@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
+use corkboard::model::selector::{Labels, Selector};
+use corkboard::model::strategy::Strategy;
 use corkboard::placement::{Candidate, Ready, Rooms};
+use serde_json::{Value, json};
 
 use crate::table::{Limit, Table};
 use crate::{Bench, Result};
@@ -55,11 +58,22 @@ struct Mix {
     /// Every tenth node is one of ten users', and takes the jobs of theirs alone. Jobs are of twenty users,
     /// the same in each case.
     owned: bool,
+    /// Nodes have labels, every fourth has GPUs and every fifth scratch space; half of the jobs ask for labels, a
+    /// fourth for GPUs or scratch space.
+    various: bool,
 }
 
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (nodes, jobs) = (bench.size(1000, 100), bench.size(100_000, 2000));
-    let usual = Mix { nodes, jobs, needs: Needs::Few, each_node: false, ahead: 0, owned: false };
+    let usual = Mix {
+        nodes,
+        jobs,
+        needs: Needs::Few,
+        each_node: false,
+        ahead: 0,
+        owned: false,
+        various: false,
+    };
     let limit = Some(Limit::AtMost(10.0, 2.0));
     let mut row = |mix: Mix, what: &str, limit: Option<Limit>, note: &str| -> Result<()> {
         let all: Result<Vec<_>> = (0..bench.rounds).map(|_| once(mix)).collect();
@@ -103,7 +117,13 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     row(Mix { each_node: true, ahead: 6, ..any }, what, limit, waiting)?;
     let note = "every tenth node takes the jobs of one user alone";
     row(Mix { owned: true, ..usual }, ", some nodes are users'", limit, note)?;
-    row(Mix { owned: true, ..any }, ", no two alike, some nodes are users'", limit, waiting)
+    row(Mix { owned: true, ..any }, ", no two alike, some nodes are users'", limit, waiting)?;
+    let note = "labels, GPUs and countables";
+    let what = ", labels, GPUs and countables";
+    row(Mix { various: true, ..usual }, what, Some(Limit::AtMost(5.0, 3.0)), note)?;
+    let what = ", no two alike, labels, GPUs and countables";
+    let most = Some(Limit::AtMost(15.0, 8.0));
+    row(Mix { various: true, needs: Needs::Each, ..usual }, what, most, note)
 }
 
 /// Microseconds per job of a decision, and of taking a job in.
@@ -115,13 +135,29 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
         let cores = dice.one_of(&[4, 16, 64, 128]);
         let memory = cores * dice.one_of(&[2, 4, 8]) * GIB;
         let own = if mix.each_node { dice.below(GIB) } else { 0 };
-        let total = Resources::of(cores, memory + own);
+        let mut labels = Labels::new();
+        let mut total = Resources::of(cores, memory + own);
+        if mix.various {
+            let mut label = |name: &str, values: &[&str]| {
+                let value = values[dice.below(values.len() as u64) as usize];
+                labels.insert(name.to_string(), value.to_string());
+            };
+            label("disk", &["ssd", "hdd", "nvme"]);
+            label("zone", &["a", "b", "c", "d"]);
+            label("arch", &["x86_64", "x86_64", "aarch64"]);
+            labels.insert("hostname".into(), format!("node-{node:04}"));
+            total = total.and("gpus", if node % 4 == 0 { dice.one_of(&[1, 2, 4, 8]) } else { 0 });
+            let scratch = if node % 5 == 0 { 100 * GIB + dice.below(1000) * GIB } else { 0 };
+            total = total.and("scratch", scratch);
+        }
         let owner = (mix.owned && node % 10 == 0).then(|| format!("user-{}", node / 10 % 10));
-        add(&mut rooms, &format!("node-{node:04}"), owner, total, mix.ahead);
+        add(&mut rooms, &format!("node-{node:04}"), (owner, labels), total, mix.ahead);
     }
     // Something that every job fits on, so that all can be placed.
-    let total = Resources::of(128, 1024 * GIB);
-    add(&mut rooms, "node-large", None, total, mix.ahead);
+    let total = Resources::of(128, 1024 * GIB).and("gpus", 8).and("scratch", 4096 * GIB);
+    let total = if mix.various { total } else { Resources::of(128, 1024 * GIB) };
+    add(&mut rooms, "node-large", (None, Labels::new()), total, mix.ahead);
+    let selectors = selectors()?;
     let users: Vec<Arc<str>> = (0..20).map(|user| format!("user-{user}").into()).collect();
     let candidates: Vec<Candidate> = (1..=jobs as u64)
         .map(|job| {
@@ -134,11 +170,29 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
                 Needs::Each | Needs::Any => dice.below(16 * GIB),
             };
             let priority = dice.below(11) as i64 - 5;
+            let mut resources = Resources::of(cores, memory);
+            let mut selector = None;
+            if mix.various {
+                if dice.below(2) == 0 {
+                    selector = Some(selectors[dice.below(selectors.len() as u64) as usize].clone());
+                }
+                let most = if matches!(mix.needs, Needs::Few) { 1 } else { 64 };
+                match dice.below(8) {
+                    0 => resources = resources.and("gpus", dice.one_of(&[1, 1, 2])),
+                    1 => {
+                        resources =
+                            resources.and("scratch", 20 * GIB + dice.below(most) * (GIB / 8))
+                    }
+                    _ => {}
+                }
+            }
             Candidate {
                 job,
                 priority,
                 owner: Some(users[job as usize % users.len()].clone()),
-                resources: Resources::of(cores, memory),
+                resources,
+                selector,
+                strategy: Strategy::Spread,
                 avoid: Vec::new(),
                 more: 0,
             }
@@ -147,7 +201,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
     let mut ready = Ready::default();
     let begun = Instant::now();
     for candidate in candidates {
-        ready.insert(candidate);
+        ready.insert(&mut rooms, candidate);
     }
     let inserts = begun.elapsed().as_secs_f64() * 1e6 / jobs as f64;
     let mut running: VecDeque<(String, Resources)> = VecDeque::new();
@@ -170,13 +224,40 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
     Ok((begun.elapsed().as_secs_f64() * 1e6 / jobs as f64, inserts))
 }
 
+/// What is asked of labels.
+fn selectors() -> Result<Vec<Arc<Selector>>> {
+    let all = [
+        json!({"disk": "ssd"}),
+        json!({"disk": {"in": ["ssd", "nvme"]}}),
+        json!({"disk": {"not": "hdd"}, "zone": "a"}),
+        json!({"zone": {"not": "b"}}),
+        json!({"zone": {"in": ["a", "c"]}}),
+        json!({"zone": "d"}),
+        json!({"arch": "x86_64"}),
+        json!({"arch": "x86_64", "disk": "nvme"}),
+        json!({"arch": {"not": "aarch64"}, "zone": "b"}),
+        json!({"arch": {"exists": true}}),
+    ];
+    // On the node that every job fits on there is no label: what asks for one must not rely on it.
+    let read =
+        |tests: &Value| Ok(Arc::new(Selector::of_labels(tests.as_object().ok_or("no tests")?)?));
+    all.iter().map(read).collect()
+}
+
 /// Adds an open node with nothing in use.
-fn add(rooms: &mut Rooms, name: &str, owner: Option<String>, total: Resources, ahead: u64) {
+fn add(
+    rooms: &mut Rooms,
+    name: &str,
+    (owner, labels): (Option<String>, Labels),
+    total: Resources,
+    ahead: u64,
+) {
     let node = Node {
         name: name.into(),
         owner,
         state: NodeState::Connected,
         resources: Some(total),
+        labels,
         ..Node::localhost()
     };
     rooms.update(&node);

@@ -93,24 +93,8 @@ impl<const K: usize, V: Ord + Clone> Tree<K, V> {
         self.root.remove(&(point, value))
     }
 
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.root.count == 0
-    }
-
-    /// The least value of a point in the window.
-    pub fn first(&self, window: &Window<K>) -> Option<V> {
-        self.first_where(window, |_| true)
-    }
-
-    /// The least value of a point in the window that is `good`. Quick if few are not.
-    pub fn first_where(&self, window: &Window<K>, good: impl Fn(&V) -> bool) -> Option<V> {
-        let mut best = None;
-        self.root.search(window, &good, &mut best);
-        best.cloned()
-    }
-
-    /// The same, where one is known already that it has to be less than.
+    /// The least value of a point in the window that is `good`, if there is one that is less than the best that is
+    /// known already. Quick if few are not good.
     pub fn search<'a>(
         &'a self,
         window: &Window<K>,
@@ -280,6 +264,12 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    fn first<const K: usize>(tree: &Tree<K, u64>, window: &Window<K>) -> Option<u64> {
+        let mut best = None;
+        tree.search(window, &|_| true, &mut best);
+        best.copied()
+    }
+
     fn depth<const K: usize, V>(node: &Node<K, V>) -> usize {
         match &node.content {
             Content::Leaf(_) => 1,
@@ -314,7 +304,7 @@ mod tests {
                 let slow = all.iter().filter(|(point, _)| window.holds(point)).map(|(_, v)| *v);
                 let slow = slow.min();
                 found += usize::from(slow.is_some());
-                assert_eq!(tree.first(&window), slow, "{window:?}");
+                assert_eq!(first(&tree, &window), slow, "{window:?}");
                 assert_eq!(tree.root.count, all.len());
             }
         }
@@ -332,7 +322,7 @@ mod tests {
             assert!(tree.remove([1, n], n));
         }
         assert!(depth(&tree.root) < 16, "{}", depth(&tree.root));
-        assert_eq!(tree.first(&Window { from: [0, 0], to: [1, 19_002] }), Some(19_000));
-        assert_eq!(tree.first(&Window { from: [2, 0], to: [9, 30_000] }), None);
+        assert_eq!(first(&tree, &Window { from: [0, 0], to: [1, 19_002] }), Some(19_000));
+        assert_eq!(first(&tree, &Window { from: [2, 0], to: [9, 30_000] }), None);
     }
 }

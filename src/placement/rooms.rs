@@ -24,10 +24,11 @@ struct Place {
     class: ClassId,
 }
 
-/// What a strategy goes by, then the name.
+/// What a strategy goes by, then the memory in use where it goes by that too, then the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Spot {
     order: u64,
+    memory: u64,
     name: Arc<str>,
     place: PlaceId,
 }
@@ -315,7 +316,8 @@ impl Rooms {
             Strategy::RoundRobin => 0,
             Strategy::Random => scatter(name.bytes().map(u64::from)),
         };
-        Spot { order, name: name.clone(), place }
+        let memory = if strategy == Strategy::Spread { room.used.memory } else { 0 };
+        Spot { order, memory, name: name.clone(), place }
     }
 
     /// Makes an open node findable.

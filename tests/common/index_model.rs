@@ -66,7 +66,7 @@ impl World {
     pub(super) fn rooms(&self) -> BTreeMap<String, Room> {
         let mut rooms: BTreeMap<String, Room> = BTreeMap::new();
         for (name, node) in &self.nodes {
-            let total = node.resources.map_or(0, |total| total.cores);
+            let total = node.resources.as_ref().map_or(0, |total| total.cores);
             let ahead = self.ahead.get(name).copied().unwrap_or(0);
             let room = Room { open: node.takes_jobs(), total, ahead, ..Room::default() };
             rooms.insert(name.clone(), room);
