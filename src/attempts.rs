@@ -23,6 +23,7 @@ use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 
+pub mod allocated;
 pub mod kills;
 mod progress;
 pub mod proofs;

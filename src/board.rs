@@ -20,6 +20,7 @@
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
+//! - [`gpus`]: what was found out of this machine's GPUs.
 //! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
 //!   [`card_news`]: read, [`card_tail`]: followed; `feed_file`: what both have in common.
 //! - [`incoming`]: files that come with a request, as they arrive.
@@ -45,6 +46,7 @@ mod claims;
 pub mod feed;
 mod feed_file;
 pub mod files;
+pub mod gpus;
 pub mod incoming;
 pub mod leftovers;
 pub mod listing;

@@ -1,5 +1,6 @@
 //! What the state files mean: requests, cards, outcomes, nodes. Pure: nothing here does I/O.
 
+pub mod about;
 pub mod access;
 pub mod admission;
 pub mod asked;
@@ -30,6 +31,5 @@ pub mod retry;
 pub mod run_status;
 pub mod selector;
 pub mod state;
-pub mod strategy;
 pub mod tasks;
 pub mod waits;

@@ -1,7 +1,7 @@
 //! The node: accepts jobs, runs them, and tells what became of them.
 //!
 //! - [`accept`], `submit`: jobs come in.
-//! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`]: what is known.
+//! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`] (`labels`, `gpus`, `live`): what is known.
 //! - [`kill`] (`end_waiting`: of what has not started), [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
 //!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
@@ -32,12 +32,15 @@ mod end_waiting;
 mod ending;
 mod excerpt;
 pub mod files;
+mod gpus;
 mod heed;
 pub mod info;
 mod inherited;
 pub mod kill;
+mod labels;
 mod linger;
 pub mod list;
+mod live;
 pub mod log;
 mod lost;
 mod named;

@@ -10,7 +10,7 @@
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
-//! - [`nodes`]: the nodes; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
+//! - [`nodes`]: the nodes; [`node_room`]: what they have free; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
 //! - [`joining`]: a machine registers itself.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
@@ -38,6 +38,7 @@ pub mod jobs;
 pub mod joining;
 pub mod kills;
 pub mod lists;
+pub mod node_room;
 pub mod nodes;
 pub mod outputs;
 pub mod reason;

@@ -4,6 +4,7 @@
 //! parse and a name given twice are errors that name the line, so that a typing error is never
 //! silently a default.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
-use crate::model::strategy::Strategy;
+use crate::names::{MOST_COUNTABLES, MOST_LABELS, check_countable, check_label, check_value};
+use crate::strategy::Strategy;
 
 /// Every setting, with its value for this root.
 #[derive(Debug, Clone)]
@@ -56,6 +58,19 @@ pub struct Settings {
     pub cores: Option<u64>,
     /// Memory given to jobs in bytes; `None` is all of the machine's.
     pub memory: Option<u64>,
+    /// Which GPUs jobs are given are those of these numbers, from 0 on; `None` is all that the machine has.
+    pub gpus: Option<u32>,
+    /// How much of what else can be counted is given to jobs.
+    pub countables: BTreeMap<String, u64>,
+    /// What this node is like, beside what it says by itself.
+    pub labels: BTreeMap<String, String>,
+    /// Whether each job has processor cores of its own.
+    pub pin_cores: bool,
+    /// Most processes, and threads, of one job; `None` is as many as it likes.
+    pub max_processes: Option<u64>,
+    /// Whether a job's memory is a limit on the addresses of each of its processes where no control group
+    /// can limit it.
+    pub limit_address_space: bool,
     /// Output kept per job and stream, in bytes.
     pub max_log: u64,
     /// Lines of each output that are told of a process once it has ended.
@@ -111,6 +126,12 @@ impl Default for Settings {
             advertise: None,
             cores: None,
             memory: None,
+            gpus: None,
+            countables: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            pin_cores: true,
+            max_processes: None,
+            limit_address_space: false,
             max_log: 64 << 20,
             batch_size: 20,
             max_answer: 1 << 20,
@@ -226,6 +247,21 @@ impl Settings {
             }
             "memory" if auto => self.memory = None,
             "memory" => self.memory = Some(size()?),
+            "gpus" if auto => self.gpus = None,
+            "gpus" => {
+                let number = value.parse().ok().filter(|number| *number <= MOST_GPUS);
+                self.gpus = Some(number.ok_or_else(|| wrong("a whole number of GPUs or auto"))?);
+            }
+            "countables" => self.countables = countables(value)?,
+            "labels" => self.labels = labels(value)?,
+            "pin_cores" => self.pin_cores = switch()?,
+            "max_processes" if none => self.max_processes = None,
+            "max_processes" => {
+                let number = value.parse().ok().filter(|number| *number > 0);
+                let number = number.ok_or_else(|| wrong("a whole number from 1 on, or none"))?;
+                self.max_processes = Some(number);
+            }
+            "limit_address_space" => self.limit_address_space = switch()?,
             "max_log" => self.max_log = size()?,
             "batch_size" => {
                 self.batch_size = value.parse().map_err(|_| wrong("a whole number of lines"))?;
@@ -252,6 +288,59 @@ impl Settings {
     }
 }
 
+/// Most GPUs of one machine.
+const MOST_GPUS: u32 = 256;
+
+/// Reads `name=value, name=value`, each name once.
+fn pairs<'t>(list: &'t str, example: &str) -> Result<Vec<(&'t str, &'t str)>> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for pair in list.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or_else(|| {
+            Error::bad(format!("\"{pair}\" is not name=value: it is a list such as {example}"))
+        })?;
+        let (name, value) = (name.trim(), value.trim());
+        if pairs.iter().any(|(other, _)| *other == name) {
+            return Err(Error::bad(format!("{name} is listed twice")));
+        }
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+fn countables(list: &str) -> Result<BTreeMap<String, u64>> {
+    let mut read = BTreeMap::new();
+    for (name, value) in pairs(list, "licenses=4, scratch=200 GiB")? {
+        if ["cores", "memory", "gpus"].contains(&name) {
+            return Err(Error::bad(format!("countables: {name} has a setting of its own")));
+        }
+        check_countable(name).map_err(|why| Error::bad(format!("countables: {why}")))?;
+        let wrong = || {
+            Error::bad(format!(
+                "countables: {name}: \"{value}\" is not a whole number, or a size such as 200 GiB"
+            ))
+        };
+        read.insert(name.to_string(), parse_amount(value).ok_or_else(wrong)?);
+    }
+    match read.len() {
+        0..=MOST_COUNTABLES => Ok(read),
+        _ => Err(Error::bad(format!("countables: at most {MOST_COUNTABLES} can be named"))),
+    }
+}
+
+fn labels(list: &str) -> Result<BTreeMap<String, String>> {
+    let mut read = BTreeMap::new();
+    for (label, value) in pairs(list, "disk=ssd, zone=b")? {
+        let checked = check_label(label).and_then(|()| check_value(label, value));
+        checked.map_err(|why| Error::bad(format!("labels: {why}")))?;
+        read.insert(label.to_string(), value.to_string());
+    }
+    // Some are left to what the machine says of itself.
+    match read.len() * 2 {
+        0..=MOST_LABELS => Ok(read),
+        _ => Err(Error::bad(format!("labels: at most {} can be set", MOST_LABELS / 2))),
+    }
+}
+
 /// Whether a text begins as the URL of some server does.
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -262,6 +351,12 @@ fn is_url(text: &str) -> bool {
         }
         _ => !host.is_empty(),
     })
+}
+
+/// Reads an amount of what is counted: a whole number, or a size. There is no half of a licence.
+pub fn parse_amount(text: &str) -> Option<u64> {
+    let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    parse_size(text).filter(|_| has_unit || !text.contains('.'))
 }
 
 /// Reads a size: a number of bytes, or "64 KiB", "1 GiB", "10 MB". "1G" is 1 GiB, as in `ls -h`.
@@ -313,6 +408,26 @@ mod tests {
         let hosts = Settings::parse("allowed_hosts = Head.example:8080, ,[::1], *").unwrap();
         assert_eq!(hosts.allowed_hosts, ["head.example:8080", "[::1]", "*"]);
         assert_eq!(Settings::parse("linger = 0").unwrap().linger, Duration::ZERO);
+        for (wrong, said) in [
+            ("labels = ssd", "line 1: \"ssd\" is not name=value"),
+            ("labels = a b=c", "cannot be a label"),
+            ("labels = disk=ssd, disk=hdd", "disk is listed twice"),
+            ("countables = licenses", "is not name=value"),
+            ("countables = licenses=-1", "\"-1\" is not a whole number"),
+            ("countables = licenses=1.5", "is not a whole number"),
+            ("countables = Licenses=1", "is no resource"),
+            ("countables = gpus=1", "gpus has a setting of its own"),
+            ("licenses = 4", "line 1: there is no setting \"licenses\""),
+            ("gpus = many", "a whole number of GPUs or auto"),
+            ("max_processes = 0", "a whole number from 1 on"),
+        ] {
+            assert!(message(wrong).contains(said), "{wrong}: {}", message(wrong));
+        }
+        let read =
+            Settings::parse("labels = disk=ssd, zone = b\ncountables=licenses=4,scratch=2 KiB");
+        let read = read.unwrap();
+        assert_eq!(format!("{:?}", read.labels), r#"{"disk": "ssd", "zone": "b"}"#);
+        assert_eq!(format!("{:?}", read.countables), r#"{"licenses": 4, "scratch": 2048}"#);
         assert_eq!(message("cores = 1\ncores = 2"), "line 2: cores is set twice");
         assert_eq!(message("cores"), "line 1: not `name = value`: cores");
     }

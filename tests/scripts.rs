@@ -339,3 +339,30 @@ fn up_builds_with_the_modes_of_whoever_runs_it() {
     let said = String::from_utf8_lossy(&up.stderr);
     assert!(said.starts_with("0002\n") && said.contains("the build failed"), "{up:?}");
 }
+
+#[test]
+fn labels_go_into_the_settings_beside_those_that_are_there() {
+    let root = Root::new("labels", POLLER);
+    assert!(root.up(&["--label", "disk=ssd", "--label", "zone=b"]).status.success());
+    let set = |root: &Root| {
+        let conf = root.read("corkboard.conf");
+        let lines: Vec<String> =
+            conf.lines().filter(|line| line.starts_with("labels")).map(String::from).collect();
+        (conf.lines().count(), lines)
+    };
+    let (lines, labels) = set(&root);
+    assert_eq!(labels, ["labels = disk=ssd, zone=b"]);
+    assert!(root.up(&["--label", "disk=a hdd"]).status.success());
+    assert_eq!(set(&root), (lines, vec!["labels = disk=a hdd, zone=b".to_string()]));
+    let before = fs::metadata(root.dir.join("corkboard.conf")).unwrap().modified().unwrap();
+    assert!(root.up(&["--label", "zone=b"]).status.success());
+    let after = fs::metadata(root.dir.join("corkboard.conf")).unwrap().modified().unwrap();
+    assert_eq!(before, after, "nothing is to be changed");
+    for wrong in ["disk", "disk=a,b", "a b=c", "disk=#"] {
+        assert_eq!(root.up(&["--label", wrong]).status.code(), Some(2), "{wrong}");
+    }
+    // Settings that do not show it.
+    fs::write(root.dir.join("corkboard.conf"), "linger = 1s\n").unwrap();
+    assert!(root.up(&["--label", "disk=ssd"]).status.success());
+    assert_eq!(root.read("corkboard.conf"), "linger = 1s\nlabels = disk=ssd\n");
+}

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::about::{About, Live};
 use super::ids::NodejobId;
 use super::newer;
 use super::resources::Resources;
@@ -92,6 +93,12 @@ pub struct Node {
     /// What it says that it is like, such as `arch`; kept by the poller.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// What else it tells of itself; kept by the poller.
+    #[serde(default, skip_serializing_if = "About::is_empty")]
+    pub about: About,
+    /// How busy its machine is, as it was about a minute ago; kept by the poller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
     /// Whether the resources were fixed when it was registered, and are not asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed: bool,
@@ -159,6 +166,8 @@ impl Node {
             hostname: "localhost".into(),
             resources: None,
             labels: Labels::new(),
+            about: About::default(),
+            live: None,
             fixed: false,
             drain: false,
             state: NodeState::Unknown,
@@ -246,6 +255,8 @@ impl Node {
         self.reason.clone_from(&seen.reason);
         self.last_seen.clone_from(&seen.last_seen);
         self.labels.clone_from(&seen.labels);
+        self.about.clone_from(&seen.about);
+        self.live.clone_from(&seen.live);
         self.silence.clone_from(&seen.silence);
         if !self.fixed && !seen.fixed {
             self.resources.clone_from(&seen.resources);

@@ -7,19 +7,12 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
-use crate::settings::parse_size;
+use crate::names::MOST_COUNTABLES;
+pub use crate::names::check_countable;
+use crate::settings::{parse_amount, parse_size};
 
 /// The countable of which a job is given certain ones: see `CUDA_VISIBLE_DEVICES`.
 pub const GPUS: &str = "gpus";
-
-/// Longest name of a countable.
-const LONGEST_NAME: usize = 40;
-
-/// Most countables that are named at once.
-const MOST_COUNTABLES: usize = 16;
-
-/// Words that mean something else, or will, and name no countable.
-const RESERVED: &[&str] = &["per", "nodes", "processes", "core", "cpus", "gpu"];
 
 /// An amount of each resource. Job: what it is given; node: what it gives in all, or has free.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -215,7 +208,7 @@ impl Resources {
                 }
                 _ => {
                     check_countable(&name)?;
-                    let amount = amount(&value).ok_or_else(|| {
+                    let amount = countable(&value).ok_or_else(|| {
                         format!("{name} must be a whole number, or a size such as \"1 GiB\", not {value}")
                     })?;
                     read = read.and(&name, amount);
@@ -227,19 +220,6 @@ impl Resources {
             _ => Err(format!("at most {MOST_COUNTABLES} countables can be named")),
         }
     }
-}
-
-/// Refuses what cannot be the name of a countable.
-pub fn check_countable(name: &str) -> Result<(), String> {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
-    if !begins || !name.chars().all(good) || name.len() > LONGEST_NAME || RESERVED.contains(&name) {
-        let shown: String = name.chars().take(LONGEST_NAME + 1).collect();
-        return Err(format!(
-            "{shown:?} is no resource: cores, memory, gpus, or another countable, named by a-z 0-9 _ beginning with a letter"
-        ));
-    }
-    Ok(())
 }
 
 /// A size in the largest binary unit that keeps it exact, or with one decimal.
@@ -265,6 +245,14 @@ fn amount(value: &Value) -> Option<u64> {
         Value::Number(number) => number.as_u64(),
         Value::String(text) => parse_size(text),
         _ => None,
+    }
+}
+
+/// The same of what is counted: no fraction of one.
+fn countable(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => parse_amount(text),
+        value => amount(value),
     }
 }
 
@@ -296,6 +284,7 @@ mod tests {
         for (value, why) in [
             (json!({"gpus": -1}), "gpus must be a whole number"),
             (json!({"gpus": 1.5}), "gpus must be a whole number"),
+            (json!({"gpus": "1.5"}), "gpus must be a whole number"),
             (json!({"licenses": "four"}), "licenses must be a whole number"),
             (json!({"licenses": null}), "licenses must be a whole number"),
             (json!({"cores": 1.5}), "cores must be a whole number of cores"),

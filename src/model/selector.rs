@@ -9,16 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::ids;
+pub use crate::names::{MOST_LABELS, check_label, check_value};
 use crate::settings::parse_size;
 
 /// Labels of a node: names with values.
 pub type Labels = BTreeMap<String, String>;
-
-/// Longest name, and longest value, of a label.
-const LONGEST: usize = 100;
-
-/// Most labels that a node may have, or a request name.
-pub const MOST_LABELS: usize = 64;
 
 /// What is asked of one label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,29 +159,6 @@ impl Selector {
         }
         parts.join(", ")
     }
-}
-
-/// Refuses what cannot be the name of a label.
-pub fn check_label(label: &str) -> Result<(), String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
-    let begins = label.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins && label.chars().all(good) && label.len() <= LONGEST {
-        return Ok(());
-    }
-    let shown: String = label.chars().take(LONGEST + 1).collect();
-    Err(format!(
-        "{shown:?} cannot be a label: 1 to {LONGEST} of A-Z a-z 0-9 . _ / - beginning with a letter or digit"
-    ))
-}
-
-/// Refuses what cannot be the value of a label.
-pub fn check_value(label: &str, value: &str) -> Result<(), String> {
-    if value.len() <= LONGEST && !value.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err(format!(
-        "label {label}: its value must have at most {LONGEST} bytes, none of them a control character"
-    ))
 }
 
 fn read_tests(label: &str, tests: &Value) -> Result<Vec<Test>, String> {

@@ -183,7 +183,7 @@ impl Follower {
             let page = ask(&line, &mut self.driver, |driver| driver.feed(&now))?;
             let info = self.info()?;
             *cursor = Some(page.cursor);
-            return Ok(vec![News::Up(info)]);
+            return Ok(vec![News::Up(info.into())]);
         }
         let every = (line.root().settings.scan_every * SCANS_PER_INFO).min(INFO_EVERY);
         let wait = FEED_WAIT.min(every);
@@ -196,7 +196,7 @@ impl Follower {
         let mut news = vec![News::Feed(page.events)];
         if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
             match self.info() {
-                Ok(info) => news.push(News::Info(info)),
+                Ok(info) => news.push(News::Info(info.into())),
                 Err(error) => {
                     // What the feed told is told in any case: it does not come back to it.
                     news.into_iter().for_each(|news| {

@@ -98,8 +98,8 @@ impl Engine<'_> {
     fn heed_node(&mut self, node: &str, news: News, reports: &mut Vec<Said>) -> Result<()> {
         self.note_silent_word(node, &news);
         match news {
-            News::Up(info) => self.up(node, info),
-            News::Info(info) => self.informed(node, info),
+            News::Up(info) => self.up(node, *info),
+            News::Info(info) => self.informed(node, *info),
             News::Down(error) => self.down(node, &error)?,
             News::Feed(events) => {
                 // Taken in whatever else goes wrong: the feed does not come back to them.

@@ -11,9 +11,9 @@ use crate::clock::Wait;
 use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
-use crate::model::strategy::Strategy;
 use crate::model::waits::Waits;
 use crate::placement::{Candidate, Ready, Rooms};
+use crate::strategy::Strategy;
 
 /// The present, by the clock and by what goes on steadily.
 #[derive(Debug, Clone, Copy)]

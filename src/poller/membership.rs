@@ -10,6 +10,7 @@ use super::wake::Wake;
 use crate::board::nodes::{self, Change};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::model::about::Live;
 use crate::model::ids::NodejobId;
 use crate::model::node::{Node, NodeState};
 use crate::wire::node::Info;
@@ -51,6 +52,7 @@ impl Engine<'_> {
 
     pub(super) fn up(&mut self, node: &str, info: Info) {
         self.presence.is_up(node, Instant::now());
+        let live = self.live(node, &info, true);
         self.note(node, |node| {
             if node.state != NodeState::Connected {
                 node.since = Some(clock::now());
@@ -63,6 +65,8 @@ impl Engine<'_> {
                 node.resources = Some(info.resources.clone());
             }
             node.labels.clone_from(&info.labels);
+            node.about.clone_from(&info.about);
+            node.live.clone_from(&live);
         });
         self.say(&format!("node {node}: connected, {}", info.resources.human()));
         for (_, known) in self.index.on_nodes_mut().filter(|(_, known)| known.node == node) {
@@ -80,14 +84,27 @@ impl Engine<'_> {
         if gives {
             self.say(&format!("node {node}: gives {} now", info.resources.human()));
         }
-        if gives || record.labels != info.labels {
+        let tells = record.labels != info.labels || record.about != info.about;
+        let live = self.live(node, &info, false);
+        if gives || tells || live.is_some() {
             self.note(node, |node| {
                 if gives {
                     node.resources = Some(info.resources.clone());
                 }
                 node.labels.clone_from(&info.labels);
+                node.about.clone_from(&info.about);
+                if live.is_some() {
+                    node.live = live;
+                }
             });
         }
+    }
+
+    /// How busy a node says that it is, if that is to be noted: once a minute, or since it answers `anew`.
+    fn live(&mut self, node: &str, info: &Info, anew: bool) -> Option<Live> {
+        let is_due = self.presence.tells(node, Instant::now(), anew);
+        let live = info.live.clone().filter(|_| is_due)?;
+        Some(Live { at: Some(clock::now()), ..live })
     }
 
     /// A node did not answer, or answered what no node should. What this process lacks to ask it

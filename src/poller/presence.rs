@@ -15,6 +15,8 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 pub struct Presence {
     /// When it was last noted of each node how it is.
     seen: BTreeMap<String, Instant>,
+    /// When it was last noted of each how busy it is.
+    told: BTreeMap<String, Instant>,
     silences: Silences,
     /// Those that have been silent for too long.
     lost: BTreeSet<String>,
@@ -27,6 +29,7 @@ impl Presence {
     pub fn new(now: Instant) -> Presence {
         Presence {
             seen: BTreeMap::new(),
+            told: BTreeMap::new(),
             silences: Silences::new(now),
             lost: BTreeSet::new(),
             unasked: BTreeMap::new(),
@@ -62,6 +65,17 @@ impl Presence {
         let is_news = !self.seen.get(node).is_some_and(recent);
         if is_news {
             self.seen.insert(node.to_string(), now);
+        }
+        is_news
+    }
+
+    /// The node tells how busy it is; whether that is to be noted, as it was not lately, or is asked
+    /// for `anew`.
+    pub fn tells(&mut self, node: &str, now: Instant, anew: bool) -> bool {
+        let recent = |told: &Instant| now.saturating_duration_since(*told) < SEEN_EVERY;
+        let is_news = anew || !self.told.get(node).is_some_and(recent);
+        if is_news {
+            self.told.insert(node.to_string(), now);
         }
         is_news
     }
@@ -105,6 +119,7 @@ impl Presence {
     /// Forgets the silence of nodes that are not registered any more.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.unasked.retain(|node, _| is_there(node));
+        self.told.retain(|node, _| is_there(node));
         self.silences.retain(is_there);
     }
 }
@@ -156,6 +171,12 @@ mod tests {
         assert!(presence.see("n", now + MINUTE));
         presence.is_up("n", now + MINUTE * 2);
         assert!(!presence.see("n", now + MINUTE * 2));
+        let later = now + MINUTE * 3;
+        assert!(presence.tells("n", later, false) && !presence.tells("n", later, false));
+        assert!(
+            presence.tells("n", later, true) && !presence.tells("n", later + MINUTE / 2, false)
+        );
+        assert!(presence.tells("n", later + MINUTE, false));
         presence.ask_anew("n");
         assert!(!presence.knows("n"));
         presence.is_down("n", now, MINUTE);

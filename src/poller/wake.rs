@@ -58,11 +58,11 @@ impl LineId {
 pub enum News {
     /// It answers. Its jobs are to be asked about: reports may have been missed. What it gives to
     /// jobs.
-    Up(Info),
+    Up(Box<Info>),
     /// It does not answer: what happened.
     Down(Error),
     /// What it gives to jobs, as it says now.
-    Info(Info),
+    Info(Box<Info>),
     /// A piece of its feed, possibly empty: what changed there.
     Feed(Vec<RunStatus>),
     /// What became of a request to run attempts.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::idle::{check_idle, given_up_in};
+use super::node_room::with_room;
 use super::registration::{
     check_name, checked, fields, is_limited, registered, take_given_up, take_token,
 };
@@ -24,12 +25,13 @@ pub fn list(call: &Call) -> Result<Response> {
         Some(fit) => fit,
         None => nodes::shown(call.root)?,
     };
-    Ok(Response::of(json!({ "nodes": all })))
+    Ok(Response::of(json!({ "nodes": with_room(call.root, all)? })))
 }
 
 /// `GET nodes/NAME`.
 pub fn show(call: &Call) -> Result<Response> {
-    Ok(Response::of(nodes::read(call.root, call.value(0))?.shown()))
+    let shown = vec![nodes::read(call.root, call.value(0))?.shown()];
+    Ok(Response::of(with_room(call.root, shown)?.pop().unwrap_or_default()))
 }
 
 /// `POST nodes/new`: registers a node. The same registration again changes nothing but the token
@@ -141,6 +143,8 @@ pub fn update(call: &Call) -> Result<Response> {
         node = Node {
             resources,
             labels: old.labels,
+            about: old.about,
+            live: old.live,
             state: old.state,
             since: old.since,
             reason: old.reason,

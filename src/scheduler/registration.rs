@@ -6,6 +6,7 @@ use crate::auth::Who;
 use crate::cgi::Call;
 use crate::client::names::check_uri;
 use crate::error::{Error, Kind, Result};
+use crate::model::about::About;
 use crate::model::access::{Need, Reach};
 use crate::model::ids;
 use crate::model::node::{DriverKind, Node, NodeState};
@@ -150,6 +151,8 @@ pub fn registered(node: &Node) -> Map<String, Value> {
     let bare = Node {
         resources: node.resources.clone().filter(|_| node.fixed),
         labels: Labels::new(),
+        about: About::default(),
+        live: None,
         fixed: false,
         state: NodeState::Unknown,
         since: None,
