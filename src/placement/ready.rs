@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Candidate;
 use super::ask::{Ask, Basic};
-use super::kdtree::{Tree, Window};
+use super::kdtree::{ALL_MARKS, Marked, Tree, Window, mark_of};
 use super::rooms::{PlaceId, Rooms};
 use super::sites::SiteId;
 use crate::model::resources::Others;
@@ -59,12 +59,25 @@ impl Held {
     }
 }
 
-/// The first of each blocked kind of a site, by cores and memory.
+/// The first of a kind, and where it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct First {
+    turn: Turn,
+    site: SiteId,
+}
+
+impl Marked for First {
+    fn mark(&self) -> u64 {
+        mark_of(self.site.place())
+    }
+}
+
+/// The first of each blocked kind, by cores and memory.
 #[derive(Debug, Default)]
 struct Blocked {
-    plain: Tree<2, Turn>,
+    plain: Tree<2, First>,
     /// Those that ask for more than that, by the names of what they ask for, and by how much of the first.
-    others: Vec<(Arc<[Arc<str>]>, Tree<3, Turn>)>,
+    others: Vec<(Arc<[Arc<str>]>, Tree<3, First>)>,
 }
 
 /// Jobs that may be placed now, by what they ask for.
@@ -76,8 +89,9 @@ pub struct Ready {
     in_use: HashMap<SiteId, usize>,
     /// The first of each kind that some node may have room for.
     heads: BTreeSet<(Turn, Ask)>,
-    /// By site.
-    blocked: Vec<Blocked>,
+    blocked: Blocked,
+    /// Those of narrow sites.
+    narrow: HashMap<SiteId, Blocked>,
     /// How many kinds are blocked.
     blocked_kinds: usize,
     /// See [`Rooms::epoch`].
@@ -175,10 +189,11 @@ impl Ready {
             return;
         }
         self.blocked_kinds += 1;
-        if self.blocked.len() <= ask.site.place() {
-            self.blocked.resize_with(ask.site.place() + 1, Blocked::default);
-        }
-        let own = &mut self.blocked[ask.site.place()];
+        let own = match ask.site.is_narrow() {
+            true => self.narrow.entry(ask.site).or_default(),
+            false => &mut self.blocked,
+        };
+        let first = First { turn: first, site: ask.site };
         let Basic { cores, memory } = ask.basic;
         if ask.others.is_empty() {
             own.plain.insert([cores, memory], first);
@@ -200,7 +215,12 @@ impl Ready {
             return;
         }
         self.blocked_kinds -= 1;
-        let Some(own) = self.blocked.get_mut(ask.site.place()) else { return };
+        let own = match ask.site.is_narrow() {
+            true => self.narrow.get_mut(&ask.site),
+            false => Some(&mut self.blocked),
+        };
+        let Some(own) = own else { return };
+        let first = First { turn: first, site: ask.site };
         let Basic { cores, memory } = ask.basic;
         if ask.others.is_empty() {
             own.plain.remove([cores, memory], first);
@@ -296,10 +316,13 @@ impl Ready {
         let room = rooms.room(place);
         let window = room.window()?;
         let class = rooms.class(place);
-        let taken = self.blocked.iter().zip(rooms.sites().taken_by(class));
-        let mut best: Option<&Turn> = None;
-        for (own, _) in taken.filter(|(_, taken)| **taken) {
-            own.plain.search(&window, &|_| true, &mut best);
+        let sites = rooms.sites();
+        let narrow = sites.narrow_takers(class).iter();
+        let narrow = narrow.filter_map(|site| self.narrow.get(site)).map(|own| (own, ALL_MARKS));
+        let mut best: Option<&First> = None;
+        for (own, marks) in std::iter::once((&self.blocked, sites.takers(class))).chain(narrow) {
+            let taken = |first: &First| sites.is_taken(first.site, class);
+            own.plain.search(&window, marks, &taken, &mut best);
             for (names, tree) in &own.others {
                 if names.iter().any(|name| room.left(name) == 0) {
                     continue;
@@ -307,17 +330,17 @@ impl Ready {
                 let ([from_c, from_m], [to_c, to_m]) = (window.from, window.to);
                 let most = names.first().map_or(0, |name| room.left(name));
                 let window = Window { from: [from_c, from_m, 0], to: [to_c, to_m, most] };
-                let fits = |turn: &Turn| {
-                    let held = self.candidates.get(&turn.1);
-                    held.is_some_and(|held| {
-                        let others = &held.candidate.resources.others;
-                        others.iter().all(|(name, amount)| amount <= room.left(name))
-                    })
+                let fits = |first: &First| {
+                    taken(first)
+                        && self.candidates.get(&first.turn.1).is_some_and(|held| {
+                            let others = &held.candidate.resources.others;
+                            others.iter().all(|(name, amount)| amount <= room.left(name))
+                        })
                 };
-                tree.search(&window, &fits, &mut best);
+                tree.search(&window, marks, &fits, &mut best);
             }
         }
-        best.copied()
+        best.map(|first| first.turn)
     }
 }
 
