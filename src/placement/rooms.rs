@@ -90,11 +90,6 @@ impl Rooms {
         self.grown.drain()
     }
 
-    /// The same, where nobody needs to know which.
-    pub(super) fn forget_grown(&mut self) {
-        self.grown.clear();
-    }
-
     /// What is known of a node.
     pub fn get(&self, node: &str) -> Option<&Room> {
         self.by_name.get(node).map(|place| self.room(*place))
