@@ -30,6 +30,7 @@ pub mod names;
 pub mod settings;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
 mod startup;
+pub mod strategy;
 pub mod user;
 
 pub mod model;

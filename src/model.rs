@@ -32,7 +32,6 @@ pub mod retry;
 pub mod run_status;
 pub mod selector;
 pub mod state;
-pub mod strategy;
 pub mod tasks;
 pub mod usage;
 pub mod waits;

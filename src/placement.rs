@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::model::resources::Resources;
 use crate::model::selector::Selector;
-use crate::model::strategy::Strategy;
+use crate::strategy::Strategy;
 
 mod ask;
 mod kdtree;

@@ -6,7 +6,7 @@
 //! - [`kills`]: what a kill does at once where no poller is at work.
 //! - [`tasks`]: those of an array.
 //! - [`outputs`]: their logs; [`work_files`]: their files.
-//! - [`reason`]: why a job is where it is.
+//! - [`reason`]: why a job is where it is; [`explain`]: node by node.
 //! - [`events`]: what is done to jobs, as it is done.
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
@@ -30,6 +30,7 @@ pub mod audit;
 pub mod check;
 pub mod command;
 pub mod events;
+pub mod explain;
 pub mod graph;
 pub mod idle;
 pub mod interrupt;
@@ -50,6 +51,11 @@ pub mod update;
 pub mod work_files;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
+
+const NODES_FOR: &[Key] = &[
+    Key::new("job", "N", "those that could have this job"),
+    Key::new("json_data", "REQUEST", "those that could have a job with this request"),
+];
 
 const LOG_QUERY: &[Key] = &log::keys_of_attempts(TASK);
 
@@ -153,6 +159,15 @@ const ROUTES: &[Route] = &[
     },
     Route {
         method: Get,
+        pattern: "jobs/:number/explain",
+        need: Read,
+        query: &[],
+        body: false,
+        help: "why it waits: what each node lacks",
+        handler: explain::explain,
+    },
+    Route {
+        method: Get,
         pattern: "queue",
         need: Look,
         query: &[
@@ -194,9 +209,18 @@ const ROUTES: &[Route] = &[
         method: Get,
         pattern: "nodes/list",
         need: Look,
-        query: &[Key::new("job", "N", "those that are large enough for this job")],
+        query: NODES_FOR,
         body: false,
-        help: "the nodes",
+        help: "the nodes; or those that could have a job, and whether they could now",
+        handler: nodes::list,
+    },
+    Route {
+        method: Post,
+        pattern: "nodes/list",
+        need: Look,
+        query: &[],
+        body: true,
+        help: "the nodes that could have a job with this request",
         handler: nodes::list,
     },
     Route {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
 use crate::names::{MOST_COUNTABLES, MOST_LABELS, check_countable, check_label, check_value};
+use crate::strategy::Strategy;
 
 /// Every setting, with its value for this root.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Settings {
     pub group_readable: bool,
     /// Whether state may lie on a network file system.
     pub allow_network_fs: bool,
+    /// Which of the nodes that have room a job is given that does not say.
+    pub placement: Strategy,
     /// Period of the poller's full scan.
     pub scan_every: Duration,
     /// Until a node that does not accept a connection counts as unreachable.
@@ -113,6 +116,7 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             group_readable: true,
             allow_network_fs: false,
+            placement: Strategy::Spread,
             scan_every: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
@@ -221,6 +225,10 @@ impl Settings {
             }
             "group_readable" => self.group_readable = switch()?,
             "allow_network_fs" => self.allow_network_fs = switch()?,
+            "placement" => {
+                self.placement = Strategy::of(value)
+                    .ok_or_else(|| wrong("spread, pack, round-robin or random"))?;
+            }
             "scan_every" => self.scan_every = wait()?,
             "connect_timeout" => self.connect_timeout = wait()?,
             "request_timeout" => self.request_timeout = wait()?,

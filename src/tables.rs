@@ -44,6 +44,13 @@ const NODE_COLUMNS: &[Column] = &[
     Column::new("REASON", &["/reason", "/warning"]),
 ];
 
+const EXPLAIN_COLUMNS: &[Column] = &[
+    Column::new("NODE", &["/name"]),
+    Column::new("NOW", &["/now"]),
+    Column::new("EVER", &["/ever"]),
+    Column::new("OBJECTION", &["/objection"]),
+];
+
 const TOKEN_COLUMNS: &[Column] = &[
     Column::new("ID", &["/id"]),
     Column::new("KIND", &["/kind"]),
@@ -102,6 +109,7 @@ pub const SCHEDULER: &[View] = &[
     of_text("queue", JOB_COLUMNS),
     view("jobs/status", "", JOB_COLUMNS),
     view("jobs/:number/status", "", FIELDS),
+    view("jobs/:number/explain", "/nodes", EXPLAIN_COLUMNS),
     view("queue/:number", "", FIELDS),
     view("nodes/list", "/nodes", NODE_COLUMNS),
     view("nodes/:name", "", FIELDS),

@@ -18,10 +18,10 @@ use super::asked::Asked;
 use super::requested::Requested;
 use super::resources::Resources;
 use super::selector::Selector;
-use super::strategy::Strategy;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::strategy::Strategy;
 
 /// Fields of a request to a node.
 pub const NODE_FIELDS: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use super::sites::SiteId;
 use crate::model::resources::{Others, Resources};
-use crate::model::strategy::Strategy;
+use crate::strategy::Strategy;
 
 /// Cores and bytes of memory: what every job asks for, and every node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,7 +17,7 @@ use super::kdtree::{Tree, Window};
 use super::rooms::{PlaceId, Rooms};
 use super::sites::SiteId;
 use crate::model::resources::Others;
-use crate::model::strategy::Strategy;
+use crate::strategy::Strategy;
 
 /// The order in which jobs are placed: higher priority, then lower number.
 type Turn = (Reverse<i64>, u64);

@@ -11,7 +11,7 @@ use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::model::resources::{Others, Resources};
 use crate::model::selector::Selector;
-use crate::model::strategy::Strategy;
+use crate::strategy::Strategy;
 
 /// A node, by its place among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -64,7 +64,7 @@ impl<'r> Engine<'r> {
         Engine {
             root,
             cards: Cards::new(root),
-            index: Index::default(),
+            index: Index::with(root.settings.placement),
             nodes: Roster::default(),
             lines: Lines::default(),
             paces: Paces::default(),

@@ -11,9 +11,9 @@ use crate::clock::Wait;
 use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
-use crate::model::strategy::Strategy;
 use crate::model::waits::Waits;
 use crate::placement::{Candidate, Ready, Rooms};
+use crate::strategy::Strategy;
 
 /// The present, by the clock and by what goes on steadily.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +62,17 @@ pub struct Index {
     /// and take the room that they take.
     untouchable: HashMap<u64, Vec<(String, Resources)>>,
     /// Where a job does not say which of the nodes that have room it is to be given.
-    pub strategy: Strategy,
+    strategy: Strategy,
     /// Whose jobs waited.
     users: HashSet<Arc<str>>,
 }
 
 impl Index {
+    /// An empty one; jobs that do not say are placed so.
+    pub fn with(strategy: Strategy) -> Index {
+        Index { strategy, ..Index::default() }
+    }
+
     /// Takes in a card as it is now. The owner is asked of jobs that wait alone.
     pub fn put(&mut self, card: &Card, owner: Option<&str>, now: Moment) {
         let before: Vec<OnNode> =

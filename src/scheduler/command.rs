@@ -59,6 +59,15 @@ fn options() -> Vec<Arg> {
             .action(ArgAction::Append),
         with("cores", "N", "cores that it is given; 1 if absent"),
         with("memory", "SIZE", "memory that it is given, e.g. \"1 GiB\""),
+        with("gpus", "N", "GPUs that it is given"),
+        with("resource", "NAME=AMOUNT", "of a countable; may be repeated")
+            .action(ArgAction::Append),
+        with("constraint", "LABEL=VALUE", "nodes with this label; may be repeated")
+            .action(ArgAction::Append),
+        with("node", "NAME", "this node alone; may be repeated").action(ArgAction::Append),
+        with("exclude", "NAME", "not this node; may be repeated").action(ArgAction::Append),
+        with("placement", "HOW", "spread, pack, round-robin or random"),
+        flag("strict", "refused if no node could ever have it"),
         with("timeout", "DURATION", "longest run of one attempt, e.g. 30s, 2h"),
         with("grace", "DURATION", "between SIGTERM and SIGKILL; 10s if absent"),
         with("retries", "N", "how often it is tried again after it failed"),

@@ -2,43 +2,28 @@
 
 use serde_json::{Map, Value, json};
 
-use super::access;
 use super::idle::{check_idle, given_up_in};
 use super::node_room::with_room;
 use super::registration::{
     check_name, checked, fields, is_limited, registered, take_given_up, take_token,
 };
+use super::{access, explain};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::nodes::{Damaged, Recorded};
 use crate::board::root::Root;
-use crate::board::{nodes, owners, vault};
+use crate::board::{nodes, vault};
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Result};
-use crate::model::access::{Need, Whose};
-use crate::model::ids;
+use crate::model::access::Need;
 use crate::model::node::Node;
 
-/// `GET nodes/list`; with `?job=N` only nodes that are large enough for it and take
-/// its owner's jobs.
+/// `GET nodes/list`: all, or those that could have a job.
 pub fn list(call: &Call) -> Result<Response> {
-    let all = match call.request.param("job") {
+    let all = match explain::filter(call)? {
+        Some(fit) => fit,
         None => nodes::shown(call.root)?,
-        Some(text) => {
-            let job =
-                ids::parse_number(text).ok_or_else(|| Error::bad("job must be a job's number"))?;
-            let cards = Cards::new(call.root);
-            let card = cards.find(job)?;
-            if !access::sees(call, &cards, &card)? {
-                auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
-            }
-            let owner = owners::of(&cards, &card)?;
-            let asked = card.spec.asked(owner.as_deref());
-            let mut all = nodes::list(call.root)?;
-            all.retain(|node| !node.drain && asked.may_go_to(node));
-            all.iter().map(Node::shown).collect()
-        }
     };
     Ok(Response::of(json!({ "nodes": with_room(call.root, all)? })))
 }

@@ -60,6 +60,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
         ("output", "output"),
         ("array", "array"),
         ("share", "share"),
+        ("placement", "placement"),
     ] {
         if let Some(value) = text(option) {
             map.insert(field.into(), value.into());
@@ -77,6 +78,32 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
     if let Some(memory) = text("memory") {
         resources.insert("memory".into(), memory.into());
     }
+    if let Some(gpus) = number("gpus")? {
+        resources.insert("gpus".into(), gpus);
+    }
+    for (name, amount) in pairs(words, "resource", "NAME=AMOUNT")? {
+        let amount = amount.parse::<u64>().map_or_else(|_| amount.into(), Value::from);
+        resources.insert(name.into(), amount);
+    }
+    let constraints = pairs(words, "constraint", "LABEL=VALUE")?;
+    let mut tests: Map<String, Value> = Map::new();
+    for (label, value) in constraints {
+        if tests.insert(label.clone(), value.into()).is_some() {
+            return Err(Error::bad(format!("--constraint: {label} is given twice")));
+        }
+    }
+    if !tests.is_empty() {
+        map.insert("constraints".into(), Value::Object(tests));
+    }
+    for name in ["node", "exclude"] {
+        let names = words.values(name);
+        if !names.is_empty() {
+            map.insert(name.into(), json!(names));
+        }
+    }
+    if words.flag("strict") {
+        map.insert("strict".into(), true.into());
+    }
     if !resources.is_empty() {
         map.insert("requested_resources".into(), Value::Object(resources));
     }
@@ -90,10 +117,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
             texts.filter(|(name, _)| is_exported(name)).map(|(name, value)| (name, value.into())),
         );
     }
-    for pair in words.values("env") {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| Error::bad(format!("--env: {pair:?} is not NAME=VALUE")))?;
+    for (name, value) in pairs(words, "env", "NAME=VALUE")? {
         environment.insert(name.into(), value.into());
     }
     if !environment.is_empty() {
@@ -106,4 +130,15 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
         map.insert("retry_lost".into(), true.into());
     }
     Ok(map)
+}
+
+/// What is given of an option as names with values.
+fn pairs(words: &Given, option: &str, form: &str) -> Result<Vec<(String, String)>> {
+    let pair = |pair: &&str| {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::bad(format!("--{option}: {pair:?} is not {form}")))?;
+        Ok((name.to_string(), value.to_string()))
+    };
+    words.values(option).iter().map(pair).collect()
 }
