@@ -216,7 +216,9 @@ fn any_line(dice: &mut Dice, card: &Card) -> What {
             ended: dice.one_in(3).then(|| dice.outcome()),
             usage: None,
         },
-        9 if dice.one_in(6) => What::Stopped { attempt: None, outcome: dice.outcome(), usage: None },
+        9 if dice.one_in(6) => {
+            What::Stopped { attempt: None, outcome: dice.outcome(), usage: None }
+        }
         _ => {
             let tasks = if dice.one_in(4) { dice.tasks() } else { dice.some(&array.waiting) };
             let node = dice.of(&NODES).to_string();

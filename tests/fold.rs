@@ -61,7 +61,12 @@ impl Random {
             7 if self.below(2) == 0 => What::Ref { attempt, reference: "batch 7".into() },
             7 => What::Refused { attempt, reason: "full".into(), not_before: time },
             8 if self.below(2) == 0 => What::Late { attempt, outcome: self.outcome() },
-            8 => What::Retry { attempt, outcome: self.outcome(), not_before: Some(time), usage: None },
+            8 => What::Retry {
+                attempt,
+                outcome: self.outcome(),
+                not_before: Some(time),
+                usage: None,
+            },
             _ if self.below(3) > 0 => What::Running { attempt, pid: None, started: None },
             _ => What::Stopped {
                 attempt: (self.below(3) > 0).then_some(attempt),

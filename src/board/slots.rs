@@ -360,7 +360,8 @@ pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
 /// The cores and the GPUs that live supervisors' jobs have for themselves, `except` left out.
 pub fn units(seen: &[Seen], except: Option<u64>) -> (TaskSet, TaskSet) {
     let others = || seen.iter().filter(|slot| slot.live && Some(slot.number) != except);
-    let records = || others().filter_map(|slot| slot.record.as_ref()).filter(|r| !r.jobs.is_empty());
+    let records =
+        || others().filter_map(|slot| slot.record.as_ref()).filter(|r| !r.jobs.is_empty());
     (
         TaskSet::union(records().map(|record| &record.cpus)),
         TaskSet::union(records().map(|record| &record.gpus)),

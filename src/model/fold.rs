@@ -75,11 +75,18 @@ impl Card {
                 }
                 let why = outcome.reason.as_deref().unwrap_or("no reason given");
                 self.requeue_reason = Some(format!("attempt {attempt} ended: {why}"));
-                let end = End { retry: TaskSet::alone(), not_before, ended: Some(outcome), usage: *usage };
+                let end = End {
+                    retry: TaskSet::alone(),
+                    not_before,
+                    ended: Some(outcome),
+                    usage: *usage,
+                };
                 self.end_tasks(*attempt, &Report::default(), end, &event.at);
             }
             What::Tasks { attempt: None, report, .. } if !plain => self.tasks.end_waiting(report),
-            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended, usage } if !plain => {
+            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended, usage }
+                if !plain =>
+            {
                 let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
                 let end = End { retry, not_before, ended: ended.as_ref(), usage: *usage };
                 self.end_tasks(*attempt, report, end, &event.at);

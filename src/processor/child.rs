@@ -231,13 +231,7 @@ impl Gate {
         Some(program.outcome(message[0], Errno::from_raw(errno)))
     }
 
-    fn child(
-        &self,
-        own: &UnixStream,
-        program: &Program,
-        around: (Ends, Bounds),
-        parent: Pid,
-    ) -> ! {
+    fn child(&self, own: &UnixStream, program: &Program, around: (Ends, Bounds), parent: Pid) -> ! {
         let (step, errno) = match self.become_program(own, program, around, parent) {
             Ok(Never::Orphan) => exit(1),
             Err(failed) => failed,

@@ -74,10 +74,12 @@ impl Supervisor<'_> {
         }
         self.go_on_without_group()?;
         self.hold();
-        Gate::fork(program, self.ends(stdin, running), self.limits.bounds(), None).map_err(|error| match error {
-            NotBorn::At(error) => error,
-            NotBorn::There(errno) => Error::io(Path::new("fork"), &errno.into()),
-        })
+        Gate::fork(program, self.ends(stdin, running), self.limits.bounds(), None).map_err(
+            |error| match error {
+                NotBorn::At(error) => error,
+                NotBorn::There(errno) => Error::io(Path::new("fork"), &errno.into()),
+            },
+        )
     }
 
     fn ends<'e>(&'e self, stdin: Option<&'e OwnedFd>, running: &'e Running) -> Ends<'e> {

@@ -87,7 +87,8 @@ impl Limits {
         let dir = root.dir();
         let before = (self.memory.take(), self.processes.take());
         self.memory = self.set(Controller::Memory, dir, slot, group, memory, before.0);
-        self.processes = self.set(Controller::Pids, dir, slot, group, settings.max_processes, before.1);
+        self.processes =
+            self.set(Controller::Pids, dir, slot, group, settings.max_processes, before.1);
         let by_addresses = self.memory.is_none() && settings.limit_address_space;
         self.address_space = memory.filter(|_| by_addresses);
         let sets = [&self.memory, &self.processes].into_iter().flatten();

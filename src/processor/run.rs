@@ -111,8 +111,9 @@ impl Supervisor<'_> {
             },
         };
         self.tell_words(&job.id, true);
-        let line =
-            RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }.begun(begun.as_ref()).used(used);
+        let line = RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }
+            .begun(begun.as_ref())
+            .used(used);
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);

@@ -78,8 +78,10 @@ pub(super) fn cores(root: &Root, number: u64) -> Result<Vec<u32>, String> {
     }
     let set = sched_getaffinity(Pid::from_raw(0))
         .map_err(|errno| format!("shared: this process's cores are not known: {}", errno.desc()))?;
-    let mut usable: Vec<u32> =
-        (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).map(|cpu| cpu as u32).collect();
+    let mut usable: Vec<u32> = (0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu) == Ok(true))
+        .map(|cpu| cpu as u32)
+        .collect();
     if number > usable.len() as u64 {
         let usable = usable.len();
         return Err(format!("shared: it gives {number} cores, and may use {usable}"));

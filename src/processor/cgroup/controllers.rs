@@ -176,15 +176,21 @@ impl Bound {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
         };
+        let number = |file: &str| read(file).trim().parse::<u64>().unwrap_or(0);
         match self.version {
             Version::Two => {
                 let events = read("memory.events");
                 Counts { killed: of(&events, "oom_kill"), reached: of(&events, "oom") }
             }
-            Version::One => Counts {
-                killed: of(&read("memory.oom_control"), "oom_kill"),
-                reached: read("memory.failcnt").trim().parse().unwrap_or(0),
-            },
+            Version::One => {
+                // Some kernels count no failures there: then the highest use tells, which was made 0 when
+                // the limit was set. The second limit is met first where it is counted: it is as low.
+                let failures = number("memory.failcnt") + number("memory.memsw.failcnt");
+                let most = number("memory.limit_in_bytes");
+                let is_met = number("memory.max_usage_in_bytes") >= most;
+                let killed = of(&read("memory.oom_control"), "oom_kill");
+                Counts { killed, reached: failures + u64::from(is_met) }
+            }
         }
     }
 
