@@ -37,11 +37,13 @@ pub fn place(cluster: &str, card: &Card, node: &Node, tasks: TaskSet) -> What {
     let next = card.attempts.last().map_or(Some(1), |last| last.attempt.checked_add(1));
     let Some(attempt) = next else {
         let why = "no number is left for another attempt".to_string();
-        return What::Stopped { attempt: None, outcome: Outcome::error(Cause::Aborted, why) };
+        let outcome = Outcome::error(Cause::Aborted, why);
+        return What::Stopped { attempt: None, outcome, usage: None };
     };
     let Some(nodejob) = NodejobId::new(cluster, card.job(), attempt) else {
         let why = format!("the cluster's name {cluster:?} is none of which an id can be made");
-        return What::Stopped { attempt: None, outcome: Outcome::error(Cause::Aborted, why) };
+        let outcome = Outcome::error(Cause::Aborted, why);
+        return What::Stopped { attempt: None, outcome, usage: None };
     };
     What::Placed {
         attempt,

@@ -6,7 +6,7 @@
 //! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
 //!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
-//!   have from its starter), `child` (fork and exec), `contain` (where it is born), `capture` (output), `small`
+//!   have from its starter), `child` (fork and exec), `contain` (where it is born), `limits` and `units` (what it is held to), `reap` (how it ended), `capture` (output), `small`
 //!   (memory).
 //! - `processes`: what a job worker is asked of processes by their ids; `named`: which is meant; `excerpt`: parts of
 //!   what they wrote.
@@ -38,6 +38,7 @@ pub mod info;
 mod inherited;
 pub mod kill;
 mod labels;
+mod limits;
 mod linger;
 pub mod list;
 mod live;
@@ -49,6 +50,7 @@ mod phase;
 mod processes;
 pub mod progress;
 mod range;
+mod reap;
 mod remains;
 pub mod report;
 mod routes;
@@ -66,6 +68,7 @@ pub mod sweep;
 pub mod tasks;
 mod tell;
 mod tree;
+mod units;
 mod unowned;
 mod wake;
 mod wishes;

@@ -122,7 +122,7 @@ impl Model {
             What::Tasks { attempt: None, report, .. } => {
                 self.end_those(report, |task| matches!(task, Task::Waits { .. }));
             }
-            What::Tasks { attempt: Some(number), report, retry, not_before, ended } => {
+            What::Tasks { attempt: Some(number), report, retry, not_before, ended, usage: _ } => {
                 let Some(at) = self.live(*number) else { return };
                 self.end_those(report, |task| *task == Task::Out { at });
                 let not_before = not_before.as_deref().and_then(clock::parse_rfc3339);
@@ -206,6 +206,7 @@ fn any_line(dice: &mut Dice, card: &Card) -> What {
             retry: Vec::new(),
             not_before: None,
             ended: None,
+            usage: None,
         },
         7 | 8 => What::Tasks {
             attempt: Some(attempt),
@@ -213,8 +214,11 @@ fn any_line(dice: &mut Dice, card: &Card) -> What {
             retry: dice.failures(),
             not_before: dice.one_in(2).then(|| dice.time()),
             ended: dice.one_in(3).then(|| dice.outcome()),
+            usage: None,
         },
-        9 if dice.one_in(6) => What::Stopped { attempt: None, outcome: dice.outcome() },
+        9 if dice.one_in(6) => {
+            What::Stopped { attempt: None, outcome: dice.outcome(), usage: None }
+        }
         _ => {
             let tasks = if dice.one_in(4) { dice.tasks() } else { dice.some(&array.waiting) };
             let node = dice.of(&NODES).to_string();

@@ -61,11 +61,17 @@ impl Random {
             7 if self.below(2) == 0 => What::Ref { attempt, reference: "batch 7".into() },
             7 => What::Refused { attempt, reason: "full".into(), not_before: time },
             8 if self.below(2) == 0 => What::Late { attempt, outcome: self.outcome() },
-            8 => What::Retry { attempt, outcome: self.outcome(), not_before: Some(time) },
+            8 => What::Retry {
+                attempt,
+                outcome: self.outcome(),
+                not_before: Some(time),
+                usage: None,
+            },
             _ if self.below(3) > 0 => What::Running { attempt, pid: None, started: None },
             _ => What::Stopped {
                 attempt: (self.below(3) > 0).then_some(attempt),
                 outcome: self.outcome(),
+                usage: None,
             },
         }
     }
@@ -148,22 +154,23 @@ fn of_task(what: &What) -> Vec<What> {
         retry,
         not_before: not_before.clone(),
         ended,
+        usage: None,
     };
     match what.clone() {
         What::Placed { attempt, node, nodejob, driver, uri, .. } => {
             let tasks = Some(task());
             vec![What::Placed { attempt, node, nodejob, driver, uri, tasks }]
         }
-        What::Retry { attempt, outcome, not_before } => {
+        What::Retry { attempt, outcome, not_before, usage: _ } => {
             let again = vec![Ended { tasks: task(), outcome: outcome.clone() }];
             vec![tasks(Some(attempt), Report::default(), again, &not_before, Some(outcome))]
         }
-        What::Stopped { attempt, outcome } => {
+        What::Stopped { attempt, outcome, usage: _ } => {
             let report = Report::of(&task(), &outcome);
             let ended = attempt.map(|_| outcome.clone());
             vec![
                 tasks(attempt, report, Vec::new(), &None, ended),
-                What::Stopped { attempt: None, outcome },
+                What::Stopped { attempt: None, outcome, usage: None },
             ]
         }
         other => vec![other],

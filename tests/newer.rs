@@ -58,7 +58,7 @@ fn a_waiting_card_of_a_newer_program_is_neither_placed_nor_put_aside() {
     let field = publish(&root, |card| card["queue"] = "fast".into());
     let request = publish(&root, |card| card["request"]["after"] = json!([1]));
     let resource = publish(&root, |card| {
-        card["request"]["requested_resources"] = json!({"cores": 1, "gpus": 1});
+        card["request"]["requested_resources"] = json!({"cores": 1, "gpus": {"kind": "large"}});
     });
     let instead = publish(&root, |card| {
         card["request"] = json!({"pipeline": [["true"]]});

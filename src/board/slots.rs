@@ -29,8 +29,9 @@ use crate::model::kill::Killed;
 use crate::model::resources::Resources;
 use crate::model::tasks::TaskSet;
 
-/// Length of a record: room for two claims, each of [`MOST_CLAIMS`] ids of 64 characters, and one
-/// page, which the kernel writes whole whatever happens to the writer.
+/// Length of a record: room for two claims, each of [`MOST_CLAIMS`] ids of 64 characters, of jobs that ask
+/// for cores and memory, or for fewer that ask for much else; and one page, which the kernel writes whole
+/// whatever happens to the writer.
 const LINE: usize = 4096;
 
 /// How the field of a record begins that few have.
@@ -60,6 +61,12 @@ pub struct Record {
     /// any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
+    /// The processor cores that they alone have; none where cores are shared.
+    #[serde(default, skip_serializing_if = "TaskSet::is_empty")]
+    pub cpus: TaskSet,
+    /// The GPUs that they alone have.
+    #[serde(default, skip_serializing_if = "TaskSet::is_empty")]
+    pub gpus: TaskSet,
     /// Which of them somebody wants to end; only what a full disk kept from the job's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kills: Vec<Kill>,
@@ -98,8 +105,15 @@ impl Record {
             jobs: serde_json::from_value(field("jobs")).unwrap_or_default(),
             kills: Vec::new(),
             cgroup: serde_json::from_value(field("cgroup")).unwrap_or_default(),
+            cpus: serde_json::from_value(field("cpus")).unwrap_or_default(),
+            gpus: serde_json::from_value(field("gpus")).unwrap_or_default(),
             newer: true,
         })
+    }
+
+    /// Whether the slot has room for it.
+    pub fn fits(&self) -> bool {
+        self.line().is_ok_and(|line| line.is_some())
     }
 
     fn is_free(&self) -> bool {
@@ -341,6 +355,17 @@ pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
         return Ok(true);
     }
     Ok(false)
+}
+
+/// The cores and the GPUs that live supervisors' jobs have for themselves, `except` left out.
+pub fn units(seen: &[Seen], except: Option<u64>) -> (TaskSet, TaskSet) {
+    let others = || seen.iter().filter(|slot| slot.live && Some(slot.number) != except);
+    let records =
+        || others().filter_map(|slot| slot.record.as_ref()).filter(|r| !r.jobs.is_empty());
+    (
+        TaskSet::union(records().map(|record| &record.cpus)),
+        TaskSet::union(records().map(|record| &record.gpus)),
+    )
 }
 
 /// What the live supervisors use, `except` left out.

@@ -6,6 +6,7 @@ use super::ids::NodejobId;
 use super::node::{Address, DriverKind};
 use super::outcome::Outcome;
 use super::tasks::TaskSet;
+use super::usage::Usage;
 
 /// One attempt, as far as it is known. Of an array: one range of its tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,6 +39,9 @@ pub struct Attempt {
     /// How it ended, where it did.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// What it has used, as its node counted it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// What the node said, where it would not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

@@ -7,6 +7,7 @@ use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report};
 use super::run_status::{RunState, RunStatus};
 use super::tasks::TaskSet;
+use super::usage::Usage;
 
 /// So many different late reports of an attempt are kept: a node that says something else each time
 /// makes no card grow without end.
@@ -28,20 +29,23 @@ struct Ends {
     retry: Vec<Ended>,
     not_before: Option<String>,
     ended: Option<Outcome>,
+    usage: Option<Usage>,
 }
 
 impl Ends {
     /// As the card says it: the lines of a plain job name no tasks, and its end is that of its one.
     fn of(self, card: &Card) -> What {
-        let Ends { attempt, report, retry, not_before, ended } = self;
+        let Ends { attempt, report, retry, not_before, ended, usage } = self;
         if card.is_array() {
-            return What::Tasks { attempt, report, retry, not_before, ended };
+            return What::Tasks { attempt, report, retry, not_before, ended, usage };
         }
         let outcome = ended.or_else(|| Some(report.failed.first()?.outcome.clone()));
         let outcome = outcome.unwrap_or_else(|| Outcome::exit(0));
         match attempt {
-            Some(attempt) if !retry.is_empty() => What::Retry { attempt, outcome, not_before },
-            attempt => What::Stopped { attempt, outcome },
+            Some(attempt) if !retry.is_empty() => {
+                What::Retry { attempt, outcome, not_before, usage }
+            }
+            attempt => What::Stopped { attempt, outcome, usage },
         }
     }
 }
@@ -60,14 +64,20 @@ impl Draft<'_> {
     fn finish(mut self) -> Vec<What> {
         if self.card.outcome.is_none() && self.card.tasks.is_finished() {
             let outcome = self.card.tasks.outcome(self.card.stopping_by.as_deref());
-            self.add(What::Stopped { attempt: None, outcome });
+            self.add(What::Stopped { attempt: None, outcome, usage: None });
         }
         self.added
     }
 
     /// Records how tasks of an attempt ended, which may have ended itself: those that failed and have
     /// retries left wait again. See [`super::job_tasks::Tasks::divide`].
-    fn end_tasks(&mut self, attempt: u32, report: Report, ended: Option<Outcome>, unproven: bool) {
+    fn end_tasks(
+        &mut self,
+        attempt: u32,
+        report: Report,
+        (ended, usage): (Option<Outcome>, Option<Usage>),
+        unproven: bool,
+    ) {
         let spec = &self.card.spec;
         let retries = if self.card.stopping_by.is_some() { 0 } else { spec.max_retry_count };
         let (report, retry) = self.card.tasks.divide(report, retries, spec.retry_lost, unproven);
@@ -75,7 +85,7 @@ impl Draft<'_> {
             return;
         }
         let not_before = if retry.is_empty() { None } else { self.card.retry_at() };
-        let ends = Ends { attempt: Some(attempt), report, retry, not_before, ended };
+        let ends = Ends { attempt: Some(attempt), report, retry, not_before, ended, usage };
         self.add(ends.of(&self.card));
     }
 
@@ -115,7 +125,8 @@ impl Draft<'_> {
                 _ => {} // it was given back
             }
         }
-        self.end_tasks(number, report, ended, false);
+        let usage = if ended.is_some() { status.usage() } else { None };
+        self.end_tasks(number, report, (ended, usage), false);
     }
 
     /// The end of an attempt that has ended before, as lost perhaps, enters the history and changes
@@ -213,7 +224,7 @@ pub fn give_up(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
         Some(by) => Outcome::killed_unseen(by, why),
         None => Outcome::lost(why),
     };
-    draft.end_tasks(attempt.attempt, report, Some(ended), true);
+    draft.end_tasks(attempt.attempt, report, (Some(ended), None), true);
     draft.finish()
 }
 
@@ -224,7 +235,7 @@ pub fn refuse(card: &Card, attempt: &Attempt, reason: &str, not_before: String) 
     if let (Some(by), false) = (&card.stopping_by, card.is_array()) {
         // Of a plain job that somebody killed meanwhile one line says all.
         let killed = Outcome::killed(by);
-        draft.end_tasks(attempt, Report::of(left, &killed), Some(killed), false);
+        draft.end_tasks(attempt, Report::of(left, &killed), (Some(killed), None), false);
         return draft.finish();
     }
     draft.add(What::Refused { attempt, reason: reason.to_string(), not_before });

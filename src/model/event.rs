@@ -9,6 +9,7 @@ use super::node::DriverKind;
 use super::outcome::Outcome;
 use super::report::{Ended, Report};
 use super::tasks::TaskSet;
+use super::usage::Usage;
 use crate::clock;
 
 /// The first line of a card: the request as accepted.
@@ -196,6 +197,9 @@ pub enum What {
         /// Not placed again before.
         #[serde(skip_serializing_if = "Option::is_none")]
         not_before: Option<String>,
+        /// What the attempt has used, where that is known.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
     },
     /// Of an array: tasks ended.
     Tasks {
@@ -214,6 +218,9 @@ pub enum What {
         /// How the attempt itself ended, if it did: the rest of its tasks waits again.
         #[serde(skip_serializing_if = "Option::is_none")]
         ended: Option<Outcome>,
+        /// What the attempt has used, where that is known.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
     },
     /// A report that changes nothing, kept because it was made.
     Late {
@@ -231,6 +238,9 @@ pub enum What {
         /// How it ended.
         #[serde(flatten)]
         outcome: Outcome,
+        /// What the attempt has used, where that is known.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
     },
 }
 
@@ -266,17 +276,27 @@ mod tests {
             What::Ref { attempt: 1, reference: "slurm 4711".into() },
             What::Trouble { attempt: 1, reason: "silent".into() },
             What::Refused { attempt: 1, reason: "full".into(), not_before: "t".into() },
-            What::Retry { attempt: 1, outcome: outcome.clone(), not_before: at.clone() },
+            What::Retry {
+                attempt: 1,
+                outcome: outcome.clone(),
+                not_before: at.clone(),
+                usage: Some(Usage { cpu_ms: 7, max_memory: 8 }),
+            },
             What::Tasks {
                 attempt: Some(2),
                 report,
                 retry: vec![ended],
                 not_before: at,
                 ended: Some(Outcome::lost("gone")),
+                usage: None,
             },
             What::Late { attempt: 1, outcome: Outcome::lost_unproven("gone") },
-            What::Stopped { attempt: None, outcome },
-            What::Stopped { attempt: Some(3), outcome: Outcome::killed_unseen("ada", "gone") },
+            What::Stopped { attempt: None, outcome, usage: None },
+            What::Stopped {
+                attempt: Some(3),
+                outcome: Outcome::killed_unseen("ada", "gone"),
+                usage: Some(Usage { cpu_ms: 0, max_memory: 1 << 40 }),
+            },
         ];
         for what in all {
             let event = Event::now(what);

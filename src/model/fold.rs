@@ -8,6 +8,7 @@ use super::outcome::Outcome;
 use super::report::Report;
 use super::state::State;
 use super::tasks::TaskSet;
+use super::usage::Usage;
 use crate::clock::Wait;
 
 impl Card {
@@ -68,26 +69,34 @@ impl Card {
                 let until = Wait::read(&event.at, not_before);
                 self.refused(*attempt, reason, until, &event.at);
             }
-            What::Retry { attempt, outcome, not_before } if plain => {
+            What::Retry { attempt, outcome, not_before, usage } if plain => {
                 if live(&mut self.attempts, *attempt).is_none() {
                     return;
                 }
                 let why = outcome.reason.as_deref().unwrap_or("no reason given");
                 self.requeue_reason = Some(format!("attempt {attempt} ended: {why}"));
-                let end = End { retry: TaskSet::alone(), not_before, ended: Some(outcome) };
+                let end = End {
+                    retry: TaskSet::alone(),
+                    not_before,
+                    ended: Some(outcome),
+                    usage: *usage,
+                };
                 self.end_tasks(*attempt, &Report::default(), end, &event.at);
             }
             What::Tasks { attempt: None, report, .. } if !plain => self.tasks.end_waiting(report),
-            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended } if !plain => {
+            What::Tasks { attempt: Some(attempt), report, retry, not_before, ended, usage }
+                if !plain =>
+            {
                 let retry = TaskSet::union(retry.iter().map(|group| &group.tasks));
-                let end = End { retry, not_before, ended: ended.as_ref() };
+                let end = End { retry, not_before, ended: ended.as_ref(), usage: *usage };
                 self.end_tasks(*attempt, report, end, &event.at);
             }
-            What::Stopped { attempt, outcome } => {
+            What::Stopped { attempt, outcome, usage } => {
                 if plain {
                     // The end of the whole is that of its task, wherever that is.
                     if let Some(live) = attempt.and_then(|n| live(&mut self.attempts, n)) {
                         live.outcome = Some(outcome.clone());
+                        live.usage = *usage;
                         live.ended_at = Some(event.at.clone());
                     }
                     self.attempts.iter_mut().for_each(|attempt| attempt.left = TaskSet::default());
@@ -121,6 +130,7 @@ impl Card {
             reference: None,
             ended_at: None,
             outcome: None,
+            usage: None,
             refused: None,
             trouble: None,
             tasks: tasks.clone(),
@@ -150,6 +160,7 @@ impl Card {
         live.reported_at = Some(at.to_string());
         if let Some(outcome) = end.ended {
             live.outcome = Some(outcome.clone());
+            live.usage = end.usage;
             self.tasks.close(live, at);
         }
     }
@@ -186,4 +197,6 @@ struct End<'e> {
     not_before: &'e Option<String>,
     /// How the attempt itself ended, if it did: the rest of its tasks waits again.
     ended: Option<&'e Outcome>,
+    /// What it has used.
+    usage: Option<Usage>,
 }

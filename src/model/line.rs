@@ -9,6 +9,7 @@ use super::node::DriverKind;
 use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report};
 use super::tasks::TaskSet;
+use super::usage::Usage;
 
 /// What a line of a story is to this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub(super) struct Flat {
     code: Option<i32>,
     reason: Option<String>,
     unproven: Option<bool>,
+    cpu_ms: Option<u64>,
+    max_memory: Option<u64>,
     good: Option<TaskSet>,
     failed: Option<Vec<FlatEnded>>,
     retry: Option<Vec<FlatEnded>>,
@@ -117,6 +120,7 @@ mod field {
     pub const ENDED: u32 = 1 << 18;
     pub const UNPROVEN: u32 = 1 << 19;
     pub const REF: u32 = 1 << 20;
+    pub const USAGE: u32 = 1 << 21;
     pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | BY | UNPROVEN;
 }
 
@@ -148,6 +152,8 @@ impl Flat {
             | set(&self.ended, ENDED)
             | set(&self.unproven, UNPROVEN)
             | set(&self.reference, REF)
+            | set(&self.cpu_ms, USAGE)
+            | set(&self.max_memory, USAGE)
     }
 
     /// Whether a field is there that is one of other events alone.
@@ -163,10 +169,10 @@ impl Flat {
             Name::Ref => ATTEMPT | REF,
             Name::Trouble => ATTEMPT | REASON,
             Name::Refused => ATTEMPT | REASON | NOT_BEFORE,
-            Name::Retry => ATTEMPT | OUTCOME | NOT_BEFORE,
-            Name::Tasks => ATTEMPT | GOOD | FAILED | RETRY | NOT_BEFORE | ENDED,
+            Name::Retry => ATTEMPT | OUTCOME | NOT_BEFORE | USAGE,
+            Name::Tasks => ATTEMPT | GOOD | FAILED | RETRY | NOT_BEFORE | ENDED | USAGE,
             Name::Late => ATTEMPT | OUTCOME,
-            Name::Stopped => ATTEMPT | OUTCOME,
+            Name::Stopped => ATTEMPT | OUTCOME | USAGE,
         };
         self.fields() & !known != 0
     }
@@ -245,6 +251,8 @@ impl TryFrom<Flat> for Event {
             return Err("a field is not one of this event");
         }
         let Flat { at, by, attempt, not_before, tasks, reason, .. } = flat;
+        let usage = flat.cpu_ms.zip(flat.max_memory);
+        let usage = usage.map(|(cpu_ms, max_memory)| Usage { cpu_ms, max_memory });
         let outcome = |reason, by| {
             let (status, cause) = (must(flat.status)?, must(flat.cause)?);
             let (code, unproven) = (flat.code, flat.unproven.unwrap_or_default());
@@ -274,7 +282,8 @@ impl TryFrom<Flat> for Event {
                 not_before: must(not_before)?,
             },
             Name::Retry => {
-                What::Retry { attempt: must(attempt)?, outcome: outcome(reason, by)?, not_before }
+                let (attempt, outcome) = (must(attempt)?, outcome(reason, by)?);
+                What::Retry { attempt, outcome, not_before, usage }
             }
             Name::Tasks => What::Tasks {
                 attempt,
@@ -282,9 +291,10 @@ impl TryFrom<Flat> for Event {
                 retry: groups(flat.retry),
                 not_before,
                 ended: flat.ended.map(Outcome::from),
+                usage,
             },
             Name::Late => What::Late { attempt: must(attempt)?, outcome: outcome(reason, by)? },
-            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason, by)? },
+            Name::Stopped => What::Stopped { attempt, outcome: outcome(reason, by)?, usage },
         };
         Ok(Event { at, what })
     }

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::enforced::Enforced;
 use super::outcome::{Cause, Outcome, Status, is_false};
 use super::progress::Word;
 use super::report::Report;
+use super::usage::Usage;
 use crate::clock;
 
 /// The state of a job on its node.
@@ -45,6 +47,15 @@ pub struct RunStatus {
     /// The boot of the machine during which it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// What it is held to; absent where that is nothing, and in what 0.1 says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforced: Option<Enforced>,
+    /// See [`Usage::cpu_ms`]; in the line about the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// See [`Usage::max_memory`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<u64>,
     /// See [`Outcome::cause`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
@@ -86,6 +97,9 @@ impl RunStatus {
             pid: None,
             ticks: None,
             boot: None,
+            enforced: None,
+            cpu_ms: None,
+            max_memory: None,
             cause: None,
             code: None,
             reason: None,
@@ -127,7 +141,20 @@ impl RunStatus {
     #[must_use]
     pub fn begun(self, line: Option<&RunStatus>) -> RunStatus {
         let Some(line) = line else { return self };
-        RunStatus { started: Some(line.at.clone()), pid: line.pid, ..self }
+        let (started, enforced) = (Some(line.at.clone()), line.enforced.clone());
+        RunStatus { started, pid: line.pid, enforced, ..self }
+    }
+
+    /// The same end, with what was used.
+    #[must_use]
+    pub fn used(self, used: Option<Usage>) -> RunStatus {
+        let Some(Usage { cpu_ms, max_memory }) = used else { return self };
+        RunStatus { cpu_ms: Some(cpu_ms), max_memory: Some(max_memory), ..self }
+    }
+
+    /// What was used, where that is known.
+    pub fn usage(&self) -> Option<Usage> {
+        Some(Usage { cpu_ms: self.cpu_ms?, max_memory: self.max_memory? })
     }
 
     /// Whether its program was started, as far as this tells.

@@ -24,10 +24,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, eaccess};
 use sha2::{Digest, Sha256};
 
+use self::controllers::{Controller, Seat};
 use self::hierarchy::{HASH, PREFIX, hierarchies};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
+pub mod controllers;
 mod hierarchy;
 
 /// Between two looks at a group that is to become empty. Nothing tells when it is.
@@ -333,6 +335,11 @@ fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 /// Removes the groups that are left of a root, once none of its programs runs: of one that is being
 /// removed itself.
 pub fn remove_all(root: &Path) {
+    for controller in [Controller::Memory, Controller::Pids] {
+        if let Some(seat) = Seat::find(controller) {
+            seat.remove_all(root);
+        }
+    }
     let Some(place) = Place::find() else { return };
     let above = place.dir.join(name_of(root));
     let slots = fs::read_dir(&above).into_iter().flatten().flatten();

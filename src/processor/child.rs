@@ -17,8 +17,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
@@ -35,6 +38,7 @@ const NOT_STARTED: i32 = 126;
 
 const STEP_DIR: u8 = 1;
 const STEP_EXEC: u8 = 2;
+const STEP_BOUNDS: u8 = 3;
 
 /// A program, ready to be started.
 #[derive(Debug)]
@@ -106,6 +110,10 @@ impl Program {
                 format!("cannot enter directory {dir}: {why}"),
             );
         }
+        if step == STEP_BOUNDS {
+            let said = format!("cannot be held to its limits: {why}");
+            return Outcome::not_started(NOT_STARTED, said);
+        }
         let code =
             if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { NOT_FOUND } else { NOT_STARTED };
         Outcome::not_started(code, format!("cannot start {}: {why}", quoted(self.argv.first())))
@@ -125,6 +133,32 @@ pub struct Ends<'a> {
     pub stdout: BorrowedFd<'a>,
     /// Standard error.
     pub stderr: BorrowedFd<'a>,
+}
+
+/// What a child is held to from before its program starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// The cores that it runs on; all that its supervisor has, if none are named.
+    pub cpus: Option<&'a CpuSet>,
+    /// Control groups that it enters, by the files for that.
+    pub groups: &'a [CString],
+    /// Most bytes of addresses that each of its processes may have.
+    pub address_space: Option<u64>,
+}
+
+impl Bounds<'_> {
+    /// Of this process. Nothing but system calls.
+    fn apply(&self) -> nix::Result<()> {
+        if let Some(cpus) = self.cpus {
+            // Cores that have gone meanwhile are no reason not to start: it runs on the others then.
+            let _ = sched_setaffinity(Pid::from_raw(0), cpus);
+        }
+        for file in self.groups {
+            let file = open(file.as_c_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            nix::unistd::write(&file, b"0")?;
+        }
+        self.address_space.map_or(Ok(()), |most| setrlimit(Resource::RLIMIT_AS, most, most))
+    }
 }
 
 /// A child at the gate, or past it.
@@ -149,6 +183,7 @@ impl Gate {
     pub fn fork(
         program: &Program,
         ends: Ends,
+        bounds: Bounds,
         group: Option<BorrowedFd>,
     ) -> std::result::Result<(Child, Gate), NotBorn> {
         // Close-on-exec, both.
@@ -158,7 +193,7 @@ impl Gate {
         let parent = getpid();
         let before = ticks_now();
         match fork_into(group)? {
-            ForkResult::Child => gate.child(&childs_end, program, ends, parent),
+            ForkResult::Child => gate.child(&childs_end, program, (ends, bounds), parent),
             ForkResult::Parent { child } => {
                 // The kernel takes its start from the same clock; where a tick went by
                 // meanwhile, ask.
@@ -196,8 +231,8 @@ impl Gate {
         Some(program.outcome(message[0], Errno::from_raw(errno)))
     }
 
-    fn child(&self, own: &UnixStream, program: &Program, ends: Ends, parent: Pid) -> ! {
-        let (step, errno) = match self.become_program(own, program, ends, parent) {
+    fn child(&self, own: &UnixStream, program: &Program, around: (Ends, Bounds), parent: Pid) -> ! {
+        let (step, errno) = match self.become_program(own, program, around, parent) {
             Ok(Never::Orphan) => exit(1),
             Err(failed) => failed,
         };
@@ -212,7 +247,7 @@ impl Gate {
         &self,
         own: &UnixStream,
         program: &Program,
-        ends: Ends,
+        (ends, bounds): (Ends, Bounds),
         parent: Pid,
     ) -> std::result::Result<Never, (u8, Errno)> {
         let exec = |errno| (STEP_EXEC, errno);
@@ -233,6 +268,7 @@ impl Gate {
         }
         umask(Mode::from_bits_truncate(0o022));
         default_signals().map_err(exec)?;
+        bounds.apply().map_err(|errno| (STEP_BOUNDS, errno))?;
         let mut opened = [0u8; 1];
         loop {
             match nix::unistd::read(own.as_fd(), &mut opened) {

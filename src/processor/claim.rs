@@ -86,7 +86,7 @@ impl Supervisor<'_> {
                 continue;
             }
             self.resources = Some(resources);
-            let sync = self.record(&held, &jobs)?;
+            let sync = self.record(&held, &mut jobs)?;
             // Whoever accepted a job before this lock was taken may have counted on this slot.
             let more = room_left.is_some_and(|left| left.cores > 0) && self.others_wait()?;
             drop(held);
@@ -230,19 +230,34 @@ impl Supervisor<'_> {
         let seen = slots::all(&self.runs)?;
         let own = self.slot.as_ref().map(|slot| slot.number);
         let free = self.total.minus(&slots::used(&seen, own));
-        Ok(needed.fits(&free).then(|| Some(free.minus(needed))))
+        if !needed.fits(&free) {
+            return Ok(None);
+        }
+        let given = self.limits.units().choose(needed, &seen, own.unwrap_or(0));
+        self.limits.give(given);
+        Ok(Some(Some(free.minus(needed))))
     }
 
-    /// Writes the claim; what it returns makes it durable.
-    fn record(&mut self, _held: &Lock, jobs: &[Claimed]) -> Result<SyncSet> {
+    /// Writes the claim; what it returns makes it durable. What the slot has no room to name is not
+    /// claimed.
+    fn record(&mut self, _held: &Lock, jobs: &mut Vec<Claimed>) -> Result<SyncSet> {
         let mut sync = SyncSet::new();
-        let record = self.named(jobs.iter().map(|job| job.id.to_string()));
+        let named = |jobs: &[Claimed]| self.named(jobs.iter().map(|job| job.id.to_string()));
+        let mut record = named(jobs);
+        let picked = jobs.len();
+        while jobs.len() > 1 && !record.fits() {
+            jobs.pop();
+            record = named(jobs);
+        }
+        if jobs.len() < picked {
+            self.queue.clear(); // they come before those
+        }
         if let Some(slot) = &self.slot {
             slot.write(&record)?;
             let (file, path) = slot.file()?;
             sync.file(file, path);
         }
-        for job in jobs {
+        for job in jobs.iter() {
             files::remove(&self.runs.queue_path(&job.id))?;
         }
         sync.dir(&self.runs.queue_dir());
@@ -258,6 +273,8 @@ impl Supervisor<'_> {
             resources: self.resources.clone().unwrap_or(Resources::NONE),
             jobs: ended.chain(jobs).collect(),
             cgroup: self.group.as_ref().and_then(|group| group.path().to_str().map(String::from)),
+            cpus: self.limits.given().cpus.clone(),
+            gpus: self.limits.given().gpus.clone(),
             kills: Vec::new(),
             newer: false,
         }
@@ -274,6 +291,7 @@ impl Supervisor<'_> {
                 self.slot = Some(slot);
                 self.lingers = true;
             } else {
+                self.limits.remove(self.runs.root().dir(), slot.number);
                 self.remove_group();
             }
         }
@@ -288,6 +306,7 @@ impl Supervisor<'_> {
         let kept = self.put_back_all(&held);
         if let Some(slot) = self.slot.take() {
             slot.write(&self.named(self.claimed.iter().map(|job| job.id.to_string())))?;
+            self.limits.remove(self.runs.root().dir(), slot.number);
             self.remove_group();
         }
         drop(held);
@@ -326,8 +345,12 @@ impl Supervisor<'_> {
     pub(super) fn let_wait(&mut self, id: &RunId) -> Result<()> {
         let held = self.runs.lock()?;
         self.let_go(&held, id)?;
+        let record = self.named(self.claimed.iter().map(|job| job.id.to_string()));
         if let Some(slot) = &self.slot {
-            slot.write(&self.named(self.claimed.iter().map(|job| job.id.to_string())))?;
+            slot.write(&record)?;
+        }
+        if record.jobs.is_empty() {
+            self.resources = None; // its room may be another's by the next claim
         }
         Ok(())
     }

@@ -37,6 +37,15 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Sees to it that what is started next is held to what its job asks for.
+    fn hold(&mut self) {
+        let group = self.group.as_ref().filter(|group| group.holds_children());
+        let group = group.map(|group| group.path());
+        if let (Some(slot), Some(job)) = (&self.slot, &self.resources) {
+            self.limits.hold(self.runs.root(), slot.number, group, job);
+        }
+    }
+
     /// Makes a child that waits at its gate, in the slot's group.
     pub(super) fn fork(
         &mut self,
@@ -52,8 +61,9 @@ impl Supervisor<'_> {
                 eprintln!("processor: {}: {error}", group.path().display());
                 break;
             }
+            self.hold();
             let group = self.group.as_ref().and_then(|group| group.birthplace());
-            match Gate::fork(program, self.ends(stdin, running), group) {
+            match Gate::fork(program, self.ends(stdin, running), self.limits.bounds(), group) {
                 Ok(forked) => return Ok(forked),
                 Err(NotBorn::At(error)) => return Err(error),
                 Err(NotBorn::There(_)) => {} // it was removed, or children may not be born there
@@ -63,10 +73,13 @@ impl Supervisor<'_> {
             }
         }
         self.go_on_without_group()?;
-        Gate::fork(program, self.ends(stdin, running), None).map_err(|error| match error {
-            NotBorn::At(error) => error,
-            NotBorn::There(errno) => Error::io(Path::new("fork"), &errno.into()),
-        })
+        self.hold();
+        Gate::fork(program, self.ends(stdin, running), self.limits.bounds(), None).map_err(
+            |error| match error {
+                NotBorn::At(error) => error,
+                NotBorn::There(errno) => Error::io(Path::new("fork"), &errno.into()),
+            },
+        )
     }
 
     fn ends<'e>(&'e self, stdin: Option<&'e OwnedFd>, running: &'e Running) -> Ends<'e> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 
 use super::capture::Capture;
 use super::ending::TOLD_TO_END;
@@ -14,7 +14,7 @@ use super::pace::{AGAIN, LOOK_EVERY};
 use super::phase::{Happening, Phase};
 use super::running::Running;
 use super::supervisor::Supervisor;
-use super::{small, wishes};
+use super::{reap, small, wishes};
 use crate::error::Result;
 use crate::model::outcome::Outcome;
 
@@ -139,10 +139,11 @@ impl Supervisor<'_> {
 
     fn reap(&mut self, running: &mut Running) {
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(status) if status.pid() == running.program => {
+            match reap::next() {
+                Ok((WaitStatus::StillAlive, _)) | Err(_) => return,
+                Ok((status, used)) if status.pid() == running.program => {
                     running.program = None;
+                    running.used.add(used);
                     running.ended = Some(status);
                     self.happens(running, Happening::Ended);
                 }

@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 
 use super::cgroup::Place;
-use super::{gpus, labels, live};
+use super::{gpus, labels, limits, live};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::{files, slots};
@@ -36,16 +36,16 @@ pub fn told(root: &Root) -> Result<Info> {
         resources: total_with(root, gpus.len()),
         labels: labels::of(root, &gpus),
         live: Some(live::now(&Runs::new(root))),
-        about: about(gpus)?,
+        about: about(root, gpus)?,
     })
 }
 
-fn about(gpus: Vec<Gpu>) -> Result<About> {
+fn about(root: &Root, gpus: Vec<Gpu>) -> Result<About> {
     Ok(About {
         version: env!("CARGO_PKG_VERSION").to_string(),
         boot: boot_id()?,
         containment: Place::find().map_or(SCAN, |place| place.version().name()).to_string(),
-        enforcement: None,
+        enforcement: Some(limits::enforcement(root, &total_with(root, gpus.len()))),
         gpus,
     })
 }
@@ -69,6 +69,6 @@ pub fn info(root: &Root) -> Result<Node> {
         queued: files::names(&runs.queue_dir())?.len(),
         labels: labels::of(root, &gpus),
         live: live::now(&runs),
-        about: about(gpus)?,
+        about: about(root, gpus)?,
     })
 }

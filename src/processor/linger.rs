@@ -40,6 +40,7 @@ impl Supervisor<'_> {
                 let held = self.runs.lock()?;
                 let waits = !told && self.others_wait()?;
                 if !waits {
+                    self.limits.remove(self.runs.root().dir(), slot.number);
                     self.remove_group();
                 }
                 let kept = waits.then_some(Kept { slot, group: self.group });

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::run::Ran;
 use super::running_range::RunningRange;
 use super::supervisor::{Claimed, Supervisor};
 use super::wishes;
@@ -17,7 +18,6 @@ use crate::model::kill::Kills;
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::range::{self, Step};
 use crate::model::report::Report;
-use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
 
 /// Tasks are claimed for about so long.
@@ -37,7 +37,7 @@ impl Supervisor<'_> {
         job: &Claimed,
         tasks: &TaskSet,
         status: &mut Story,
-    ) -> Result<(Outcome, Report, Option<RunStatus>)> {
+    ) -> Result<(Ran, Report)> {
         let id = &job.id;
         let streams = self.streams(&job.spec);
         let logs = streams.iter().map(|stream| self.runs.log_path(id, *stream));
@@ -62,7 +62,7 @@ impl Supervisor<'_> {
             let rest = tasks.without(&range.all.tasks());
             range.all.add(&rest, &outcome);
         }
-        Ok((outcome, range.all, range.begun))
+        Ok((Ran { outcome, begun: range.begun, used: range.used }, range.all))
     }
 
     /// Runs tasks until there are none, or the time is over in which they may be started, or
@@ -97,7 +97,10 @@ impl Supervisor<'_> {
                 range.take_logs(captures);
                 range.claimed = range.claimed.without(&this);
             }
-            let (outcome, _) = ran?;
+            let Ran { outcome, used, .. } = ran?;
+            if let Some(range) = &mut self.range {
+                range.used.add(used);
+            }
             // A result must not be lost for want of space: it is tried until there is some.
             loop {
                 let Some(range) = &mut self.range else { return Err(gone()) };

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::cgroup::Group;
 use super::pace::AGAIN;
-use super::{start, tree};
+use super::{limits, start, tree};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::slots::{Record, Slot};
@@ -44,6 +44,7 @@ pub(super) fn remove_group(runs: &Runs, slot: &Slot, record: &Record) {
     if let Some(mut group) = group_of(runs, slot, record) {
         group.remove();
     }
+    limits::remove_of(runs.root().dir(), slot.number);
 }
 
 fn group_of(runs: &Runs, slot: &Slot, record: &Record) -> Option<Group> {

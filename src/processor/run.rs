@@ -17,7 +17,8 @@ use super::remains::{self, Remains};
 use super::running::Running;
 use super::running_range::most_log;
 use super::supervisor::{Claimed, Supervisor};
-use super::{lost, surroundings, wishes};
+use super::surroundings::{self, Around};
+use super::{lost, wishes};
 use crate::board::acceptance::is_refused;
 use crate::board::files;
 use crate::board::lock;
@@ -30,6 +31,15 @@ use crate::model::outcome::Outcome;
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
 use crate::model::run_status::RunStatus;
+use crate::model::usage::Usage;
+
+/// How a job, or a task, ran.
+pub(super) struct Ran {
+    pub outcome: Outcome,
+    /// The line about its start, if it was started.
+    pub begun: Option<RunStatus>,
+    pub used: Usage,
+}
 
 impl Supervisor<'_> {
     /// Runs a claimed job to its end and records it. An error means that nothing was started.
@@ -51,6 +61,7 @@ impl Supervisor<'_> {
         let before = known_answer(&job.id, &story.read()?)?;
         let mut captures = Vec::new();
         let mut report = None;
+        let mut used = None;
         let (outcome, begun) = match before {
             Some(known) if known.outcome().is_some() => {
                 // Killed while it waited, by somebody who may have died before the sync.
@@ -86,17 +97,23 @@ impl Supervisor<'_> {
                     }
                     (killed.outcome(), None)
                 }
-                (None, None) => self.run_programs(&job, None, &mut story, &mut captures)?,
+                (None, None) => {
+                    let ran = self.run_programs(&job, None, &mut story, &mut captures)?;
+                    used = ran.begun.is_some().then_some(ran.used);
+                    (ran.outcome, ran.begun)
+                }
                 (None, Some(tasks)) => {
-                    let (outcome, ended, begun) = self.run_range(&job, tasks, &mut story)?;
+                    let (ran, ended) = self.run_range(&job, tasks, &mut story)?;
                     report = Some(ended);
-                    (outcome, begun)
+                    used = ran.begun.is_some().then_some(ran.used);
+                    (ran.outcome, ran.begun)
                 }
             },
         };
         self.tell_words(&job.id, true);
-        let line =
-            RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }.begun(begun.as_ref());
+        let line = RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }
+            .begun(begun.as_ref())
+            .used(used);
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -141,7 +158,7 @@ impl Supervisor<'_> {
         task: Option<u32>,
         story: &mut Story,
         captures: &mut Vec<Capture>,
-    ) -> Result<(Outcome, Option<RunStatus>)> {
+    ) -> Result<Ran> {
         let settings = &self.runs.root().settings;
         for (index, stream) in self.streams(&job.spec).iter().enumerate() {
             let path = self.runs.log_path(&job.id, *stream);
@@ -170,6 +187,7 @@ impl Supervisor<'_> {
             asked: Vec::new(),
             program: None,
             ended: None,
+            used: Usage::default(),
             wanted: None,
             line: None,
             begun: None,
@@ -184,7 +202,7 @@ impl Supervisor<'_> {
         *captures = running.captures;
         let outcome = outcome?;
         let outcome = running.verdict.unwrap_or(outcome);
-        Ok((outcome, running.begun))
+        Ok(Ran { outcome, begun: running.begun, used: running.used })
     }
 
     fn run_in_order(
@@ -194,7 +212,7 @@ impl Supervisor<'_> {
         running: &mut Running,
     ) -> Result<Outcome> {
         let (env, path) =
-            surroundings::environment(&self.user, self.url, &job.id, &job.spec, running.task);
+            surroundings::environment(self.around(), &job.id, &job.spec, running.task);
         let stdin = surroundings::stdin(&job.spec)?;
         let work = self.runs.work_dir(&job.id);
         let dir = match &job.spec.dir {
@@ -236,6 +254,10 @@ impl Supervisor<'_> {
                 Some(WaitStatus::Signaled(_, signal, _)) => Outcome::signal(signal.as_str()),
                 _ => Outcome::lost("its end was not seen"),
             };
+            if let Some(all) = self.limits.peak() {
+                running.used.max_memory = running.used.max_memory.max(all);
+            }
+            outcome = self.limits.out_of_memory().unwrap_or(outcome);
             if outcome == terminated() && running.phase == Phase::Idle && !self.stopping {
                 self.happens(running, Happening::Felled);
                 while running.phase == Phase::Doubt {
@@ -270,6 +292,7 @@ impl Supervisor<'_> {
     ) -> Result<(Child, Gate, SystemTime)> {
         let (child, mut gate) = self.fork(program, stdin, running)?;
         let line = RunStatus::running(child.pid.as_raw(), child.ticks, &self.boot);
+        let line = RunStatus { enforced: self.limits.enforced(), ..line };
         let durable = if self.claim_is_durable { Ok(()) } else { self.make_durable() };
         let stamped = durable.and_then(|()| match (running.task, &mut self.range) {
             (Some(task), Some(range)) => range.stamp(task, &line, story),
@@ -288,6 +311,10 @@ impl Supervisor<'_> {
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
         Ok((child, gate, started))
+    }
+
+    fn around(&self) -> Around<'_> {
+        Around { user: &self.user, url: self.url, gpus: self.limits.gpus() }
     }
 
     /// Links the process's id and start to the job, for people and for `jobs?pid=`.

@@ -10,6 +10,7 @@ use super::phase::Phase;
 use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::run_status::RunStatus;
+use crate::model::usage::Usage;
 
 /// A job that runs.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Running {
     pub program: Option<Pid>,
     /// How it ended.
     pub ended: Option<WaitStatus>,
+    /// What its programs have used that have ended.
+    pub used: Usage,
     /// Its line, until it was reported.
     pub line: Option<RunStatus>,
     /// The line of its first program.

@@ -17,6 +17,7 @@ use crate::model::range::{Line, Step};
 use crate::model::report::Report;
 use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
+use crate::model::usage::Usage;
 
 /// The end of a task is told within this time, or when the next ones are claimed.
 const TELL_WITHIN: Duration = Duration::from_millis(250);
@@ -40,6 +41,8 @@ pub(super) struct RunningRange {
     pub is_listed: bool,
     /// The line about its start, once there is one.
     pub begun: Option<RunStatus>,
+    /// What tasks have used that have ended.
+    pub used: Usage,
     /// Ends that were not told yet.
     fresh: Report,
     /// Whether the story has lines that are not synced.
@@ -75,6 +78,7 @@ impl RunningRange {
             story,
             is_listed: false,
             begun: None,
+            used: Usage::default(),
             fresh: Report::default(),
             dirty: false,
             since: None,

@@ -11,8 +11,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::cgroup::{Group, Place};
 use super::child::heed_ignored_signals;
+use super::gpus;
 use super::info;
+use super::limits::Limits;
 use super::running_range::RunningRange;
+use super::units::Units;
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
@@ -57,6 +60,8 @@ pub(super) struct Supervisor<'r> {
     pub place: Option<Place>,
     /// That of its slot.
     pub group: Option<Group>,
+    /// What the slot's jobs are held to.
+    pub limits: Limits,
     /// What the slot's jobs are given, once there were any.
     pub resources: Option<Resources>,
     /// The jobs that have waited longest, as seen a while ago.
@@ -104,6 +109,8 @@ impl<'r> Supervisor<'r> {
         place: Option<Place>,
         kept: Option<Kept>,
     ) -> Result<Supervisor<'r>> {
+        let gpus = gpus::indices(root);
+        let total = info::total_with(root, gpus.len());
         let (slot, group) = kept.map_or((None, None), |kept| (Some(kept.slot), kept.group));
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut mask = SigSet::empty();
@@ -121,7 +128,8 @@ impl<'r> Supervisor<'r> {
             user: user::own()
                 .unwrap_or_else(|uid| User { name: uid.to_string(), home: "/".into() }),
             url,
-            total: info::total(root)?,
+            limits: Limits::new(Units::of(root, &total, gpus)),
+            total,
             slot,
             place,
             group,

@@ -16,10 +16,21 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 /// The variable in which a job finds the server of the node that it runs on.
 const NODE_URL: &str = "CORKBOARD_NODE_URL";
 
-/// The job's environment, or that of a task of it, and its `PATH`. `url`: where the node's server is.
+/// The variable that says which GPUs a program may use.
+const GPUS: &str = "CUDA_VISIBLE_DEVICES";
+
+/// What the environment of every job of a slot has.
+pub(super) struct Around<'a> {
+    pub user: &'a User,
+    /// Where the node's server is.
+    pub url: Option<&'a str>,
+    /// Which GPUs it may use, on a machine that has any: no other's, whatever the job says.
+    pub gpus: Option<String>,
+}
+
+/// The job's environment, or that of a task of it, and its `PATH`.
 pub(super) fn environment(
-    user: &User,
-    url: Option<&str>,
+    Around { user, url, gpus }: Around,
     id: &str,
     spec: &Spec,
     task: Option<u32>,
@@ -42,11 +53,13 @@ pub(super) fn environment(
                 .iter()
                 .filter(|(name, _)| *name != "CORKBOARD_NODEJOB")
                 .filter(|(name, _)| url.is_none() || *name != NODE_URL)
+                .filter(|(name, _)| gpus.is_none() || *name != GPUS)
                 .filter(|(name, _)| task.is_none() || *name != "CORKBOARD_TASK")
                 .map(|(name, value)| format!("{name}={value}")),
         )
         .chain(std::iter::once(mark))
         .chain(url.map(|url| format!("{NODE_URL}={url}")))
+        .chain(gpus.as_ref().map(|gpus| format!("{GPUS}={gpus}")))
         .chain(task.map(|task| format!("CORKBOARD_TASK={task}")))
         .collect();
     (env, asked.get("PATH").map_or(PATH, String::as_str).to_string())

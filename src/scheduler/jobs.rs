@@ -242,6 +242,9 @@ pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value
     add("attempt", last.filter(|_| !array).map(|a| a.attempt.into()));
     let reference = last.filter(|_| !array).and_then(|a| a.reference.clone());
     add("ref", reference.map(Value::from));
+    let usage = last.filter(|_| !array).and_then(|a| a.usage);
+    add("cpu_ms", usage.map(|usage| usage.cpu_ms.into()));
+    add("max_memory", usage.map(|usage| usage.max_memory.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));
