@@ -164,8 +164,8 @@ fn nodes_that_could_have_a_request() {
         let request = json!({"command": ["true"], "constraints": {"zone": "b"}});
         let found = door.post("/scheduler/nodes/list", &request).expect(200).json();
         assert_eq!((names(&found), &found["nodes"][0]["now"]), (vec!["other"], &json!(true)));
-        let text = request.to_string().replace('"', "%22").replace([' ', '{'], "%7B");
-        let text = text.replace('}', "%7D");
+        let text = request.to_string().replace('"', "%22").replace('{', "%7B");
+        let text = text.replace('}', "%7D").replace('[', "%5B").replace(']', "%5D");
         let found = door.get(&format!("/scheduler/nodes/list?json_data={text}")).expect(200).json();
         assert_eq!(names(&found), ["other"]);
         door.get("/scheduler/nodes/list?json_data=%7B&job=1").expect(400);
