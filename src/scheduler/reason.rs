@@ -4,8 +4,8 @@
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
-use crate::attempts::rooms;
 use crate::attempts::waits::{self, Nodes};
+use crate::attempts::{allocated, rooms};
 use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
@@ -74,6 +74,15 @@ impl Nodes for Reasons<'_> {
 
     fn owner(&self, card: &Card) -> Result<Option<String>> {
         owners::of(&Cards::new(self.root), card)
+    }
+
+    fn at_cap(&self, card: &Card) -> Result<Option<String>> {
+        let settings = &self.root.settings;
+        if settings.max_jobs_per_user.is_none() && settings.max_cores_per_user.is_none() {
+            return Ok(None);
+        }
+        let owner = self.owner(card)?;
+        allocated::at_cap(self.root, owner.as_deref(), &card.spec.resources)
     }
 
     /// Where that can be told at little cost.
