@@ -54,6 +54,7 @@ pub mod lock;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
+pub mod pause;
 pub mod places;
 pub mod poller_lock;
 pub mod progress;

@@ -91,11 +91,16 @@ pub fn register(
 
 /// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
 pub fn update(call: &Call) -> Result<Response> {
-    let mut fields = match call.request.param("drain") {
+    let duty = ["drain", "pause"].into_iter().find(|name| call.request.param(name).is_some());
+    let mut fields = match duty {
         None => fields(call)?, // before the lock: a body may come slowly
         Some(_) if call.request.body.is_none() => Map::new(),
-        Some(_) => return Err(Error::bad("give drain= or a body, not both")),
+        Some(name) => return Err(Error::bad(format!("give {name}= or a body, not both"))),
     };
+    if let Some(why) = call.request.param("pause") {
+        let why = (!why.is_empty()).then_some(why);
+        fields.insert("pause".into(), why.into());
+    }
     if call.request.param("drain").is_some() {
         fields.insert("drain".into(), call.request.switch("drain")?.into());
     }

@@ -10,6 +10,7 @@ use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
 use crate::board::owners;
+use crate::board::pause;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -76,7 +77,10 @@ impl Nodes for Reasons<'_> {
         owners::of(&Cards::new(self.root), card)
     }
 
-    fn at_cap(&self, card: &Card) -> Result<Option<String>> {
+    fn barred(&self, card: &Card) -> Result<Option<String>> {
+        if let Some(pause) = pause::read(self.root)? {
+            return Ok(Some(pause.human()));
+        }
         let settings = &self.root.settings;
         if settings.max_jobs_per_user.is_none() && settings.max_cores_per_user.is_none() {
             return Ok(None);
