@@ -61,6 +61,7 @@ fn who_has_had_least_is_next() {
 #[test]
 fn what_cannot_be_read_begins_anew() {
     let root = open_root("");
+    root.submit(&json!({"command": ["true"], "state": "held"}));
     for odd in ["", "{", "[]", "{\"had\": {\"ada\": -1e300}}"] {
         root.write("state/scheduler/shares", odd);
         let _poller = root.poller();
