@@ -162,11 +162,7 @@ pub const NEEDS: [(Need, &str, &str); 11] = [
     (Need::Tend, "tend", "end and forget what this machine runs"),
     (Need::Report, "report", "say how far a run is"),
     (Need::Nodes, "nodes", "register nodes, change and remove them"),
-    (
-        Need::Join,
-        "join",
-        "register one node by the token that is for that, once; a worker: say where its node is",
-    ),
+    (Need::Join, "join", "register one node by its token, once; say where it is now"),
     (Need::Admin, "admin", "say whose a node is, let nodes join, run on them beside the board"),
     (Need::Shell, "shell", "make tokens, check and repair"),
 ];
