@@ -59,6 +59,7 @@ pub mod poller_lock;
 pub mod progress;
 pub mod root;
 pub mod runs;
+pub mod shares;
 pub mod slots;
 pub mod steps;
 pub mod story;

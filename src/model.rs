@@ -31,6 +31,7 @@ pub mod resources;
 pub mod retry;
 pub mod run_status;
 pub mod selector;
+pub mod shares;
 pub mod state;
 pub mod tasks;
 pub mod usage;

@@ -22,7 +22,9 @@ use crate::model::resources::Resources;
 use crate::model::selector::Selector;
 use crate::strategy::Strategy;
 
+mod account;
 mod ask;
+mod gates;
 mod kdtree;
 pub mod ranges;
 pub mod ready;
@@ -31,6 +33,7 @@ pub mod rooms;
 mod sites;
 pub mod why;
 
+pub use gates::{Cap, InUse};
 pub use ready::Ready;
 pub use rooms::{Room, Rooms};
 

@@ -44,6 +44,7 @@ mod dialogue;
 mod doubts;
 mod ear;
 pub mod engine;
+mod fairness;
 pub mod gather;
 mod hearing;
 pub mod index;

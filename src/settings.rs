@@ -40,6 +40,12 @@ pub struct Settings {
     pub allow_network_fs: bool,
     /// Which of the nodes that have room a job is given that does not say.
     pub placement: Strategy,
+    /// Of what users have had, by which they take turns, half is forgotten in this time; zero: nothing is.
+    pub share_half_life: Duration,
+    /// Most jobs of one user that nodes have at a time; `None` is as many as there is room for.
+    pub max_jobs_per_user: Option<u64>,
+    /// Most cores of these in all.
+    pub max_cores_per_user: Option<u64>,
     /// Period of the poller's full scan.
     pub scan_every: Duration,
     /// Until a node that does not accept a connection counts as unreachable.
@@ -117,6 +123,9 @@ impl Default for Settings {
             group_readable: true,
             allow_network_fs: false,
             placement: Strategy::Spread,
+            share_half_life: Duration::from_secs(7 * DAY),
+            max_jobs_per_user: None,
+            max_cores_per_user: None,
             scan_every: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
@@ -203,6 +212,10 @@ impl Settings {
             _ => Err(wrong("true or false")),
         };
         let places = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        let most = || match value {
+            "none" => Ok(None),
+            _ => value.parse::<u64>().map(Some).map_err(|_| wrong("a whole number or none")),
+        };
         let (auto, none) = (value == "auto", value == "none");
         match name {
             "max_body" => self.max_body = size()?,
@@ -229,6 +242,9 @@ impl Settings {
                 self.placement = Strategy::of(value)
                     .ok_or_else(|| wrong("spread, pack, round-robin or random"))?;
             }
+            "share_half_life" => self.share_half_life = duration()?,
+            "max_jobs_per_user" => self.max_jobs_per_user = most()?,
+            "max_cores_per_user" => self.max_cores_per_user = most()?,
             "scan_every" => self.scan_every = wait()?,
             "connect_timeout" => self.connect_timeout = wait()?,
             "request_timeout" => self.request_timeout = wait()?,

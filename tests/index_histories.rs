@@ -289,10 +289,11 @@ impl World {
         self.ahead.iter().for_each(|(name, ahead)| self.index.rooms.set_ahead(name, *ahead));
         let at_once = self.dice.of(&[1, 3, 100]);
         let (plan, mut aside) = self.plan(at_once);
-        let mut chosen = Vec::new();
+        let (mut chosen, mut taken) = (Vec::new(), Vec::new());
         while (chosen.len() as u64) < at_once {
             let Some((candidate, node)) = self.index.place_next(self.now) else { break };
-            chosen.push((candidate.job, node));
+            chosen.push((candidate.job, node.clone()));
+            taken.push((candidate, node));
         }
         assert_eq!(chosen, plan, "{}", self.why);
         self.placed += chosen.len() as u64;
@@ -308,8 +309,8 @@ impl World {
                 self.stamp(*job, vec![line]);
             }
         }
-        for (job, node) in &chosen {
-            self.index.rooms.give_back(node, &self.cards[job].spec.resources);
+        for (candidate, node) in &taken {
+            self.index.release(candidate, node);
         }
         for (job, _) in &chosen {
             self.put(*job);

@@ -49,6 +49,20 @@ impl<const K: usize> Window<K> {
     }
 }
 
+/// What a search can pass over many values by: those that it wants have a bit in common with it.
+pub(super) trait Marked: Ord + Clone {
+    /// Some bits.
+    fn mark(&self) -> u64;
+}
+
+/// Every one of them.
+pub(super) const ALL_MARKS: u64 = u64::MAX;
+
+/// The mark of the one with this number: one of 64, which others may have, too.
+pub(super) fn mark_of(number: usize) -> u64 {
+    1 << (number % 64)
+}
+
 /// See the module. An entry is a point and a value; the same entry must not be there twice.
 #[derive(Debug)]
 pub(super) struct Tree<const K: usize, V> {
@@ -60,6 +74,8 @@ struct Node<const K: usize, V> {
     count: usize,
     bounds: Window<K>,
     least: Option<V>,
+    /// All marks of its values.
+    marks: u64,
     content: Content<K, V>,
 }
 
@@ -76,13 +92,13 @@ enum Content<const K: usize, V> {
     },
 }
 
-impl<const K: usize, V: Ord + Clone> Default for Tree<K, V> {
+impl<const K: usize, V: Marked> Default for Tree<K, V> {
     fn default() -> Tree<K, V> {
         Tree { root: Node::build(Vec::new(), 0) }
     }
 }
 
-impl<const K: usize, V: Ord + Clone> Tree<K, V> {
+impl<const K: usize, V: Marked> Tree<K, V> {
     /// Adds an entry.
     pub fn insert(&mut self, point: Point<K>, value: V) {
         self.root.insert((point, value));
@@ -93,19 +109,20 @@ impl<const K: usize, V: Ord + Clone> Tree<K, V> {
         self.root.remove(&(point, value))
     }
 
-    /// The least value of a point in the window that is `good`, if there is one that is less than the best that is
+    /// The least value of a point in the window that is `good` and has one of these marks, if there is one that is less than the best that is
     /// known already. Quick if few are not good.
     pub fn search<'a>(
         &'a self,
         window: &Window<K>,
+        marks: u64,
         good: &dyn Fn(&V) -> bool,
         best: &mut Option<&'a V>,
     ) {
-        self.root.search(window, good, best);
+        self.root.search(window, marks, good, best);
     }
 }
 
-impl<const K: usize, V: Ord + Clone> Node<K, V> {
+impl<const K: usize, V: Marked> Node<K, V> {
     /// A balanced tree of these, divided by this axis first, if they differ in it.
     fn build(mut entries: Vec<Entry<K, V>>, axis: usize) -> Node<K, V> {
         if entries.len() <= LEAF {
@@ -113,6 +130,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
                 count: 0,
                 bounds: Window::EMPTY,
                 least: None,
+                marks: 0,
                 content: Content::Leaf(entries),
             };
             leaf.summarise();
@@ -126,7 +144,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
         let upper = Node::build(entries.split_off(middle), (axis + 1) % K);
         let lower = Node::build(entries, (axis + 1) % K);
         let content = Content::Fork { axis, split, halves: Box::new([lower, upper]) };
-        let mut fork = Node { count: 0, bounds: Window::EMPTY, least: None, content };
+        let mut fork = Node { count: 0, bounds: Window::EMPTY, least: None, marks: 0, content };
         fork.summarise();
         fork
     }
@@ -137,6 +155,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
             Content::Leaf(entries) => {
                 self.count = entries.len();
                 self.least = entries.iter().map(|entry| &entry.1).min().cloned();
+                self.marks = entries.iter().fold(0, |marks, entry| marks | entry.1.mark());
                 self.bounds = entries.iter().fold(Window::EMPTY, |bounds, (point, _)| {
                     bounds.with(&Window { from: *point, to: *point })
                 });
@@ -144,6 +163,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
             Content::Fork { halves, .. } => {
                 let [lower, upper] = &**halves;
                 self.count = lower.count + upper.count;
+                self.marks = lower.marks | upper.marks;
                 self.least = lower.least.iter().chain(&upper.least).min().cloned();
                 self.bounds = lower.bounds.with(&upper.bounds);
             }
@@ -153,6 +173,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
     fn insert(&mut self, entry: Entry<K, V>) {
         self.rebuild_if_lopsided();
         self.count += 1;
+        self.marks |= entry.1.mark();
         self.bounds = self.bounds.with(&Window { from: entry.0, to: entry.0 });
         if self.least.as_ref().is_none_or(|least| entry.1 < *least) {
             self.least = Some(entry.1.clone());
@@ -216,9 +237,13 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
     fn search<'a>(
         &'a self,
         window: &Window<K>,
+        marks: u64,
         good: &dyn Fn(&V) -> bool,
         best: &mut Option<&'a V>,
     ) {
+        if self.marks & marks == 0 {
+            return;
+        }
         let promising = |value: &V, best: &Option<&V>| best.is_none_or(|best| value < best);
         let least = self.least.as_ref();
         if !least.is_some_and(|least| promising(least, best)) || !window.meets(&self.bounds) {
@@ -227,7 +252,11 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
         match &self.content {
             Content::Leaf(entries) => {
                 for (point, value) in entries {
-                    if promising(value, best) && window.holds(point) && good(value) {
+                    if value.mark() & marks != 0
+                        && promising(value, best)
+                        && window.holds(point)
+                        && good(value)
+                    {
                         *best = Some(value);
                     }
                 }
@@ -236,7 +265,7 @@ impl<const K: usize, V: Ord + Clone> Node<K, V> {
                 let [lower, upper] = &**halves;
                 let halves =
                     if lower.least <= upper.least { [lower, upper] } else { [upper, lower] };
-                halves.iter().for_each(|half| half.search(window, good, best));
+                halves.iter().for_each(|half| half.search(window, marks, good, best));
             }
         }
     }
@@ -260,13 +289,20 @@ pub(super) fn dice(mut seed: u64) -> impl FnMut(u64) -> u64 {
 }
 
 #[cfg(test)]
+impl Marked for u64 {
+    fn mark(&self) -> u64 {
+        mark_of(*self as usize)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
     fn first<const K: usize>(tree: &Tree<K, u64>, window: &Window<K>) -> Option<u64> {
         let mut best = None;
-        tree.search(window, &|_| true, &mut best);
+        tree.search(window, ALL_MARKS, &|_| true, &mut best);
         best.copied()
     }
 
@@ -301,10 +337,14 @@ mod tests {
             if turn % 20 == 0 {
                 let from = [below(6), below(40)];
                 let window = Window { from, to: [from[0] + below(4), from[1] + below(20)] };
-                let slow = all.iter().filter(|(point, _)| window.holds(point)).map(|(_, v)| *v);
-                let slow = slow.min();
+                let marks = if below(2) == 0 { ALL_MARKS } else { mark_of(below(64) as usize) };
+                let wanted = |value: &u64| value.mark() & marks != 0;
+                let within = all.iter().filter(|(point, _)| window.holds(point));
+                let slow = within.map(|(_, value)| *value).filter(wanted).min();
                 found += usize::from(slow.is_some());
-                assert_eq!(first(&tree, &window), slow, "{window:?}");
+                let mut fast = None;
+                tree.search(&window, marks, &|_| true, &mut fast);
+                assert_eq!(fast.copied(), slow, "{window:?}");
                 assert_eq!(tree.root.count, all.len());
             }
         }

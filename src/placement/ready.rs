@@ -1,99 +1,84 @@
-//! The jobs that may be placed, and which of them is next.
+//! The jobs that may be placed, and which of them is next: higher priority first, then whose user has had
+//! least, then the lower number.
 //!
-//! Jobs that ask for the same are of a kind, and only the first of each kind is looked at. A kind
-//! that no room takes is blocked: it lies among those of its site, by what it asks for, until a room has
-//! grown. Such a room looks for the first of the blocked kinds that it takes, and may wait with that as
-//! its hope while other rooms' turns come before: hopes are never too late, for a kind that becomes
-//! blocked fits no room at that time, and one whose first job comes earlier than before is not
-//! blocked any more. Whatever else changes is found when a hope's turn comes.
+//! Each user's jobs are an [`Account`], which knows its own next job. Which account comes first changes with
+//! whatever is placed and ends, so no order of all jobs is kept. Of each account a bound is known that none of its
+//! jobs comes before, and the one with the first bound is asked, until what it has is before the bounds of all
+//! others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Candidate;
-use super::ask::{Ask, Basic};
-use super::kdtree::{Tree, Window};
-use super::rooms::{PlaceId, Rooms};
+use super::account::{Account, Candidates, Held, Turn};
+use super::gates::{Cap, InUse};
+use super::rooms::Rooms;
 use super::sites::SiteId;
-use crate::model::resources::Others;
+use crate::model::resources::Resources;
 use crate::strategy::Strategy;
-
-/// The order in which jobs are placed: higher priority, then lower number.
-type Turn = (Reverse<i64>, u64);
-
-/// Before every other.
-const AT_ONCE: Turn = (Reverse(i64::MAX), 0);
 
 /// So many sites that nobody's jobs have any more are kept.
 const MOST_IDLE_SITES: usize = 64;
 
-/// Jobs that ask for the same.
-#[derive(Debug)]
-struct Kind {
-    first: Turn,
-    others: BTreeSet<Turn>,
-    /// No room takes it, but for those that have grown since and are in [`Ready::hopes`].
-    blocked: bool,
-}
+/// A core that a user has now counts as if they had had it for so long already, in seconds: of two who have had
+/// as much the next job is whose jobs have fewer cores, and one who has had more catches others up by and by.
+const ADVANCE: u64 = 10;
 
-#[derive(Debug)]
-struct Held {
-    candidate: Candidate,
-    site: SiteId,
-}
+/// The order of accounts: by priority, by what their user has had, by number.
+type Bound = (Reverse<i64>, u64, u64);
 
-impl Held {
-    fn ask(&self) -> Ask {
-        let Candidate { resources, strategy, .. } = &self.candidate;
-        Ask {
-            basic: Basic::of(resources),
-            others: resources.others.clone(),
-            site: self.site,
-            strategy: *strategy,
-        }
-    }
-
-    fn turn(&self) -> Turn {
-        (Reverse(self.candidate.priority), self.candidate.job)
-    }
-}
-
-/// The first of each blocked kind of a site, by cores and memory.
+/// A user, and the jobs of theirs that wait.
 #[derive(Debug, Default)]
-struct Blocked {
-    plain: Tree<2, Turn>,
-    /// Those that ask for more than that, by the names of what they ask for, and by how much of the first.
-    others: Vec<(Arc<[Arc<str>]>, Tree<3, Turn>)>,
+struct User {
+    account: Account,
+    /// Core seconds that they have had.
+    had: u64,
+    used: InUse,
+    /// Where they are in [`Ready::order`].
+    bound: Option<Bound>,
 }
 
-/// Jobs that may be placed now, by what they ask for.
+impl User {
+    /// What they have had and have, in core seconds.
+    fn standing(&self) -> u64 {
+        self.had.saturating_add(self.used.cores.saturating_mul(ADVANCE))
+    }
+
+    fn at(&self, (Reverse(priority), number): Turn) -> Bound {
+        (Reverse(priority), self.standing(), number)
+    }
+}
+
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Ready {
-    candidates: HashMap<u64, Held>,
-    kinds: HashMap<Ask, Kind>,
-    /// How many kinds each site has.
+    candidates: Candidates,
+    users: Vec<User>,
+    by_name: HashMap<Option<Arc<str>>, usize>,
+    /// Users with jobs that may be placed, as far as is known.
+    order: BTreeSet<(Bound, usize)>,
+    /// Those who are to be sorted in anew.
+    stale: BTreeSet<usize>,
+    /// How many jobs each site has.
     in_use: HashMap<SiteId, usize>,
-    /// The first of each kind that some node may have room for.
-    heads: BTreeSet<(Turn, Ask)>,
-    /// By site.
-    blocked: Vec<Blocked>,
-    /// How many kinds are blocked.
-    blocked_kinds: usize,
+    cap: Cap,
     /// See [`Rooms::epoch`].
     epoch: u64,
-    /// Rooms that may take a blocked kind. None of those that fit comes before this turn.
-    hopes: BTreeSet<(Turn, PlaceId)>,
 }
 
 impl Ready {
+    /// Without jobs; each user may have so much at a time.
+    pub fn capped(cap: Cap) -> Ready {
+        Ready { cap, ..Ready::default() }
+    }
+
     /// Adds a job, or replaces what is known of it.
     pub fn insert(&mut self, rooms: &mut Rooms, candidate: Candidate) {
         self.remove(candidate.job);
         self.follow(rooms);
-        if rooms.sites().len()
-            > 2 * self.in_use.len() + MOST_IDLE_SITES + self.candidates.len() / 100
-        {
+        let most = 2 * self.in_use.len() + MOST_IDLE_SITES + self.candidates.len() / 100;
+        if rooms.sites().len() > most {
             rooms.forget_sites();
             self.follow(rooms);
         }
@@ -105,28 +90,23 @@ impl Ready {
         if candidate.strategy != Strategy::Spread {
             rooms.use_strategy(candidate.strategy);
         }
+        let user = self.user(candidate.owner.as_ref());
         let held = Held { candidate, site };
         let (ask, turn) = (held.ask(), held.turn());
         self.candidates.insert(turn.1, held);
-        match self.kinds.get_mut(&ask) {
-            None => {
-                *self.in_use.entry(site).or_insert(0) += 1;
-                let kind = Kind { first: turn, others: BTreeSet::new(), blocked: false };
-                self.kinds.insert(ask.clone(), kind);
-            }
-            Some(kind) if kind.first < turn => {
-                kind.others.insert(turn);
-                return;
-            }
-            Some(kind) => {
-                // The hopes do not know how early this one is: it is looked at by itself.
-                let blocked = std::mem::replace(&mut kind.blocked, false);
-                let second = std::mem::replace(&mut kind.first, turn);
-                kind.others.insert(second);
-                self.unlist(&ask, second, blocked);
-            }
+        *self.in_use.entry(site).or_insert(0) += 1;
+        self.users[user].account.add(&ask, turn);
+        self.stale.insert(user);
+    }
+
+    fn user(&mut self, name: Option<&Arc<str>>) -> usize {
+        let name = name.cloned();
+        if let Some(known) = self.by_name.get(&name) {
+            return *known;
         }
-        self.list(&ask, turn, false);
+        self.users.push(User::default());
+        self.by_name.insert(name, self.users.len() - 1);
+        self.users.len() - 1
     }
 
     /// Sorts all anew if sites have other numbers than before.
@@ -134,91 +114,28 @@ impl Ready {
         if self.epoch == rooms.epoch() {
             return;
         }
+        self.epoch = rooms.epoch();
+        self.in_use.clear();
+        for user in &mut self.users {
+            user.account = Account::default();
+        }
         let candidates = std::mem::take(&mut self.candidates);
-        *self = Ready { epoch: rooms.epoch(), ..Ready::default() };
         candidates.into_values().for_each(|held| self.add(rooms, held.candidate));
     }
 
     /// Takes a job out; `None` if it was not there.
     pub fn remove(&mut self, job: u64) -> Option<Candidate> {
         let held = self.candidates.remove(&job)?;
-        let (ask, turn) = (held.ask(), held.turn());
-        let kind = self.kinds.get_mut(&ask)?;
-        if kind.first != turn {
-            kind.others.remove(&turn);
-            return Some(held.candidate);
-        }
-        let blocked = kind.blocked;
-        match kind.others.pop_first() {
-            Some(second) => {
-                kind.first = second;
-                self.list(&ask, second, blocked);
-            }
-            None => {
-                self.kinds.remove(&ask);
-                if let Some(count) = self.in_use.get_mut(&ask.site) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.in_use.remove(&ask.site);
-                    }
-                }
+        if let Some(count) = self.in_use.get_mut(&held.site) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_use.remove(&held.site);
             }
         }
-        self.unlist(&ask, turn, blocked);
+        let user = self.user(held.candidate.owner.as_ref());
+        self.users[user].account.remove(&held.ask(), held.turn());
+        self.stale.insert(user);
         Some(held.candidate)
-    }
-
-    /// Puts the first of a kind where it belongs.
-    fn list(&mut self, ask: &Ask, first: Turn, blocked: bool) {
-        if !blocked {
-            self.heads.insert((first, ask.clone()));
-            return;
-        }
-        self.blocked_kinds += 1;
-        if self.blocked.len() <= ask.site.place() {
-            self.blocked.resize_with(ask.site.place() + 1, Blocked::default);
-        }
-        let own = &mut self.blocked[ask.site.place()];
-        let Basic { cores, memory } = ask.basic;
-        if ask.others.is_empty() {
-            own.plain.insert([cores, memory], first);
-            return;
-        }
-        let names: Arc<[Arc<str>]> = ask.others.iter().map(|(name, _)| name.clone()).collect();
-        let known = own.others.iter().position(|(known, _)| *known == names);
-        let index = known.unwrap_or_else(|| {
-            own.others.push((names, Tree::default()));
-            own.others.len() - 1
-        });
-        own.others[index].1.insert([cores, memory, first_of(&ask.others)], first);
-    }
-
-    /// Undoes [`Ready::list`].
-    fn unlist(&mut self, ask: &Ask, first: Turn, blocked: bool) {
-        if !blocked {
-            self.heads.remove(&(first, ask.clone()));
-            return;
-        }
-        self.blocked_kinds -= 1;
-        let Some(own) = self.blocked.get_mut(ask.site.place()) else { return };
-        let Basic { cores, memory } = ask.basic;
-        if ask.others.is_empty() {
-            own.plain.remove([cores, memory], first);
-            return;
-        }
-        let same = |names: &[Arc<str>]| names.iter().eq(ask.others.iter().map(|(name, _)| name));
-        if let Some((_, tree)) = own.others.iter_mut().find(|(names, _)| same(names)) {
-            tree.remove([cores, memory, first_of(&ask.others)], first);
-        }
-    }
-
-    /// No room takes this kind.
-    fn block(&mut self, ask: &Ask) {
-        let Some(kind) = self.kinds.get_mut(ask) else { return };
-        let first = kind.first;
-        let blocked = std::mem::replace(&mut kind.blocked, true);
-        self.unlist(ask, first, blocked);
-        self.list(ask, first, true);
     }
 
     /// Whether this job may be placed.
@@ -236,92 +153,89 @@ impl Ready {
         self.candidates.is_empty()
     }
 
-    /// The next placement, if there is one: the job is taken out, the node's room is used up.
+    /// A node has a job of this user's.
+    pub fn charge(&mut self, owner: Option<&Arc<str>>, job: &Resources) {
+        let user = self.user(owner);
+        self.users[user].used.add(job);
+        self.stale.insert(user);
+    }
+
+    /// It has it no more.
+    pub fn discharge(&mut self, owner: Option<&Arc<str>>, job: &Resources) {
+        let user = self.user(owner);
+        self.users[user].used.sub(job);
+        if self.cap != Cap::default() {
+            self.users[user].account.revive();
+        }
+        self.stale.insert(user);
+    }
+
+    /// The users of whom something is known, and the cores that their jobs have.
+    pub fn in_use(&self) -> impl Iterator<Item = (Option<&Arc<str>>, InUse)> {
+        self.by_name.iter().map(|(name, user)| (name.as_ref(), self.users[*user].used))
+    }
+
+    /// What each user has had, in core seconds.
+    pub fn set_had(&mut self, had: impl Fn(Option<&Arc<str>>) -> u64) {
+        for (name, user) in &self.by_name {
+            let new = had(name.as_ref());
+            let user_record = &mut self.users[*user];
+            if user_record.had != new {
+                user_record.had = new;
+                self.stale.insert(*user);
+            }
+        }
+    }
+
+    /// The next placement, if there is one: the job is taken out, the node's room is used up, and its user is charged.
     pub fn place_next(&mut self, rooms: &mut Rooms) -> Option<(Candidate, String)> {
         self.follow(rooms);
-        if self.blocked_kinds == 0 {
-            rooms.forget_grown();
-        } else {
-            self.hopes.extend(rooms.take_grown().map(|place| (AT_ONCE, place)));
+        for place in rooms.take_grown() {
+            for (index, user) in self.users.iter_mut().enumerate() {
+                if user.account.hope(place) {
+                    self.stale.insert(index);
+                }
+            }
+        }
+        for index in std::mem::take(&mut self.stale) {
+            self.sort_in(index, None);
         }
         loop {
-            let hope = self.take_hope(rooms);
-            let head = || self.heads.first().map(|(turn, _)| *turn);
-            let (_, job) = hope.as_ref().map(|(turn, _)| *turn).or_else(head)?;
-            let held = self.candidates.get(&job)?;
-            let ask = held.ask();
-            if let Some(place) = rooms.choose(&ask, job, &held.candidate.avoid) {
-                self.hopes.extend(hope); // its room may do for another one
-                let candidate = self.remove(job)?;
-                rooms.take_at(place, &candidate.resources);
-                if ask.strategy == Strategy::RoundRobin {
-                    rooms.pass_turn(place);
-                }
-                return Some((candidate, rooms.name(place).to_string()));
+            let (bound, index) = self.order.first().copied()?;
+            let user = &mut self.users[index];
+            let limit = self.cap.left(user.used);
+            let Some((turn, place)) = user.account.next(limit, rooms, &self.candidates) else {
+                self.sort_in(index, None);
+                continue;
+            };
+            let exact = user.at(turn);
+            let second = self.order.iter().nth(1).map(|(second, _)| *second);
+            if exact > bound && second.is_some_and(|second| second < exact) {
+                self.sort_in(index, Some(turn));
+                continue;
             }
-            if hope.is_none() {
-                self.block(&ask);
+            let candidate = self.remove(turn.1)?;
+            rooms.take_at(place, &candidate.resources);
+            self.users[index].used.add(&candidate.resources);
+            self.stale.insert(index);
+            if candidate.strategy == Strategy::RoundRobin {
+                rooms.pass_turn(place);
             }
+            return Some((candidate, rooms.name(place).to_string()));
         }
     }
 
-    /// The first of the blocked jobs that a grown room takes, if it comes before all that are not
-    /// blocked, and the room, which is taken out of the hopes. Rooms for which there is no hope are
-    /// forgotten.
-    fn take_hope(&mut self, rooms: &Rooms) -> Option<(Turn, PlaceId)> {
-        let head = self.heads.first().map(|(turn, _)| *turn);
-        loop {
-            if self.hopes.first().is_none_or(|(turn, _)| head.is_some_and(|head| head < *turn)) {
-                return None;
-            }
-            let (turn, place) = self.hopes.pop_first()?;
-            let still = self.candidates.get(&turn.1).is_some_and(|held| {
-                let Basic { cores, memory } = Basic::of(&held.candidate.resources);
-                held.turn() == turn
-                    && rooms.room(place).takes(cores, memory, &held.candidate.resources.others)
-                    && rooms.sites().is_taken(held.site, rooms.class(place))
-            });
-            let first = if still { Some(turn) } else { self.first_for(rooms, place) };
-            let Some(first) = first else { continue };
-            let others = self.hopes.first().map(|(turn, _)| *turn);
-            if [head, others].into_iter().flatten().all(|other| first <= other) {
-                return Some((first, place));
-            }
-            self.hopes.insert((first, place));
+    /// Puts a user where they belong: by their first job that may be placed, where that is known.
+    fn sort_in(&mut self, index: usize, first: Option<Turn>) {
+        let user = &mut self.users[index];
+        let limit = self.cap.left(user.used);
+        let bound = first.or_else(|| user.account.bound(limit)).map(|turn| user.at(turn));
+        if user.bound == bound {
+            return;
         }
-    }
-
-    /// The first of the blocked kinds that a room takes.
-    fn first_for(&self, rooms: &Rooms, place: PlaceId) -> Option<Turn> {
-        let room = rooms.room(place);
-        let window = room.window()?;
-        let class = rooms.class(place);
-        let taken = self.blocked.iter().zip(rooms.sites().taken_by(class));
-        let mut best: Option<&Turn> = None;
-        for (own, _) in taken.filter(|(_, taken)| **taken) {
-            own.plain.search(&window, &|_| true, &mut best);
-            for (names, tree) in &own.others {
-                if names.iter().any(|name| room.left(name) == 0) {
-                    continue;
-                }
-                let ([from_c, from_m], [to_c, to_m]) = (window.from, window.to);
-                let most = names.first().map_or(0, |name| room.left(name));
-                let window = Window { from: [from_c, from_m, 0], to: [to_c, to_m, most] };
-                let fits = |turn: &Turn| {
-                    let held = self.candidates.get(&turn.1);
-                    held.is_some_and(|held| {
-                        let others = &held.candidate.resources.others;
-                        others.iter().all(|(name, amount)| amount <= room.left(name))
-                    })
-                };
-                tree.search(&window, &fits, &mut best);
-            }
+        if let Some(before) = std::mem::replace(&mut user.bound, bound) {
+            self.order.remove(&(before, index));
         }
-        best.copied()
+        self.order.extend(bound.map(|bound| (bound, index)));
     }
-}
-
-/// How much is asked for of the first that is named.
-fn first_of(others: &Others) -> u64 {
-    others.iter().next().map_or(0, |(_, amount)| amount)
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ask::{Ask, Basic};
-use super::kdtree::{Point, Tree, Window};
+use super::kdtree::{Marked, Point, Tree, Window, mark_of};
 pub use super::room::Room;
-use super::sites::{ClassId, SiteId, Sites};
+use super::sites::{ClassId, NamesId, Site, SiteId, Sites};
 use crate::model::node::Node;
 use crate::model::request::Spec;
 use crate::model::resources::{Others, Resources};
@@ -31,6 +31,13 @@ struct Spot {
     memory: u64,
     name: Arc<str>,
     place: PlaceId,
+    class: ClassId,
+}
+
+impl Marked for Spot {
+    fn mark(&self) -> u64 {
+        mark_of(self.class.place())
+    }
 }
 
 /// Nodes that are alike but for the memory in use: their class, what they have in all, how many jobs may be
@@ -46,7 +53,7 @@ struct Group {
     alone: Option<PlaceId>,
 }
 
-/// Nodes of a class as one strategy looks for them. In the third dimension is what there is of the first of
+/// Nodes with the same things to count as one strategy looks for them. In the third dimension is what there is of the first of
 /// what they have to count.
 #[derive(Debug, Default)]
 struct Listing {
@@ -63,7 +70,7 @@ pub struct Rooms {
     by_name: HashMap<Arc<str>, PlaceId>,
     vacant: Vec<PlaceId>,
     sites: Sites,
-    /// For each class, and for each strategy that is in use.
+    /// For each set of things to count, and for each strategy that is in use.
     listings: Vec<Vec<(Strategy, Listing)>>,
     strategies: Vec<Strategy>,
     /// Open nodes by their memory in use, as [`Strategy::Spread`] lists them: the first of each.
@@ -81,11 +88,6 @@ impl Rooms {
     /// Nodes whose rooms may have grown since this was last asked.
     pub(super) fn take_grown(&mut self) -> impl Iterator<Item = PlaceId> {
         self.grown.drain()
-    }
-
-    /// The same, where nobody needs to know which.
-    pub(super) fn forget_grown(&mut self) {
-        self.grown.clear();
     }
 
     /// What is known of a node.
@@ -239,18 +241,20 @@ impl Rooms {
         owner: Option<&Arc<str>>,
     ) -> SiteId {
         let user = owner.filter(|owner| self.owners.contains(*owner));
-        if let Some(known) = self.sites.find(selector, user) {
+        let new = Site::of(selector, user);
+        if let Some(known) = self.sites.find(&new) {
             return known;
         }
-        let site = self.sites.add(selector, user);
         let mut taken: Vec<Vec<PlaceId>> = vec![Vec::new(); self.sites.classes()];
         let mut all = vec![0; self.sites.classes()];
         for (index, place) in self.places.iter().enumerate() {
             all[place.class.place()] += 1;
-            if self.sites.takes(site, &place.name, &place.room) {
+            if new.takes(&place.name, &place.room) {
                 taken[place.class.place()].push(PlaceId(index as u32));
             }
         }
+        let few = taken.iter().map(Vec::len).sum();
+        let site = self.sites.add(new, few, self.places.len());
         let classes: HashSet<ClassId> = self.places.iter().map(|place| place.class).collect();
         for class in classes {
             let own = &taken[class.place()];
@@ -309,7 +313,7 @@ impl Rooms {
     }
 
     fn spot(&self, place: PlaceId, strategy: Strategy) -> Spot {
-        let Place { name, room, .. } = &self.places[place.0 as usize];
+        let Place { name, room, class } = &self.places[place.0 as usize];
         let order = match strategy {
             Strategy::Spread => room.load(),
             Strategy::Pack => u64::MAX - room.load(),
@@ -317,7 +321,7 @@ impl Rooms {
             Strategy::Random => scatter(name.bytes().map(u64::from)),
         };
         let memory = if strategy == Strategy::Spread { room.used.memory } else { 0 };
-        Spot { order, memory, name: name.clone(), place }
+        Spot { order, memory, name: name.clone(), place, class: *class }
     }
 
     /// Makes an open node findable.
@@ -371,11 +375,11 @@ impl Rooms {
         }
     }
 
-    fn listing(&mut self, class: ClassId, strategy: Strategy) -> &mut Listing {
-        if self.listings.len() <= class.place() {
-            self.listings.resize_with(class.place() + 1, Vec::new);
+    fn listing(&mut self, names: NamesId, strategy: Strategy) -> &mut Listing {
+        if self.listings.len() <= names.place() {
+            self.listings.resize_with(names.place() + 1, Vec::new);
         }
-        let own = &mut self.listings[class.place()];
+        let own = &mut self.listings[names.place()];
         let known = own.iter().position(|(known, _)| *known == strategy);
         let index = known.unwrap_or_else(|| {
             own.push((strategy, Listing::default()));
@@ -387,7 +391,7 @@ impl Rooms {
     /// Where a node lies in both trees of a listing.
     fn points(&self, place: PlaceId) -> (Option<Point<3>>, Option<Point<5>>) {
         let Place { room, class, .. } = &self.places[place.0 as usize];
-        let first = self.sites.names(*class).first();
+        let first = self.sites.names_in(self.sites.names(*class)).first();
         let now = room
             .now()
             .map(|[cores, memory]| [cores, memory, first.map_or(0, |name| room.free(name))]);
@@ -400,7 +404,7 @@ impl Rooms {
 
     fn enter(&mut self, place: PlaceId, strategy: Strategy, spot: Spot) {
         let (now, stretched) = self.points(place);
-        let listing = self.listing(self.class(place), strategy);
+        let listing = self.listing(self.sites.names(self.class(place)), strategy);
         if let Some(point) = stretched {
             listing.stretched.insert(point, spot.clone());
         }
@@ -412,7 +416,7 @@ impl Rooms {
     fn withdraw(&mut self, place: PlaceId, strategy: Strategy) {
         let spot = self.spot(place, strategy);
         let (now, stretched) = self.points(place);
-        let listing = self.listing(self.class(place), strategy);
+        let listing = self.listing(self.sites.names(self.class(place)), strategy);
         if let Some(point) = stretched {
             listing.stretched.remove(point, spot.clone());
         }
@@ -426,7 +430,8 @@ impl Rooms {
     pub(super) fn choose(&self, ask: &Ask, job: u64, avoid: &[String]) -> Option<PlaceId> {
         let avoided = |name: &str| avoid.iter().any(|other| other == name);
         let wanted = |spot: &Spot, free: bool| {
-            !avoided(&spot.name)
+            self.sites.is_taken(ask.site, spot.class)
+                && !avoided(&spot.name)
                 && (ask.others.is_empty() || self.has_others(spot.place, &ask.others, free))
         };
         for free in [true, false] {
@@ -485,25 +490,26 @@ impl Rooms {
     fn first(&self, ask: &Ask, free: bool, good: &dyn Fn(&Spot) -> bool) -> Option<Spot> {
         let mut best: Option<&Spot> = None;
         let Basic { cores, memory } = ask.basic;
-        for class in self.sites.classes_of(ask.site) {
-            let Some(own) = self.listings.get(class.place()) else { continue };
+        let marks = self.sites.marks_of(ask.site);
+        for (names, all) in self.sites.all_names() {
+            let Some(own) = self.listings.get(names.place()) else { continue };
             let listing = own.iter().find(|(strategy, _)| *strategy == ask.strategy);
             let Some((_, listing)) = listing else { continue };
-            if !self.sites.has_all(*class, &ask.others) {
-                continue;
+            if !ask.others.iter().all(|(name, _)| all.binary_search(name).is_ok()) {
+                continue; // they have not all that is asked for, however much of it
             }
-            let first = self.sites.names(*class).first().map_or(0, |name| ask.others.get(name));
+            let first = all.first().map_or(0, |name| ask.others.get(name));
             const MOST: u64 = u64::MAX;
             if free {
                 let window = Window { from: [cores, memory, first], to: [MOST; 3] };
-                listing.firsts.search(&window, good, &mut best);
+                listing.firsts.search(&window, marks, good, &mut best);
             } else {
                 // They take as much at most, or more, and as much at least, or less.
                 let window = Window {
                     from: [cores, memory, 0, 0, first],
                     to: [MOST, MOST, cores, memory, MOST],
                 };
-                listing.stretched.search(&window, good, &mut best);
+                listing.stretched.search(&window, marks, good, &mut best);
             }
         }
         best.cloned()

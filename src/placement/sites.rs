@@ -1,24 +1,34 @@
 //! Which nodes will do for which jobs.
 //!
 //! What a job asks of nodes by label and name, and whose it is where that makes a difference, is its
-//! *site*. Nodes that the same sites take, and that have the same things to count, are of a *class*. A
-//! search goes through the classes of a site, and of a node's class it is known which sites take it: nobody
-//! looks at labels but when a site, or a node, is new.
+//! *site*. Nodes that the same sites take, and that have the same things to count, are of a *class*. Of
+//! a class it is known which sites take it: nobody looks at labels but when a site, or a node, is new. A search
+//! passes over whole branches of nodes none of whose classes its site takes, by 64 marks. A site that takes few nodes
+//! when it is new is *narrow*: what waits for it is kept by itself, since no other node need look at it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::kdtree::mark_of;
 use super::room::Room;
 use crate::model::resources::Others;
 use crate::model::selector::Selector;
 
 /// A site, by its place among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SiteId(u32);
+pub(super) struct SiteId {
+    place: u32,
+    narrow: bool,
+}
 
 impl SiteId {
     pub fn place(self) -> usize {
-        self.0 as usize
+        self.place as usize
+    }
+
+    /// Whether it took few nodes when it was new.
+    pub fn is_narrow(self) -> bool {
+        self.narrow
     }
 }
 
@@ -34,16 +44,44 @@ impl ClassId {
 
 /// What is asked of nodes: by whom, where some nodes take their jobs alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Site {
+pub(super) struct Site {
     selector: Option<Arc<Selector>>,
     user: Option<Arc<str>>,
 }
 
 impl Site {
-    fn takes(&self, name: &str, room: &Room) -> bool {
+    /// That of these jobs.
+    pub fn of(selector: Option<&Arc<Selector>>, user: Option<&Arc<str>>) -> Site {
+        Site { selector: selector.cloned(), user: user.cloned() }
+    }
+
+    /// Whether it takes a node.
+    pub fn takes(&self, name: &str, room: &Room) -> bool {
         (room.owner.is_none() || room.owner == self.user)
             && self.selector.as_ref().is_none_or(|selector| selector.takes(name, &room.labels))
     }
+}
+
+/// A site takes one node in so many at most where it is narrow.
+const NARROW: usize = 8;
+
+/// Things to count, by their place among all that nodes have: one for each set of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct NamesId(u32);
+
+impl NamesId {
+    pub fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The sites that take a class.
+#[derive(Debug, Clone, Default)]
+struct Takers {
+    /// Those that are narrow.
+    narrow: Vec<SiteId>,
+    /// Of the others.
+    marks: u64,
 }
 
 /// Nodes of which each site takes all or none.
@@ -52,7 +90,7 @@ struct Class {
     /// For each site whether it takes them.
     taken_by: Vec<bool>,
     /// What they have to count beside cores and memory.
-    names: Arc<[Arc<str>]>,
+    names: NamesId,
 }
 
 /// See the module.
@@ -60,9 +98,12 @@ struct Class {
 pub(super) struct Sites {
     sites: Vec<Site>,
     ids: HashMap<Site, SiteId>,
-    /// For each site the classes that it takes.
-    classes_of: Vec<Vec<ClassId>>,
+    /// For each site the marks of the classes that it takes.
+    marks: Vec<u64>,
     classes: Vec<Class>,
+    /// For each class.
+    takers: Vec<Takers>,
+    names: Vec<Arc<[Arc<str>]>>,
     class_ids: HashMap<Class, ClassId>,
 }
 
@@ -78,21 +119,17 @@ impl Sites {
     }
 
     /// One that is known.
-    pub fn find(
-        &self,
-        selector: Option<&Arc<Selector>>,
-        user: Option<&Arc<str>>,
-    ) -> Option<SiteId> {
-        self.ids.get(&Site { selector: selector.cloned(), user: user.cloned() }).copied()
+    pub fn find(&self, site: &Site) -> Option<SiteId> {
+        self.ids.get(site).copied()
     }
 
-    /// Takes in a new one. Each class has to be told apart by it, with [`Sites::split`].
-    pub fn add(&mut self, selector: Option<&Arc<Selector>>, user: Option<&Arc<str>>) -> SiteId {
-        let site = Site { selector: selector.cloned(), user: user.cloned() };
-        let id = SiteId(self.sites.len() as u32);
+    /// Takes in a new one that takes so many of all nodes. It has to be told of which classes, with
+    /// [`Sites::take_all`] or [`Sites::split`].
+    pub fn add(&mut self, site: Site, few: usize, all: usize) -> SiteId {
+        let id = SiteId { place: self.sites.len() as u32, narrow: few * NARROW <= all };
         self.ids.insert(site.clone(), id);
         self.sites.push(site);
-        self.classes_of.push(Vec::new());
+        self.marks.push(0);
         self.class_ids.clear();
         for (place, class) in self.classes.iter_mut().enumerate() {
             class.taken_by.push(false);
@@ -101,9 +138,13 @@ impl Sites {
         id
     }
 
-    /// Whether a site takes a node.
-    pub fn takes(&self, site: SiteId, name: &str, room: &Room) -> bool {
-        self.sites[site.place()].takes(name, room)
+    fn note_taken(&mut self, site: SiteId, class: ClassId) {
+        self.marks[site.place()] |= mark_of(class.place());
+        let takers = &mut self.takers[class.place()];
+        match site.narrow {
+            true => takers.narrow.push(site),
+            false => takers.marks |= mark_of(site.place()),
+        }
     }
 
     /// The newest site takes all nodes of this class.
@@ -112,7 +153,7 @@ impl Sites {
         self.class_ids.remove(known);
         known.taken_by[site.place()] = true;
         self.class_ids.insert(known.clone(), class);
-        self.classes_of[site.place()].push(class);
+        self.note_taken(site, class);
     }
 
     /// A class for those nodes of this one that the newest site takes, where it takes some of them alone.
@@ -124,7 +165,7 @@ impl Sites {
 
     /// The class of a node.
     pub fn class_of(&mut self, name: &str, room: &Room) -> ClassId {
-        let names = room.total.others.iter().map(|(name, _)| name.clone()).collect();
+        let names = self.names_of(&room.total.others);
         let taken_by = self.sites.iter().map(|site| site.takes(name, room)).collect();
         self.class(Class { taken_by, names })
     }
@@ -134,16 +175,39 @@ impl Sites {
             return *known;
         }
         let id = ClassId(self.classes.len() as u32);
-        let taking = self.classes_of.iter_mut().zip(&class.taken_by).filter(|(_, taken)| **taken);
-        taking.for_each(|(classes, _)| classes.push(id));
+        self.takers.push(Takers::default());
+        for (place, _) in class.taken_by.iter().enumerate().filter(|(_, taken)| **taken) {
+            let site = self.ids[&self.sites[place]];
+            self.note_taken(site, id);
+        }
         self.class_ids.insert(class.clone(), id);
         self.classes.push(class);
         id
     }
 
-    /// Classes that a site takes.
-    pub fn classes_of(&self, site: SiteId) -> &[ClassId] {
-        &self.classes_of[site.place()]
+    fn names_of(&mut self, others: &Others) -> NamesId {
+        let same = |names: &Arc<[Arc<str>]>| names.iter().eq(others.iter().map(|(name, _)| name));
+        let known = self.names.iter().position(same);
+        let place = known.unwrap_or_else(|| {
+            self.names.push(others.iter().map(|(name, _)| name.clone()).collect());
+            self.names.len() - 1
+        });
+        NamesId(place as u32)
+    }
+
+    /// The marks of the classes that a site takes, which others may have, too.
+    pub fn marks_of(&self, site: SiteId) -> u64 {
+        self.marks[site.place()]
+    }
+
+    /// The narrow sites that take a class.
+    pub fn narrow_takers(&self, class: ClassId) -> &[SiteId] {
+        &self.takers[class.place()].narrow
+    }
+
+    /// The marks of the other ones, which sites that do not take it may have, too.
+    pub fn takers(&self, class: ClassId) -> u64 {
+        self.takers[class.place()].marks
     }
 
     /// Whether a site takes the nodes of a class.
@@ -151,19 +215,18 @@ impl Sites {
         self.classes[class.place()].taken_by[site.place()]
     }
 
-    /// For each site whether it takes the nodes of a class.
-    pub fn taken_by(&self, class: ClassId) -> &[bool] {
-        &self.classes[class.place()].taken_by
-    }
-
     /// What the nodes of a class have to count.
-    pub fn names(&self, class: ClassId) -> &[Arc<str>] {
-        &self.classes[class.place()].names
+    pub fn names(&self, class: ClassId) -> NamesId {
+        self.classes[class.place()].names
     }
 
-    /// Whether the nodes of a class have all that is asked for to count, however much of it.
-    pub fn has_all(&self, class: ClassId, others: &Others) -> bool {
-        let names = self.names(class);
-        others.iter().all(|(name, _)| names.binary_search(name).is_ok())
+    /// All sets of these that there are.
+    pub fn all_names(&self) -> impl Iterator<Item = (NamesId, &[Arc<str>])> {
+        self.names.iter().enumerate().map(|(place, names)| (NamesId(place as u32), &**names))
+    }
+
+    /// Their names.
+    pub fn names_in(&self, names: NamesId) -> &[Arc<str>] {
+        &self.names[names.place()]
     }
 }

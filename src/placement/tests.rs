@@ -213,7 +213,7 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
     let mut below = dice(2);
     let (mut ready, mut rooms) = (Ready::default(), Rooms::default());
     let (mut waiting, mut all) = (BTreeMap::new(), BTreeMap::new());
-    let mut running: Vec<(String, Resources)> = Vec::new();
+    let mut running: Vec<(String, Candidate)> = Vec::new();
     let mut owners: Vec<Arc<str>> = Vec::new();
     let selectors = selectors();
     let (mut placed, mut stuck, mut own, mut selected, mut counted, mut packed) =
@@ -273,7 +273,8 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
         for _ in 0..below(4) {
             if !running.is_empty() {
                 let (node, used) = running.swap_remove(below(running.len() as u64) as usize);
-                rooms.give_back(&node, &used);
+                rooms.give_back(&node, &used.resources);
+                ready.discharge(used.owner.as_ref(), &used.resources);
             }
         }
         for _ in 0..below(4) {
@@ -281,7 +282,14 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
             for name in (0..6).map(|n| format!("n{n}")) {
                 all.extend(rooms.get(&name).cloned().map(|room| (name, room)));
             }
-            let first = waiting.iter().find_map(|(turn, candidate)| {
+            let cores = |owner: &Option<Arc<str>>| -> u64 {
+                let own =
+                    running.iter().filter(|(_, job): &&(String, Candidate)| job.owner == *owner);
+                own.map(|(_, job)| job.resources.cores).sum()
+            };
+            let mut order: Vec<(&(Reverse<i64>, u64), &Candidate)> = waiting.iter().collect();
+            order.sort_by_key(|((priority, job), one)| (*priority, cores(&one.owner), *job));
+            let first = order.into_iter().find_map(|(turn, candidate)| {
                 Some((*turn, choose_slowly(&all, &owners, candidate)?))
             });
             let slow = first.and_then(|(turn, node)| Some((waiting.remove(&turn)?, node)));
@@ -297,7 +305,7 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
             selected += usize::from(candidate.selector.is_some());
             counted += usize::from(candidate.resources.others != Others::NONE);
             packed += usize::from(candidate.strategy == Strategy::Pack);
-            running.push((node, candidate.resources));
+            running.push((node, candidate));
         }
         assert_eq!(ready.len(), waiting.len());
     }
@@ -354,4 +362,109 @@ fn sites_that_nobody_asks_for_any_more_are_forgotten() {
         rooms.give_back(&node, &placed.resources);
         assert!(rooms.sites().len() < 200, "{}", rooms.sites().len());
     }
+}
+
+fn of(owner: &str, job: u64, cores: u64) -> Candidate {
+    Candidate { owner: Some(owner.into()), ..candidate(job, 0, cores) }
+}
+
+#[test]
+fn users_take_turns_by_what_they_have_had() {
+    let mut rooms = rooms(&[("a", 4)]);
+    let mut all = Ready::default();
+    (1..=100).for_each(|job| all.insert(&mut rooms, of("ada", job, 1)));
+    (101..=110).for_each(|job| all.insert(&mut rooms, of("ben", job, 1)));
+    let placed: Vec<u64> = place_all(&mut all, &mut rooms).iter().map(|(job, _)| *job).collect();
+    assert_eq!(placed, [1, 101, 2, 102]);
+    // Whoever had more yields until the others have caught up.
+    all.set_had(|user| if user.is_some_and(|user| **user == *"ada") { 1000 } else { 0 });
+    let one = Resources::of(1, 0);
+    for owner in ["ada", "ben", "ada"] {
+        all.discharge(Some(&owner.into()), &one);
+        rooms.give_back("a", &one);
+    }
+    let placed: Vec<u64> = place_all(&mut all, &mut rooms).iter().map(|(job, _)| *job).collect();
+    assert_eq!(placed, [103, 104, 105]);
+    // Priority comes before that.
+    all.insert(&mut rooms, Candidate { priority: 1, ..of("ada", 200, 1) });
+    all.discharge(Some(&"ben".into()), &one);
+    rooms.give_back("a", &one);
+    assert_eq!(place_all(&mut all, &mut rooms), places(&[(200, "a")]));
+}
+
+/// The same order as [`Ready`] in words, slowly, with caps and shares.
+#[test]
+fn the_next_job_is_that_of_whoever_had_least_within_their_cap() {
+    let mut below = dice(9);
+    let names = ["ada", "ben", "cleo", "dan"];
+    let cap = Cap { jobs: Some(5), cores: Some(9) };
+    let (mut placed, mut capped) = (0, 0);
+    for round in 0..40 {
+        let mut rooms = rooms(&[("a", 16), ("b", 12), ("c", 4)]);
+        let mut ready = Ready::capped(cap);
+        let mut waiting: BTreeMap<u64, Candidate> = BTreeMap::new();
+        let mut running: Vec<(Candidate, String)> = Vec::new();
+        let mut had = [0u64; 4];
+        for job in 1..150 {
+            let owner = names[below(4) as usize];
+            let new = Candidate {
+                priority: below(2) as i64,
+                resources: Resources::of(1 + below(if round % 2 == 0 { 2 } else { 8 }), 0),
+                ..of(owner, job, 1)
+            };
+            waiting.insert(job, new.clone());
+            ready.insert(&mut rooms, new);
+            if below(5) == 0 {
+                had = std::array::from_fn(|_| below(200));
+            }
+            ready.set_had(|user| {
+                let at = names.iter().position(|name| user.is_some_and(|user| **user == **name));
+                at.map_or(0, |at| had[at])
+            });
+            for _ in 0..below(4) {
+                if !running.is_empty() {
+                    let gone = running.swap_remove(below(running.len() as u64) as usize);
+                    ready.discharge(gone.0.owner.as_ref(), &gone.0.resources);
+                    rooms.give_back(&gone.1, &gone.0.resources);
+                }
+            }
+            for _ in 0..below(4) {
+                let used = |owner: &Option<Arc<str>>| {
+                    let mut used = InUse::default();
+                    let own = running.iter().filter(|(other, _)| other.owner == *owner);
+                    own.for_each(|(job, _)| used.add(&job.resources));
+                    used
+                };
+                let all: BTreeMap<String, Room> = ["a", "b", "c"]
+                    .map(|name| (name.to_string(), rooms.get(name).unwrap().clone()))
+                    .into();
+                let standing = |candidate: &Candidate| {
+                    let owner = candidate.owner.as_deref().unwrap();
+                    let at = names.iter().position(|name| *name == owner).unwrap();
+                    had[at] + 10 * used(&candidate.owner).cores
+                };
+                let fits = |candidate: &&Candidate| choose_slowly(&all, &[], candidate).is_some();
+                let allowed = |candidate: &&Candidate| {
+                    candidate.resources.cores <= cap.left(used(&candidate.owner))
+                };
+                let key = |candidate: &&Candidate| {
+                    (Reverse(candidate.priority), standing(candidate), candidate.job)
+                };
+                let slow = waiting.values().filter(fits).filter(allowed).min_by_key(key);
+                capped += usize::from(waiting.values().filter(fits).any(|c| !allowed(&c)));
+                let slow = slow.map(|candidate| candidate.job);
+                let fast = ready.place_next(&mut rooms);
+                assert_eq!(
+                    fast.as_ref().map(|(candidate, _)| candidate.job),
+                    slow,
+                    "{round}, {job}"
+                );
+                let Some((candidate, node)) = fast else { continue };
+                waiting.remove(&candidate.job);
+                running.push((candidate, node));
+                placed += 1;
+            }
+        }
+    }
+    assert!(placed > 1500 && capped > 500, "{placed} placed, {capped} times one was at the cap");
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::beside::Beside;
 use super::doubts::Doubts;
+use super::fairness::Fairness;
 use super::gather::Gathered;
 use super::index::{Index, Moment};
 use super::lines::Lines;
@@ -24,6 +25,7 @@ use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
+use crate::placement::Cap;
 
 /// Everything is looked at again so soon after something went wrong; each time twice as late.
 pub(super) const AFTER_TROUBLE: Duration = Duration::from_millis(500);
@@ -54,6 +56,7 @@ pub struct Engine<'r> {
     pub(super) looks: Looks,
     beside: Beside<'r>,
     pub(super) sweeps: Sweeps,
+    pub(super) fairness: Fairness,
     pub(super) ending: bool,
 }
 
@@ -61,10 +64,12 @@ impl<'r> Engine<'r> {
     /// An engine for this root. The caller holds the poller's lock. `quiet`: say nothing.
     pub fn new(root: &'r Root, step: Step, quiet: bool) -> Engine<'r> {
         let (waker, wakes) = channel();
+        let (jobs, cores) = (root.settings.max_jobs_per_user, root.settings.max_cores_per_user);
+        let cap = Cap { jobs, cores };
         Engine {
             root,
             cards: Cards::new(root),
-            index: Index::with(root.settings.placement),
+            index: Index::with(root.settings.placement, cap),
             nodes: Roster::default(),
             lines: Lines::default(),
             paces: Paces::default(),
@@ -83,6 +88,7 @@ impl<'r> Engine<'r> {
             looks: Looks::new(Moment::now()),
             beside: Beside::default(),
             sweeps: Sweeps::default(),
+            fairness: Fairness::new(Instant::now()),
             ending: false,
         }
     }

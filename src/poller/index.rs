@@ -12,7 +12,7 @@ use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
 use crate::model::waits::Waits;
-use crate::placement::{Candidate, Ready, Rooms};
+use crate::placement::{Candidate, Cap, Ready, Rooms};
 use crate::strategy::Strategy;
 
 /// The present, by the clock and by what goes on steadily.
@@ -68,12 +68,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty one; jobs that do not say are placed so.
-    pub fn with(strategy: Strategy) -> Index {
-        Index { strategy, ..Index::default() }
+    /// An empty one; jobs that do not say are placed so, and each user may have so much at a time.
+    pub fn with(strategy: Strategy, cap: Cap) -> Index {
+        Index { strategy, ready: Ready::capped(cap), ..Index::default() }
     }
 
-    /// Takes in a card as it is now. The owner is asked of jobs that wait alone.
+    /// Takes in a card as it is now, with the user whose job it is.
     pub fn put(&mut self, card: &Card, owner: Option<&str>, now: Moment) {
         let before: Vec<OnNode> =
             self.attempts_mut(card.job()).map(|known| known.clone()).collect();
@@ -85,16 +85,17 @@ impl Index {
             self.untouchable.insert(card.job(), rooms);
             return;
         }
+        let owner = owner.map(|owner| self.user(owner));
         if card.is_waiting() {
-            self.put_waiting(card, owner, now.time);
+            self.put_waiting(card, owner.as_ref(), now.time);
         }
         for attempt in card.with_nodes() {
             let before = before.iter().find(|known| known.id == attempt.nodejob);
-            self.put_on_node(card, attempt, before, now);
+            self.put_on_node(card, attempt, (before, owner.clone()), now);
         }
     }
 
-    fn put_waiting(&mut self, card: &Card, owner: Option<&str>, now: SystemTime) {
+    fn put_waiting(&mut self, card: &Card, owner: Option<&Arc<str>>, now: SystemTime) {
         let job = card.job();
         let over_at = card.over_at();
         self.over.extend(over_at.map(|time| (time, job)));
@@ -110,7 +111,7 @@ impl Index {
             let candidate = Candidate {
                 job,
                 priority: card.priority,
-                owner: owner.map(|owner| self.user(owner)),
+                owner: owner.cloned(),
                 resources: card.spec.resources.clone(),
                 selector: card.spec.selector.clone(),
                 strategy: card.spec.strategy.unwrap_or(self.strategy),
@@ -145,7 +146,7 @@ impl Index {
         loop {
             let (candidate, node) = self.ready.place_next(&mut self.rooms)?;
             if let Some(until) = self.refused_until(candidate.job, &node, now) {
-                self.rooms.give_back(&node, &candidate.resources);
+                self.release(&candidate, &node);
                 self.set_aside(candidate, until);
                 continue;
             }
@@ -155,6 +156,13 @@ impl Index {
             }
             return Some((candidate, node));
         }
+    }
+
+    /// What [`Index::place_next`] has taken up for a job is free again: the job is not placed, or its card says by
+    /// now that it is.
+    pub fn release(&mut self, candidate: &Candidate, node: &str) {
+        self.rooms.give_back(node, &candidate.resources);
+        self.ready.discharge(candidate.owner.as_ref(), &candidate.resources);
     }
 
     /// Until when nothing of this job is placed on this node, which would not have it.
@@ -189,18 +197,19 @@ impl Index {
         &mut self,
         card: &Card,
         attempt: &Attempt,
-        before: Option<&OnNode>,
+        (before, owner): (Option<&OnNode>, Option<Arc<str>>),
         now: Moment,
     ) {
         let resources = card.spec.resources.clone();
         self.rooms.take(&attempt.node, &resources);
+        self.ready.charge(owner.as_ref(), &resources);
         let nearly_done = ranges::nearly_done_for(card, attempt, now.time);
         let leaving = nearly_done.map(|rest| now.steady + rest);
         if let Some(until) = leaving {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let known = OnNode::of(card, attempt, before, leaving);
+        let known = OnNode { owner, ..OnNode::of(card, attempt, before, leaving) };
         self.on_node.insert((card.job(), attempt.attempt), known);
     }
 
@@ -229,6 +238,7 @@ impl Index {
             self.count_again(job, attempt);
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
                 self.rooms.give_back(&known.node, &known.resources);
+                self.ready.discharge(known.owner.as_ref(), &known.resources);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! An attempt that a node has, as the engine knows it: what its card says, and what this process has seen
 //! and done about it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::attempts::kills::{self, KillOrder};
@@ -29,6 +30,8 @@ pub struct OnNode {
     pub node: String,
     /// The attempt's id there.
     pub id: NodejobId,
+    /// The user whose job it is, where that is known.
+    pub owner: Option<Arc<str>>,
     /// What it is given.
     pub resources: Resources,
     /// Until when it is taken to end so soon that its node may be sent another.
@@ -80,6 +83,7 @@ impl OnNode {
         OnNode {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
+            owner: None,
             resources: card.spec.resources.clone(),
             leaving,
             state,

@@ -24,6 +24,7 @@ impl Engine<'_> {
     /// Places what fits, records it, and only then tells the nodes.
     pub(super) fn place(&mut self) -> Result<()> {
         self.index.take_up();
+        self.count_shares();
         if self.index.ready.is_empty() {
             return Ok(());
         }
@@ -75,7 +76,7 @@ impl Engine<'_> {
             });
             // A card that was placed has taken its room itself by now.
             for (candidate, node) in &taken {
-                self.index.rooms.give_back(node, &candidate.resources);
+                self.index.release(candidate, node);
             }
             if placed.is_err() || outdated.get() {
                 for (candidate, _) in taken {

@@ -52,6 +52,7 @@ impl Engine<'_> {
         let mut next_scan = begin;
         let mut pause = AFTER_TROUBLE;
         let mut failed = false;
+        let mut begun = true;
         while !self.ending {
             let patience = next_scan.saturating_duration_since(Instant::now());
             let wakes = self.next_wakes(patience, failed);
@@ -63,6 +64,10 @@ impl Engine<'_> {
             if scan {
                 next_scan = Instant::now() + self.root.settings.scan_every;
                 self.scan();
+                if begun {
+                    self.take_up_shares();
+                    begun = false;
+                }
             }
             self.act();
             failed = self.voice.is_troubled();
@@ -91,6 +96,7 @@ impl Engine<'_> {
                 self.told::<()>(Err(error)); // what was to be done there is not
             }
         }
+        self.write_shares(true);
         self.save_all_records();
         let recorded = self.record_unheard();
         self.told(recorded);
@@ -118,6 +124,7 @@ impl Engine<'_> {
         self.told(placed);
         if !self.once {
             self.save_records();
+            self.write_shares(false);
         }
     }
 }

@@ -231,7 +231,8 @@ impl Engine<'_> {
             eprintln!("poller: {}; left alone", error.message);
         }
         // For some that 0.1 accepted a parent's card is read.
-        let owner = if card.is_waiting() { owners::of(&self.cards, card) } else { Ok(None) };
+        let counts = card.is_waiting() || card.with_nodes().next().is_some();
+        let owner = if counts { owners::of(&self.cards, card) } else { Ok(None) };
         let owner = self.told(owner).flatten();
         self.index.put(card, owner.as_deref(), Moment::now());
         self.order_kills(card.job());

@@ -65,7 +65,7 @@ fn told<'a>(
         let against = against(asked, &node, rooms.as_ref(), card);
         map.insert("name".into(), node.name.clone().into());
         map.insert("now".into(), against.is_none().into());
-        map.insert("ever".into(), asked.may_go_to(&node).into());
+        map.insert("ever".into(), asked.might_go_to(&node).into());
         let failed = || "it failed there: any other comes first".to_string();
         let against = against.or_else(|| avoid.contains(&node.name).then(failed));
         map.insert("objection".into(), json!(against));
@@ -124,7 +124,7 @@ fn fit(root: &Root, asked: &Asked, card: Option<&Card>) -> Result<Vec<Value>> {
     let mut fit = Vec::new();
     for node in nodes::list(root)? {
         let Some(one) = told.iter().find(|one| one["name"] == *node.name) else { continue };
-        if node.drain || one["ever"] != true {
+        if node.drain || !asked.may_go_to(&node) {
             continue;
         }
         let mut shown = node.shown();

@@ -103,11 +103,23 @@ impl World {
     pub(super) fn plan(&self, at_once: u64) -> (Vec<(u64, String)>, BTreeMap<u64, SystemTime>) {
         let mut left: BTreeMap<u64, u64> = BTreeMap::new();
         left.extend(self.cards.iter().map(|(job, card)| (*job, self.due(card).0)));
-        let (mut rooms, mut plan, mut aside) = (self.rooms(), Vec::new(), BTreeMap::new());
+        let (mut rooms, mut aside) = (self.rooms(), BTreeMap::new());
+        let mut plan: Vec<(u64, String)> = Vec::new();
         while (plan.len() as u64) < at_once {
             let mut turns: Vec<&Card> = self.cards.values().collect();
             turns.retain(|card| left[&card.job()] > 0);
-            turns.sort_by_key(|card| (Reverse(card.priority), card.job()));
+            let user = |card: &Card| card.accepted.user();
+            let cores = |card: &Card| -> u64 {
+                // Those of a newer program's cards are nobody's.
+                let own = self.cards.values().filter(|other| user(other) == user(card));
+                let known = own.clone().filter(|other| other.newer.is_none());
+                let placed = plan.iter().filter(|(job, _)| user(&self.cards[job]) == user(card));
+                known
+                    .map(|card| card.with_nodes().count() as u64 * card.spec.resources.cores)
+                    .sum::<u64>()
+                    + placed.map(|(job, _)| self.cards[job].spec.resources.cores).sum::<u64>()
+            };
+            turns.sort_by_cached_key(|card| (Reverse(card.priority), cores(card), card.job()));
             let fits = |card: &&Card| Some((card.job(), self.choose(&rooms, card)?));
             let Some((job, node)) = turns.iter().find_map(fits) else { break };
             if let Some(until) = self.cards[&job].tasks.refused_until(&node, self.now) {
