@@ -7,7 +7,7 @@ use std::time::Instant;
 use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
 use corkboard::model::selector::{Labels, Selector};
-use corkboard::model::strategy::Strategy;
+use corkboard::strategy::Strategy;
 use corkboard::placement::{Candidate, Ready, Rooms};
 use serde_json::{Value, json};
 
