@@ -9,9 +9,16 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::node::{assert_clean, root, root_of_nobody, submit};
+use common::node::{CONF, assert_clean, root_of_nobody, submit};
 use common::{TestRoot, program, until, wait_for};
 use serde_json::{Value, json};
+
+/// An open root whose jobs share the processors, so that what they were given shows.
+fn root() -> TestRoot {
+    let root = TestRoot::new(&format!("{CONF}pin_cores = false\n"));
+    root.open();
+    root
+}
 
 /// Submits a job from within these programs, which run what follows them.
 fn submit_within(root: &TestRoot, within: &[&str], request: &Value) -> String {

@@ -106,7 +106,16 @@ fn a_machine_joins_once_and_is_given_a_token_of_its_own() {
         let worker = joined["token"].as_str().unwrap().to_string();
         assert_eq!(root.read("state/secrets/nodes/two"), "presented-there\n");
         ask(door, &worker, "GET", "/scheduler/nodes/two", &Value::Null).expect(200);
-        ask(door, &worker, "POST", JOIN, &node("two")).expect(403);
+        // It says where its node is now, and nothing of another.
+        let mut moves = node("two");
+        moves["uri"] = "http://127.0.0.1:11".into();
+        let moved = ask(door, &worker, "POST", JOIN, &moves).expect(200).json();
+        assert_eq!((&moved["node"]["uri"], moved.get("token")), (&moves["uri"], None));
+        assert_eq!(root.read("state/secrets/nodes/two"), "presented-there\n");
+        ask(door, &worker, "POST", JOIN, &node("two")).expect(200);
+        ask(door, &worker, "POST", JOIN, &node("localhost")).expect(403);
+        let unbound = token(root, &["role=worker"]);
+        ask(door, &unbound, "POST", JOIN, &node("two")).expect(403);
         // No other node, nor this one otherwise.
         fails(&node("three"), 403);
         fails(&json!({"name": "two", "uri": "http://127.0.0.1:9"}), 409);

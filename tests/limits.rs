@@ -188,7 +188,7 @@ fn a_job_that_takes_more_memory_than_it_asked_for_ends_alone() {
         let end = door.ended(within);
         assert_eq!(end["status"], "good", "{end}");
         let most = end["max_memory"].as_u64().unwrap();
-        assert!(most >= 8 << 20 && most <= 64 << 20, "{end}");
+        assert!((8 << 20..=64 << 20).contains(&most), "{end}");
         for script in [hog(256 << 20), format!("({}) || true", hog(256 << 20))] {
             let bad = door.submit(&request(&script));
             let end = door.ended(bad);

@@ -27,7 +27,7 @@ const NEW_NODE: &str = "A--A------";
 const NODES: &str = "A--O------";
 /// Whoever may read something reads the lines of their own; all are for admins.
 const OWN_LINES: &str = "AAAAAA--A-";
-const JOIN: &str = "-------A--";
+const JOIN: &str = "------AA--";
 const ADMIN: &str = "A---------";
 const SHELL: &str = "----------";
 

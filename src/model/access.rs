@@ -162,7 +162,7 @@ pub const NEEDS: [(Need, &str, &str); 11] = [
     (Need::Tend, "tend", "end and forget what this machine runs"),
     (Need::Report, "report", "say how far a run is"),
     (Need::Nodes, "nodes", "register nodes, change and remove them"),
-    (Need::Join, "join", "register one node by the token that is for that, once"),
+    (Need::Join, "join", "register one node by its token, once; say where it is now"),
     (Need::Admin, "admin", "say whose a node is, let nodes join, run on them beside the board"),
     (Need::Shell, "shell", "make tokens, check and repair"),
 ];
@@ -194,7 +194,7 @@ pub fn reach(rights: Rights, need: Need) -> Reach {
         Need::Tend => [All, All, Own, Own, None, Own, None, None, None, None],
         Need::Report => [All, All, Own, Own, None, None, None, None, Own, Own],
         Need::Nodes => [All, All, None, Own, None, None, None, None, None, None],
-        Need::Join => [All, None, None, None, None, None, None, All, None, None],
+        Need::Join => [All, None, None, None, None, None, All, All, None, None],
         Need::Admin => [All, All, None, None, None, None, None, None, None, None],
         Need::Shell => [All, None, None, None, None, None, None, None, None, None],
     };

@@ -16,16 +16,15 @@ use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::{AccessFlags, eaccess};
-use sha2::{Digest, Sha256};
 
 use self::controllers::{Controller, Seat};
-use self::hierarchy::{HASH, PREFIX, hierarchies};
+pub use self::hierarchy::Version;
+use self::hierarchy::{PREFIX, hierarchies, may_write, name_of};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -35,35 +34,11 @@ mod hierarchy;
 /// Between two looks at a group that is to become empty. Nothing tells when it is.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Which kind of hierarchy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// The unified one.
-    Two,
-    /// The freezer's.
-    One,
-}
-
-impl Version {
-    /// Its name in `info`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Version::Two => "cgroup2",
-            Version::One => "cgroup1",
-        }
-    }
-}
-
 /// Where this process may make groups.
 #[derive(Debug, Clone)]
 pub struct Place {
     dir: PathBuf,
     version: Version,
-}
-
-fn may_write(dir: &Path) -> bool {
-    let both = AccessFlags::W_OK | AccessFlags::X_OK;
-    eaccess(dir, both).is_ok() && eaccess(&dir.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
 }
 
 impl Place {
@@ -122,15 +97,6 @@ pub fn join(other: i32) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The name of a root's groups: that of the directory itself, which may have several paths, and others
-/// may have the same one.
-fn name_of(root: &Path) -> String {
-    let directory = fs::metadata(root).map(|meta| (meta.dev(), meta.ino())).ok();
-    let digest = Sha256::digest(format!("{directory:?}"));
-    let short: String = base16ct::lower::encode_string(&digest[..HASH / 2]);
-    format!("{PREFIX}{short}")
 }
 
 /// The group of a slot.

@@ -288,6 +288,7 @@ impl Supervisor<'_> {
             if may_linger
                 && !slots::all(&self.runs)?.iter().any(|s| s.number != slot.number && s.lingers())
             {
+                self.limits.lift();
                 self.slot = Some(slot);
                 self.lingers = true;
             } else {

@@ -171,6 +171,15 @@ impl Limits {
         self.memory.as_ref()?.bound.peak()
     }
 
+    /// Lifts what is set: whoever comes next in this slot knows nothing of it.
+    pub fn lift(&mut self) {
+        for set in [self.memory.take(), self.processes.take()].into_iter().flatten() {
+            if let Err(error) = set.bound.set(None) {
+                eprintln!("processor: a limit stays: {error}");
+            }
+        }
+    }
+
     /// Removes what was made for the slot.
     pub fn remove(&mut self, root: &Path, slot: u64) {
         (self.memory, self.processes) = (None, None);

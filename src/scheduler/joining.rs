@@ -8,17 +8,19 @@
 //! 3. the worker's token is put in its place. Its id follows from the join token's.
 //!
 //! So a join token registers one node at most, whatever is cut off: after a crash it is unused, or is for
-//! that node alone. Whoever got no answer repeats the same request with the same token: what is missing is
+//! that node alone. A worker's token that is bound to a node says by the same route where that is now. Whoever got no answer repeats the same request with the same token: what is missing is
 //! done then, and the worker's token is another one. Of those that were shown the last counts alone.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::idle::check_idle;
 use super::nodes;
-use super::registration::{check_name, checked, fields, take_given_up, take_token};
+use super::registration::{check_name, checked, fields, registered, take_given_up, take_token};
 use crate::auth::{self, Meant};
 use crate::board::cards::Cards;
+use crate::board::lock::Lock;
 use crate::board::nodes as records;
 use crate::board::root::Root;
 use crate::board::vault::{self, TokenRecord};
@@ -26,7 +28,7 @@ use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Role;
-use crate::model::node::Node;
+use crate::model::node::{DriverKind, Node};
 
 /// How long whoever got no answer may ask again.
 pub const REPEATABLE: Duration = Duration::from_secs(10 * 60);
@@ -44,11 +46,15 @@ pub fn join(call: &Call) -> Result<Response> {
     let node = checked(Value::Object(fields))?;
     check_name(&node.name)?;
     let lock = Cards::new(call.root).lock()?;
-    let record = vault::token(call.root, id)?
-        .filter(|record| record.role == Role::Join && !auth::is_expired(record));
+    let record = vault::token(call.root, id)?.filter(|record| {
+        matches!(record.role, Role::Join | Role::Worker) && !auth::is_expired(record)
+    });
     let record = record.ok_or_else(|| {
         Error::new(Kind::Unauthorized, "the token has expired or been revoked by now")
     })?;
+    if record.role == Role::Worker {
+        return moved(call.root, &lock, &record, node, token);
+    }
     let node = Node { owner: record.user.clone(), ..node };
     check(call.root, &record, &node, token.as_deref())?;
     if record.used_at.is_none() {
@@ -63,6 +69,41 @@ pub fn join(call: &Call) -> Result<Response> {
         true => response.status(201, "Created").location(super::PROGRAM.name, &path),
         false => response,
     })
+}
+
+/// A node says where it is now, by the token that it was given when it joined: its address, names and what is
+/// presented there, and nothing else. 409 while it has jobs where it was.
+fn moved(
+    root: &Root,
+    lock: &Lock,
+    record: &TokenRecord,
+    said: Node,
+    token: Option<String>,
+) -> Result<Response> {
+    if record.node.as_deref() != Some(said.name.as_str()) {
+        let why = format!("this token is not bound to node {}", said.name);
+        return Err(Error::new(Kind::Forbidden, why));
+    }
+    let old = records::read(root, &said.name)?;
+    old.for_use()?;
+    let Node { uri, ipv4, hostname, .. } = said;
+    let mut node = Node { uri, ipv4, hostname, ..old.clone() };
+    if node.driver != DriverKind::Http {
+        return Err(Error::conflict(format!("node {} is this machine itself", node.name)));
+    }
+    if node.address() != old.address() {
+        check_idle(root, &old.name, Some(&old.address()), &old.given_up, Some(&node))?;
+        // What the poller knew of it was of another place.
+        let fresh = registered(&node);
+        node = Node { given_up: old.given_up.clone(), ..checked(Value::Object(fresh))? };
+    }
+    if let Some(token) = token {
+        vault::set_node_token(root, &node.name, Some(&token))?;
+    }
+    if node != old {
+        records::write(root, lock, &node)?;
+    }
+    Ok(Response::of(json!({"node": node, "id": record.id})))
 }
 
 /// Refuses what this token does not register: another node than it is for, or one that is there, unless

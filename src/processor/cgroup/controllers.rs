@@ -16,8 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::hierarchy::hierarchies;
-use super::{Version, may_write, name_of};
+use super::hierarchy::{Version, hierarchies, may_write, name_of};
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,11 @@
 //! The hierarchies of control groups: where they are mounted, and where in them this process is.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, eaccess};
+use sha2::{Digest, Sha256};
 
 use crate::processor::tree;
 
@@ -9,6 +14,40 @@ pub(super) const PREFIX: &str = "corkboard-";
 
 /// How many digits of a hash follow.
 pub(super) const HASH: usize = 12;
+
+/// Which kind of hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The unified one.
+    Two,
+    /// One for each controller.
+    One,
+}
+
+impl Version {
+    /// Its name in `info`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Two => "cgroup2",
+            Version::One => "cgroup1",
+        }
+    }
+}
+
+/// Whether groups may be made in this one.
+pub(super) fn may_write(dir: &Path) -> bool {
+    let both = AccessFlags::W_OK | AccessFlags::X_OK;
+    eaccess(dir, both).is_ok() && eaccess(&dir.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
+}
+
+/// The name of a root's groups: that of the directory itself, which may have several paths, and others
+/// may have the same one.
+pub(super) fn name_of(root: &Path) -> String {
+    let directory = fs::metadata(root).map(|meta| (meta.dev(), meta.ino())).ok();
+    let digest = Sha256::digest(format!("{directory:?}"));
+    let short: String = base16ct::lower::encode_string(&digest[..HASH / 2]);
+    format!("{PREFIX}{short}")
+}
 
 /// A hierarchy that this process is in.
 pub(super) struct Hierarchy {
