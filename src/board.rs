@@ -19,6 +19,7 @@
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
+//! - [`links`]: which processes its jobs have had.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
 //!   [`card_news`]: read, [`card_tail`]: followed; `feed_file`: what both have in common.
@@ -47,6 +48,7 @@ mod feed_file;
 pub mod files;
 pub mod incoming;
 pub mod leftovers;
+pub mod links;
 pub mod listing;
 pub mod lock;
 pub mod nodes;
