@@ -43,6 +43,7 @@ pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus
         drop(held);
         return status::of(root, id);
     }
+    runs.clear_stories(id)?;
     runs.for_change(id)?;
     let spec = Spec::for_run(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
@@ -225,6 +226,7 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
         drop(held);
         return status::of(runs.root(), id).map(Some);
     }
+    runs.clear_stories(id)?;
     let before = runs.last_line(id)?;
     let untouched = before.is_none();
     let ended = before.filter(|line| line.state == RunState::Stopped);

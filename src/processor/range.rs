@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::run::renew;
 use super::running_range::RunningRange;
 use super::supervisor::{Claimed, Supervisor};
 use super::wishes;
@@ -95,8 +96,10 @@ impl Supervisor<'_> {
             let ran = self.run_programs(job, Some(task), status, &mut captures);
             if let Some(range) = &mut self.range {
                 range.take_logs(captures);
+                range.renew();
                 range.claimed = range.claimed.without(&this);
             }
+            renew(status);
             let (outcome, _) = ran?;
             // A result must not be lost for want of space: it is tried until there is some.
             loop {

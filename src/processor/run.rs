@@ -95,6 +95,7 @@ impl Supervisor<'_> {
         self.tell_words(&job.id, true);
         let line =
             RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }.begun(begun.as_ref());
+        renew(&mut story);
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -285,6 +286,14 @@ impl Supervisor<'_> {
         running.begun.get_or_insert_with(|| line.clone());
         running.line = running.task.is_none().then(|| line.of(&running.id));
         Ok((child, gate, started))
+    }
+}
+
+/// Makes a job's story what others find again, whatever the job has made of it: nothing else tells of its end
+/// to a head that has missed what the feed said. Where that cannot be done the end is told in the feed alone.
+pub(super) fn renew(story: &mut Story) {
+    if let Err(error) = story.renew() {
+        eprintln!("processor: {}", error.message);
     }
 }
 

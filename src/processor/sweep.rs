@@ -204,6 +204,7 @@ fn finish_one(
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<RunStatus> {
+    runs.clear_stories(id)?;
     runs.for_change(id)?;
     match runs.last_line(id)? {
         Some(line) if line.state == RunState::Stopped => {
@@ -236,7 +237,16 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     if bytes[..length].trim_ascii() == boot.as_bytes() {
         return Ok(());
     }
-    let found = unowned::find(runs)?;
+    let mut found = unowned::find(runs)?;
+    if !found.failed.is_empty() {
+        // Nobody has claimed any of them in this boot.
+        for id in &found.failed {
+            if let Err(error) = runs.clear_stories(id) {
+                tell_once("not recovered after a restart", &error);
+            }
+        }
+        found = unowned::find(runs)?;
+    }
     let (ended, failed) = unowned::end_all(runs, held, &found.ids, &Outcome::lost(REBOOTED))?;
     swept.lost += ended;
     for error in found.errors.iter().chain(&failed) {
