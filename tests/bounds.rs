@@ -85,6 +85,28 @@ fn a_user_has_no_more_bytes_waiting_than_may_be() {
     root.check();
 }
 
+/// By a crash, or a full disk. Cut between two lines it says itself how many there were.
+#[test]
+fn an_account_of_what_waits_that_is_torn_is_made_anew() {
+    let root = TestRoot::new(&format!("{CONF}max_waiting_per_user = 3\n"));
+    let ada = token(&root, &["role=user", "user=ada"]);
+    for _ in 0..3 {
+        submit(&root, &ada, &held());
+    }
+    let again = || ask(&root, &ada, "POST", "/scheduler/jobs/new", &held());
+    refused(again(), "ada has 3 jobs");
+    let path = root.path("state/scheduler/waiting/ada");
+    let whole = std::fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        refused(again(), "ada has 3 jobs that wait");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "of {length} bytes");
+    }
+    std::fs::write(&path, [&whole[..], b"\xff\n"].concat()).unwrap();
+    refused(again(), "ada has 3 jobs that wait");
+    root.check();
+}
+
 #[test]
 fn a_child_counts_as_its_owners() {
     let root = TestRoot::new(&format!("{CONF}max_waiting_per_user = 1\n"));
