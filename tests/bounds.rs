@@ -42,17 +42,9 @@ fn a_user_has_no_more_jobs_waiting_than_may_be() {
     submit(&root, &ada, &held());
     refused(new(&ada, &held()), "ada has 3 jobs that wait");
     // The file is never the truth.
-    for left in ["", "waiting 9", "nonsense\n"] {
+    for left in ["", "waiting 9", "waiting 9\n", "nonsense\n"] {
         root.write("state/scheduler/waiting/ada", left);
-        let answer = new(&ada, &held());
-        if left == "waiting 9" {
-            // Of a crash: what it lacks is not counted.
-            answer.expect(201);
-            std::fs::remove_file(root.path("state/scheduler/waiting/ada")).unwrap();
-            refused(new(&ada, &held()), "ada has 4 jobs that wait");
-        } else {
-            refused(answer, if left.is_empty() { "ada has 3" } else { "ada has 4" });
-        }
+        refused(new(&ada, &held()), "ada has 3 jobs that wait");
     }
     root.check();
 }
