@@ -19,7 +19,7 @@
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
-//! - [`links`]: which processes its jobs have had.
+//! - [`links`]: which processes its jobs have had. [`spoilt`]: what they have made of their own files.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
 //!   [`card_news`]: read, [`card_tail`]: followed; `feed_file`: what both have in common.
@@ -60,6 +60,7 @@ pub mod progress;
 pub mod root;
 pub mod runs;
 pub mod slots;
+pub mod spoilt;
 pub mod steps;
 pub mod story;
 pub mod submission;

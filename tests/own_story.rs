@@ -172,10 +172,10 @@ fn a_job_that_spoilt_its_story_is_lost_when_the_machine_is_restarted() {
 }
 
 #[test]
-fn a_job_that_spoilt_its_story_can_be_killed() {
-    let root = root();
+fn a_job_that_spoilt_its_stories_and_where_kills_are_noted_can_be_killed() {
+    let (root, names) = (root(), ["status", "tasks", "kill", "kill-tasks"]);
     for (id, spoil) in SPOILS {
-        let command = spoiling(&root, spoil, &["status", "tasks"], "sleep 1000");
+        let command = spoiling(&root, spoil, &names, "sleep 1000");
         let command = command.replace("$CORKBOARD_NODEJOB", id).replace("rm ", "rm -f ");
         submit(&root, json!({"command": command, "request_id": id, "dir": "/"}));
         has_spoilt(&root);
@@ -216,6 +216,29 @@ fn a_task_that_spoils_the_stories_of_its_range_takes_nothing_from_the_others() {
                 root.cmd("scheduler", &["jobs", &job.to_string(), "log", &format!("task={task}")]);
             assert_eq!(log.expect(0).body, format!("task {task}\n"), "{name}");
         }
+        until("all is reported", || root.supervisors().is_empty());
+        root.check();
+    }
+}
+
+#[test]
+fn a_range_whose_task_spoilt_where_kills_are_noted_can_be_killed() {
+    for tasks in [None, Some("task=1")] {
+        let (root, names) = (root_with(1), ["kill", "kill-tasks"]);
+        let _poller = root.poller();
+        let spoils = spoiling(&root, "mkdir FILE", &names, "sleep 1000");
+        let command = format!("if [ $CORKBOARD_TASK = 0 ]; then true; else {spoils}; fi");
+        let job = root.submit(&json!({"command": command, "array": "0-1", "dir": "/"}));
+        has_spoilt(&root);
+        let (job_word, mut words) = (job.to_string(), vec!["jobs"]);
+        words.extend([job_word.as_str(), "update", "kill=1"].into_iter().chain(tasks));
+        root.cmd("scheduler", &words).expect(0);
+        let end = root.reaches(job, "stopped");
+        assert_eq!(
+            (&end["tasks"]["good"], &end["tasks"]["failed"]),
+            (&json!(1), &json!(1)),
+            "{end}"
+        );
         until("all is reported", || root.supervisors().is_empty());
         root.check();
     }

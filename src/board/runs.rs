@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::files;
 use super::lock::Lock;
 use super::root::Root;
-use super::story::{self, Story};
+use super::story::Story;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result, is_shortage};
 use crate::model::ids::{self, RunId};
@@ -291,14 +291,6 @@ impl<'r> Runs<'r> {
     /// Opens the job's story to append, making it where there is none.
     pub fn story(&self, id: &str) -> Result<Story> {
         Story::open_or_create(self.status_path(id))
-    }
-
-    /// Removes what a job has put in the place of its stories and is none, and opens to their owner what it
-    /// has closed: what it was started for is known beside them, and how it ends is to be written there.
-    /// A live supervisor has them open, and makes them anew.
-    pub fn clear_stories(&self, id: &str) -> Result<()> {
-        story::clear(&self.status_path(id))?;
-        story::clear(&self.tasks_path(id))
     }
 
     /// What the story of a range's tasks says.

@@ -20,6 +20,7 @@ use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
 use crate::board::slots::{self, Record, Slot};
+use crate::board::spoilt;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::Outcome;
@@ -204,7 +205,7 @@ fn finish_one(
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<RunStatus> {
-    runs.clear_stories(id)?;
+    spoilt::clear_stories(runs, id)?;
     runs.for_change(id)?;
     match runs.last_line(id)? {
         Some(line) if line.state == RunState::Stopped => {
@@ -241,7 +242,7 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     if !found.failed.is_empty() {
         // Nobody has claimed any of them in this boot.
         for id in &found.failed {
-            if let Err(error) = runs.clear_stories(id) {
+            if let Err(error) = spoilt::clear_stories(runs, id) {
                 tell_once("not recovered after a restart", &error);
             }
         }
