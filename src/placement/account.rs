@@ -298,7 +298,7 @@ impl Account {
         own.others[index].1.insert([cores, memory, first_of(&ask.others)], first);
     }
 
-    /// Undoes [`Ready::list`].
+    /// Undoes [`Account::list`].
     fn unlist(&mut self, ask: &Ask, first: Turn, lies: Lies) {
         match lies {
             Lies::Head => _ = self.heads.remove(&(first, ask.clone())),
