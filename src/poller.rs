@@ -17,6 +17,7 @@
 //! - [`pace`]: how much may be sent ahead.
 //! - `sweeps`, `beside`: whether what died on this machine is being recovered; other threads beside all
 //!   else.
+//! - `fairness`: what users have had.
 //! - `voice`: what it says, and what went wrong.
 //! - `wake`: what wakes it.
 //!
@@ -27,6 +28,7 @@
 //!   nodes, what they say of attempts, knowing which there are.
 //! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
+//! - `sharing`: counts what users have had, and writes it down.
 //! - `sweeping`: has recovered what died on this machine.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
 //! - [`notice`]: wake-ups from the board's directories and from signals.
@@ -66,6 +68,7 @@ pub mod program;
 mod roster;
 pub mod round;
 mod scan;
+mod sharing;
 mod silence;
 mod silent;
 pub mod step;

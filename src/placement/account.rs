@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Candidate;
-use super::ask::{Ask, Basic};
+use super::ask::Ask;
 use super::kdtree::{ALL_MARKS, Marked, Tree, Window, mark_of};
+use super::room::Basic;
 use super::rooms::{PlaceId, Rooms};
 use super::sites::SiteId;
 use crate::model::resources::Others;

@@ -2,11 +2,23 @@
 
 use std::sync::Arc;
 
-use super::ask::Basic;
 use super::kdtree::{Point, Window};
 use crate::model::node::Node;
 use crate::model::resources::{Others, Resources};
 use crate::model::selector::Labels;
+
+/// Cores and bytes of memory: what every job asks for, and every node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Basic {
+    pub cores: u64,
+    pub memory: u64,
+}
+
+impl Basic {
+    pub fn of(all: &Resources) -> Basic {
+        Basic { cores: all.cores, memory: all.memory }
+    }
+}
 
 /// What a node has, what is in use, and how much may wait there beyond its room.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::ask::{Ask, Basic};
+use super::ask::Ask;
 use super::kdtree::{Marked, Point, Tree, Window, mark_of};
+use super::room::Basic;
 pub use super::room::Room;
 use super::sites::{ClassId, NamesId, Site, SiteId, Sites};
 use crate::model::node::Node;

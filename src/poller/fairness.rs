@@ -4,7 +4,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::engine::Engine;
 use super::index::Index;
 use crate::board::root::{Root, boot_id};
 use crate::board::shares;
@@ -36,7 +35,7 @@ impl Fairness {
     }
 
     /// Goes on from what was written down last.
-    fn take_up(&mut self, root: &Root, index: &Index) -> Result<()> {
+    pub fn take_up(&mut self, root: &Root, index: &Index) -> Result<()> {
         let mut shares = shares::read(root)?;
         shares.half_life = root.settings.share_half_life.as_secs();
         let gap = match shares.boot == boot_id()? {
@@ -71,7 +70,7 @@ impl Fairness {
     }
 
     /// Writes it down, if there is something new and it is time.
-    fn write(&mut self, root: &Root, at_once: bool) -> Result<()> {
+    pub fn write(&mut self, root: &Root, at_once: bool) -> Result<()> {
         let is_due = self.written.is_none_or(|last| last.elapsed() >= WRITE_EVERY);
         if !self.is_new || !(is_due || at_once) {
             return Ok(());
@@ -88,24 +87,4 @@ impl Fairness {
 /// By the clock of this boot, which nobody sets.
 fn seconds() -> Result<u64> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).at("clock")?.as_secs())
-}
-
-impl Engine<'_> {
-    /// To be called after the first scan: what runs has run since it was last written down.
-    pub(super) fn take_up_shares(&mut self) {
-        let taken = self.fairness.take_up(self.root, &self.index);
-        self.told(taken);
-    }
-
-    pub(super) fn count_shares(&mut self) {
-        self.fairness.count(&mut self.index);
-    }
-
-    pub(super) fn write_shares(&mut self, at_once: bool) {
-        if at_once {
-            self.count_shares();
-        }
-        let written = self.fairness.write(self.root, at_once);
-        self.told(written);
-    }
 }
