@@ -7,8 +7,8 @@ use std::time::Instant;
 use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
 use corkboard::model::selector::{Labels, Selector};
-use corkboard::strategy::Strategy;
 use corkboard::placement::{Candidate, Ready, Rooms};
+use corkboard::strategy::Strategy;
 use serde_json::{Value, json};
 
 use crate::table::{Limit, Table};
