@@ -170,7 +170,8 @@ pub struct Applied {
     /// What went wrong with cards by themselves, or with all from one on: their reports are still with the
     /// nodes.
     pub errors: Vec<Error>,
-    /// Ends that are recorded, and of which nobody knows whether that is durable: to be recorded again.
+    /// Ends that could not be recorded, or of which nobody knows whether that is durable: to be recorded
+    /// again. Their nodes may not tell of them by themselves.
     pub again: Vec<Said>,
     /// Attempts that these nodes said something of and were never given.
     pub foreign: BTreeSet<(String, NodejobId)>,
@@ -179,10 +180,18 @@ pub struct Applied {
 }
 
 /// Records what nodes said on the cards, all with one sync, and only then returns. Where it cannot go on it
-/// says so beside what it has done. Reports on jobs of other heads, on jobs that are not on this board, and of nodes that were not given the
-/// attempt change nothing.
-pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
-    let cluster = numbers::cluster(root)?;
+/// says so beside what it has done. Reports on jobs of other heads, on jobs that are not on this board, and
+/// of nodes that were not given the attempt change nothing.
+pub fn record(root: &Root, reports: Vec<Said>) -> Applied {
+    let mut applied = Applied::default();
+    let cluster = match numbers::cluster(root) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            applied.errors.push(error);
+            applied.put_off(reports.into_iter());
+            return applied;
+        }
+    };
     let mut by_job: BTreeMap<u64, Vec<Said>> = BTreeMap::new();
     for said in reports {
         if said.id.cluster() == cluster {
@@ -190,18 +199,19 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
         }
     }
     let cards = Cards::new(root);
-    let mut applied = Applied::default();
     let mut sync = SyncSet::new();
-    let jobs: Vec<_> = by_job.into_iter().collect();
+    let mut jobs: Vec<_> = by_job.into_iter().collect();
+    let mut taken = 0;
     for jobs in jobs.chunks(CARDS_PER_LOCK) {
         let lock = match cards.lock() {
             Ok(lock) => lock,
-            // These reports are still with the nodes; what was applied of the others is told.
+            // What was applied of the others is told.
             Err(error) => {
                 applied.errors.push(error);
                 break;
             }
         };
+        taken += jobs.len();
         for (job, reports) in jobs {
             match cards.change(&lock, *job, |card| Ok(decide(card, reports))) {
                 Ok(Changed { card, sync: changed }) => {
@@ -240,14 +250,21 @@ pub fn record(root: &Root, reports: Vec<Said>) -> Result<Applied> {
             }
         }
     }
+    let left = jobs.split_off(taken);
     if let Err(error) = sync.commit() {
         applied.errors.push(error);
         applied.take_back(jobs.into_iter().flat_map(|(_, reports)| reports));
     }
-    Ok(applied)
+    applied.put_off(left.into_iter().flat_map(|(_, reports)| reports));
+    applied
 }
 
 impl Applied {
+    /// These were not looked at.
+    fn put_off(&mut self, reports: impl Iterator<Item = Said>) {
+        self.again.extend(reports.filter(Said::is_end));
+    }
+
     /// What was recorded may not survive: nobody is to be told of it, and reports of an end are recorded
     /// again, for their nodes do not tell of them by themselves.
     fn take_back(&mut self, reports: impl Iterator<Item = Said>) {

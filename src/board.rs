@@ -19,6 +19,7 @@
 //! - [`poller_lock`]: one poller at a time.
 //! - [`runs`]: a node's board, `state/processor`.
 //! - [`acceptance`]: how a job gets onto it.
+//! - [`links`]: which processes its jobs have had. [`spoilt`]: what they have made of their own files.
 //! - [`slots`]: what its supervisors have claimed, and the room they use.
 //! - [`gpus`]: what was found out of this machine's GPUs.
 //! - [`feed`]: a node's change feed; [`card_feed`]: the head's, written (`card_marks`: who is at it),
@@ -49,11 +50,13 @@ pub mod files;
 pub mod gpus;
 pub mod incoming;
 pub mod leftovers;
+pub mod links;
 pub mod listing;
 pub mod lock;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
+pub mod pause;
 pub mod places;
 pub mod poller_lock;
 pub mod progress;
@@ -61,6 +64,7 @@ pub mod root;
 pub mod runs;
 pub mod shares;
 pub mod slots;
+pub mod spoilt;
 pub mod steps;
 pub mod story;
 pub mod submission;

@@ -11,7 +11,7 @@
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: the nodes; [`node_room`]: what they have free; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
-//! - [`joining`]: a machine registers itself.
+//! - [`joining`]: a machine registers itself. [`pausing`]: nothing is placed.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
 //! - [`access`]: whose a job or a node is, and what others see of a job.
@@ -22,7 +22,7 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Control, Join, Look, Nodes, Read, Submit};
+use crate::model::access::Need::{Admin, Control, Join, Look, Nodes, Read, Submit};
 use crate::{tables, tokens};
 
 pub mod access;
@@ -41,6 +41,7 @@ pub mod lists;
 pub mod node_room;
 pub mod nodes;
 pub mod outputs;
+pub mod pausing;
 pub mod reason;
 pub mod registration;
 pub mod roles;
@@ -255,7 +256,8 @@ const ROUTES: &[Route] = &[
         pattern: "nodes/:name/update",
         need: Nodes,
         query: &[
-            Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body()
+            Key::new("drain", "1", "it gets no new jobs; 0: it gets some again").in_place_of_body(),
+            Key::new("pause", "TEXT", "the same, and why; empty: it goes on").in_place_of_body(),
         ],
         body: true,
         help: "change a node, e.g. {\"drain\": true}; null takes a field away",
@@ -269,6 +271,24 @@ const ROUTES: &[Route] = &[
         body: false,
         help: "remove a node that has no jobs",
         handler: nodes::remove,
+    },
+    Route {
+        method: Post,
+        pattern: "pause",
+        need: Admin,
+        query: &[Key::new("reason", "TEXT", "why, for whoever waits")],
+        body: false,
+        help: "place nothing until resume; what runs goes on",
+        handler: pausing::pause,
+    },
+    Route {
+        method: Post,
+        pattern: "resume",
+        need: Admin,
+        query: &[],
+        body: false,
+        help: "place jobs again",
+        handler: pausing::resume,
     },
     tokens::LIST,
     tokens::NEW_OR_JOIN,
@@ -307,7 +327,7 @@ pub const PROGRAM: Program = Program {
     briefs: tables::SCHEDULER_BRIEFS,
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
-        ("Nodes", &["nodes"]),
+        ("Nodes", &["nodes", "pause", "resume"]),
         ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],

@@ -31,7 +31,7 @@ const NODE_COLUMNS: &[Column] = &[
     Column::new("NODE", &["/name"]),
     Column::new("OWNER", &["/owner"]),
     Column::new("STATE", &["/state"]),
-    Column::new("DRAIN", &["/drain"]),
+    Column::new("DUTY", &["/duty"]),
     Column::new("CORES", &["/resources/cores"]),
     Column::new("FREE CORES", &["/free/cores"]),
     Column::size("MEMORY", &["/resources/memory"]),

@@ -209,7 +209,7 @@ fn remove(call: &Call) -> Result<Response> {
     let id = call.value(0);
     // A node that joins writes its token's record under this lock: it must not come back.
     let _lock = Cards::new(call.root).lock()?;
-    if !vault::remove_token(call.root, id)? {
+    if !vault::revoke(call.root, id)? {
         return Err(Error::not_found(format!("no token {id}")));
     }
     Ok(Response::of(json!({"removed": id})))

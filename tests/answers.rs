@@ -58,7 +58,7 @@ fn answers_that_lead_elsewhere_never_end_or_end_too_soon() {
     let drip = |mut stream: TcpStream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(b" ").is_ok() {
-            thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(std::time::Duration::from_millis(50)); // so slow is this server
         }
     };
     let endless_hints = |mut stream: TcpStream| {

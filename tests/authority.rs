@@ -218,6 +218,7 @@ fn an_authority_that_is_killed_at_work_leaves_nothing_half() {
             .process_group(0)
             .spawn()
             .unwrap();
+        // Not a wait for anything: each time it is killed at another moment.
         std::thread::sleep(Duration::from_millis(4 + 7 * round));
         // The group is the child's own, and it is not collected yet: nobody else has its number.
         let group = format!("-{}", child.id());

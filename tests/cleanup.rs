@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use common::head::{CONF, open_root};
 use common::users::plain_root;
-use common::{TestRoot, until};
+use common::{TestRoot, let_pass, until};
 use faults::{Act, Point};
 use serde_json::json;
 
@@ -331,7 +331,8 @@ fn a_clean_up_takes_no_request_id_that_is_taken_meanwhile() {
         let slow = scope.spawn(move || clean.inject("unlink:delay_enter=2000000"));
         // It has removed the card, goes on to its children, and then to the claims.
         until("it is at it", || !root.exists(&format!("state/scheduler/done/0/{done}.job")));
-        std::thread::sleep(Duration::from_secs(3));
+        // Nothing shows that it has looked at the claims, and is about to remove what it must not.
+        let_pass(Duration::from_secs(3));
         let first = root.cmd_in("scheduler", &["jobs", "new"], &both.to_string()).expect(0).json();
         assert!(slow.join().unwrap().acknowledged());
         first

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use common::head::{CONF, open_root};
-use common::{TestRoot, feed, program, signal, until, wait_for};
+use common::{TestRoot, feed, let_pass, program, signal, until, wait_for};
 use serde_json::json;
 
 fn new<'a>(words: &[&'a str]) -> Vec<&'a str> {
@@ -330,9 +330,14 @@ fn who_ignores_interrupts_goes_on_waiting_without_a_word() {
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     until("the job runs", || root.exists("state/scheduler/running/1.job"));
     root.reaches(1, "running");
-    std::thread::sleep(std::time::Duration::from_millis(300)); // it listens by then, if it does
+    let fds = format!("/proc/{}/fd", child.id());
+    until("it waits for the job, and listens if it does at all", || {
+        let all = std::fs::read_dir(&fds).unwrap().flatten();
+        let mut links = all.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.any(|link| link.to_string_lossy().contains("inotify"))
+    });
     signal(child.id().try_into().unwrap(), "INT");
-    std::thread::sleep(std::time::Duration::from_millis(300)); // and would have said so
+    let_pass(std::time::Duration::from_millis(300)); // it would have ended, or said so
     root.write("go", "");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");

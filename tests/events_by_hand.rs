@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::head::{Poller, both_ways, open_root};
-use common::{TestRoot, until};
+use common::{SOON, TestRoot, until};
 use serde_json::{Value, json};
 
 const FEED: &str = "state/scheduler/events";
@@ -93,8 +93,9 @@ fn what_lies_in_the_place_of_the_feed_costs_nobody_his_time() {
         command.args(["jobs", &held.to_string(), "status", "wait=2"]).stdout(Stdio::null());
         let mut waiter = command.spawn().unwrap();
         let stat = format!("/proc/{}/stat", waiter.id());
-        let mut ticks = 0;
+        let (mut ticks, begun) = (0, Instant::now());
         while waiter.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < SOON, "{what}: a wait of 2 s does not end");
             let stat = fs::read_to_string(&stat).unwrap_or_default();
             let fields: Vec<&str> = stat.split_whitespace().collect();
             // Time as user and in the kernel, in hundredths of a second. Gone once it has ended.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::head::{CONF, open_root};
 use common::users::nobodys_root;
-use common::{TestRoot, until, wait_for};
+use common::{TestRoot, let_pass, until, wait_for};
 use faults::{Act, Point};
 use serde_json::{Value, json};
 
@@ -325,7 +325,7 @@ fn without_inotify_nobody_waits_a_second_longer() {
     until("it says so", || root.read("poller.log").contains("no inotify watches are to be had"));
     let mut longest = [Duration::ZERO; 2];
     for _ in 0..5 {
-        std::thread::sleep(Duration::from_millis(200)); // it looks least often by now
+        let_pass(Duration::from_millis(200)); // nothing happens: it looks least often by now
         let go = root.path("go");
         let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
         let submitted = Instant::now();
@@ -339,7 +339,7 @@ fn without_inotify_nobody_waits_a_second_longer() {
                     deaf.cmd("scheduler", &["jobs", &number, "status", "wait=30"]).expect(0);
                 (status.json(), Instant::now())
             });
-            std::thread::sleep(Duration::from_millis(400)); // it waits by then, at its slowest
+            let_pass(Duration::from_millis(400)); // nothing happens: it waits by then, at its slowest
             assert!(!waiter.is_finished());
             File::create(&go).unwrap().write_all(b"go").unwrap();
             let begun = Instant::now();

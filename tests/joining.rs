@@ -150,6 +150,21 @@ fn a_machine_joins_once_and_is_given_a_token_of_its_own() {
     });
 }
 
+/// Who joined by a token that is good for some minutes yet would be given another one.
+#[test]
+fn with_a_workers_token_that_is_revoked_goes_the_one_by_which_it_joined() {
+    let root = TestRoot::new(CONF);
+    let (join, other) = (token(&root, &["role=join"]), token(&root, &["role=join"]));
+    let joined = |token: &str, name: &str| ask_bare(&root, token, "POST", JOIN, &node(name));
+    let worker = joined(&join, "two").expect(201).json()["id"].as_str().unwrap().to_string();
+    joined(&other, "three").expect(201);
+    root.cmd("scheduler", &["tokens", "rm", &worker]).expect(0);
+    joined(&join, "two").expect(401);
+    joined(&other, "three").expect(200);
+    root.cmd("scheduler", &["tokens", "rm", &worker]).expect(1);
+    root.check();
+}
+
 #[test]
 fn whose_a_node_is_that_joins() {
     both_ways(|root, door| {

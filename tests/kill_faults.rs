@@ -73,19 +73,17 @@ fn a_kill_of_what_its_node_cannot_tell_of_is_over_after_a_while() {
     let job = cluster.submit_waiting(json!({}));
     let id = cluster.card(job).attempts[0].nodejob.clone();
     let dir = cluster.node.path(&format!("state/processor/job/{id}"));
-    for name in ["status", "kill"] {
-        // In its place something that nobody can read or write.
-        let _ = fs::rename(dir.join(name), dir.join(format!("{name}.aside")));
-        fs::create_dir(dir.join(name)).unwrap();
-    }
+    // In its place something that nobody can read.
+    let (request, aside) = (dir.join("request.json"), dir.join("request.aside"));
+    fs::rename(&request, &aside).unwrap();
+    fs::create_dir(&request).unwrap();
     cluster.kill(job);
     let card = cluster.ended(job);
     assert_eq!(cause(&card), Cause::Killed, "{card:?}");
     let why = card.outcome.as_ref().unwrap().reason.as_deref().unwrap();
     assert!(why.contains("abandoned") || why.contains("can neither end it"), "{why}");
-    fs::remove_dir(dir.join("status")).unwrap();
-    fs::rename(dir.join("status.aside"), dir.join("status")).unwrap();
-    fs::remove_dir(dir.join("kill")).unwrap();
+    fs::remove_dir(&request).unwrap();
+    fs::rename(aside, request).unwrap();
     cluster.until_node_is_idle();
     assert_eq!(cluster.node.ended(&id)["cause"], "killed");
     cluster.assert_clean();

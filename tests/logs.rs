@@ -32,7 +32,7 @@ struct Slow;
 
 impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100)); // so slow it is
         Ok(bytes.len())
     }
 

@@ -9,11 +9,10 @@ mod net;
 #[path = "common/proxy.rs"]
 mod proxy;
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, FEED, NEW, OFTEN, STATUS, cause};
-use common::until;
+use common::{let_pass, until};
 use corkboard::board::{nodes, root::Root};
 use corkboard::driver::{self, Answer};
 use corkboard::error::Kind;
@@ -31,7 +30,7 @@ fn is_not_asked_over_and_over(page: &'static str) {
     cluster.proxy.heal();
     cluster.until_node("connected");
     let before = cluster.proxy.count(FEED);
-    sleep(Duration::from_secs(2));
+    let_pass(Duration::from_secs(2)); // it must not be asked often
     let asked = cluster.proxy.count(FEED) - before;
     assert!((2..20).contains(&asked), "{asked} times in two seconds");
     // What its feed does not tell, it is asked.
@@ -154,7 +153,7 @@ fn what_is_told_to_run_is_not_taken_back_for_a_refusal() {
     let cluster = Cluster::new("60s");
     cluster.proxy.rule(NEW, Act::BelieLater(503, Duration::from_secs(1)), 1);
     let job = cluster.submit_waiting(json!({}));
-    sleep(Duration::from_millis(1200)); // the refusal is there
+    let_pass(Duration::from_millis(1200)); // the refusal is there, and must do nothing
     cluster.go();
     cluster.assert_ran_once(job);
     cluster.assert_clean();

@@ -298,7 +298,8 @@ fn nothing_that_was_acknowledged_is_lost() {
         let newest = *world.journal.acked.keys().last().unwrap_or(&0);
         assert!(newest >= highest, "numbers go down");
         highest = newest;
-        // A journal is written every five seconds by itself; it must not help.
+        // Not a wait for anything: each cut comes at another moment. A journal is written every five seconds
+        // by itself; it must not help.
         std::thread::sleep(Duration::from_millis((round as u64 * 37) % 90));
         disk.cut();
         counts.faults += 1;

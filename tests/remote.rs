@@ -1,60 +1,22 @@
 //! The same words, asked of a root by HTTP: what is printed, and the exit code, are those of a command on
-//! the root's own machine.
+//! the root's own machine. Of submissions: `remote_submissions`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "common/answering.rs"]
 mod answering;
 mod common;
+#[path = "common/remote.rs"]
+mod remote;
 
-use std::env;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use answering::stand_in_for;
-use common::head::CONF;
-use common::{Httpd, SOON, TestRoot, program, wait_for};
-
-/// What a command printed and said, and its exit code.
-#[derive(Debug, PartialEq)]
-struct Told {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// A command that stands in no root.
-fn elsewhere(url: &str, token: &str, args: &[&str], input: &str) -> Told {
-    told(asking("scheduler", url, token, args), input)
-}
-
-/// The same, not begun yet, of any program. It does not wait for ever.
-fn asking(name: &str, url: &str, token: &str, args: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(env::temp_dir());
-    command.args(["-s", "KILL", "100"]).arg(program(name)).args(args);
-    command.env("CORKBOARD_URL", url).env("CORKBOARD_TOKEN", token);
-    command
-}
-
-fn told(mut command: Command, input: &str) -> Told {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may not read it
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Told { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-/// A closed root with a server, and an admin's token.
-fn root() -> (TestRoot, Httpd, String) {
-    let root = TestRoot::new(CONF);
-    let token = root.cmd("scheduler", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
-    let httpd = root.httpd();
-    (root, httpd, token.trim().to_string())
-}
+use common::{SOON, wait_for};
+use remote::{Told, asking, elsewhere, root, told};
 
 #[test]
 fn what_is_printed_and_the_exit_code_are_those_of_a_command_there() {
@@ -107,31 +69,6 @@ fn what_is_printed_and_the_exit_code_are_those_of_a_command_there() {
     let repair = there(&["--url", &httpd.url(), "check", "--repair"]);
     assert_eq!(repair.code, Some(1));
     assert!(repair.err.contains("run it on the machine of http://"), "{}", repair.err);
-    root.check();
-}
-
-#[test]
-fn a_command_is_submitted_with_its_files_and_waited_for() {
-    let (root, httpd, token) = root();
-    let _poller = root.poller();
-    root.write("data file", "of this machine\n");
-    let file = root.path("data file");
-    let file = file.to_str().unwrap();
-    let url = httpd.url();
-    let script = "cat 'data file' -; pwd; exit 7";
-    let words = ["--url", &url, "jobs", "new", "--wait", "--stdin", "--file", file, "--"];
-    let words = [&words[..], &["sh", "-c", script]].concat();
-    let run = elsewhere("http://127.0.0.1:9", &token, &words, "what comes in\n");
-    assert_eq!(run.code, Some(7), "{run:?}");
-    let (text, dir) = run.out.split_at("of this machine\nwhat comes in\n".len());
-    assert_eq!(text, "of this machine\nwhat comes in\n");
-    assert!(dir.contains("/state/processor/"), "{dir}: it starts in a directory of its own");
-    assert_eq!(run.err, "scheduler: job 1: exit 7\n");
-    // A range, of which each task is told.
-    let words =
-        ["jobs", "new", "--wait", "--array", "0-2", "--", "sh", "-c", "echo $CORKBOARD_TASK"];
-    let run = elsewhere(&url, &token, &words, "");
-    assert_eq!((run.code, run.out.as_str()), (Some(0), "0\n1\n2\n"), "{run:?}");
     root.check();
 }
 
@@ -240,79 +177,6 @@ fn a_full_disk_is_told_of_and_a_reader_that_left_is_not() {
 }
 
 #[test]
-fn files_that_cannot_be_sent_are_told_of_as_such() {
-    let root = TestRoot::new(&format!("{CONF}max_upload = 1 MiB\n"));
-    let token = root.cmd("scheduler", &["tokens", "new", "role=admin", "-q"]).expect(0).body;
-    let httpd = root.httpd();
-    let path = root.path("large");
-    File::create(&path).unwrap().set_len(200 << 20).unwrap();
-    let words = ["jobs", "new", "--file", path.to_str().unwrap(), "--", "true"];
-    let large = elsewhere(&httpd.url(), token.trim(), &words, "");
-    assert_eq!(large.code, Some(1), "{}", large.err);
-    assert!(large.err.contains("max_upload"), "{}", large.err);
-    // It is cut while it is on its way.
-    let cut = path.clone();
-    let port = stand_in_for(move |_, mut stream| {
-        OpenOptions::new().write(true).open(&cut).unwrap().set_len(1).unwrap();
-        let _ = io::copy(&mut stream, &mut io::sink());
-    });
-    let shrunk = elsewhere(&format!("http://127.0.0.1:{port}"), "t", &words, "");
-    assert_eq!(shrunk.code, Some(1), "{}", shrunk.err);
-    assert!(
-        shrunk.err.contains("large: ") && shrunk.err.contains("of it are gone"),
-        "{}",
-        shrunk.err
-    );
-    let words = ["jobs", "new", "--file", "/proc/version", "--", "true"];
-    let without = elsewhere(&httpd.url(), token.trim(), &words, "");
-    assert_eq!(without.code, Some(1), "{without:?}");
-    assert!(without.err.contains("no file that has a length"), "{}", without.err);
-    let odd = elsewhere(&httpd.url(), "a\nb", &["jobs"], "");
-    assert_eq!(odd.code, Some(1), "{}", odd.err);
-    assert!(odd.err.contains("characters that cannot be sent"), "{}", odd.err);
-}
-
-#[test]
-fn who_did_not_hear_the_answer_asks_again_and_gets_no_second_job() {
-    let (root, httpd, token) = root();
-    let words = ["jobs", "new", "--", "true"];
-    let port = stand_in_for(|_, stream| drop(stream));
-    let lost = elsewhere(&format!("http://127.0.0.1:{port}"), &token, &words, "");
-    assert_eq!(lost.code, Some(75), "{}", lost.err);
-    let (_, id) = lost.err.split_once("--request-id ").unwrap();
-    let id = id.split(' ').next().unwrap();
-    let again = ["jobs", "new", "-q", "--request-id", id, "--", "true"];
-    for _ in 0..2 {
-        let run = elsewhere(&httpd.url(), &token, &again, "");
-        assert_eq!(run, Told { code: Some(0), out: "1\n".into(), err: String::new() });
-    }
-    root.check();
-}
-
-/// Whether by then it had all that was sent: a repeat without the id could be a second job.
-#[test]
-fn a_submission_that_is_broken_off_can_be_repeated_however_it_was() {
-    let port = stand_in_for(|line, mut stream| {
-        if line.starts_with("GET") {
-            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n");
-        } // the connection of another is reset: not all of its body was read
-    });
-    let url = format!("http://127.0.0.1:{port}");
-    let small = "x".repeat(20_000);
-    let script = format!(": {small}");
-    let broken = elsewhere(&url, "t", &["jobs", "new", "--", "sh", "-c", &script], "");
-    assert_eq!(broken.code, Some(75), "{}", broken.err);
-    assert!(broken.err.contains("with --request-id "), "{}", broken.err);
-    assert!(!broken.err.contains("max_upload"), "{}", broken.err);
-    // So much that it may well have been too much.
-    let large =
-        elsewhere(&url, "t", &["jobs", "new", "--stdin", "--", "cat"], &"x".repeat(1 << 20));
-    assert_eq!(large.code, Some(1), "{}", large.err);
-    assert!(large.err.contains("max_upload"), "{}", large.err);
-    assert!(large.err.contains("with --request-id "), "{}", large.err);
-}
-
-#[test]
 fn an_end_of_a_log_that_always_breaks_off_is_not_asked_for_for_ever() {
     let port = stand_in_for(|line, mut stream| {
         let (of_type, length, body) = match line.contains("/status") {
@@ -328,31 +192,6 @@ fn an_end_of_a_log_that_always_breaks_off_is_not_asked_for_for_ever() {
     let run = elsewhere(&url, "t", &["jobs", "7", "log", "follow=1"], "");
     assert_eq!(run.code, Some(75), "{}", run.err);
     assert!(run.err.contains("broke off") && run.err.contains("offset=0"), "{}", run.err);
-}
-
-#[test]
-fn a_wait_outlasts_a_server_that_is_started_anew() {
-    let (root, httpd, token) = root();
-    let _poller = root.poller();
-    let (url, port, go) = (httpd.url(), httpd.port, root.path("go"));
-    let script =
-        format!("echo one; until [ -e {} ]; do sleep 0.05; done; echo two; exit 3", go.display());
-    let words = ["jobs", "new", "--wait", "--", "sh", "-c", &script];
-    let mut command = asking("scheduler", &url, &token, &words);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let mut first = [0; 4];
-    out.read_exact(&mut first).unwrap();
-    assert_eq!(&first, b"one\n");
-    httpd.cut();
-    let _httpd = root.httpd_on(port);
-    File::create(&go).unwrap();
-    let mut rest = String::new();
-    out.read_to_string(&mut rest).unwrap();
-    let run = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert_eq!((run.status.code(), &*rest), (Some(3), "two\n"), "{said}");
-    root.check();
 }
 
 /// The server ends each request for a stream after a while, or is cut off in the middle.
@@ -452,15 +291,5 @@ fn what_is_not_meant_is_not_read_and_text_is_sent_as_it_is() {
     let waits = elsewhere(&httpd.url(), &token, &words, "");
     assert!(waits.err.contains("no node has"), "{}", waits.err);
     processor(&["jobs", "one", "kill", "grace=0"]);
-    root.ended("one");
-}
-
-#[test]
-fn in_brief_a_start_elsewhere_is_one_id() {
-    let (root, httpd, token) = root();
-    let words =
-        ["jobs", "new", "wait=20", "-q", "-d", r#"{"command": "true", "request_id": "one"}"#];
-    let run = told(asking("processor", &httpd.url(), &token, &words), "");
-    assert_eq!(run, Told { code: Some(0), out: "one\n".into(), err: String::new() });
     root.ended("one");
 }

@@ -93,7 +93,7 @@ fn another_boot() {
 #[test]
 fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
     let mut root = root();
-    let story = two_orphans(&root);
+    let obstacle = two_orphans(&root);
     root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
     submit(&root, json!({"command": ["true"], "request_id": "c"}));
     assert_eq!(root.ended("c")["status"], "good");
@@ -101,7 +101,7 @@ fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
     let info = root.cmd("processor", &["info"]).expect(0).json();
     assert_eq!(info["queued"], 0, "{info}");
     assert_eq!(root.cmd("processor", &["check"]).code, 1);
-    story.give_back();
+    obstacle.take_away();
     root.cmd("processor", &["sweep"]).expect(0);
     assert_eq!(root.ended("a")["reason"], "the machine was restarted");
     until("all is reported", || root.supervisors().is_empty());

@@ -55,6 +55,8 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "GET", "nodes/:name", LOOK),
     ("scheduler", "POST", "nodes/:name/update", NODES),
     ("scheduler", "POST", "nodes/:name/remove", NODES),
+    ("scheduler", "POST", "pause", ADMIN),
+    ("scheduler", "POST", "resume", ADMIN),
     ("scheduler", "GET", "tokens", SHELL),
     ("scheduler", "POST", "tokens/new", ADMIN),
     ("scheduler", "POST", "tokens/:id/remove", SHELL),

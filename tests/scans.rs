@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use common::head::{Poller, open_root};
-use common::{TestRoot, until};
+use common::{TestRoot, let_pass, until};
 use serde_json::json;
 
 const ALL: u64 = 2;
@@ -122,7 +122,7 @@ fn tasks_that_could_not_be_placed_are_once_the_board_can_be_changed_again() {
     root.write("corkboard.conf", &conf(4));
     until("there would be room", || root.read("poller.log").contains("gives 4 cores"));
     assert!(root.read("poller.log").contains("scheduler/lock"));
-    std::thread::sleep(Duration::from_millis(500)); // in the same round it is tried to place them
+    let_pass(Duration::from_millis(500)); // it is tried to place them, in vain: nothing more is said
     fs::remove_dir(&lock).unwrap();
     fs::rename(&aside, &lock).unwrap();
     until("the others have run", || tasks("good") == 2);

@@ -135,7 +135,7 @@ fn an_up_that_is_killed_at_any_time_is_finished_by_the_next() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(whole * step / 12);
+        std::thread::sleep(whole * step / 12); // each time it is killed at another moment
         let _ = up.kill();
         let _ = up.wait();
         assert!(root.up(&[]).status.success(), "step {step}");
@@ -157,7 +157,7 @@ fn a_down_that_is_killed_at_any_time_is_finished_by_the_next() {
         assert!(root.up(&[]).status.success());
         let running = [root.pid("httpd"), root.pid("poller")];
         let mut down = Command::new(root.dir.join("scripts/down")).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(25 * step));
+        std::thread::sleep(Duration::from_millis(25 * step)); // each time at another moment
         let _ = down.kill();
         let _ = down.wait();
         assert!(root.down(&[]).status.success());

@@ -214,7 +214,7 @@ fn storm(conditions: &Conditions) {
             let mut hands = Hands::new();
             while begun.elapsed() < STORM && known.lock().unwrap().jobs.len() < count {
                 use_it(head, &mut random, &witness, &known, &mut hands);
-                thread::sleep(Duration::from_millis(random.below(40)));
+                thread::sleep(Duration::from_millis(random.below(40))); // at random moments
             }
             println!("the hands: {hands:?}");
         });

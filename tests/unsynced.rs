@@ -7,8 +7,12 @@ use std::fs::{self, File};
 use std::io::Write;
 
 use common::head::open_root;
+use corkboard::attempts::{self, Said};
 use corkboard::board::cards::Cards;
 use corkboard::board::root::Root;
+use corkboard::model::ids::NodejobId;
+use corkboard::model::outcome::Outcome;
+use corkboard::model::run_status::RunStatus;
 use serde_json::json;
 
 #[test]
@@ -56,5 +60,37 @@ fn a_card_that_was_stamped_by_a_process_that_died_is_synced_with_its_move() {
     assert_eq!(changed.sync.len(), 3, "{:?}", changed.sync);
     assert!(format!("{:?}", changed.sync).contains(&format!("{job}.job")), "{:?}", changed.sync);
     changed.sync.commit().unwrap();
+    test.check();
+}
+
+/// Their nodes may have told of them for the last time.
+#[test]
+fn ends_that_cannot_be_recorded_now_are_to_be_recorded_again() {
+    let test = open_root("");
+    let job: u64 = 1;
+    test.cmd("scheduler", &["jobs", "new", "--wait", "--", "true"]).expect(0);
+    let root = Root::open(&test.dir).unwrap();
+    let id = NodejobId::new(test.read("state/scheduler/cluster").trim(), job, 1).unwrap();
+    let said = |status: RunStatus| Said {
+        node: "localhost".into(),
+        id: id.clone(),
+        proven: true,
+        status: Box::new(status.of(&id)),
+    };
+    let end = said(RunStatus::stopped(&Outcome::exit(0)));
+    let all = vec![said(RunStatus::running(1, 1, "b")), end.clone()];
+    for name in ["cluster", "lock"] {
+        let (file, aside) = (test.path(&format!("state/scheduler/{name}")), test.path("aside"));
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+        let applied = attempts::record(&root, all.clone());
+        assert_eq!((applied.errors.len(), applied.safe.len()), (1, 0), "{name}: {applied:?}");
+        assert_eq!(applied.again, std::slice::from_ref(&end), "{name}");
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+    }
+    let applied = attempts::record(&root, all);
+    assert!(applied.errors.is_empty() && applied.again.is_empty(), "{applied:?}");
+    assert_eq!(applied.safe.len(), 1, "{applied:?}");
     test.check();
 }

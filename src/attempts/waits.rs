@@ -23,6 +23,9 @@ pub trait Nodes {
     /// The user whose job this is, where that is known.
     fn owner(&self, card: &Card) -> Result<Option<String>, Self::Error>;
 
+    /// Why this job has to wait whatever room there is: nothing is placed, or its user is at a cap.
+    fn barred(&self, card: &Card) -> Result<Option<String>, Self::Error>;
+
     /// What they have room for.
     fn rooms(&self) -> Result<Option<&Rooms>, Self::Error>;
 }
@@ -47,7 +50,9 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String
         Waits::Crowded(most) => crowded(most),
         // What it waits for besides nodes is said elsewhere, or about to be over.
         Waits::ForNode(_) | Waits::Held | Waits::Over | Waits::Not | Waits::Untouchable => {
+            let barred = nodes.barred(card)?;
             match array {
+                _ if barred.is_some() => barred.unwrap_or_default(),
                 true => no_room_for(card, nodes, now)?,
                 false => {
                     let (all, user) = (nodes.all()?, user(card, nodes)?);
@@ -73,7 +78,10 @@ pub fn task_waits<N: Nodes>(
         Waits::Until(time) => Ok(until(time, "it failed and is tried again then")),
         Waits::Crowded(most) => Ok(crowded(most)),
         Waits::ForNode(_) | Waits::Held | Waits::Over | Waits::Not | Waits::Untouchable => {
-            no_room_for(card, nodes, now)
+            match nodes.barred(card)? {
+                Some(why) => Ok(why),
+                None => no_room_for(card, nodes, now),
+            }
         }
     }
 }

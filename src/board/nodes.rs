@@ -1,7 +1,7 @@
 //! Node records, `state/scheduler/nodes/NAME.json`: what an admin registered, and what the poller
 //! last saw. Changed only under the board's lock, replaced whole.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::cards::Cards;
 use super::files;
 use super::lock::Lock;
+use super::pause;
 use super::root::Root;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
@@ -174,12 +175,18 @@ pub fn names(root: &Root) -> Result<Vec<String>> {
 pub struct Registered<'r> {
     root: &'r Root,
     read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
+    paused: OnceCell<bool>,
 }
 
 impl Registered<'_> {
     /// Nothing is read yet.
     pub fn new(root: &Root) -> Registered<'_> {
-        Registered { root, read: RefCell::default() }
+        Registered { root, read: RefCell::default(), paused: OnceCell::new() }
+    }
+
+    /// Whether nothing is to be placed anywhere.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.get_or_init(|| pause::is_paused(self.root))
     }
 
     /// A node's record; `None` where there is none.

@@ -6,8 +6,6 @@
 //! acceptance that nobody was told of, and `job/ID` without `queue/ID` is claimed, ended, or
 //! refused before it came.
 
-use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +20,6 @@ use super::lock::Lock;
 use super::root::Root;
 use super::story::Story;
 use super::sync_set::SyncSet;
-use crate::clock;
 use crate::error::{At, Error, Kind, Result, is_shortage};
 use crate::model::ids::{self, RunId};
 use crate::model::newer;
@@ -38,10 +35,6 @@ pub const RUNS_PER_LOCK: usize = 100;
 
 /// Mode of a job's directory.
 pub(super) const DIR_MODE: u32 = 0o750;
-
-/// Which jobs had programs started, by the links to them in `pid/`: read once, when it is first asked for.
-#[derive(Debug, Default)]
-pub struct Links(OnceCell<HashMap<String, u64>>);
 
 /// One of a job's output files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,42 +252,6 @@ impl<'r> Runs<'r> {
     /// The answer in the job's own story; `None` while nothing has been written there.
     pub fn last_line(&self, id: &str) -> Result<Option<RunStatus>> {
         Ok(files::read(&self.status_path(id))?.and_then(|bytes| answer(&bytes)))
-    }
-
-    /// Whether a program of a job was started since it was accepted, as is known beside its story: a job may
-    /// have removed that.
-    pub fn was_started(&self, id: &str, links: &Links) -> Result<bool> {
-        if self.range(id)?.started.is_some() {
-            return Ok(true);
-        }
-        let links = match links.0.get() {
-            Some(links) => links,
-            None => {
-                let found = self.links()?;
-                links.0.get_or_init(|| found)
-            }
-        };
-        let Some(start) = links.get(id) else { return Ok(false) };
-        // An earlier job of this id may have left some.
-        Ok(*start >= clock::unix_seconds(self.accepted_at(id)?))
-    }
-
-    /// When a program of each job was last started, in Unix seconds; of one whose end nobody has seen,
-    /// later than every time.
-    fn links(&self) -> Result<HashMap<String, u64>> {
-        let dir = self.pid_dir();
-        let mut newest: HashMap<String, u64> = HashMap::new();
-        for name in files::names(&dir)? {
-            // `PID_START`, with its end `PID_START_END`.
-            let mut parts = name.split('_').skip(1);
-            let Some(start) = parts.next().and_then(|at| at.parse().ok()) else { continue };
-            let start = if parts.next().is_some() { start } else { u64::MAX };
-            let target = fs::read_link(dir.join(&name)).unwrap_or_default(); // it may have ended
-            let Some(id) = target.file_name().and_then(|id| id.to_str()) else { continue };
-            let known = newest.entry(id.to_string()).or_default();
-            *known = start.max(*known);
-        }
-        Ok(newest)
     }
 
     /// What makes the end of a job durable. Whoever wrote it may have died before their sync, or be

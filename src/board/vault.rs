@@ -159,6 +159,23 @@ pub fn remove_token(root: &Root, id: &str) -> Result<bool> {
     Ok(removed)
 }
 
+/// The id of the token that a worker is given by one for joining.
+pub fn id_of_worker(join: &str) -> String {
+    format!("{join}w")
+}
+
+/// Revokes a token, as [`remove_token`], and that by which its holder joined: with it they would be given
+/// another one. For who holds the board's lock. A crash leaves both, or the token.
+pub fn revoke(root: &Root, id: &str) -> Result<bool> {
+    if let Some(join) = id.strip_suffix('w')
+        && has_token(root, id)
+        && token(root, join)?.is_some_and(|record| record.used_at.is_some())
+    {
+        remove_token(root, join)?;
+    }
+    remove_token(root, id)
+}
+
 /// Revokes what a node's removal ends: tokens of workers that are bound to its name, and those by which it
 /// joined. One by which a node of this name may join yet stays. For who holds the board's lock.
 pub fn revoke_of_node(root: &Root, node: &str) -> Result<()> {

@@ -46,6 +46,19 @@ fn size_of_files(root: &Root, job: u64) -> u64 {
     uploads::list(root, job).map_or(0, |files| files.iter().map(|file| file.size).sum())
 }
 
+/// How many there were when the file was last gone through, and what waits by its lines. `None` for one that is
+/// not whole.
+fn whole(bytes: &[u8]) -> Option<(usize, Vec<(u64, u64)>)> {
+    let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');
+    let count = lines.next()?.strip_prefix("waiting ")?.parse().ok()?;
+    let job = |line: &str| {
+        let (job, bytes) = line.split_once(' ')?;
+        Some((job.parse().ok()?, bytes.parse().ok()?))
+    };
+    let jobs: Vec<(u64, u64)> = lines.map(job).collect::<Option<_>>()?;
+    (jobs.len() >= count).then_some((count, jobs))
+}
+
 impl<'c, 'r> Waiting<'c, 'r> {
     /// Those of this user; `None` where no setting bounds them.
     pub fn of(cards: &'c Cards<'r>, user: &str) -> Result<Option<Waiting<'c, 'r>>> {
@@ -67,20 +80,12 @@ impl<'c, 'r> Waiting<'c, 'r> {
         options.read(true).write(true).create(true).truncate(false).mode(0o640);
         let mut file = options.open(&path).at(&path)?;
         lock::wait_for(&file, &path)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).at(&path)?;
-        let mut lines = text.lines();
-        let gone_through =
-            lines.next().and_then(|line| line.strip_prefix("waiting ")?.parse().ok());
-        let jobs = lines.filter_map(|line| {
-            let (job, bytes) = line.split_once(' ')?;
-            Some((job.parse().ok()?, bytes.parse().ok()?))
-        });
-        let jobs = jobs.collect();
-        let user = user.to_string();
-        let mut waiting = Waiting { cards, user, file, path, jobs, gone_through: 0 };
-        match gone_through {
-            Some(count) => waiting.gone_through = count,
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).at(&path)?;
+        let (user, known) = (user.to_string(), whole(&bytes));
+        let mut waiting = Waiting { cards, user, file, path, jobs: Vec::new(), gone_through: 0 };
+        match known {
+            Some((count, jobs)) => (waiting.gone_through, waiting.jobs) = (count, jobs),
             None => waiting.find()?,
         }
         Ok(Some(waiting))

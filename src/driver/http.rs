@@ -36,6 +36,8 @@ const RUNS_PER_REQUEST: usize = 200;
 /// See the module.
 pub struct Http {
     node: String,
+    /// As it is registered.
+    uri: String,
     server: Server,
     /// The path under which its programs lie.
     base: String,

@@ -102,6 +102,9 @@ pub struct Node {
     /// Whether the resources were fixed when it was registered, and are not asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed: bool,
+    /// Why no new jobs are placed on it for now, as an admin says; those that it has go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<String>,
     /// No new jobs are placed on it; those that it has go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
@@ -169,6 +172,7 @@ impl Node {
             about: About::default(),
             live: None,
             fixed: false,
+            pause: None,
             drain: false,
             state: NodeState::Unknown,
             since: None,
@@ -233,6 +237,7 @@ impl Node {
     pub fn shown(&self) -> Value {
         let Some(newer) = &self.newer else {
             let mut shown = serde_json::json!(self);
+            shown["duty"] = self.duty().into();
             if let (Some(warning), Some(fields)) = (self.warning(), shown.as_object_mut()) {
                 fields.insert("warning".into(), warning.into());
             }
@@ -265,7 +270,21 @@ impl Node {
 
     /// Whether jobs may be placed on it now.
     pub fn takes_jobs(&self) -> bool {
-        !self.drain && self.state == NodeState::Connected && self.resources.is_some()
+        self.is_open() && self.state == NodeState::Connected && self.resources.is_some()
+    }
+
+    /// Whether nobody has said that it is to get no new jobs.
+    pub fn is_open(&self) -> bool {
+        !self.drain && self.pause.is_none()
+    }
+
+    /// Whether it may get new jobs, and else why not, for a person: open, drained, or paused.
+    pub fn duty(&self) -> String {
+        match (&self.pause, self.drain) {
+            (Some(why), _) => format!("paused: {why}"),
+            (None, true) => "drained".into(),
+            (None, false) => "open".into(),
+        }
     }
 
     /// Whether it takes jobs of this user, if it takes any.

@@ -14,8 +14,8 @@ pub fn objection(asked: &Asked, node: &Node, rooms: Option<&Rooms>) -> Option<St
     if let Some(why) = asked.never(node) {
         return Some(why);
     }
-    if node.drain {
-        return Some("drained".into());
+    if !node.is_open() {
+        return Some(node.duty());
     }
     if let Some(trouble) = node.absence() {
         return Some(trouble);
@@ -53,16 +53,18 @@ pub fn why_waiting(asked: &Asked, nodes: &[Node], used: Option<&Rooms>) -> Strin
     }
     let unknown = nodes.iter().any(|node| node.resources.is_none());
     let what = asked.human();
-    let draining = fit.iter().all(|node| node.drain);
+    let draining = fit.iter().all(|node| !node.is_open());
+    let paused = fit.iter().find_map(|node| node.pause.as_ref());
+    let how = paused.map_or("drain".to_string(), |why| format!("paused: {why}"));
     let why = match (fit.is_empty(), unknown) {
         (true, false) => format!("no node has {what}"),
         (true, true) => format!("no node is known to have {what}; some did not answer yet"),
         (false, true) if draining => format!(
-            "nodes with {what} take no new jobs (drain): {}; other nodes did not answer yet",
+            "nodes with {what} take no new jobs ({how}): {}; other nodes did not answer yet",
             names(&fit)
         ),
         (false, false) if draining => {
-            format!("nodes with {what} take no new jobs (drain): {}", names(&fit))
+            format!("nodes with {what} take no new jobs ({how}): {}", names(&fit))
         }
         (false, _) => format!("nodes with {what} do not answer: {}", names(&fit)),
     };

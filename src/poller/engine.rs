@@ -1,6 +1,7 @@
 //! The engine's state: what it knows, and what it talks by. What is done with it, see the files that are
 //! named in [`super`].
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::attempts::Said;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
+use crate::model::ids::NodejobId;
 use crate::placement::Cap;
 
 /// Everything is looked at again so soon after something went wrong; each time twice as late.
@@ -46,8 +48,8 @@ pub struct Engine<'r> {
     pub(super) voice: Voice,
     /// Ends of tasks that are to be recorded later.
     pub(super) gathered: Gathered,
-    /// Ends that were recorded, and may not survive a power loss: they are recorded again.
-    pub(super) unsynced: Vec<Said>,
+    /// Ends that could not be recorded, or may not survive a power loss: they are recorded again.
+    pub(super) unsynced: BTreeMap<(String, NodejobId), Said>,
     pub(super) outbox: Outbox,
     pub(super) presence: Presence,
     /// Attempts of which nobody gives word, by their ids.
@@ -80,7 +82,7 @@ impl<'r> Engine<'r> {
             once: false,
             voice: Voice::new(quiet),
             gathered: Gathered::default(),
-            unsynced: Vec::new(),
+            unsynced: BTreeMap::new(),
             outbox: Outbox::default(),
             presence: Presence::new(Instant::now()),
             unheard: Silences::new(Instant::now()),

@@ -15,6 +15,7 @@ use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
+use crate::board::{files, pause};
 use crate::error::{At, Error, Kind, Result};
 
 const STACK: usize = 128 << 10;
@@ -65,10 +66,12 @@ pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
 }
 
 struct Notice<'r> {
+    root: &'r Root,
     tail: Tail<'r>,
     nodes: PathBuf,
     /// When the nodes' directory last changed, as far as was looked.
     nodes_at: Option<SystemTime>,
+    paused: bool,
     looked: Instant,
     told: bool,
     voice: Voice,
@@ -78,8 +81,16 @@ impl<'r> Notice<'r> {
     fn begin(root: &'r Root) -> Notice<'r> {
         let nodes = Cards::new(root).nodes_path();
         let (tail, looked) = (Tail::of_others(root), Instant::now());
-        let mut notice =
-            Notice { tail, nodes, nodes_at: None, looked, told: false, voice: Voice::new(true) };
+        let mut notice = Notice {
+            root,
+            tail,
+            nodes,
+            nodes_at: None,
+            paused: false,
+            looked,
+            told: false,
+            voice: Voice::new(true),
+        };
         notice.watch_nodes();
         notice.nodes_at = notice.nodes_changed();
         notice
@@ -92,6 +103,7 @@ impl<'r> Notice<'r> {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF;
         self.tail.watch.add(&self.nodes, changes);
+        self.tail.watch.add(files::parent(&self.nodes), changes | AddWatchFlags::IN_CREATE); // a pause
         if self.tail.watch.is_deaf() && !self.told {
             eprintln!("poller: no inotify watches are to be had; looking every few milliseconds");
         }
@@ -115,13 +127,15 @@ impl<'r> Notice<'r> {
             Vec::new()
         });
         let is_record = |event: &InotifyEvent| {
-            event.name.as_ref().is_some_and(|name| name.as_encoded_bytes().ends_with(b".json"))
+            let name = event.name.as_ref().map(|name| name.as_encoded_bytes());
+            name.is_some_and(|name| name.ends_with(b".json") || name == pause::NAME.as_bytes())
         };
         let mut nodes = events.iter().any(is_record);
         if self.tail.watch.is_deaf() || self.looked.elapsed() >= LOOK_AGAIN {
             let changed = self.nodes_changed();
-            nodes |= changed != self.nodes_at;
-            self.nodes_at = changed;
+            let paused = pause::is_paused(self.root);
+            nodes |= changed != self.nodes_at || paused != self.paused;
+            (self.nodes_at, self.paused) = (changed, paused);
         }
         if nodes {
             wakes.send(Wake::Nodes)?;

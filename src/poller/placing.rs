@@ -11,7 +11,7 @@ use super::transitions::PlanFn;
 use super::wake::Wake;
 use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;
-use crate::board::{numbers, vault};
+use crate::board::{numbers, pause, vault};
 use crate::error::Result;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
@@ -23,6 +23,9 @@ const PLACED_PER_ROUND: usize = 256;
 impl Engine<'_> {
     /// Places what fits, records it, and only then tells the nodes.
     pub(super) fn place(&mut self) -> Result<()> {
+        if pause::is_paused(self.root) {
+            return Ok(());
+        }
         self.index.take_up();
         self.count_shares();
         if self.index.ready.is_empty() {
@@ -64,7 +67,7 @@ impl Engine<'_> {
                 let plans = choices.map(|(job, node, slots)| {
                     let (cluster, outdated) = (cluster.clone(), outdated.clone());
                     let plan = move |card: &Card, registered: &Registered| {
-                        if !is_open(&node, registered)? {
+                        if registered.is_paused() || !is_open(&node, registered)? {
                             outdated.set(true);
                             return Ok(Vec::new());
                         }
@@ -143,7 +146,7 @@ fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
     let now = registered.find(&chosen.name)?;
     let open = |now: &Node| {
         let same = now.address() == chosen.address() && now.owner == chosen.owner;
-        same && !now.drain && now.newer.is_none()
+        same && now.is_open() && now.newer.is_none()
     };
     Ok(now.is_some_and(|now| open(&now)))
 }

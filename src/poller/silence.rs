@@ -30,6 +30,8 @@ const LONGEST_PAUSE: u32 = 3;
 #[derive(Debug)]
 pub struct Silences {
     nodes: BTreeMap<String, Silence>,
+    /// Since when it is said that nobody knows of one: a word, and no part of a silence before or after it.
+    unknown: BTreeMap<String, Duration>,
     awake: Duration,
     looked: Instant,
     /// In a round from cron: what is noted in place of that.
@@ -49,7 +51,13 @@ struct Recorded {
 impl Silences {
     /// Nobody is silent.
     pub fn new(now: Instant) -> Silences {
-        Silences { nodes: BTreeMap::new(), awake: Duration::ZERO, looked: now, recorded: None }
+        Silences {
+            nodes: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            awake: Duration::ZERO,
+            looked: now,
+            recorded: None,
+        }
     }
 
     /// Those that rounds before this one have recorded.
@@ -75,12 +83,14 @@ impl Silences {
     /// How long there may be between two calls of [`Silences::pass`] without losing time; none if
     /// nobody is silent.
     pub fn patience(&self) -> Option<Duration> {
-        (!self.nodes.is_empty()).then_some(LONGEST_STEP / 2)
+        let is_any = !self.nodes.is_empty() || !self.unknown.is_empty();
+        is_any.then_some(LONGEST_STEP / 2)
     }
 
     /// The node answered.
     pub fn end(&mut self, node: &str) {
         self.nodes.remove(node);
+        self.unknown.remove(node);
         if let Some(recorded) = &mut self.recorded {
             recorded.changed |= recorded.unheard.remove(node).is_some();
         }
@@ -103,13 +113,14 @@ impl Silences {
             return recorded.note(id, patience);
         }
         let now = self.awake;
-        let silence = self.nodes.entry(id.to_string()).or_insert_with(|| Silence::new(now));
-        now.saturating_sub(silence.since) >= patience
+        let since = self.unknown.entry(id.to_string()).or_insert(now);
+        now.saturating_sub(*since) >= patience
     }
 
     /// Forgets nodes that are not there any more.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.nodes.retain(|node, _| is_there(node));
+        self.unknown.retain(|id, _| is_there(id));
         if let Some(recorded) = &mut self.recorded {
             let before = recorded.unheard.len();
             recorded.unheard.retain(|node, _| is_there(node));
@@ -230,6 +241,24 @@ mod tests {
         assert!(silences.lasts("n", MINUTE) && !silences.lasts("other", MINUTE));
         silences.end("n");
         assert!(!silences.lasts("n", MINUTE));
+    }
+
+    #[test]
+    fn a_silence_and_not_being_known_begin_apart() {
+        let mut now = Instant::now();
+        let mut silences = Silences::new(now);
+        let mut a_minute = |silences: &mut Silences| {
+            for _ in 0..60 {
+                now += Duration::from_secs(1);
+                silences.pass(now);
+            }
+        };
+        assert!(!silences.note("silent", MINUTE) && !silences.lasts("unknown", MINUTE));
+        a_minute(&mut silences);
+        assert!(!silences.lasts("silent", MINUTE), "one word is none of two");
+        (0..FAILURES).for_each(|_| assert!(!silences.note("unknown", MINUTE)));
+        a_minute(&mut silences);
+        assert!(silences.lasts("silent", MINUTE) && silences.lasts("unknown", MINUTE));
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Engine<'_> {
     pub(super) fn record(&mut self, reports: Vec<Said>) -> Result<()> {
         let begun = Instant::now();
         let mut reports = self.gathered.admit(reports, begun);
-        reports.append(&mut self.unsynced);
+        reports.extend(std::mem::take(&mut self.unsynced).into_values());
         if reports.is_empty() {
             return Ok(());
         }
@@ -35,8 +35,10 @@ impl Engine<'_> {
             if !self.show_reports(&batch) {
                 return Ok(()); // their node keeps them
             }
-            let mut applied = attempts::record(self.root, batch)?;
-            self.unsynced.append(&mut applied.again);
+            let mut applied = attempts::record(self.root, batch);
+            for said in std::mem::take(&mut applied.again) {
+                self.unsynced.insert((said.node.clone(), said.id.clone()), said);
+            }
             for error in std::mem::take(&mut applied.errors) {
                 self.told::<()>(Err(error));
             }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::{cleanup, sweep, unowned};
 use crate::board::files;
+use crate::board::links;
 use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
 use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id, written_by_newer};
@@ -259,8 +260,7 @@ fn slots(runs: &Runs, findings: &mut Findings) -> Result<()> {
 }
 
 fn pids(runs: &Runs, findings: &mut Findings) -> Result<()> {
-    for name in cleanup::dangling(runs)? {
-        let path = runs.pid_dir().join(&name);
+    for path in links::dangling(runs)? {
         if findings.mend(&path, "links to a job that is gone") {
             findings.told(files::remove(&path));
         }

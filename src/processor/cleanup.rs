@@ -10,6 +10,7 @@ use super::ack;
 use crate::board::attic::Tally;
 use crate::board::files;
 use crate::board::incoming;
+use crate::board::links;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, check_id};
 use crate::board::slots;
@@ -71,8 +72,8 @@ pub fn clean(root: &Root, now: &Present) -> Tally {
         }
     }
     if tally.removed > 0 {
-        for name in tally.told(dangling(&runs)).unwrap_or_default() {
-            let _ = tally.told(files::remove(&runs.pid_dir().join(name)));
+        for link in tally.told(links::dangling(&runs)).unwrap_or_default() {
+            let _ = tally.told(files::remove(&link));
         }
     }
     tally
@@ -158,14 +159,6 @@ fn remove(runs: &Runs, id: &str, tally: &mut Tally) {
         Ok(None) => {}
         Err(error) => tally.note(Err(error)),
     }
-}
-
-/// Links by process id whose job is gone.
-pub(super) fn dangling(runs: &Runs) -> Result<Vec<String>> {
-    let dir = runs.pid_dir();
-    let names = files::names(&dir)?;
-    let is_gone = |name: &String| matches!(dir.join(name).try_exists(), Ok(false));
-    Ok(names.into_iter().filter(is_gone).collect())
 }
 
 /// Removes what nobody prepares any more in `tmp/`.

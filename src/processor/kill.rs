@@ -11,6 +11,7 @@ use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots;
+use crate::board::spoilt;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::clock;
@@ -43,6 +44,8 @@ pub fn kill_tasks(root: &Root, wish: &Wish, tasks: &TaskSet) -> Result<RunStatus
         drop(held);
         return status::of(root, id);
     }
+    spoilt::clear_stories(&runs, id)?;
+    spoilt::clear_kills(&runs, id)?;
     runs.for_change(id)?;
     let spec = Spec::for_run(&runs.request(id)?)?;
     let Some(all) = spec.tasks else {
@@ -225,6 +228,8 @@ fn end_at_once(runs: &Runs, wish: &Wish) -> Result<Option<RunStatus>> {
         drop(held);
         return status::of(runs.root(), id).map(Some);
     }
+    spoilt::clear_stories(runs, id)?;
+    spoilt::clear_kills(runs, id)?;
     let before = runs.last_line(id)?;
     let untouched = before.is_none();
     let ended = before.filter(|line| line.state == RunState::Stopped);

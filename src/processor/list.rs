@@ -1,10 +1,10 @@
 //! Finding jobs.
 
-use std::fs;
 use std::time::SystemTime;
 
 use super::status;
 use crate::board::files;
+use crate::board::links;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots;
@@ -90,37 +90,10 @@ fn candidates(runs: &Runs, filter: &Filter) -> Result<Vec<RunId>> {
 /// Ids of the jobs of the links that fit.
 fn by_process(runs: &Runs, filter: &Filter) -> Result<Vec<String>> {
     let mut ids: Vec<String> = Vec::new();
-    for found in processes(runs, filter.pid, filter.start)? {
+    for found in links::list(runs, filter.pid, filter.start)? {
         if !ids.iter().any(|known| *known == *found.id) {
             ids.push(found.id.to_string());
         }
     }
     Ok(ids)
-}
-
-/// A process that runs or ran here, as its link says.
-#[derive(Debug, Clone)]
-pub(super) struct Linked {
-    /// Its process id.
-    pub pid: i32,
-    /// When it was started, in Unix seconds.
-    pub start: u64,
-    /// The job of which it is a program.
-    pub id: RunId,
-}
-
-/// The links `pid/PID_START[_END]` that fit.
-pub(super) fn processes(runs: &Runs, pid: Option<i32>, start: Option<u64>) -> Result<Vec<Linked>> {
-    let linked = |name: &String| {
-        let mut parts = name.split('_');
-        let seen = (parts.next()?.parse::<i32>().ok()?, parts.next()?.parse::<u64>().ok()?);
-        let fits = pid.is_none_or(|wanted| seen.0 == wanted)
-            && start.is_none_or(|wanted| seen.1 == wanted);
-        // One that was renamed meanwhile leads nowhere under this name.
-        let target =
-            if fits { fs::read_link(runs.pid_dir().join(name)).ok()? } else { return None };
-        let id = RunId::parse(target.file_name()?.to_str()?)?;
-        Some(Linked { pid: seen.0, start: seen.1, id })
-    };
-    Ok(files::names(&runs.pid_dir())?.iter().filter_map(linked).collect())
 }

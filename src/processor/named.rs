@@ -6,6 +6,7 @@ use super::access::whose_run;
 use super::list::{self, Filter};
 use super::status;
 use crate::auth;
+use crate::board::links;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::cgi::Call;
@@ -172,7 +173,7 @@ impl Named {
 
     /// The last one that ended.
     fn ended(&self, call: &Call, need: Need) -> Result<Option<Process>> {
-        let mut linked = list::processes(&Runs::new(call.root), self.pid, self.start)?;
+        let mut linked = links::list(&Runs::new(call.root), self.pid, self.start)?;
         linked.sort_by_key(|process| std::cmp::Reverse(process.start));
         let processes = linked
             .into_iter()

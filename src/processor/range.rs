@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::run::Ran;
+use super::run::{Ran, renew};
 use super::running_range::RunningRange;
 use super::supervisor::{Claimed, Supervisor};
 use super::wishes;
@@ -95,8 +95,10 @@ impl Supervisor<'_> {
             let ran = self.run_programs(job, Some(task), status, &mut captures);
             if let Some(range) = &mut self.range {
                 range.take_logs(captures);
+                range.renew();
                 range.claimed = range.claimed.without(&this);
             }
+            renew(status);
             let Ran { outcome, used, .. } = ran?;
             if let Some(range) = &mut self.range {
                 range.used.add(used);

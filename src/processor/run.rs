@@ -1,8 +1,6 @@
 //! Running one job: its programs in order, and its end.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -20,7 +18,7 @@ use super::supervisor::{Claimed, Supervisor};
 use super::surroundings::{self, Around};
 use super::{lost, wishes};
 use crate::board::acceptance::is_refused;
-use crate::board::files;
+use crate::board::links;
 use crate::board::lock;
 use crate::board::runs::{Stream, known_answer};
 use crate::board::story::Story;
@@ -114,6 +112,7 @@ impl Supervisor<'_> {
         let line = RunStatus { tasks: report, ..RunStatus::stopped(&outcome) }
             .begun(begun.as_ref())
             .used(used);
+        renew(&mut story);
         while let Err(error) = story.append(std::slice::from_ref(&line)) {
             // The result must not be lost for want of space; the slot is kept meanwhile.
             eprintln!("processor: {}", error.message);
@@ -237,15 +236,14 @@ impl Supervisor<'_> {
                 running.captures.iter_mut().for_each(Capture::last_started);
             }
             let link = match running.task {
-                None => self.link_pid(&job.id, child, started),
+                None => links::begin(&self.runs, &job.id, child.pid.as_raw(), started).ok(),
                 Some(_) => None, // its pid is in the story, and it shall cost no file
             };
             while running.program.is_some() {
                 self.wait(running);
             }
             if let Some(link) = link {
-                let ended = clock::unix_seconds(SystemTime::now());
-                let _ = std::fs::rename(&link, with_end(&link, ended)); // a convenience for people
+                let _ = links::end(&link); // a convenience for people
             }
             outcome = match running.ended.take() {
                 Some(WaitStatus::Exited(_, code)) => {
@@ -316,13 +314,13 @@ impl Supervisor<'_> {
     fn around(&self) -> Around<'_> {
         Around { user: &self.user, url: self.url, gpus: self.limits.gpus() }
     }
+}
 
-    /// Links the process's id and start to the job, for people and for `jobs?pid=`.
-    fn link_pid(&self, id: &str, child: Child, started: SystemTime) -> Option<PathBuf> {
-        let name = format!("{}_{}", child.pid, clock::unix_seconds(started));
-        let link = self.runs.pid_dir().join(name);
-        symlink(format!("../job/{id}"), &link).ok()?;
-        Some(link)
+/// Makes a job's story what others find again, whatever the job has made of it: nothing else tells of its end
+/// to a head that has missed what the feed said. Where that cannot be done the end is told in the feed alone.
+pub(super) fn renew(story: &mut Story) {
+    if let Err(error) = story.renew() {
+        eprintln!("processor: {}", error.message);
     }
 }
 
@@ -341,9 +339,4 @@ fn terminated() -> Outcome {
 fn in_a_shutdown(outcome: Outcome, is_last: bool) -> Outcome {
     let cut_short = outcome == terminated() || is_good(&outcome) && !is_last;
     if cut_short { Outcome::lost(TOLD_TO_END) } else { outcome }
-}
-
-fn with_end(link: &std::path::Path, end: u64) -> PathBuf {
-    let name = link.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    files::parent(link).join(format!("{name}_{end}"))
 }

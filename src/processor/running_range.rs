@@ -109,6 +109,14 @@ impl RunningRange {
         self.append(Step::Started { task, pid, ticks, log })
     }
 
+    /// Makes its story what others find again, whatever a task that has ended has made of it.
+    pub fn renew(&mut self) {
+        match self.story.renew() {
+            Ok(is_another) => self.is_listed &= !is_another,
+            Err(error) => eprintln!("processor: {}", error.message),
+        }
+    }
+
     /// Takes over the output files of a task that has ended.
     pub fn take_logs(&mut self, captures: Vec<Capture>) {
         for (capture, log) in captures.into_iter().zip(&mut self.logs) {

@@ -15,10 +15,12 @@ use super::remains::{self, Remains};
 use super::{end_waiting, start, tree, unowned, wishes};
 use crate::board::feed;
 use crate::board::files;
+use crate::board::links::Starts;
 use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
-use crate::board::runs::{Links, Runs};
+use crate::board::runs::Runs;
 use crate::board::slots::{self, Record, Slot};
+use crate::board::spoilt;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::outcome::Outcome;
@@ -65,9 +67,9 @@ pub fn recover(root: &Root) -> Result<Swept> {
     for error in unreadable {
         tell_once("passed over", &error);
     }
-    let links = Links::default();
+    let starts = Starts::default();
     for (slot, record) in found {
-        match decide(&runs, &held, &slot, record, &links, &mut swept) {
+        match decide(&runs, &held, &slot, record, &starts, &mut swept) {
             Ok(record) => dead.push((slot, record)),
             Err(error) => passed_over(&slot, error),
         }
@@ -76,7 +78,7 @@ pub fn recover(root: &Root) -> Result<Swept> {
     // Until it is let go, one that names nothing looks like that of a supervisor that lingers.
     dead.sort_by_key(|(_, record)| !record.jobs.is_empty());
     for (slot, record) in dead {
-        if let Err(error) = finish(&runs, &slot, record, &links, &mut swept) {
+        if let Err(error) = finish(&runs, &slot, record, &starts, &mut swept) {
             passed_over(&slot, error);
         }
     }
@@ -100,7 +102,7 @@ fn decide(
     held: &Lock,
     slot: &Slot,
     mut record: Record,
-    links: &Links,
+    starts: &Starts,
     swept: &mut Swept,
 ) -> Result<Record> {
     let others = slots::all(runs)?;
@@ -109,7 +111,7 @@ fn decide(
         let elsewhere =
             others.iter().any(|other| other.number != slot.number && other.jobs().contains(&id));
         let fate =
-            if elsewhere { Ok(Fate::Dropped) } else { fate(runs, held, &record, links, &id) };
+            if elsewhere { Ok(Fate::Dropped) } else { fate(runs, held, &record, starts, &id) };
         match fate {
             Ok(Fate::Dropped) => {}
             Ok(Fate::Waits) => swept.requeued += 1,
@@ -136,7 +138,7 @@ enum Fate {
     Waits,
 }
 
-fn fate(runs: &Runs, held: &Lock, record: &Record, links: &Links, id: &str) -> Result<Fate> {
+fn fate(runs: &Runs, held: &Lock, record: &Record, starts: &Starts, id: &str) -> Result<Fate> {
     if runs.is_queued(id)? || !runs.is_here(id)? {
         return Ok(Fate::Dropped);
     }
@@ -145,7 +147,7 @@ fn fate(runs: &Runs, held: &Lock, record: &Record, links: &Links, id: &str) -> R
         // Its supervisor has given it back, or somebody has removed it by half.
         Ok(None) if is_over(runs, id) => Ok(Fate::Dropped),
         // It has removed its story. What was started never is again.
-        Ok(None) if runs.was_started(id, links)? => Ok(Fate::Kept),
+        Ok(None) if starts.has(runs, id)? => Ok(Fate::Kept),
         Ok(None) => {
             wishes::keep_noted(runs, id, &record.kills)?;
             runs.put_back(held, id)?;
@@ -167,7 +169,7 @@ fn finish(
     runs: &Runs,
     slot: &Slot,
     mut record: Record,
-    links: &Links,
+    starts: &Starts,
     swept: &mut Swept,
 ) -> Result<()> {
     let mut sync = SyncSet::new();
@@ -176,7 +178,7 @@ fn finish(
     let jobs = std::mem::take(&mut record.jobs);
     let remains = remains::end_group(runs, slot, &record);
     for id in jobs {
-        match finish_one(runs, slot, &id, (remains, links), &mut sync, swept) {
+        match finish_one(runs, slot, &id, (remains, starts), &mut sync, swept) {
             Ok(line) => lines.push(line),
             Err(error) => {
                 tell_once(&format!("{id} is not recovered"), &error);
@@ -199,17 +201,18 @@ fn finish_one(
     runs: &Runs,
     slot: &Slot,
     id: &str,
-    (remains, links): (Remains, &Links),
+    (remains, starts): (Remains, &Starts),
     sync: &mut SyncSet,
     swept: &mut Swept,
 ) -> Result<RunStatus> {
+    spoilt::clear_stories(runs, id)?;
     runs.for_change(id)?;
     match runs.last_line(id)? {
         Some(line) if line.state == RunState::Stopped => {
             sync.merge(runs.sync_of_end(id)?);
             return Ok(line.of(id));
         }
-        None if !runs.was_started(id, links)? => {
+        None if !starts.has(runs, id)? => {
             return Err(Error::conflict(format!("{id} is to wait again")));
         }
         _ => {}
@@ -235,7 +238,16 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     if bytes[..length].trim_ascii() == boot.as_bytes() {
         return Ok(());
     }
-    let found = unowned::find(runs)?;
+    let mut found = unowned::find(runs)?;
+    if !found.failed.is_empty() {
+        // Nobody has claimed any of them in this boot.
+        for id in &found.failed {
+            if let Err(error) = spoilt::clear_stories(runs, id) {
+                tell_once("not recovered after a restart", &error);
+            }
+        }
+        found = unowned::find(runs)?;
+    }
     let (ended, failed) = unowned::end_all(runs, held, &found.ids, &Outcome::lost(REBOOTED))?;
     swept.lost += ended;
     for error in found.errors.iter().chain(&failed) {

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::access;
 use super::jobs::number;
 use super::reason::{reason, told_reason};
-use crate::attempts::rooms;
+use crate::attempts::{allocated, rooms};
 use crate::auth::{self, Who};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, owners};
+use crate::board::{nodes, owners, pause};
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -58,11 +58,16 @@ fn told<'a>(
 ) -> Result<impl Iterator<Item = Value> + 'a> {
     let all = nodes::list(root)?;
     let rooms = rooms::of_cards(root, &all, usize::MAX)?;
+    let paused = pause::read(root)?.map(|pause| pause.human());
+    let capped = match paused {
+        Some(why) => Some(why),
+        None => allocated::at_cap(root, asked.user, asked.resources)?,
+    };
     let avoid: Vec<String> = card
         .map_or(Vec::new(), |card| card.nodes_to_avoid().into_iter().map(str::to_string).collect());
     Ok(all.into_iter().map(move |node| {
         let mut map = Map::new();
-        let against = against(asked, &node, rooms.as_ref(), card);
+        let against = against(asked, &node, rooms.as_ref(), card).or_else(|| capped.clone());
         map.insert("name".into(), node.name.clone().into());
         map.insert("now".into(), against.is_none().into());
         map.insert("ever".into(), asked.might_go_to(&node).into());
@@ -124,7 +129,7 @@ fn fit(root: &Root, asked: &Asked, card: Option<&Card>) -> Result<Vec<Value>> {
     let mut fit = Vec::new();
     for node in nodes::list(root)? {
         let Some(one) = told.iter().find(|one| one["name"] == *node.name) else { continue };
-        if node.drain || !asked.may_go_to(&node) {
+        if !node.is_open() || !asked.may_go_to(&node) {
             continue;
         }
         let mut shown = node.shown();

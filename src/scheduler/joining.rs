@@ -142,5 +142,5 @@ fn used(record: TokenRecord, node: &str) -> TokenRecord {
 fn worker(join: &TokenRecord, node: &str) -> Result<(TokenRecord, String)> {
     let meant =
         Meant { role: Role::Worker, name: None, user: None, node: Some(node), read_only: false };
-    auth::token_as(format!("{}w", join.id), &meant, None)
+    auth::token_as(vault::id_of_worker(&join.id), &meant, None)
 }

@@ -24,10 +24,8 @@ pub fn tell_local(root: &Root, card: Card) -> Card {
     if said.is_empty() {
         return card;
     }
-    let recorded = attempts::record(root, said).and_then(|applied| {
-        let error = applied.errors.into_iter().next();
-        error.map_or_else(|| Cards::new(root).find(card.job()), Err)
-    });
+    let error = attempts::record(root, said).errors.into_iter().next();
+    let recorded = error.map_or_else(|| Cards::new(root).find(card.job()), Err);
     recorded.unwrap_or_else(|error| {
         eprintln!("scheduler: {}", error.message);
         card

@@ -15,7 +15,7 @@ use crate::board::nodes::{Damaged, Recorded};
 use crate::board::root::Root;
 use crate::board::{nodes, vault};
 use crate::cgi::{Call, Response};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::access::Need;
 use crate::model::node::Node;
 
@@ -84,18 +84,24 @@ pub fn register(
             node.name, node.name
         )));
     }
-    // One that a removal left behind which was cut off was not for this machine.
-    save(root, lock, &node, Some(token.flatten()))?;
+    // One that a removal left behind which was cut off was not for this machine. There is nobody yet to be
+    // asked with this one.
+    save(root, lock, &node, Some(token.flatten()), false)?;
     Ok((node, true))
 }
 
 /// `POST nodes/NAME/update`: changes the fields that are given; null takes one away.
 pub fn update(call: &Call) -> Result<Response> {
-    let mut fields = match call.request.param("drain") {
+    let duty = ["drain", "pause"].into_iter().find(|name| call.request.param(name).is_some());
+    let mut fields = match duty {
         None => fields(call)?, // before the lock: a body may come slowly
         Some(_) if call.request.body.is_none() => Map::new(),
-        Some(_) => return Err(Error::bad("give drain= or a body, not both")),
+        Some(name) => return Err(Error::bad(format!("give {name}= or a body, not both"))),
     };
+    if let Some(why) = call.request.param("pause") {
+        let why = (!why.is_empty()).then_some(why);
+        fields.insert("pause".into(), why.into());
+    }
     if call.request.param("drain").is_some() {
         fields.insert("drain".into(), call.request.switch("drain")?.into());
     }
@@ -137,7 +143,7 @@ pub fn update(call: &Call) -> Result<Response> {
     let given_up = if forget { &[] } else { &*old.given_up };
     check_idle(call.root, name, Some(&old.address()), given_up, Some(&node))?;
     node.given_up = given_up.to_vec();
-    if node.address() == old.address() {
+    if !has_moved {
         // What the poller knows of it still holds.
         let resources = if node.fixed || old.fixed { node.resources } else { old.resources };
         node = Node {
@@ -154,7 +160,7 @@ pub fn update(call: &Call) -> Result<Response> {
             ..node
         };
     }
-    save(call.root, &lock, &node, token)?;
+    save(call.root, &lock, &node, token, has_moved)?;
     Ok(Response::of(node))
 }
 
@@ -189,7 +195,7 @@ fn rewrite(
     let proves = damaged.must_prove(&whole).then_some(true);
     let node = Node { given_up, proves, ..whole };
     check_idle(root, name, None, &node.given_up, Some(&node))?;
-    save(root, lock, &node, token)?;
+    save(root, lock, &node, token, true)?;
     Ok(Response::of(node))
 }
 
@@ -213,9 +219,30 @@ pub fn remove(call: &Call) -> Result<Response> {
     Ok(Response::of(shown))
 }
 
-fn save(root: &Root, lock: &Lock, node: &Node, token: Option<Option<String>>) -> Result<()> {
-    if let Some(token) = token {
+/// Writes a record and, where one is given, the token that is presented to the node; `None` takes it away. Of a
+/// node that `moves` the old token is gone before the new address is there, and that before the new token: none
+/// is ever presented to an address that it is not for. A crash leaves a node without a token, at the one
+/// address or the other, to which nothing is presented then: the same request does the rest.
+fn save(
+    root: &Root,
+    lock: &Lock,
+    node: &Node,
+    token: Option<Option<String>>,
+    moves: bool,
+) -> Result<()> {
+    let Some(token) = token else { return nodes::write(root, lock, node) };
+    if !moves {
         vault::set_node_token(root, &node.name, token.as_deref())?;
+        return nodes::write(root, lock, node);
     }
-    nodes::write(root, lock, node)
+    let before = vault::node_token(root, &node.name).unwrap_or_default();
+    vault::set_node_token(root, &node.name, None)?;
+    if let Err(error) = nodes::write(root, lock, node) {
+        if error.kind == Kind::Unavailable {
+            // It has not moved: a full disk, perhaps.
+            let _ = vault::set_node_token(root, &node.name, before.as_deref());
+        }
+        return Err(error);
+    }
+    token.map_or(Ok(()), |token| vault::set_node_token(root, &node.name, Some(&token)))
 }

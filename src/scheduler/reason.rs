@@ -4,12 +4,13 @@
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
-use crate::attempts::rooms;
 use crate::attempts::waits::{self, Nodes};
+use crate::attempts::{allocated, rooms};
 use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
 use crate::board::owners;
+use crate::board::pause;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -74,6 +75,18 @@ impl Nodes for Reasons<'_> {
 
     fn owner(&self, card: &Card) -> Result<Option<String>> {
         owners::of(&Cards::new(self.root), card)
+    }
+
+    fn barred(&self, card: &Card) -> Result<Option<String>> {
+        if let Some(pause) = pause::read(self.root)? {
+            return Ok(Some(pause.human()));
+        }
+        let settings = &self.root.settings;
+        if settings.max_jobs_per_user.is_none() && settings.max_cores_per_user.is_none() {
+            return Ok(None);
+        }
+        let owner = self.owner(card)?;
+        allocated::at_cap(self.root, owner.as_deref(), &card.spec.resources)
     }
 
     /// Where that can be told at little cost.

@@ -25,6 +25,7 @@ const FIELDS: &[&str] = &[
     "hostname",
     "resources",
     "drain",
+    "pause",
     "token",
 ];
 
@@ -142,6 +143,7 @@ pub fn checked(value: Value) -> Result<Node> {
     if node.key.is_some() && node.cert.is_none() {
         return Err(Error::bad("key is for a certificate: name that in cert, too"));
     }
+    super::pausing::check(node.pause.as_deref())?;
     node.fixed = node.resources.is_some();
     Ok(node)
 }

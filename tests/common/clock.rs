@@ -12,12 +12,12 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{io, mem, thread};
 
 use nix::libc;
 
-use crate::common::{SOON, signal};
+use crate::common::{SOON, signal, until};
 
 /// In seconds.
 pub const YEAR: i64 = 365 * 86_400;
@@ -56,7 +56,9 @@ impl Clock {
     /// From now on it is off by so many seconds.
     pub fn set(&self, offset: i64) {
         // What was written before has an earlier time, in whole seconds.
-        thread::sleep(Duration::from_millis(1100));
+        let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let before = second();
+        until("the next second has begun", || second() > before);
         self.set.lock().unwrap().push((now(), offset));
     }
 

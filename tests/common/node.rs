@@ -82,32 +82,26 @@ impl TestRoot {
     }
 }
 
-/// The story of a job that nobody can read, until it is given back.
-pub struct Hidden {
-    story: PathBuf,
-    kept: PathBuf,
-}
+/// Something in the place of what a job's end depends on, until it is taken away.
+pub struct Obstacle(PathBuf);
 
-impl Hidden {
-    pub fn give_back(self) {
-        fs::remove_dir(&self.story).unwrap();
-        fs::rename(&self.kept, &self.story).unwrap();
+impl Obstacle {
+    pub fn take_away(self) {
+        fs::remove_dir(&self.0).unwrap();
     }
 }
 
-/// Jobs `a` and `b` run, then their supervisors are killed; the story of `a` is hidden.
-pub fn two_orphans(root: &TestRoot) -> Hidden {
+/// Jobs `a` and `b` run, then their supervisors are killed; whether somebody had killed `a` nobody can read.
+pub fn two_orphans(root: &TestRoot) -> Obstacle {
     for id in ["a", "b"] {
         submit(root, json!({"command": ["sleep", "1000"], "request_id": id}));
     }
     until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
-    let hidden =
-        Hidden { story: root.path("state/processor/job/a/status"), kept: root.path("kept") };
-    fs::rename(&hidden.story, &hidden.kept).unwrap();
-    fs::create_dir(&hidden.story).unwrap();
+    let kill = root.path("state/processor/job/a/kill");
+    fs::create_dir(&kill).unwrap();
     for supervisor in root.supervisors() {
         signal(supervisor, "KILL");
         until("it is dead", || !lives(supervisor));
     }
-    hidden
+    Obstacle(kill)
 }

@@ -162,3 +162,10 @@ pub fn mode(file: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(file).unwrap().permissions().mode() & 0o777
 }
+
+/// A root over TLS that asks clients for certificates, or demands them.
+pub fn served(name: &str, how: &str) -> Root {
+    let root = Root::real(name);
+    root.up_ok(&["--server", "lighttpd", "--tls", "--client-certs", how]);
+    root
+}

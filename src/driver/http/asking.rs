@@ -29,6 +29,7 @@ impl Http {
             .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
         Ok(Http {
             node: node.to_string(),
+            uri: uri.to_string(),
             server,
             base: base.to_string(),
             root: root.clone(),
@@ -98,9 +99,20 @@ impl Http {
         Ok(&self.server)
     }
 
+    /// What is presented there. The record is read after the token: whoever gives a node another uri and
+    /// another token puts the token there last, so that what is read of it is never for another address than
+    /// the record has by then. One that cannot be read is about to be written anew, and tells of no other.
     fn authorization(&self) -> Result<Option<String>> {
         let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
-        Ok(token.map(|token| format!("Bearer {token}")))
+        let Some(token) = token else { return Ok(None) };
+        if let Ok(now) = nodes::find(&self.root, &self.node)
+            && now.is_none_or(|node| node.uri.as_deref() != Some(&*self.uri))
+        {
+            let why = "it is not registered there any more";
+            let said = format!("node {} is not asked at {}: {why}", self.node, self.uri);
+            return Err(Error::new(Kind::Shortage, said));
+        }
+        Ok(Some(format!("Bearer {token}")))
     }
 
     /// Begins to ask whether the node is there, see [`Knock`].
