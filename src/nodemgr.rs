@@ -260,7 +260,7 @@ fn run(call: &Call) -> Result<Response> {
 fn best(root: &Root, spec: &Spec) -> Result<Node> {
     let mut all = nodes::list(root)?;
     let rooms = rooms::of_cards(root, &all, usize::MAX)?;
-    let best = rooms.and_then(|mut rooms| rooms.choose_for(&spec));
+    let best = rooms.and_then(|mut rooms| rooms.choose_for(spec));
     let found = best.and_then(|name| all.iter().position(|node| node.name == *name));
     found.map(|index| all.swap_remove(index)).ok_or_else(|| {
         Error::new(

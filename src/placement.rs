@@ -6,7 +6,7 @@
 //! with the least memory in use, and then the first by name.
 //!
 //! A node that is a user's takes that user's jobs alone, and is to them as any other. What a job asks of
-//! nodes by labels and names is looked at once for all jobs that ask the same ([`sites`]).
+//! nodes by labels and names is looked at once for all jobs that ask the same (`sites`).
 //!
 //! Jobs are kept by what they ask for ([`ready`]), nodes by what they have room for ([`rooms`]).
 //! Both lie in index trees (`kdtree`): a room that has grown finds the first job that fits, a job

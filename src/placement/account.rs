@@ -86,12 +86,15 @@ impl Marked for First {
     }
 }
 
+/// Names of what is counted, in order.
+type Names = Arc<[Arc<str>]>;
+
 /// The first of each blocked kind, by cores and memory.
 #[derive(Debug, Default)]
 struct Blocked {
     plain: Tree<2, First>,
     /// Those that ask for more than that, by the names of what they ask for, and by how much of the first.
-    others: Vec<(Arc<[Arc<str>]>, Tree<3, First>)>,
+    others: Vec<(Names, Tree<3, First>)>,
 }
 
 /// See the module.
@@ -286,7 +289,7 @@ impl Account {
             own.plain.insert([cores, memory], first);
             return;
         }
-        let names: Arc<[Arc<str>]> = ask.others.iter().map(|(name, _)| name.clone()).collect();
+        let names: Names = ask.others.iter().map(|(name, _)| name.clone()).collect();
         let known = own.others.iter().position(|(known, _)| *known == names);
         let index = known.unwrap_or_else(|| {
             own.others.push((names, Tree::default()));
@@ -295,7 +298,7 @@ impl Account {
         own.others[index].1.insert([cores, memory, first_of(&ask.others)], first);
     }
 
-    /// Undoes [`Ready::list`].
+    /// Undoes [`Account::list`].
     fn unlist(&mut self, ask: &Ask, first: Turn, lies: Lies) {
         match lies {
             Lies::Head => _ = self.heads.remove(&(first, ask.clone())),

@@ -1,7 +1,7 @@
 //! The jobs that may be placed, and which of them is next: higher priority first, then whose user has had
 //! least, then the lower number.
 //!
-//! Each user's jobs are an [`Account`], which knows its own next job. Which account comes first changes with
+//! Each user's jobs are an `Account`, which knows its own next job. Which account comes first changes with
 //! whatever is placed and ends, so no order of all jobs is kept. Of each account a bound is known that none of its
 //! jobs comes before, and the one with the first bound is asked, until what it has is before the bounds of all
 //! others.

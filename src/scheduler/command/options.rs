@@ -83,7 +83,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
     }
     for (name, amount) in pairs(words, "resource", "NAME=AMOUNT")? {
         let amount = amount.parse::<u64>().map_or_else(|_| amount.into(), Value::from);
-        resources.insert(name.into(), amount);
+        resources.insert(name, amount);
     }
     let constraints = pairs(words, "constraint", "LABEL=VALUE")?;
     let mut tests: Map<String, Value> = Map::new();
@@ -118,7 +118,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
         );
     }
     for (name, value) in pairs(words, "env", "NAME=VALUE")? {
-        environment.insert(name.into(), value.into());
+        environment.insert(name, value.into());
     }
     if !environment.is_empty() {
         map.insert("environment".into(), Value::Object(environment));
