@@ -196,7 +196,7 @@ fn any_line(dice: &mut Dice, card: &Card) -> What {
     match dice.below(12) {
         0 => What::Held { by },
         1 => What::Released { by },
-        2 => What::Running { attempt, pid: Some(1), started: None },
+        2 => What::Running { attempt, pid: Some(1), started: None, enforced: None },
         3 => What::Stopping { by, tasks: Some(dice.tasks()) },
         4 if dice.one_in(4) => What::Stopping { by, tasks: None },
         5 => What::Refused { attempt, reason: "full".into(), not_before: dice.time() },

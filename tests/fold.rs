@@ -56,7 +56,7 @@ impl Random {
                 uri: (self.below(2) == 0).then(|| "http://n".into()),
                 tasks: None,
             },
-            5 => What::Running { attempt, pid: Some(7), started: Some(time) },
+            5 => What::Running { attempt, pid: Some(7), started: Some(time), enforced: None },
             6 => What::Stopping { by, tasks: None },
             7 if self.below(2) == 0 => What::Ref { attempt, reference: "batch 7".into() },
             7 => What::Refused { attempt, reason: "full".into(), not_before: time },
@@ -67,7 +67,9 @@ impl Random {
                 not_before: Some(time),
                 usage: None,
             },
-            _ if self.below(3) > 0 => What::Running { attempt, pid: None, started: None },
+            _ if self.below(3) > 0 => {
+                What::Running { attempt, pid: None, started: None, enforced: None }
+            }
             _ => What::Stopped {
                 attempt: (self.below(3) > 0).then_some(attempt),
                 outcome: self.outcome(),

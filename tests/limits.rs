@@ -200,6 +200,7 @@ fn a_job_that_takes_more_memory_than_it_asked_for_ends_alone() {
             );
             let record = door.get(&format!("/scheduler/jobs/{bad}")).expect(200).json();
             let id = record["attempts"][0]["nodejob"].as_str().unwrap();
+            assert!(end["enforced"]["memory"].as_str().unwrap().starts_with("cgroup"), "{end}");
             let told = door.get(&format!("/processor/jobs/{id}/status")).expect(200).json();
             assert!(told["enforced"]["memory"].as_str().unwrap().starts_with("cgroup"), "{told}");
         }

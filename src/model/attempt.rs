@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::enforced::Enforced;
 use super::ids::NodejobId;
 use super::node::{Address, DriverKind};
 use super::outcome::Outcome;
@@ -39,6 +40,9 @@ pub struct Attempt {
     /// How it ended, where it did.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// What it is held to there, as its node says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforced: Option<Enforced>,
     /// What it has used, as its node counted it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,

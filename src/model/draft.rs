@@ -2,6 +2,7 @@
 //! change gives those that it adds to the card, the end with them where nothing is left. Pure.
 
 use super::card::{Attempt, Card, Event, What};
+use super::enforced::Enforced;
 use super::ids::NodejobId;
 use super::outcome::{Cause, Outcome, Status};
 use super::report::{Ended, Report};
@@ -101,6 +102,7 @@ impl Draft<'_> {
                 attempt: number,
                 pid: status.pid,
                 started: status.started.clone().or_else(|| Some(status.at.clone())),
+                enforced: status.enforced.clone().filter(Enforced::is_fit),
             });
         }
         let ended = status.outcome();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access;
+use super::enforced::Enforced;
 use super::ids::NodejobId;
 use super::node::DriverKind;
 use super::outcome::Outcome;
@@ -152,6 +153,9 @@ pub enum What {
         /// When it started, by the node's clock.
         #[serde(skip_serializing_if = "Option::is_none")]
         started: Option<String>,
+        /// What it is held to there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        enforced: Option<Enforced>,
     },
     /// Somebody killed it; its node is being told.
     Stopping {
@@ -271,7 +275,12 @@ mod tests {
                 uri: Some("http://n".into()),
                 tasks: Some("0-9".parse().unwrap()),
             },
-            What::Running { attempt: 1, pid: Some(7), started: at.clone() },
+            What::Running {
+                attempt: 1,
+                pid: Some(7),
+                started: at.clone(),
+                enforced: Some(Enforced { memory: "cgroup2".into(), ..Enforced::default() }),
+            },
             What::Stopping { by: by(), tasks: Some("3".parse().unwrap()) },
             What::Ref { attempt: 1, reference: "slurm 4711".into() },
             What::Trouble { attempt: 1, reason: "silent".into() },

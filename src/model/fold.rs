@@ -40,8 +40,9 @@ impl Card {
                     self.push_attempt(event, given);
                 }
             }
-            What::Running { attempt, pid, started } => {
+            What::Running { attempt, pid, started, enforced } => {
                 if let Some(live) = live(&mut self.attempts, *attempt) {
+                    live.enforced.clone_from(enforced);
                     live.pid = *pid;
                     live.started_at = started.clone().or_else(|| Some(event.at.clone()));
                 }
@@ -131,6 +132,7 @@ impl Card {
             ended_at: None,
             outcome: None,
             usage: None,
+            enforced: None,
             refused: None,
             trouble: None,
             tasks: tasks.clone(),

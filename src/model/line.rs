@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::enforced::Enforced;
 use super::event::{Event, What};
 use super::ids::NodejobId;
 use super::node::DriverKind;
@@ -81,6 +82,7 @@ pub(super) struct Flat {
     tasks: Option<TaskSet>,
     pid: Option<i32>,
     started: Option<String>,
+    enforced: Option<FlatEnforced>,
     not_before: Option<String>,
     status: Option<Status>,
     cause: Option<Cause>,
@@ -121,6 +123,7 @@ mod field {
     pub const UNPROVEN: u32 = 1 << 19;
     pub const REF: u32 = 1 << 20;
     pub const USAGE: u32 = 1 << 21;
+    pub const ENFORCED: u32 = 1 << 22;
     pub const OUTCOME: u32 = STATUS | CAUSE | CODE | REASON | BY | UNPROVEN;
 }
 
@@ -153,6 +156,7 @@ impl Flat {
             | set(&self.unproven, UNPROVEN)
             | set(&self.reference, REF)
             | set(&self.cpu_ms, USAGE)
+            | set(&self.enforced, ENFORCED)
             | set(&self.max_memory, USAGE)
     }
 
@@ -164,7 +168,7 @@ impl Flat {
             Name::Released => BY,
             Name::Priority => PRIORITY | BY,
             Name::Placed => ATTEMPT | NODE | NODEJOB | DRIVER | URI | TASKS,
-            Name::Running => ATTEMPT | PID | STARTED,
+            Name::Running => ATTEMPT | PID | STARTED | ENFORCED,
             Name::Stopping => BY | TASKS,
             Name::Ref => ATTEMPT | REF,
             Name::Trouble => ATTEMPT | REASON,
@@ -175,6 +179,22 @@ impl Flat {
             Name::Stopped => ATTEMPT | OUTCOME | USAGE,
         };
         self.fields() & !known != 0
+    }
+}
+
+/// What a run is held to, within a line.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FlatEnforced {
+    cpus: TaskSet,
+    gpus: TaskSet,
+    memory: String,
+    processes: String,
+}
+
+impl From<FlatEnforced> for Enforced {
+    fn from(FlatEnforced { cpus, gpus, memory, processes }: FlatEnforced) -> Enforced {
+        Enforced { cpus, gpus, memory, processes }
     }
 }
 
@@ -270,9 +290,12 @@ impl TryFrom<Flat> for Event {
                 uri: flat.uri,
                 tasks,
             },
-            Name::Running => {
-                What::Running { attempt: must(attempt)?, pid: flat.pid, started: flat.started }
-            }
+            Name::Running => What::Running {
+                attempt: must(attempt)?,
+                pid: flat.pid,
+                started: flat.started,
+                enforced: flat.enforced.map(Enforced::from),
+            },
             Name::Stopping => What::Stopping { by: must(by)?, tasks },
             Name::Ref => What::Ref { attempt: must(attempt)?, reference: must(flat.reference)? },
             Name::Trouble => What::Trouble { attempt: must(attempt)?, reason: must(reason)? },

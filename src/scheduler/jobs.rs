@@ -243,6 +243,8 @@ pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value
     let reference = last.filter(|_| !array).and_then(|a| a.reference.clone());
     add("ref", reference.map(Value::from));
     let usage = last.filter(|_| !array).and_then(|a| a.usage);
+    let enforced = last.filter(|_| !array).and_then(|a| a.enforced.as_ref());
+    add("enforced", enforced.map(|enforced| json!(enforced)));
     add("cpu_ms", usage.map(|usage| usage.cpu_ms.into()));
     add("max_memory", usage.map(|usage| usage.max_memory.into()));
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
