@@ -8,7 +8,18 @@ use std::path::Path;
 
 /// Lowest first; what shares a line stands side by side and may use each other.
 const FLOORS: [&[&str]; 13] = [
-    &["clock", "descriptors", "edge", "error", "names", "settings", "startup", "strategy", "user"],
+    &[
+        "clock",
+        "descriptors",
+        "edge",
+        "error",
+        "held",
+        "names",
+        "settings",
+        "startup",
+        "strategy",
+        "user",
+    ],
     &["model"],
     &["wire"],
     &["placement"],
