@@ -103,8 +103,10 @@ fn links_lead_somewhere() {
                 target = target.parent().unwrap().join(file);
             }
             assert!(target.exists(), "{name} links to {link}");
-            let slug =
-                |heading: &str| heading.trim_matches(['#', ' ']).to_lowercase().replace(' ', "-");
+            let slug = |heading: &str| {
+                let words = heading.trim_matches(['#', ' ']).to_lowercase().replace('\'', "");
+                words.replace(' ', "-")
+            };
             let is_there = |page: String| {
                 page.lines().any(|line| line.starts_with('#') && slug(line) == place)
             };
