@@ -61,9 +61,8 @@ fn options() -> Vec<Arg> {
         with("cores", "N", "cores that it is given; 1 if absent"),
         with("memory", "SIZE", "memory that it is given, e.g. \"1 GiB\""),
         with("gpus", "N", "GPUs that it is given"),
-        with("resource", "NAME=AMOUNT", "of a countable; may be repeated")
-            .action(ArgAction::Append),
-        with("constraint", "LABEL=VALUE", "nodes with this label; may be repeated")
+        with("resource", "NAME=N", "of a countable; may be repeated").action(ArgAction::Append),
+        with("constraint", "LABEL=V", "nodes with this label; may be repeated")
             .action(ArgAction::Append),
         with("node", "NAME", "this node alone; may be repeated").action(ArgAction::Append),
         with("exclude", "NAME", "not this node; may be repeated").action(ArgAction::Append),

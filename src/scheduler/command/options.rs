@@ -81,11 +81,11 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
     if let Some(gpus) = number("gpus")? {
         resources.insert("gpus".into(), gpus);
     }
-    for (name, amount) in pairs(words, "resource", "NAME=AMOUNT")? {
+    for (name, amount) in pairs(words, "resource", "NAME=N")? {
         let amount = amount.parse::<u64>().map_or_else(|_| amount.into(), Value::from);
         resources.insert(name, amount);
     }
-    let constraints = pairs(words, "constraint", "LABEL=VALUE")?;
+    let constraints = pairs(words, "constraint", "LABEL=V")?;
     let mut tests: Map<String, Value> = Map::new();
     for (label, value) in constraints {
         if tests.insert(label.clone(), value.into()).is_some() {
