@@ -3,7 +3,7 @@
 //! The code stands on floors; each module uses those of its own floor and of the floors below, which
 //! `tests/floors.rs` holds it to. Lowest first:
 //!
-//! - `error`, `edge`, `clock`, `user`, `settings`, `startup`, `descriptors`: the ground.
+//! - `error`, `edge`, `clock`, `user`, `settings`, `startup`, `descriptors`, `held`: the ground.
 //! - `model`: what requests, cards, reports and nodes mean. No files, no HTTP.
 //! - `wire`: what travels between a head and a node. No files, no sockets.
 //! - `placement`: which waiting job goes where. No files, no cards.
@@ -26,6 +26,7 @@ pub mod clock;
 mod descriptors;
 pub mod edge;
 pub mod error;
+mod held;
 pub mod settings;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
 mod startup;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Lowest first; what shares a line stands side by side and may use each other.
 const FLOORS: [&[&str]; 13] = [
-    &["clock", "descriptors", "edge", "error", "settings", "startup", "user"],
+    &["clock", "descriptors", "edge", "error", "held", "settings", "startup", "user"],
     &["model"],
     &["wire"],
     &["placement"],

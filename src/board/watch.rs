@@ -10,6 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::{At, Result};
+use crate::held;
 
 /// Longest time between two looks, whatever inotify says.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,8 +38,11 @@ pub fn wait_while(admitted: impl Fn() -> bool + Send + Sync + 'static) {
     let _ = ADMISSION.set(Box::new(admitted)); // a process answers one request
 }
 
-/// Whether whoever waits may go on waiting.
+/// Whether whoever waits may go on waiting. Not where this process is to end as soon as it may.
 pub fn may_wait() -> bool {
+    if held::is_ended() {
+        return false;
+    }
     let Some(admitted) = ADMISSION.get() else { return true };
     let mut admitted_at = ADMITTED_AT.lock().unwrap_or_else(PoisonError::into_inner);
     if admitted_at.is_some_and(|at| at.elapsed() >= LOOK_EVERY) {
@@ -151,8 +155,7 @@ impl Watch {
     /// An error without inotify: there is nothing to be woken by.
     pub fn wait_beside(&self, other: BorrowedFd, at_most: Duration) -> Result<()> {
         let Some(inotify) = &self.inotify else { return Err(nix::Error::EMFILE).at("inotify") };
-        let mut both = [inotify.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        wait_for(&mut both, at_most)?;
+        wait_for(&[inotify.as_fd(), other], at_most)?;
         while inotify.read_events().is_ok() {}
         Ok(())
     }
@@ -165,7 +168,7 @@ impl Watch {
             std::thread::sleep(at_most.min(pause));
             return Ok(Vec::new());
         };
-        if !wait_for(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], at_most)? {
+        if !wait_for(&[inotify.as_fd()], at_most)? {
             return Ok(Vec::new());
         }
         match inotify.read_events() {
@@ -176,10 +179,12 @@ impl Watch {
     }
 }
 
-/// Whether one of them was ready within this time.
-fn wait_for(fds: &mut [PollFd], at_most: Duration) -> Result<bool> {
+/// Whether one of them was ready within this time, or this process is to end.
+fn wait_for(fds: &[BorrowedFd], at_most: Duration) -> Result<bool> {
+    let fds = fds.iter().copied().chain(held::ended());
+    let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let millis = u16::try_from(at_most.as_millis()).unwrap_or(u16::MAX).max(1);
-    match poll(fds, PollTimeout::from(millis)) {
+    match poll(&mut fds, PollTimeout::from(millis)) {
         Ok(ready) => Ok(ready > 0),
         Err(nix::Error::EINTR) => Ok(false),
         Err(e) => Err(e).at("inotify"),

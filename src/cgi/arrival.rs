@@ -6,16 +6,24 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::alarm::{self, LONGEST_ARRIVAL};
 use super::form::Source;
 use crate::error::{At, Error, Kind, Result};
+use crate::held;
 
 /// Longest that no byte of it may come.
 const LONGEST_PAUSE: Duration = Duration::from_secs(50);
 
 const _: () = assert!(LONGEST_PAUSE.as_secs() + 5 < alarm::SECONDS as u64);
+
+/// Of more bytes than these a body is long.
+pub(super) const LONG: u64 = 64 << 10;
+
+/// Longest that one may take which is not long: who sends it is not counted, and has a program meanwhile.
+const SHORT_ARRIVAL: Duration = Duration::from_secs(30);
 
 /// What is read at a time of a body that is kept whole.
 const PIECE: usize = 64 << 10;
@@ -37,7 +45,8 @@ pub(super) struct Arrival<F> {
 impl Arrival<Stdin> {
     /// One that comes to a CGI program.
     pub(super) fn new(length: u64) -> Arrival<Stdin> {
-        Arrival::on(io::stdin(), length, LONGEST_PAUSE, LONGEST_ARRIVAL)
+        let whole = if length > LONG { LONGEST_ARRIVAL } else { SHORT_ARRIVAL };
+        Arrival::on(io::stdin(), length, LONGEST_PAUSE, whole)
     }
 }
 
@@ -63,11 +72,9 @@ impl<F: AsFd> Arrival<F> {
         let until = self.deadline.min(Instant::now() + self.pause);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            // Rounded up: a wait is not over before its time.
-            let left = PollTimeout::try_from(left + Duration::from_millis(1));
-            let left = left.unwrap_or(PollTimeout::ZERO);
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, left) {
+            // A client that leaves meanwhile ends it: nothing has been changed.
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(left)), held::mask()) {
                 Ok(0) => break,
                 Ok(_) if Instant::now() < self.deadline => return Ok(()),
                 Ok(_) => break,
@@ -176,7 +183,7 @@ mod tests {
         let (arrived, took) = arrives(SHORT, LONG, |mut to| {
             to.write_all(b"begun").unwrap();
             let mut fds = [PollFd::new(to.as_fd(), PollFlags::empty())];
-            poll(&mut fds, PollTimeout::NONE).unwrap(); // until the reader has left
+            ppoll(&mut fds, None, None).unwrap(); // until the reader has left
         });
         let said = refused(arrived);
         assert!(said.contains("nothing came for 0 s after 5 of 100 bytes"), "{said}");

@@ -9,19 +9,17 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::arrival::{Arrival, OVERRIDE_HINT};
+use super::arrival::{Arrival, LONG, OVERRIDE_HINT};
 use super::environment::{Method, var};
 use super::form::{Form, Source};
 use crate::board::incoming::{Incoming, MOST_FILES, Place};
 use crate::board::root::Root;
 use crate::error::{At, Error, Kind, Result};
+use crate::held;
 use crate::model::progress;
 
 /// What stands around the files of a form, at most.
 const AROUND_FILES: u64 = MOST_FILES as u64 * 512;
-
-/// Of more bytes than these a body is long.
-const LONG: u64 = 64 << 10;
 
 /// Where a body comes from.
 #[derive(Debug)]
@@ -181,10 +179,12 @@ impl Body {
                 }
                 Arrival::new(*length).all()
             }
-            Body::Stdin => read_limited(io::stdin().lock(), limit, "standard input"),
+            Body::Stdin => {
+                held::apart(|| read_limited(io::stdin().lock(), limit, "standard input"))
+            }
             Body::File(path) => {
-                let file = File::open(path).at(path)?;
-                read_limited(file, limit, &path.display().to_string())
+                let name = path.display().to_string();
+                held::apart(|| read_limited(File::open(path).at(path)?, limit, &name))
             }
             Body::Bytes(bytes) if bytes.len() as u64 > limit => Err(too_large(limit)),
             Body::Bytes(bytes) => Ok(bytes.clone()),

@@ -2,6 +2,7 @@
 //! the root may be changed, the handler.
 
 use super::audit;
+use super::environment::Method;
 use super::program::Program;
 use super::request::Request;
 use super::response::Response;
@@ -9,6 +10,7 @@ use super::route::{self, Call, Route};
 use crate::auth::{self, Who};
 use crate::board::root::Root;
 use crate::error::{Error, Result};
+use crate::held::Held;
 use crate::model::access::{Need, Reach, Whose};
 
 /// Why a request is not carried out.
@@ -80,11 +82,18 @@ impl Admitted<'_> {
 
     /// Carries it out; what changes something is told in the audit. A handler, too, may refuse: what
     /// everybody may look at has parts that not everybody may see.
+    ///
+    /// Whoever leaves, or ends this program, does so before the change or after the line: never between.
     pub(super) fn answer(&self) -> Result<Response> {
+        let request = self.call.request;
+        let is_told = audit::is_told(self.route.need, request);
+        // A person who has something looked through, and mended, may stop that at any time.
+        let _held =
+            (is_told && (request.method != Method::Get || !request.command)).then(Held::back);
         let answer = (self.route.handler)(&self.call);
         let is_refused = answer.as_ref().is_err_and(audit::is_refusal);
-        let Call { root, request, who, .. } = self.call;
-        if is_refused || audit::is_told(self.route.need, request) {
+        let Call { root, who, .. } = self.call;
+        if is_refused || is_told {
             audit::tell(root, who, self.program.name, request, &answer);
         }
         answer

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Result, is_shortage};
+use crate::held;
 
 /// Most bytes of addresses that are read.
 const LARGEST_ANSWER: usize = 4096;
@@ -89,16 +90,17 @@ fn look_up(name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
     if name.is_empty() || name.starts_with('-') {
         return Err(unknown());
     }
-    let mut child = Command::new("getent")
+    let mut command = Command::new("getent");
+    command
         .args(["ahosts", name])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| match is_shortage(&error) {
-            true => error,
-            false => io::Error::new(error.kind(), format!("cannot run getent: {error}")),
-        })?;
+        .stderr(Stdio::null());
+    held::as_before(&mut command);
+    let mut child = command.spawn().map_err(|error| match is_shortage(&error) {
+        true => error,
+        false => io::Error::new(error.kind(), format!("cannot run getent: {error}")),
+    })?;
     let told = child.stdout.take().map_or(Ok(Vec::new()), |out| read_until(out, deadline));
     let _ = child.kill(); // it has told all, or is late
     child.wait()?;

@@ -14,7 +14,9 @@ use crate::board::cards::Cards;
 use crate::board::nodes;
 use crate::board::poller_lock;
 use crate::board::root::Root;
+use crate::board::watch;
 use crate::error::{At, Error, Kind, Result};
+use crate::held;
 use crate::model::card::{Attempt, Card, State};
 
 /// A poller that is at work places what has room within milliseconds. What it has not placed by then
@@ -93,19 +95,21 @@ fn shown(root: &Root, job: u64, attempt: &Attempt) -> Value {
     })
 }
 
-/// One round of a poller; ended at its deadline as a power cut would, which cards and nodes stand.
+/// One round of a poller; ended at its deadline, or once nobody may wait for it, as a power cut would, which
+/// cards and nodes stand.
 fn one_round(root: &Root) -> Result<()> {
     let program = root.poller();
-    let mut child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(["--once", "--quiet"])
         .env("CORKBOARD_ROOT", root.dir())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .at(&program)?;
+        .stdout(Stdio::null());
+    held::as_before(&mut command);
+    let mut child = command.spawn().at(&program)?;
     let deadline = Instant::now() + ROUND;
     while child.try_wait().at(&program)?.is_none() {
-        if Instant::now() > deadline {
+        if Instant::now() > deadline || !watch::may_wait() {
             let _ = child.kill(); // it may have ended
             child.wait().at(&program)?;
             break;

@@ -18,6 +18,7 @@ use crate::cgi::{Given, Special};
 use crate::cgi::{audit, output};
 use crate::check;
 use crate::error::{At, Error, Kind, Result, exit};
+use crate::held::Held;
 use crate::model::access::Need;
 use crate::model::ids::RunId;
 use crate::model::log::LogQuery;
@@ -89,11 +90,13 @@ fn submit(words: &Given) -> anyhow::Result<i32> {
     auth::allow(&who, Need::Run)?;
     let (id, request) = submission::with_id(request(words)?)?;
     let run = NewRun { id: id.clone(), request: request.clone(), uploads: None, by: None };
+    let held = Held::back();
     let accepted = accept(&root, vec![run]).and_then(|mut all| {
         all.pop().unwrap_or_else(|| Err(Error::new(Kind::Internal, "no answer for the job")))
     });
     let made = accepted.as_ref().map(|_| format!("jobs/{id}")).map_err(Clone::clone);
     audit::tell_command(&root, &who, "processor", &["jobs", "new"], made);
+    drop(held);
     accepted?;
     let mut out = io::stdout();
     let written = match (words.quiet(), words.flag("wait")) {

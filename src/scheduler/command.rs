@@ -18,6 +18,7 @@ use crate::cgi::{Given, Special};
 use crate::cgi::{audit, output};
 use crate::check;
 use crate::error::{At, Error, Result, exit};
+use crate::held::Held;
 use crate::model::log::LogQuery;
 use crate::tokens;
 
@@ -91,9 +92,11 @@ fn new(words: &Given) -> anyhow::Result<i32> {
         request.insert("stdin".into(), standard_input(root.settings.max_body)?.into());
     }
     let files = files(&root, &words.values("file"))?;
+    let held = Held::back();
     let submitted = submit::submit(&root, &who, Value::Object(request), files);
     let made = submitted.as_ref().map(|(accepted, _)| format!("jobs/{}", accepted.job));
     audit::tell_command(&root, &who, "scheduler", &["jobs", "new"], made.map_err(Clone::clone));
+    drop(held);
     let (accepted, fresh) = submitted?;
     let job = accepted.job;
     // Who waits is told why in any case.
