@@ -108,10 +108,12 @@ impl Present {
     /// taken to be from after: nothing is over too early. `None` if no clock says it.
     pub fn passed_since(&self, time: SystemTime, duration: Duration) -> Option<SystemTime> {
         let mut from = time.checked_add(self.put_forward_since(time))?;
-        for step in self.set_back.iter().rev() {
-            if from > self.now && millis(from) <= step.until {
-                from = from.checked_sub(Duration::from_millis(step.by.unsigned_abs()))?;
-            }
+        let mut later = &self.set_back[..]; // than those that are counted
+        while from > self.now
+            && let Some(last) = later.iter().rposition(|step| millis(from) <= step.until)
+        {
+            from = from.checked_sub(Duration::from_millis(later[last].by.unsigned_abs()))?;
+            later = &later[last + 1..];
         }
         from.checked_add(duration)
     }
