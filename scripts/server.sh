@@ -6,11 +6,12 @@
 #   tls                   1, or nothing
 #   client-certs          ask, demand, or nothing
 #   cert key              of the server; nothing: of the authority in ca/
+#   ca                    by which the head believes that certificate; nothing: see find_ca
 #   client-ca crl         by which certificates of clients are believed; nothing: likewise
 #   head-cert head-key    which the head shows where one is demanded; nothing: likewise
 # Whatever runs is on record as the daemon `httpd`.
 declare -A SETTING=()
-readonly SETTING_NAMES=(server tls client-certs cert key client-ca crl head-cert head-key)
+readonly SETTING_NAMES=(server tls client-certs cert key ca client-ca crl head-cert head-key)
 
 # Settings that were not given become those that were last used here, unless a server was named: then
 # what was given is all.
@@ -49,10 +50,11 @@ check_settings() {
         [ -z "$(setting "${name%:*}")" ] || [ -n "$(setting "${name#*:}")" ] || SETTING[${name#*:}]=$(setting "${name%:*}")
         [ -z "$(setting "${name#*:}")" ] || [ -n "$(setting "${name%:*}")" ] || usage_error "--${name#*:} is for --${name%:*}"
     done
+    [ -z "$(setting ca)" ] || [ -n "$(setting cert)" ] || usage_error "--ca is for --cert"
     [ -z "$(setting crl)" ] || [ -n "$(setting client-ca)" ] || usage_error "--crl is for --client-ca"
     [ -z "$(setting client-ca)" ] || [ "$(setting client-certs)" != demand ] || [ -n "$(setting head-cert)" ] ||
         usage_error "with certificates demanded by --client-ca the head needs one, too: --head-cert and --head-key"
-    for name in cert key client-ca crl head-cert head-key; do
+    for name in cert key ca client-ca crl head-cert head-key; do
         file=$(setting "$name")
         [ -n "$file" ] || continue
         [[ $file == /* ]] || file=$PWD/$file
@@ -101,6 +103,34 @@ own_pair() {
     printf '%s\n' "$pair"
 }
 
+# Refuses a certificate that is not valid now: nobody would believe it, and openssl takes it.
+check_dates() {
+    local name=$1 file=$2 begin end now
+    [ -n "$file" ] || return 0
+    begin=$(openssl x509 -in "$file" -noout -startdate 2>/dev/null | cut -d = -f 2)
+    end=$(openssl x509 -in "$file" -noout -enddate 2>/dev/null | cut -d = -f 2)
+    { [ -n "$begin" ] && [ -n "$end" ]; } || die "--$name: $file is no certificate (PEM)"
+    now=$(date +%s)
+    [ "$now" -ge "$(date -d "$begin" +%s)" ] || die "--$name: $file is not valid before $(date -u -d "$begin" +%Y-%m-%dT%H:%M:%SZ): look at this machine's clock, or give another"
+    [ "$now" -lt "$(date -d "$end" +%s)" ] || die "--$name: $file expired at $(date -u -d "$end" +%Y-%m-%dT%H:%M:%SZ): replace it, then run up again"
+}
+
+# By what the head believes a certificate that was given: what was given, else a ca.pem beside it that it
+# leads to, else what leads to its issuer; nothing: what this machine trusts.
+find_ca() {
+    local beside
+    beside=$(dirname "$CERT")/ca.pem
+    leads_to() { openssl verify -no_check_time -partial_chain -CAfile "$1" -untrusted "$CERT" "$CERT" > /dev/null 2>&1; }
+    CA=$(setting ca)
+    if [ -n "$CA" ]; then
+        leads_to "$CA" || die "--ca: $CERT does not lead to $CA"
+    elif [ -r "$beside" ] && leads_to "$beside"; then
+        CA=$beside
+    elif [ "$(grep -c -e '-BEGIN CERTIFICATE-' "$CERT")" -gt 1 ]; then
+        CA=$CERT
+    fi
+}
+
 # The files of TLS that are used: those of settings, or of the root's own authority, in CERT, KEY,
 # CLIENT_CA, CRL; by what and with what the head asks its own machine, in CA, HEAD_CERT, HEAD_KEY.
 find_papers() {
@@ -113,18 +143,22 @@ find_papers() {
         case ${pair%]} in localhost | 127.0.0.1 | ::1 | 0.0.0.0 | ::) ;; *) names+=("${pair%]}") ;; esac
         pair=$(own_pair server "$(uname -n)" "${names[@]}")
         CERT=$pair/cert.pem KEY=$pair/key.pem CA=$ROOT/ca/ca.pem
-    elif [ "$(grep -c -e '-BEGIN CERTIFICATE-' "$CERT")" -gt 1 ]; then
-        CA=$CERT # with what leads to its issuer
+    else
+        check_dates cert "$CERT"
+        find_ca
     fi
     [ -n "$(setting client-certs)" ] || return 0
     CLIENT_CA=$(setting client-ca) CRL=$(setting crl)
     HEAD_CERT=$(setting head-cert) HEAD_KEY=$(setting head-key)
+    check_dates head-cert "$HEAD_CERT"
     if [ -z "$CLIENT_CA" ]; then
         if [ "$(setting client-certs)" = demand ] && [ -z "$HEAD_CERT" ]; then
             pair=$(own_pair client head)
             HEAD_CERT=$pair/cert.pem HEAD_KEY=$pair/key.pem
         fi
         [ -e "$ROOT/ca/ca.pem" ] || own_ca init >&2
+        # What was revoked last may not be on the list yet: ca was killed, or the power failed.
+        [ ! "$ROOT/ca/revoked" -nt "$ROOT/ca/crl.pem" ] || own_ca list > /dev/null
         CLIENT_CA=$ROOT/ca/ca.pem CRL=$ROOT/ca/crl.pem
     fi
 }
@@ -137,9 +171,12 @@ quoted() {
 
 # The configuration, for a port. Its first line is where it listens.
 lighttpd_config() {
-    local port=$1 files tag=lighttpd
+    local port=$1 files connections tag=lighttpd
+    # As root, but without the right to raise it again, lighttpd would lower its hard limit to less than the
+    # poller has, and with it that of whatever its programs start.
     files=$(ulimit -Hn)
-    [[ $files =~ ^[0-9]+$ && $files -lt 16384 ]] || files=16384
+    [[ $files =~ ^[0-9]+$ && $files -lt 1048576 ]] || files=1048576
+    connections=$((files < 16384 ? files / 2 : 8192))
     [ -z "$(setting client-certs)" ] || tag=corkboard-certificates
     cat << END
 # $BIND:$port
@@ -169,7 +206,7 @@ server.max-request-field-size = 32768
 
 # Many slow clients leave room for others.
 server.max-fds = $files
-server.max-connections = $((files / 2))
+server.max-connections = $connections
 server.max-read-idle = 30
 server.max-write-idle = 360
 server.max-keep-alive-idle = 5
@@ -218,6 +255,22 @@ configure_lighttpd() {
 # Of all that lighttpd reads when it starts: what has changed since is not in use.
 fingerprint() {
     cat "$ROOT/run/lighttpd.conf" ${CERT:+"$CERT" "$KEY"} ${CLIENT_CA:+"$CLIENT_CA"} ${CRL:+"$CRL"} 2>/dev/null | sha256sum
+}
+
+# What the server that runs may have less of than the poller, in words; nothing where it may raise that.
+# Whatever its programs start would leave jobs to the poller.
+server_lacks() {
+    local server poller caps
+    server=$(daemon_pid httpd) && poller=$(daemon_pid poller) || return 0
+    caps=$(sed -n 's/^CapEff:[[:space:]]*//p' "/proc/$server/status" 2>/dev/null) || return 0
+    [ $((0x${caps:-0} >> 24 & 1)) = 0 ] || return 0 # CAP_SYS_RESOURCE
+    awk 'function of(text) { return text == "unlimited" ? 1e18 : text + 0 }
+        !match($0, /  +/) { next }
+        { name = substr($0, 1, RSTART - 1); split(substr($0, RSTART), fields); hard = of(fields[2]) }
+        FNR == NR { has[name] = hard; next }
+        name in has && has[name] < hard && !(name == "Max open files" && has[name] >= 1048576) {
+            printf "%s%s", found++ ? ", " : "", tolower(name)
+        }' "/proc/$server/limits" "/proc/$poller/limits" 2>/dev/null || true
 }
 
 # Has a lighttpd that runs read its configuration and certificates again, if they have changed.

@@ -12,6 +12,7 @@ use crate::board::audit::{self, Of};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::board::vault;
+use crate::cgi::view::FORMAT;
 use crate::cgi::{Call, Given, Key, Method, Response, Route, Special, words};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -72,9 +73,14 @@ pub const REMOVE: Route = Route {
 };
 
 /// `tokens ls`.
-pub const LS: Special = Special::plain("tokens/ls", "the same as tokens", |given| {
-    words::again(given.program, &["tokens".into()])
-});
+pub const LS: Special = Special {
+    query: &[FORMAT],
+    ..Special::plain("tokens/ls", "the same as tokens", |given| {
+        let format = given.query.iter().map(|(key, value)| format!("{key}={value}"));
+        let words: Vec<String> = ["tokens".to_string()].into_iter().chain(format).collect();
+        words::again(given.program, &words)
+    })
+};
 
 /// `tokens rm ID`.
 pub const RM_ID: Special =

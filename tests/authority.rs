@@ -150,7 +150,7 @@ fn what_an_authority_makes_renews_and_revokes() {
     ca_ok(&dir, &["client", "ann"]);
     assert!(is_good(&dir, &ann.join("cert.pem"), "sslclient"));
     let listed = text(&ca(&dir, &["list"]).stdout);
-    assert_eq!(listed.matches("revoked ann ").count(), 3, "{listed}");
+    assert_eq!(listed.matches("revoked client/ann ").count(), 3, "{listed}");
     assert!(
         listed.contains("server/node01.example ") && listed.contains("client/ann "),
         "{listed}"
@@ -163,7 +163,7 @@ fn what_an_authority_makes_renews_and_revokes() {
     let foreign = other.join("client/ann/cert.pem");
     refused(&dir, &["revoke", foreign.to_str().unwrap()], 1, "is not of this authority");
     refused(&dir, &["revoke", "/etc/hostname"], 1, "not a certificate");
-    refused(&dir, &["client", "ann"], 1, "renew it, or revoke it first");
+    refused(&dir, &["client", "ann"], 1, "renew client ann --dir ");
     refused(&dir, &["renew", "client", "nobody"], 1, "make it by");
     refused(&dir, &["revoke", "client", "nobody"], 1, "nothing was ever made");
     refused(&dir, &["client", "late", "--days", "9999"], 1, "give fewer --days");

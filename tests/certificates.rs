@@ -50,7 +50,7 @@ fn who_has_a_certificate_that_is_known_asks_as_its_user() {
         &[],
     );
     assert_eq!(again.status.code(), Some(1), "{again:?}");
-    assert!(text(&again.stderr).contains("exists already"), "{again:?}");
+    assert!(text(&again.stderr).contains("exists already: it is user ann's"), "{again:?}");
 
     // Its jobs are its user's.
     let held = r#"{"command": ["true"], "state": "held", "environment": {"X": "hidden"}}"#;
@@ -201,7 +201,7 @@ fn handshakes_with_whom_is_let_in_and_with_whom_is_not() {
     ] {
         let output = command(client);
         let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(75), "{part}: {said}");
+        assert_eq!(output.status.code(), Some(1), "{part}: {said}");
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
 
@@ -209,9 +209,15 @@ fn handshakes_with_whom_is_let_in_and_with_whom_is_not() {
     root.up_ok(&["--client-certs", "ask"]);
     root.curl_as(&good, &[], "/scheduler/jobs").expect(200);
     root.curl(&[], "/scheduler/jobs").expect(401);
-    for client in [&revoked, &old, &early, &other.join("client/good")] {
+    for (client, part) in [
+        (&revoked, "it was revoked"),
+        (&old, "it has expired"),
+        (&early, "it is not valid yet"),
+        (&other.join("client/good"), "its issuer is not one"),
+    ] {
         let said = root.curl_as(client, &[], "/scheduler/jobs").expect(401).body;
         assert!(said.contains("the server does not accept the certificate (FAILED"), "{said}");
+        assert!(said.contains(part), "{part:?} is not in {said}");
         root.curl_as(client, &["-H", &admin(&root)], "/scheduler/jobs").expect(200);
     }
     // Another host than the certificate is for.

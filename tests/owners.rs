@@ -316,3 +316,22 @@ fn what_a_user_has_a_node_run_is_theirs_to_read_and_to_end() {
     ask(&root, &ada, "POST", "/processor/jobs/new", &one).expect(200);
     root.check();
 }
+
+#[test]
+fn what_open_mode_has_made_is_everybodys_while_it_is_on() {
+    let root = open_root("");
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let held = json!({"command": ["true"], "state": "held", "environment": {"A": "b"}});
+    let made = root.cgi("POST", "/scheduler/jobs/new", &[], held.to_string().as_bytes());
+    let job = made.expect(201).json()["job"].clone();
+    let (card, update) =
+        (format!("/scheduler/jobs/{job}"), format!("/scheduler/jobs/{job}/update?priority=3"));
+    ask(&root, &ada, "GET", &card, &Value::Null).expect(200);
+    ask(&root, &ada, "POST", &update, &Value::Null).expect(200);
+    let listed = ask(&root, &ada, "GET", "/scheduler/jobs?format=json", &Value::Null).json();
+    assert_eq!(listed[0]["priority"], 3, "{listed}");
+    fs::remove_file(root.path("state/open")).unwrap();
+    ask(&root, &ada, "GET", &card, &Value::Null).expect(403);
+    ask(&root, &ada, "POST", &update, &Value::Null).expect(403);
+    root.check();
+}

@@ -82,6 +82,9 @@ fn who_is_not_let_in_or_finds_nobody_is_told_what_to_do() {
     let nobody = elsewhere("http://127.0.0.1:1", &token, &["jobs"], "");
     assert_eq!(nobody.code, Some(75), "{}", nobody.err);
     assert!(nobody.err.contains("http://127.0.0.1:1 does not answer"), "{}", nobody.err);
+    assert!(nobody.err.contains("CORKBOARD_URL is set: unset it"), "{}", nobody.err);
+    let shell = elsewhere(&httpd.url(), &token, &["tokens"], "");
+    assert!(shell.err.contains("CORKBOARD_URL is set: unset it"), "{}", shell.err);
     let wrong = elsewhere("head:8080", &token, &["jobs"], "");
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.err.contains("it is like http://head:8080"), "{}", wrong.err);

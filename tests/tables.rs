@@ -60,6 +60,10 @@ fn commands_print_tables_to_people_and_json_to_programs() {
     assert!(root.cmd("scheduler", &["nodes", "list"]).expect(0).json()["nodes"].is_array());
     let json = root.cmd("scheduler", &["queue", "format=json"]).expect(0).json();
     assert_eq!(json[0]["job"], 1);
+    // Another word for a route takes what that takes.
+    let tokens = root.cmd("scheduler", &["tokens", "format=table"]).expect(0).body;
+    assert!(tokens.starts_with("no ") || tokens.starts_with("ID "), "{tokens}");
+    assert_eq!(root.cmd("scheduler", &["tokens", "ls", "format=table"]).expect(0).body, tokens);
     // Errors are no tables.
     let wrong = root.cmd("scheduler", &["jobs", "format=xml"]).expect(1);
     assert!(wrong.stderr.contains("format must be"), "{wrong:?}");

@@ -76,12 +76,30 @@ impl Shown {
         match self {
             Shown::None => token.into(),
             Shown::Bad(why) => {
-                format!("the server does not accept the certificate ({why}); or {token}")
+                format!(
+                    "the server does not accept the certificate ({why}): {}, or {token}",
+                    cure(why)
+                )
             }
             Shown::Good(_) => format!(
                 "the certificate is not known here: make it known by `scheduler tokens new role=ROLE user=USER certificate=FILE` on this machine, or {token}"
             ),
         }
+    }
+}
+
+/// What to do about a certificate that a server refuses, by the number that OpenSSL has for the reason
+/// (`X509_V_ERR_…`): lighttpd says `FAILED:error:…:reason(23)`.
+fn cure(why: &str) -> &'static str {
+    let number = why.rsplit_once("reason(").and_then(|(_, rest)| rest.split_once(')'));
+    match number.and_then(|(number, _)| number.parse().ok()) {
+        Some(9) => "it is not valid yet by this machine's clock: look at both clocks",
+        Some(10) => "it has expired: renew it (scripts/ca renew client NAME)",
+        Some(23) => "it was revoked: have another one made",
+        Some(2 | 18..=21) => {
+            "its issuer is not one that this server believes (scripts/up --client-ca)"
+        }
+        _ => "show another one",
     }
 }
 

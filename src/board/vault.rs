@@ -80,7 +80,12 @@ pub fn add_token(root: &Root, record: &TokenRecord) -> Result<()> {
     root.for_change()?;
     let path = token_path(root, &record.id)?;
     let fresh = files::publish(&tmp(root), &path, &files::json_line(record)?, true)?;
-    if fresh { Ok(()) } else { Err(Error::conflict(format!("token {} exists already", record.id))) }
+    if fresh {
+        return Ok(());
+    }
+    let (id, is) = (&record.id, token(root, &record.id)?);
+    let whose = is.map_or(String::new(), |is| format!(": it is user {}'s", is.user()));
+    Err(Error::conflict(format!("token {id} exists already{whose}")))
 }
 
 /// Puts a token's record in place of what was there, if anything was. Durable when this returns.

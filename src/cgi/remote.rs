@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value, unwritable};
 use crate::client::names::{check_uri, programs_of};
-use crate::client::papers::{Distrust, Papers, Unusable};
+use crate::client::papers::{Distrust, Papers, Refused, Unusable};
 use crate::client::patience::Patience;
 use crate::client::said;
 use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread};
@@ -342,10 +342,13 @@ fn unanswered(url: &str, error: &io::Error) -> Error {
     let how = match inner {
         Some(inner) if inner.is::<Distrust>() => "is not trusted",
         Some(inner) if inner.is::<Unusable>() => "is not asked",
+        Some(inner) if inner.is::<Refused>() => "does not let this command in",
         _ => "does not answer",
     };
+    // Nothing was asked then, and nobody who asks again is better off.
+    let kind = if how == "does not answer" { Kind::GatewayTimeout } else { Kind::Misdirected };
     let why = said::bounded(&reason(error).to_string());
-    Error::new(Kind::GatewayTimeout, format!("{url} {how}: {why}"))
+    Error::new(kind, format!("{url} {how}: {why}"))
 }
 
 /// Asks, and again for so long while nobody answers, or is only about to.

@@ -13,7 +13,7 @@ use crate::model::resources::human_size;
 const WIDEST: usize = 60;
 
 /// The key by which a command is told how to print what it answers.
-pub(super) const FORMAT: Key =
+pub const FORMAT: Key =
     Key::new("format", "json|table", "how it is printed: a table on a terminal, else JSON");
 
 /// The table of an answer.

@@ -187,17 +187,32 @@ fn ask(
         }
     };
     let request = Request::from_words(method, path.to_vec(), query, body);
-    if let Some(remote) = Remote::named(matches.get_one(URL).map(String::as_str))? {
-        return output::print(
-            program.name,
-            forward::answer(&remote, program.name, &request)?,
-            &shown,
-        );
+    let url = matches.get_one(URL).map(String::as_str);
+    if let Some(remote) = Remote::named(url)? {
+        let answer = forward::answer(&remote, program.name, &request);
+        let answer =
+            answer.map_err(|error| if url.is_none() { not_asked_for(error) } else { error });
+        return output::print(program.name, answer?, &shown);
     }
     let root = Root::find()?;
     let who = auth::from_command(&root)?;
     let admitted = dispatch::admit(program, &root, &request, &who).map_err(Refusal::error)?;
     output::print(program.name, admitted.answer()?, &shown)
+}
+
+/// What a root elsewhere refuses, or does not answer at all, which only the environment has named: the one on
+/// this machine may have been meant.
+fn not_asked_for(error: Error) -> Error {
+    let may_be_meant =
+        [Kind::Unauthorized, Kind::Forbidden, Kind::Misdirected, Kind::GatewayTimeout];
+    if !may_be_meant.contains(&error.kind) {
+        return error;
+    }
+    let message = format!(
+        "{} (CORKBOARD_URL is set: unset it to ask the root on this machine)",
+        error.message
+    );
+    Error { message, ..error }
 }
 
 /// Whether what is answered is shown as a table: to a person, or where that is asked for. Takes the word

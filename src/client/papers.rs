@@ -65,6 +65,18 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+/// Why a server will not have whoever shows what it is shown, in words: nothing was answered, nor looked at.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(super) String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 fn unusable(path: &Path, why: impl fmt::Display) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, Unusable(format!("{}: {why}", path.display())))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConnection, StreamOwned};
 
-use super::papers::{Papers, config, distrust};
+use super::papers::{Papers, Refused, config, distrust};
 use crate::clock;
 
 /// Who a server has to prove to be.
@@ -71,25 +71,27 @@ pub(crate) fn why(error: &rustls::Error) -> io::Error {
             ErrorKind::InvalidData,
             "it does not speak TLS there: where it speaks plain HTTP its uri begins with http://",
         ),
-        rustls::Error::AlertReceived(alert) => {
-            io::Error::new(ErrorKind::InvalidData, refusal(*alert))
-        }
+        rustls::Error::AlertReceived(alert) => refusal(*alert),
         other => io::Error::new(ErrorKind::InvalidData, format!("TLS: {other}")),
     }
 }
 
 /// Why a server will not have whoever asks.
-fn refusal(alert: AlertDescription) -> String {
+fn refusal(alert: AlertDescription) -> io::Error {
     let shown =
         "the certificate that it is shown (the node's cert, or, for a command, CORKBOARD_CERT)";
-    match alert {
+    let why = match alert {
         AlertDescription::CertificateRequired => "it demands a certificate: name one, and its key, in the node's cert and key, or, for a command, in CORKBOARD_CERT and CORKBOARD_KEY".into(),
         AlertDescription::CertificateExpired => format!("it says that {shown} has expired"),
         AlertDescription::CertificateRevoked => format!("it says that {shown} was revoked"),
         AlertDescription::UnknownCA => format!("it does not know the issuer of {shown}"),
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => format!("it refuses {shown}, which may not be valid yet by its clock"),
-        other => format!("it ends the TLS handshake: {other:?}"),
-    }
+        other => {
+            let why = format!("it ends the TLS handshake: {other:?}");
+            return io::Error::new(ErrorKind::InvalidData, why);
+        }
+    };
+    io::Error::new(ErrorKind::InvalidData, Refused(why))
 }
 
 /// What is wrong with a certificate.

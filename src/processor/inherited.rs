@@ -40,6 +40,9 @@ const USUAL: &[(Resource, u64)] = &[
     (Resource::RLIMIT_NOFILE, 1024),
 ];
 
+/// A hard limit on open files that is as good as any higher one: `scripts/up` gives a server no more.
+const MANY_FILES: u64 = 1 << 20;
+
 /// What a process is given of the machine.
 #[derive(Debug, Clone, Copy)]
 struct Priority {
@@ -112,7 +115,8 @@ fn raise(resource: Resource, wanted: Option<(u64, u64)>, by_poller: bool) -> boo
         return false;
     }
     let _ = setrlimit(resource, new_soft.min(hard), hard); // needs no rights
-    by_poller
+    // A server may have no more than a number of descriptors that nothing comes near.
+    by_poller && !(resource == Resource::RLIMIT_NOFILE && hard >= MANY_FILES)
 }
 
 /// Niceness and policy of a process, by `/proc/PID/stat`.

@@ -274,8 +274,11 @@ impl Client {
         }
         let (pid, start) = which.split_once('_').unwrap_or((&which, ""));
         let pid = pid.parse().ok().filter(|pid| *pid > 0);
-        let absent =
-            || Error::not_found(format!("{which:?} was not started, and is no PID or PID_START"));
+        let absent = || {
+            Error::not_found(format!(
+                "{which:?} is nothing that is remembered: what was started and has ended is found by its PID_START"
+            ))
+        };
         let pid = pid.ok_or_else(absent)?;
         let known = self.known.iter().rev().find(|(_, id)| id.pid == pid && start.is_empty());
         Ok(known.map_or_else(|| Id { pid, start: start.into() }, |(_, id)| id.clone()))

@@ -27,7 +27,8 @@ Commands, one a line, in words as for a shell (quotes and backslashes; no variab
                             bytes=0-4095, tail=10, none; its last lines if absent
   stop [WHICH]              end it; told its last lines
   running                   which processes run there
-WHICH is the NAME of a start, a PID, or PID_START; the last that was started if absent.
+WHICH is the NAME of a start, a PID, or PID_START; the last that was started if absent. A NAME
+is remembered until it has ended, and to the end of the commands; then PID_START finds it.
 Behind # is a comment.
 
 Each answer is a line of JSON. A command that is refused is told on standard error, and the
