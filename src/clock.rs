@@ -48,10 +48,11 @@ impl Wait {
 }
 
 /// The present, by which ages are counted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
     now: SystemTime,
     steps: Vec<Step>,
+    set_back: Vec<SetBack>,
 }
 
 /// A clock was put forward.
@@ -63,10 +64,31 @@ pub struct Step {
     pub by: i64,
 }
 
+/// A clock was set back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBack {
+    /// What it would have said without that: no later time is from before. Milliseconds since 1970.
+    pub until: i64,
+    /// By so many milliseconds.
+    pub by: i64,
+}
+
 impl Present {
     /// As the clock says, which was put forward like this.
     pub fn of(now: SystemTime, steps: Vec<Step>) -> Present {
-        Present { now, steps }
+        Present { now, steps, set_back: Vec::new() }
+    }
+
+    /// The same of one that was set back, too, the last time last.
+    #[must_use]
+    pub fn and_set_back(self, set_back: Vec<SetBack>) -> Present {
+        Present { set_back, ..self }
+    }
+
+    /// This one with the clock at another time, if nobody has set it in between.
+    #[must_use]
+    pub fn at(&self, now: SystemTime) -> Present {
+        Present { now, ..self.clone() }
     }
 
     /// What the clock says.
@@ -78,11 +100,35 @@ impl Present {
     /// has passed.
     pub fn age(&self, time: SystemTime) -> Duration {
         let since = self.now.duration_since(time).unwrap_or_default();
-        let written = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        since.saturating_sub(self.put_forward_since(time))
+    }
+
+    /// When so much time will have passed since `time`, by the clock as it is now. A time that is yet to
+    /// come is from before the clock was set back; of one that may be from before or from after that it is
+    /// taken to be from after: nothing is over too early. `None` if no clock says it.
+    pub fn passed_since(&self, time: SystemTime, duration: Duration) -> Option<SystemTime> {
+        let mut from = time.checked_add(self.put_forward_since(time))?;
+        let mut later = &self.set_back[..]; // than those that are counted
+        while from > self.now
+            && let Some(last) = later.iter().rposition(|step| millis(from) <= step.until)
+        {
+            from = from.checked_sub(Duration::from_millis(later[last].by.unsigned_abs()))?;
+            later = &later[last + 1..];
+        }
+        from.checked_add(duration)
+    }
+
+    fn put_forward_since(&self, time: SystemTime) -> Duration {
+        let written = millis(time);
         let steps = self.steps.iter().filter(|step| written < step.before);
         let put: i64 = steps.map(|step| step.by).sum();
-        since.saturating_sub(Duration::from_millis(put.max(0) as u64))
+        Duration::from_millis(put.max(0) as u64)
     }
+}
+
+/// Milliseconds since 1970 of a time; 0 before it.
+pub fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
 impl From<SystemTime> for Present {

@@ -96,7 +96,12 @@ pub fn multipart(bytes: &[u8]) {
 /// A card, whole and cut off anywhere.
 pub fn card(bytes: &[u8]) {
     let Ok(card) = Card::parse(bytes) else { return };
-    let _ = (card.status(), card.expires_at(), card.newer_reason(), card.without_events().column());
+    let _ = (
+        card.status(),
+        card.expires_at(&std::time::SystemTime::now().into()),
+        card.newer_reason(),
+        card.without_events().column(),
+    );
     let first = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let rest = bytes.len() - first;
     // As a crash may leave it: a card whose first line is whole stays one.

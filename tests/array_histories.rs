@@ -45,7 +45,7 @@ impl World {
     }
 
     fn place(&mut self) {
-        let tasks = ranges::next(&self.card, 2, SystemTime::now());
+        let tasks = ranges::next(&self.card, 2, &SystemTime::now().into());
         if tasks.is_empty() {
             return;
         }

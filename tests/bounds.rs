@@ -203,3 +203,17 @@ fn so_many_wait_at_a_time_and_a_place_is_free_when_its_holder_is_gone() {
     }
     root.check();
 }
+
+#[test]
+fn what_came_while_nothing_was_bounded_waits_too() {
+    let bounded = format!("{CONF}max_waiting_per_user = 3\n");
+    let root = TestRoot::new(&bounded);
+    let ada = token(&root, &["role=user", "user=ada"]);
+    submit(&root, &ada, &held());
+    root.write("corkboard.conf", CONF);
+    (0..3).for_each(|_| _ = submit(&root, &ada, &held()));
+    root.write("corkboard.conf", &bounded);
+    let more = ask(&root, &ada, "POST", "/scheduler/jobs/new", &held());
+    refused(more, "ada has 4 jobs that wait");
+    root.check();
+}

@@ -130,3 +130,41 @@ fn what_waits_for_a_time_does_not_wait_for_years_after_the_clock_was_set_back() 
     assert_eq!(at_work.end("TERM"), 0);
     root.check();
 }
+
+/// How the poller has noted that its clock was set: this is in its note.
+fn is_noted(root: &TestRoot, what: &str) {
+    until(&format!("{what} is noted"), || root.read("state/scheduler/clock").contains(what));
+}
+
+#[test]
+fn what_expires_after_a_while_does_so_when_that_has_passed() {
+    let root = open_root("");
+    let clock = Clock::default();
+    let at_work = poller(&clock, &root, &["-q"]);
+    until("the clock is noted", || root.exists("state/scheduler/clock"));
+    let held = |expires: &str| {
+        root.submit(&json!({"command": "true", "state": "held", "expires": expires}))
+    };
+    let (long, short) = (held("2h"), held("8s"));
+    let absolute = held("2100-01-01T00:00:00Z");
+    clock.set(YEAR);
+    is_noted(&root, r#""before""#);
+    // Those that were expired by a look at the clock alone would have been by now.
+    assert_eq!(root.reaches(short, "stopped")["cause"], "expired");
+    assert_eq!(root.status(long)["state"], "held", "{:?}", root.status(long));
+    clock.set(0);
+    is_noted(&root, r#""until""#);
+    let short = held("8s");
+    clock.set(-YEAR);
+    is_noted(&root, r#","by":31536"#);
+    assert_eq!(root.reaches(short, "stopped")["cause"], "expired");
+    assert_eq!(root.status(long)["state"], "held", "{:?}", root.status(long));
+    assert_eq!(root.status(absolute)["state"], "held");
+    clock.set(0);
+    is_noted(&root, r#""before""#);
+    clock.set(100 * YEAR);
+    assert_eq!(root.reaches(absolute, "stopped")["cause"], "expired", "a time is a time");
+    assert_eq!(root.status(long)["state"], "held", "{:?}", root.status(long));
+    assert_eq!(at_work.end("TERM"), 0);
+    root.check();
+}

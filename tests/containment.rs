@@ -360,3 +360,25 @@ fn nothing_is_run_nor_ended_by_numbers_of_another_pid_namespace() {
     let (_, said) = run(&["--pid", "--fork", "--mount-proc"]);
     assert_eq!(said, "");
 }
+
+/// A supervisor that a job has started by submitting jobs goes on; what is merely called so does not.
+#[test]
+fn what_is_called_like_a_supervisor_ends_with_its_job() {
+    every_way(|_, root| {
+        let dir = notes(root);
+        fs::write(
+            dir.join("supervise"),
+            r#"open(my $f, ">", "pid.new"); print $f $$; close $f; rename "pid.new", "pid"; sleep 1000"#,
+        )
+        .unwrap();
+        let script = format!(
+            "cd {} && cp $(command -v perl) processor && {{ ./processor supervise & }}; \
+             until [ -e pid ]; do sleep 0.01; done",
+            dir.display()
+        );
+        let id = give(root, &script, json!({}));
+        let left = pid_in(&dir.join("pid"));
+        assert_eq!(root.ended(&id)["status"], "good");
+        assert!(!lives(left), "{}", root.node_status(&id));
+    });
+}

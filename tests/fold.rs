@@ -189,7 +189,7 @@ fn both(first: &str) -> (Card, Card) {
 fn waits_of(array: &Card, now: SystemTime) -> Waits {
     let last = array.attempts.last().filter(|last| last.refused.is_some());
     let until = last.and_then(|last| array.tasks.refused_until(&last.node, now));
-    match (array.waits(now), until) {
+    match (array.waits(&now.into()), until) {
         (Waits::ForNode(1), Some(until)) => Waits::Until(until),
         (waits, _) => waits,
     }
@@ -230,11 +230,14 @@ fn lines_of_a_plain_job_are_those_of_an_array_of_one_task() {
             assert_eq!(plain.is_waiting(), array.is_waiting(), "{why}");
             // Nobody ends the whole of an array without its tasks.
             let halves = array.tasks.is_finished() && array.outcome.is_none();
-            assert!(!halves && (ended || plain.over_at() == array.over_at()), "{why}");
+            assert!(
+                !halves && (ended || plain.over_at(&now.into()) == array.over_at(&now.into())),
+                "{why}"
+            );
             for seconds in [0, 3, 20] {
                 let now = now + Duration::from_secs(seconds);
-                assert_eq!(plain.waits(now), waits_of(&array, now), "{why}");
-                until += usize::from(matches!(plain.waits(now), Waits::Until(_)));
+                assert_eq!(plain.waits(&now.into()), waits_of(&array, now), "{why}");
+                until += usize::from(matches!(plain.waits(&now.into()), Waits::Until(_)));
             }
         }
         ends += usize::from(plain.state == State::Stopped);
@@ -256,12 +259,12 @@ impl Pair {
     }
 
     fn place(&mut self, now: SystemTime) {
-        let tasks = ranges::next(&self.plain, 2, now);
+        let tasks = ranges::next(&self.plain, 2, &now.into());
         let node = Node { name: format!("n{}", self.random.below(3)), ..Node::localhost() };
         if tasks.is_empty() || self.array.tasks.refused_until(&node.name, now).is_some() {
             return; // who refuses it is to be left alone for a while
         }
-        let of_array = ranges::next(&self.array, 2, now);
+        let of_array = ranges::next(&self.array, 2, &now.into());
         assert_eq!((tasks.len(), of_array.len()), (1, 1));
         let plain = attempts::place("c", &self.plain, &node, tasks);
         let array = attempts::place("c", &self.array, &node, of_array);
@@ -298,7 +301,7 @@ impl Pair {
             (4, _) => Change::Priority { priority: self.random.below(4) as i64, by },
             (5, Some(attempt)) => Change::Refuse { attempt, reason: "full".into() },
             (6, Some(attempt)) => Change::Abandon { attempt, why: "silent".into() },
-            (7, _) => Change::Expire,
+            (7, _) => Change::Expire { now: now.into() },
             (8..=11, Some(_)) => return self.report(&last.unwrap()),
             _ => return self.place(now),
         };
@@ -335,7 +338,7 @@ impl Pair {
         };
         let attempts = |card: &Card| card.attempts.iter().map(bare).collect::<Vec<_>>();
         assert_eq!(attempts(&self.plain), attempts(&self.array), "{why}");
-        let (plain, array) = (self.plain.waits(now), waits_of(&self.array, now));
+        let (plain, array) = (self.plain.waits(&now.into()), waits_of(&self.array, now));
         let kind = |waits: &Waits| std::mem::discriminant(waits);
         assert_eq!(kind(&plain), kind(&array), "{why}"); // each has its own time
         let lates = |card: &Card| {

@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::head::CONF;
+use std::fs;
+
+use common::head::{CONF, register};
 use common::{TestRoot, until};
 use serde_json::json;
 
@@ -93,5 +95,75 @@ fn a_running_attempt_submits_at_its_head_alone() {
     for job in job..=job + 2 {
         root.reaches(job, "stopped");
     }
+    root.check();
+}
+
+/// What a head has sent is its own, and the node's admins'; what 0.1 was sent is every head's.
+#[test]
+fn heads_that_share_a_node_are_kept_from_each_others_runs() {
+    let root = TestRoot::new(CONF);
+    let httpd = root.httpd();
+    let [one, two] =
+        ["one", "two"].map(|user| token(&root, &["role=head", &format!("user={user}")]));
+    let again = token(&root, &["role=head", "user=one"]);
+    let unnamed = token(&root, &["role=head"]);
+    let admin = token(&root, &["role=admin"]);
+    let ask = |token: &str, path: &str, body: Option<&str>| {
+        let body = body.map_or(vec![], |body| vec!["-d", body]);
+        httpd.curl(&[&["-H", &bearer(token)], &body[..]].concat(), path)
+    };
+    let new = |id: &str| format!(r#"{{"command":"echo said; sleep 1000","request_id":"{id}"}}"#);
+    let ack = |id: &str| json!({"nodejobs": [id]}).to_string();
+    let id = "lab-7f3k-2.1";
+    ask(&one, "/processor/jobs/new", Some(&new(id))).expect(201);
+    until("it runs", || root.node_status(id)["state"] == "running");
+    let of = |id: &str, what: &str| format!("/processor/jobs/{id}{what}");
+    for stranger in [&two, &unnamed] {
+        for what in ["", "/log"] {
+            ask(stranger, &of(id, what), None).expect(403);
+        }
+        ask(stranger, &of(id, "/kill?by=ada"), Some("")).expect(403);
+        ask(stranger, "/processor/jobs/ack", Some(&ack(id))).expect(403);
+        ask(stranger, "/processor/jobs/new", Some(&new(id))).expect(422);
+    }
+    for own in [&one, &again, &admin] {
+        ask(own, &of(id, ""), None).expect(200);
+        ask(own, &of(id, "/log"), None).expect(200);
+    }
+    ask(&again, "/processor/jobs/new", Some(&new(id))).expect(200);
+    // Whoever sent it before runs said whose they are.
+    let request = format!("state/processor/job/{id}/request.json");
+    let said = root.read(&request);
+    assert!(said.contains(r#""by":"one""#), "{said}");
+    fs::write(root.path(&request), said.replace(r#","by":"one""#, "")).unwrap();
+    ask(&two, &of(id, ""), None).expect(200);
+    fs::write(root.path(&request), said).unwrap();
+    ask(&again, &of(id, "/kill?by=ada&grace=0"), Some("")).expect(200);
+    assert_eq!(root.ended(id)["reason"], "killed by ada");
+    ask(&one, "/processor/jobs/ack", Some(&ack(id))).expect(200);
+    // One that is not here may yet come, from whomever.
+    ask(&two, &of("lab-7f3k-2.2", "/kill?by=bo"), Some("")).expect(200);
+    root.check();
+}
+
+/// Nobody else would tell the processor of this root, whose server is asked where a poller is at work.
+#[test]
+fn without_a_poller_a_kill_ends_what_runs_here_under_the_address_of_its_own_server() {
+    let root = TestRoot::new(CONF);
+    root.open();
+    let httpd = root.httpd();
+    let url = httpd.url();
+    root.write("corkboard.conf", &format!("{CONF}advertise = {url}\n"));
+    register(&root, &json!({"name": "localhost", "uri": url}));
+    let poller = root.poller();
+    let job = root.submit(&json!({"command": "sleep 1000"}));
+    root.reaches(job, "running");
+    let placed = root.card(job)[1].clone();
+    assert_eq!(placed["driver"], "http", "{placed}");
+    poller.end("KILL");
+    root.update(job, "kill=1").expect(0);
+    assert_eq!(root.ended(placed["nodejob"].as_str().unwrap())["cause"], "killed");
+    let _poller = root.poller();
+    assert_eq!(root.reaches(job, "stopped")["cause"], "killed");
     root.check();
 }

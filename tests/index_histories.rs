@@ -272,7 +272,9 @@ impl World {
                 return;
             }
             for job in over {
-                let lines = Change::Expire.lines(&self.cards[&job], self.now).unwrap();
+                let lines = Change::Expire { now: self.now.into() }
+                    .lines(&self.cards[&job], self.now)
+                    .unwrap();
                 self.stamp(job, lines);
                 self.put(job);
             }
@@ -303,7 +305,7 @@ impl World {
             open.filter_map(|node| node.resources.as_ref()).map(|total| total.cores).sum();
         for (job, node) in &chosen {
             let card = &self.cards[job];
-            let tasks = ranges::next(card, total, self.now);
+            let tasks = ranges::next(card, total, &self.now.into());
             if !tasks.is_empty() {
                 let line = attempts::place("c", card, &self.nodes[node], tasks);
                 self.stamp(*job, vec![line]);

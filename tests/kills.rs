@@ -331,3 +331,34 @@ fn a_kill_starts_what_waits_again_since_a_supervisor_died() {
     until("it is reported", || root.supervisors().is_empty());
     assert_clean(&root);
 }
+
+/// Each under the name of who killed it first, also where that did not end it.
+#[test]
+fn tasks_that_were_killed_while_claimed_end_when_the_range_waits_again() {
+    let root = root_with(1);
+    submit(&root, json!({"command": "sleep 1000", "request_id": "hold"}));
+    until("it runs", || root.node_status("hold")["state"] == "running");
+    for id in ["r", "all"] {
+        submit(&root, json!({"command": "true", "request_id": id, "tasks": "0-3"}));
+        fs::remove_file(root.path(&format!("state/processor/queue/{id}"))).unwrap();
+    }
+    let line = r#"{"tasks":"1","by":"bo","at":"2026-01-01T00:00:00.000Z"}"#;
+    root.write("state/processor/job/r/kill-tasks", &format!("{line}\n"));
+    root.write("state/processor/slot/7", &claims(1, &["r", "all"]));
+    kill(&root, "r", &["by=ada", "task=1-2"]);
+    assert!(root.exists("state/processor/queue/r"), "it waits: {}", root.node_status("r"));
+    assert_eq!(reason(&root, "r", 2), "killed by ada");
+    assert_eq!(reason(&root, "r", 1), "killed by bo");
+    // All of its tasks, one by one, is all of it.
+    fs::remove_file(root.path("state/processor/queue/all")).unwrap();
+    root.write("state/processor/slot/7", &claims(1, &["all"]));
+    kill(&root, "all", &["by=ada", "task=0-3"]);
+    assert_eq!(root.ended("all")["reason"], "4 of 4 tasks failed");
+    assert_eq!(reason(&root, "all", 3), "killed by ada");
+    assert!(!root.exists("state/processor/queue/all"));
+    kill(&root, "hold", &["grace=0.1"]);
+    root.ended("r");
+    assert_eq!(reason(&root, "r", 0), "good");
+    until("it is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}

@@ -263,3 +263,49 @@ fn a_range_whose_stories_a_task_spoilt_is_lost_with_its_supervisor_and_no_task_r
     assert!(runs(&root, "ran").values().all(|runs| *runs == 1), "{:?}", runs(&root, "ran"));
     root.check();
 }
+
+/// Neither where kills of it are noted nor what was asked for says then who it was.
+#[test]
+fn a_job_that_spoilt_what_is_known_of_it_is_lost_when_its_supervisor_dies() {
+    let mut root = root();
+    for (id, spoil) in [("directory", SPOILS[1].1), ("pipe", SPOILS[3].1)] {
+        for restarted in [false, true] {
+            let names = ["kill", "kill-tasks", "request.json"];
+            let id = format!("{id}-{restarted}");
+            let command = spoiling(&root, spoil, &names, "sleep 1000");
+            let command = command.replace("$CORKBOARD_NODEJOB", &id).replace("rm ", "rm -f ");
+            submit(&root, json!({"command": command, "request_id": id, "dir": "/"}));
+            has_spoilt(&root);
+            kill_supervisors(&root);
+            if restarted {
+                root.env.push(("CORKBOARD_BOOT_ID".into(), format!("after-{id}")));
+            }
+            let swept = root.cmd("processor", &["sweep"]).expect(0);
+            assert_eq!((&told(&root, &id)["cause"], &*swept.stderr), (&json!("lost"), ""), "{id}");
+            fs::remove_file(root.path("said")).unwrap();
+        }
+    }
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+#[test]
+fn what_a_plain_job_leaves_in_the_place_of_the_story_of_tasks_is_no_trouble() {
+    let root = root();
+    for (id, spoil) in [SPOILS[1], SPOILS[3], SPOILS[4]] {
+        let command = spoiling(&root, spoil, &["tasks"], "true").replace("rm ", "rm -f ");
+        let command = command.replace("$CORKBOARD_NODEJOB", id);
+        submit(&root, json!({"command": command, "request_id": id, "dir": "/"}));
+        assert_eq!(root.ended(id)["status"], "good");
+    }
+    until("all is reported", || root.supervisors().is_empty());
+    assert_clean(&root);
+    for (id, _) in [SPOILS[1], SPOILS[3], SPOILS[4]] {
+        let job = root.path(&format!("state/processor/job/{id}"));
+        let status = fs::File::open(job.join("status")).unwrap();
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(400 * 86_400);
+        status.set_modified(long_ago).unwrap();
+        let cleaned = root.cmd("poller", &["--once", "-q"]).expect(0);
+        assert!(!job.exists(), "{id}: {cleaned:?}");
+    }
+}

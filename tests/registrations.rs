@@ -397,3 +397,58 @@ fn a_record_that_cannot_be_read_at_the_start_is_no_removal() {
     cluster.assert_clean();
     drop(poller);
 }
+
+/// In whatever form the record is: somebody's own machine does not take everybody's jobs for want of a word.
+#[test]
+fn a_damaged_record_keeps_whose_node_it_is_in_any_form() {
+    let root = TestRoot::new("");
+    let uri = "http://127.0.0.1:9";
+    register(&root, &json!({"name": "far", "uri": uri, "owner": "ann"}));
+    for text in [
+        format!(r#"{{"name":"far","uri":"{uri}","driver":"http","proves":true,"owner":"ann","dr"#),
+        format!(
+            "{{\"reason\":\"its owner\",\n\"uri\":\t\"{uri}\",\"owner\" :\n \"ann\",\"proves\" : true,"
+        ),
+    ] {
+        root.write("state/scheduler/nodes/far.json", &text);
+        let change = json!({"uri": uri, "driver": "http"}).to_string();
+        let written =
+            root.cmd_in("scheduler", &["nodes", "far", "update"], &change).expect(0).json();
+        assert_eq!(
+            (&written["owner"], &written["proves"]),
+            (&json!("ann"), &json!(true)),
+            "{text}"
+        );
+    }
+    root.write("state/scheduler/nodes/far.json", r#"{"name":"far","owner":"ann""#);
+    let change = json!({"uri": uri, "driver": "http", "owner": null}).to_string();
+    let written = root.cmd_in("scheduler", &["nodes", "far", "update"], &change).expect(0).json();
+    assert_eq!((&written["owner"], &written["proves"]), (&Value::Null, &Value::Null));
+    root.check();
+}
+
+/// A token that may be bound to the name is good for the next machine that has it.
+#[test]
+fn a_node_whose_tokens_cannot_be_told_stays() {
+    let root = TestRoot::new("");
+    let bound = |node: &str| {
+        let words = ["tokens", "new", "-q", "role=worker", &format!("node={node}")];
+        let token = root.cmd("scheduler", &words).expect(0).body;
+        token.split('_').nth(1).unwrap().to_string()
+    };
+    register(&root, &json!({"name": "two", "uri": "http://127.0.0.1:9"}));
+    let (known, other) = (bound("two"), bound("three"));
+    let record = |id: &str| format!("state/tokens/{id}");
+    let newer = |id: &str| root.read(&record(id)).replacen('{', r#"{"labels":["x"],"#, 1);
+    root.write(&record(&other), &newer(&other)); // it says whose it is
+    let id = bound("two");
+    for text in [newer(&id), String::new(), root.read(&record(&id))[..20].to_string()] {
+        root.write(&record(&id), &text);
+        let refused = root.cmd("scheduler", &["nodes", "two", "remove"]).expect(1);
+        assert!(refused.stderr.contains(&format!("tokens rm id={id}")), "{refused:?}");
+        assert!(root.exists(&record(&known)) && root.exists("state/scheduler/nodes/two.json"));
+    }
+    root.cmd("scheduler", &["tokens", "rm", &format!("id={id}")]).expect(0);
+    root.cmd("scheduler", &["nodes", "two", "remove"]).expect(0);
+    assert!(!root.exists(&record(&known)) && root.exists(&record(&other)));
+}

@@ -103,7 +103,7 @@ fn one_that_cannot_be_read_after_a_restart_keeps_no_other_from_it() {
     assert_eq!(root.cmd("processor", &["check"]).code, 1);
     obstacle.take_away();
     root.cmd("processor", &["sweep"]).expect(0);
-    assert_eq!(root.ended("a")["reason"], "the machine was restarted");
+    assert_eq!(root.ended("a")["cause"], "lost");
     until("all is reported", || root.supervisors().is_empty());
     assert_clean(&root);
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::clock;
+use crate::clock::{self, Present};
 use crate::model::card::{Attempt, Card};
 use crate::model::job_tasks::pace;
 use crate::model::tasks::TaskSet;
@@ -16,9 +16,9 @@ const SENT_AHEAD: Duration = Duration::from_millis(250);
 
 /// The tasks of the next attempt; `slots` is how many the nodes can run at a time. Empty if there is
 /// none to be placed.
-pub fn next(card: &Card, slots: u64, now: SystemTime) -> TaskSet {
+pub fn next(card: &Card, slots: u64, now: &Present) -> TaskSet {
     let Waits::ForNode(_) = card.waits(now) else { return TaskSet::default() };
-    let ready = card.tasks.ready(now);
+    let ready = card.tasks.ready(now.time());
     let slots = card.tasks.spec.at_once.map_or(slots, |most| most.min(slots));
     ready.lowest(ranges::size(ready.len(), slots, pace(&card.attempts)))
 }

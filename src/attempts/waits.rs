@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use crate::clock;
+use crate::clock::{self, Present};
 use crate::model::attempt::Attempt;
 use crate::model::card::{Card, What};
 use crate::model::node::Node;
@@ -31,7 +31,7 @@ pub trait Nodes {
 }
 
 /// Whether somebody holds what waits of this job: then no node has to do with it, and no poller.
-pub fn held(card: &Card, now: SystemTime) -> Option<String> {
+pub fn held(card: &Card, now: &Present) -> Option<String> {
     (card.waits(now) == Waits::Held).then(|| {
         let by = card.events.iter().rev().find_map(|event| match &event.what {
             What::Held { by } => Some(by.as_str()),
@@ -42,7 +42,7 @@ pub fn held(card: &Card, now: SystemTime) -> Option<String> {
 }
 
 /// Why a job waits that nobody holds.
-pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
+pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: &Present) -> Result<String, N::Error> {
     let array = card.is_array();
     let why = match card.waits(now) {
         Waits::Until(time) if array => until(time, "what failed is tried again then"),
@@ -72,7 +72,7 @@ pub fn task_waits<N: Nodes>(
     card: &Card,
     task: u32,
     nodes: &N,
-    now: SystemTime,
+    now: &Present,
 ) -> Result<String, N::Error> {
     match card.task_waits(task, now) {
         Waits::Until(time) => Ok(until(time, "it failed and is tried again then")),
@@ -104,11 +104,11 @@ fn until(time: SystemTime, why: &str) -> String {
 
 /// Why no node has tasks of an array that may be placed: those that refused it are left out for a
 /// while, and are the reason if no other takes any.
-fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: SystemTime) -> Result<String, N::Error> {
+fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: &Present) -> Result<String, N::Error> {
     let (all, user) = (nodes.all()?, user(card, nodes)?);
     let asked = card.spec.asked(user.as_deref());
     let takes = |node: &&Node| node.takes_jobs() && asked.may_go_to(node);
-    let refused = |node: &Node| card.tasks.refused_until(&node.name, now);
+    let refused = |node: &Node| card.tasks.refused_until(&node.name, now.time());
     let (refusing, others): (Vec<Node>, Vec<Node>) =
         all.iter().cloned().partition(|node| refused(node).is_some());
     if others.iter().any(|node| takes(&node)) {

@@ -87,14 +87,23 @@ impl Damaged {
 
     /// Whose it is, as far as that can be made out.
     pub fn owner(&self) -> Option<String> {
-        let after = self.text.split_once("\"owner\": \"")?.1;
-        Some(after.split_once('"')?.0.to_string())
+        let owner = self.values("owner").find_map(|value| value.strip_prefix('"'))?;
+        Some(owner.split_once('"')?.0.to_string())
+    }
+
+    /// What stands where this field has its value, and all behind it, in whatever form the record is.
+    fn values(&self, field: &str) -> impl Iterator<Item = &str> {
+        let key = format!("\"{field}\"");
+        let found: Vec<usize> =
+            self.text.match_indices(&key).map(|(at, _)| at + key.len()).collect();
+        let after = found.into_iter().map(|at| self.text[at..].trim_start());
+        after.filter_map(|after| after.strip_prefix(':')).map(str::trim_start)
     }
 
     /// Whether what of it is there says that a node at this address must prove its reports.
     pub fn must_prove(&self, node: &Node) -> bool {
         let same = node.uri.as_ref().is_some_and(|uri| self.text.contains(&format!("\"{uri}\"")));
-        same && self.text.contains("\"proves\": true")
+        same && self.values("proves").any(|value| value.starts_with("true"))
     }
 }
 

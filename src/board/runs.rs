@@ -193,6 +193,17 @@ impl<'r> Runs<'r> {
         Ok(request)
     }
 
+    /// The user who had a job run, where its request says so; nothing else of it is read.
+    pub fn sent_by(&self, id: &str) -> Result<Option<String>> {
+        #[derive(serde::Deserialize)]
+        struct Sent {
+            by: Option<String>,
+        }
+        check_id(id)?;
+        let bytes = files::read(&self.request_path(id))?.unwrap_or_default();
+        Ok(serde_json::from_slice(&bytes).ok().and_then(|Sent { by }| by))
+    }
+
     /// What a newer program wrote of this job that this one does not know, in words: in its request,
     /// its story, or that of its tasks.
     pub fn newer(&self, id: &str) -> Result<Option<String>> {
@@ -209,7 +220,7 @@ impl<'r> Runs<'r> {
         if let Some(what) = newer::in_story::<RunStatus>(&read(self.status_path(id))?) {
             return Ok(Some(format!("{what} of its status")));
         }
-        let tasks = newer::in_story::<Line>(&read(self.tasks_path(id))?);
+        let tasks = newer::in_story::<Line>(&self.tasks_story(id)?);
         Ok(tasks.map(|what| format!("{what} of its tasks")))
     }
 
@@ -254,13 +265,25 @@ impl<'r> Runs<'r> {
         Ok(files::read(&self.status_path(id))?.and_then(|bytes| answer(&bytes)))
     }
 
+    /// The story of a range's tasks. What lies in its place and is none says nothing: a plain job may have
+    /// put it there.
+    fn tasks_story(&self, id: &str) -> Result<Vec<u8>> {
+        let path = self.tasks_path(id);
+        let is_none = || fs::symlink_metadata(&path).is_ok_and(|meta| !files::is_plain(&meta));
+        let read = files::read(&path);
+        read.or_else(|error| if is_none() { Ok(None) } else { Err(error) })
+            .map(Option::unwrap_or_default)
+    }
+
     /// What makes the end of a job durable. Whoever wrote it may have died before their sync, or be
     /// about to make it: it must not be told before.
     pub fn sync_of_end(&self, id: &str) -> Result<SyncSet> {
         let mut sync = SyncSet::new();
         for path in [self.status_path(id), self.tasks_path(id)] {
-            if let Some(file) = files::open_own(&path)? {
-                sync.file(file, path);
+            match files::open_own(&path) {
+                Ok(file) => file.into_iter().for_each(|file| sync.file(file, path.clone())),
+                Err(_) if path == self.tasks_path(id) && self.tasks_story(id)?.is_empty() => {}
+                Err(error) => return Err(error),
             }
         }
         self.sync_dir(id, &mut sync)?;
@@ -295,7 +318,7 @@ impl<'r> Runs<'r> {
 
     /// What the story of a range's tasks says.
     pub fn range(&self, id: &str) -> Result<Range> {
-        Ok(Range::parse(&files::read(&self.tasks_path(id))?.unwrap_or_default()))
+        Ok(Range::parse(&self.tasks_story(id)?))
     }
 
     /// Puts a claimed job back to wait, in its old place. The caller holds the lock.

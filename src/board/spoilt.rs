@@ -1,8 +1,10 @@
 //! What a job has made of its own files, where that is none of them: it gives way, so that the job's end can be
 //! written, and heard of, and brought about.
 
+use std::fs;
+
 use super::runs::Runs;
-use super::story;
+use super::{files, story};
 use crate::error::Result;
 
 /// Removes what lies in the place of a job's stories and is none, and opens to their owner what was closed.
@@ -16,4 +18,15 @@ pub fn clear_stories(runs: &Runs, id: &str) -> Result<()> {
 pub fn clear_kills(runs: &Runs, id: &str) -> Result<()> {
     story::clear(&runs.kill_path(id))?;
     story::clear(&runs.kill_tasks_path(id))
+}
+
+/// The same of its request: an empty one stays in the place of what is none. Only of a job that nobody will
+/// start: it is what says which one it is.
+pub fn clear_request(runs: &Runs, id: &str) -> Result<()> {
+    let path = runs.request_path(id);
+    if fs::symlink_metadata(&path).is_ok_and(|there| !files::is_plain(&there)) {
+        story::clear(&path)?;
+        files::create_secret(&path, b"")?;
+    }
+    Ok(())
 }

@@ -183,13 +183,37 @@ pub fn revoke(root: &Root, id: &str) -> Result<bool> {
 
 /// Revokes what a node's removal ends: tokens of workers that are bound to its name, and those by which it
 /// joined. One by which a node of this name may join yet stays. For who holds the board's lock.
+///
+/// Errors: of a token nobody can tell whether it is bound to that name. 409 where its record is damaged, or a
+/// newer program's that says so. Then none is revoked.
 pub fn revoke_of_node(root: &Root, node: &str) -> Result<()> {
-    let (records, _) = tokens(root)?;
+    let (records, unreadable) = tokens(root)?;
+    for (id, why) in unreadable {
+        may_be_bound(root, &id, node).and_then(|may| match may {
+            false => Ok(()),
+            true => Err(Error::conflict(format!(
+                "{}; it may be bound to node {node}: revoke it by `scheduler tokens rm id={id}`, then remove the node",
+                why.message
+            ))),
+        })?;
+    }
     let bound = records.iter().filter(|record| record.node.as_deref() == Some(node));
     for record in bound.filter(|record| record.role == Role::Worker || record.used_at.is_some()) {
         remove_token(root, &record.id)?;
     }
     Ok(())
+}
+
+/// Whether a token whose record is not known here is for a node of this name, or may be. A newer program's is
+/// whole, and says its node.
+fn may_be_bound(root: &Root, id: &str, node: &str) -> Result<bool> {
+    let bytes = files::read(&root.state("tokens").join(id))?.unwrap_or_default();
+    Ok(match serde_json::from_slice::<serde_json::Value>(&bytes) {
+        Ok(serde_json::Value::Object(record)) => {
+            record.get("node").is_some_and(|bound| bound.as_str().is_none_or(|bound| bound == node))
+        }
+        Ok(_) | Err(_) => true,
+    })
 }
 
 fn token_path(root: &Root, id: &str) -> Result<PathBuf> {

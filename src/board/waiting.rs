@@ -5,7 +5,7 @@
 //! and its bytes. Lines of jobs that wait no more are taken out once they are as many as the others, or
 //! where the bound seems to be reached. A crash may leave a job out.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -60,14 +60,11 @@ fn whole(bytes: &[u8]) -> Option<(usize, Vec<(u64, u64)>)> {
 }
 
 impl<'c, 'r> Waiting<'c, 'r> {
-    /// Those of this user; `None` where no setting bounds them.
+    /// Those of this user; `None` where no setting bounds them. Nobody counts what comes then: what was known
+    /// is forgotten.
     pub fn of(cards: &'c Cards<'r>, user: &str) -> Result<Option<Waiting<'c, 'r>>> {
         let root = cards.root();
         let settings = &root.settings;
-        if settings.max_waiting_per_user.is_none() && settings.max_waiting_bytes_per_user.is_none()
-        {
-            return Ok(None);
-        }
         let dir = root.state("scheduler/waiting");
         // What cannot be a file's name as it is: users of 0.1 may be called `token 12ab`.
         let name = match ids::is_valid(user) {
@@ -75,6 +72,11 @@ impl<'c, 'r> Waiting<'c, 'r> {
             false => base16ct::lower::encode_string(&Sha256::digest(user)),
         };
         let path = dir.join(name);
+        if settings.max_waiting_per_user.is_none() && settings.max_waiting_bytes_per_user.is_none()
+        {
+            files::gone_is_fine(fs::remove_file(&path)).at(&path)?;
+            return Ok(None);
+        }
         DirBuilder::new().recursive(true).mode(0o750).create(&dir).at(&dir)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o640);

@@ -13,7 +13,7 @@ pub use super::line::Line;
 use super::outcome::{Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
-use crate::clock;
+use crate::clock::{self, Present};
 use crate::error::{Error, Result as Checked};
 use std::time::SystemTime;
 
@@ -165,12 +165,13 @@ impl Card {
         self.outcome.as_ref().map_or(Status::Unknown, |o| o.status)
     }
 
-    /// When it expires if it still waits.
-    pub fn expires_at(&self) -> Option<SystemTime> {
+    /// When it expires if it still waits: a time is a time, and a duration is time that passes, whatever
+    /// was done to the clock since it was accepted.
+    pub fn expires_at(&self, now: &Present) -> Option<SystemTime> {
         match self.spec.expires? {
             Expires::At(time) => Some(time),
             Expires::After(duration) => {
-                Some(clock::parse_rfc3339(&self.accepted.at)?.checked_add(duration)?)
+                now.passed_since(clock::parse_rfc3339(&self.accepted.at)?, duration)
             }
         }
     }

@@ -10,7 +10,7 @@ use super::event::{Event, What};
 use super::ids::NodejobId;
 use super::tasks::TaskSet;
 use super::waits::Waits;
-use crate::clock;
+use crate::clock::{self, Present};
 use crate::error::{Error, Result};
 
 /// So long is a job kept from nodes that have refused it again and again...
@@ -61,8 +61,11 @@ pub enum Change {
         /// Who.
         by: String,
     },
-    /// It ends if its time is over by now and it waits; what was left half done of an array is done.
-    Expire,
+    /// It ends if its time is over and it waits; what was left half done of an array is done.
+    Expire {
+        /// By this clock.
+        now: Present,
+    },
     /// Its node would not have this attempt: it waits again, for longer each time. An attempt that had
     /// begun there is abandoned.
     Refuse {
@@ -131,7 +134,7 @@ impl Change {
                     )));
                 }
             },
-            Change::Expire => expire(card, now),
+            Change::Expire { now } => expire(card, now),
             Change::Refuse { attempt, reason } => refused(card, attempt, reason, now),
             Change::Abandon { attempt, why } if card.is_current(attempt) => {
                 draft::give_up(card, attempt, why)
@@ -172,7 +175,7 @@ fn waits(card: &Card) -> bool {
     }
 }
 
-fn expire(card: &Card, now: SystemTime) -> Vec<What> {
+fn expire(card: &Card, now: &Present) -> Vec<What> {
     match card.waits(now) {
         _ if draft::is_unsettled(card) => draft::settle(card),
         Waits::Over => draft::expire(card),
@@ -242,7 +245,10 @@ mod tests {
             let lines = release.lines(&refused, now).unwrap();
             assert_eq!(lines, [What::Released { by: by() }]);
             refused.apply(Event::now(lines[0].clone()));
-            assert!(!refused.tasks.pauses(now) && matches!(refused.waits(now), Waits::ForNode(_)));
+            assert!(
+                !refused.tasks.pauses(now)
+                    && matches!(refused.waits(&now.into()), Waits::ForNode(_))
+            );
             assert_eq!(release.lines(&refused, now).unwrap(), [], "nothing is left to be done");
         }
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::card::{Card, Column};
 use super::draft;
+use crate::clock::Present;
 
 /// What a job, or some of its tasks, waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +38,24 @@ impl Card {
 
     /// When it waits no more if it still does by then, whether or not it could be placed; always, where
     /// its lines are half written.
-    pub fn over_at(&self) -> Option<SystemTime> {
+    pub fn over_at(&self, now: &Present) -> Option<SystemTime> {
         if draft::is_unsettled(self) {
             return Some(SystemTime::UNIX_EPOCH);
         }
-        self.expires_at()
+        self.expires_at(now)
     }
 
     /// What it waits for now.
-    pub fn waits(&self, now: SystemTime) -> Waits {
+    pub fn waits(&self, now: &Present) -> Waits {
         if self.newer.is_some() {
             return Waits::Untouchable;
         }
         if !self.is_waiting() {
             return Waits::Not;
         }
-        if self.over_at().is_some_and(|time| time <= now) {
+        let over = self.over_at(now);
+        let now = now.time();
+        if over.is_some_and(|time| time <= now) {
             return Waits::Over;
         }
         if self.is_held() {
@@ -68,12 +71,12 @@ impl Card {
     }
 
     /// The same of one task that waits.
-    pub fn task_waits(&self, task: u32, now: SystemTime) -> Waits {
+    pub fn task_waits(&self, task: u32, now: &Present) -> Waits {
         match self.waits(now) {
             Waits::Until(_) | Waits::Crowded(_) | Waits::ForNode(_) => {}
             whole @ (Waits::Untouchable | Waits::Not | Waits::Over | Waits::Held) => return whole,
         }
-        match (self.tasks.not_before(task, now), self.tasks.spec.at_once) {
+        match (self.tasks.not_before(task, now.time()), self.tasks.spec.at_once) {
             (Some(time), _) => Waits::Until(time),
             (None, Some(most)) if self.left_at_once() == 0 => Waits::Crowded(most),
             (None, _) => Waits::ForNode(1),
@@ -103,7 +106,7 @@ mod tests {
     fn what_a_job_waits_for() {
         let begun = clock::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
         let later = |seconds| begun + Duration::from_secs(seconds);
-        let waits = |lines: &[&str], at| card(lines).waits(later(at));
+        let waits = |lines: &[&str], at| card(lines).waits(&later(at).into());
         assert_eq!(waits(&[FIRST], 0), Waits::ForNode(1));
         assert_eq!(waits(&[FIRST, PLACED], 0), Waits::Not);
         let held = with(r#""state":"held","expires":"60s""#);
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_tasks_wait_for() {
-        let begun = clock::parse_rfc3339("2026-01-01T00:00:03Z").unwrap();
+        let begun = &Present::from(clock::parse_rfc3339("2026-01-01T00:00:03Z").unwrap());
         let array = with(r#""array":"0-3%2""#);
         let range = |attempt: u32, tasks: &str| {
             PLACED

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::on_node::OnNode;
 use crate::attempts::ranges;
-use crate::clock::Wait;
+use crate::clock::{Present, Wait};
 use crate::model::card::{Attempt, Card};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
@@ -65,6 +65,8 @@ pub struct Index {
     strategy: Strategy,
     /// Whose jobs waited.
     users: HashSet<Arc<str>>,
+    /// What was done to the clock, as was last looked.
+    clock: Option<Present>,
 }
 
 impl Index {
@@ -96,8 +98,8 @@ impl Index {
     }
 
     fn put_waiting(&mut self, card: &Card, owner: Option<&Arc<str>>, now: SystemTime) {
-        let job = card.job();
-        let over_at = card.over_at();
+        let (job, now) = (card.job(), &self.present(now));
+        let over_at = card.over_at(now);
         self.over.extend(over_at.map(|time| (time, job)));
         let (may_be_placed, not_before, more) = match card.waits(now) {
             Waits::ForNode(attempts) => (true, None, attempts.saturating_sub(1)),
@@ -127,6 +129,16 @@ impl Index {
         if !card.tasks.refused.is_empty() {
             self.refused.insert(job, card.tasks.refused.clone());
         }
+    }
+
+    /// What was done to the clock: jobs are taken in by that from now on.
+    pub fn set_clock(&mut self, present: Present) {
+        self.clock = Some(present);
+    }
+
+    /// The present, if the clock says this.
+    pub fn present(&self, now: SystemTime) -> Present {
+        self.clock.as_ref().map_or_else(|| now.into(), |known| known.at(now))
     }
 
     /// One text for each user, however many jobs wait.

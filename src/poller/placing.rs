@@ -12,6 +12,7 @@ use super::wake::Wake;
 use crate::attempts::{self, ranges};
 use crate::board::nodes::Registered;
 use crate::board::{numbers, pause, vault};
+use crate::clock::Present;
 use crate::error::Result;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
@@ -63,15 +64,18 @@ impl Engine<'_> {
                 for node in nodes {
                     self.order(node, Order::Prepare);
                 }
+                let clock = self.index.present(SystemTime::now());
                 let choices = choices.into_iter();
                 let plans = choices.map(|(job, node, slots)| {
                     let (cluster, outdated) = (cluster.clone(), outdated.clone());
+                    let clock = clock.clone();
                     let plan = move |card: &Card, registered: &Registered| {
                         if registered.is_paused() || !is_open(&node, registered)? {
                             outdated.set(true);
                             return Ok(Vec::new());
                         }
-                        Ok(place_plan(&cluster, card, &node, slots))
+                        let now = clock.at(SystemTime::now());
+                        Ok(place_plan(&cluster, card, &node, slots, &now))
                     };
                     (job, Box::new(plan) as PlanFn)
                 });
@@ -151,9 +155,8 @@ fn is_open(chosen: &Node, registered: &Registered) -> Result<bool> {
     Ok(now.is_some_and(|now| open(&now)))
 }
 
-fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64) -> Vec<What> {
-    let now = SystemTime::now();
-    if card.tasks.refused_until(&node.name, now).is_some() {
+fn place_plan(cluster: &str, card: &Card, node: &Node, slots: u64, now: &Present) -> Vec<What> {
+    if card.tasks.refused_until(&node.name, now.time()).is_some() {
         return Vec::new();
     }
     let tasks = ranges::next(card, slots, now);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::board::root::booted_at;
-use crate::board::{batches, owners, poller_lock};
+use crate::board::{batches, owners, poller_lock, steps};
 use crate::error::{Kind, Result};
 use crate::model::card::{Card, Column, State};
 use crate::model::ids::NodejobId;
@@ -16,6 +16,9 @@ impl Engine<'_> {
     /// Looks at everything that wake-ups may have missed.
     pub(super) fn scan(&mut self) {
         self.looks.begin(Moment::now());
+        if self.looks.is_full() {
+            self.look_at_clock();
+        }
         self.start_beside();
         let restored = self.recover();
         if restored > 0 {
@@ -36,6 +39,14 @@ impl Engine<'_> {
         self.ask_unsure();
         self.give_up_nowhere();
         self.lines.tend();
+    }
+
+    /// Sees whether the clock was set. Where that cannot be noted, clean-up tells it.
+    pub(super) fn look_at_clock(&mut self) {
+        let seen = steps::present(self.root).map(|(present, _)| present);
+        if let Some(present) = self.told(seen) {
+            self.index.set_clock(present);
+        }
     }
 
     /// Finishes what submitters that died left; how many cards it made. Batches are looked for only

@@ -228,8 +228,13 @@ impl Engine<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let plan = |card: &Card, _: &Registered| Change::Expire.lines(card, SystemTime::now());
-        let plans = jobs.into_iter().map(|job| (job, Box::new(plan) as PlanFn)).collect();
+        self.look_at_clock(); // it may be that, and not their time
+        let change = Change::Expire { now: self.index.present(SystemTime::now()) };
+        let plan = |job| -> Plan {
+            let change = change.clone();
+            (job, Box::new(move |card, _| change.lines(card, SystemTime::now())))
+        };
+        let plans = jobs.into_iter().map(plan).collect();
         for card in self.stamp(plans)? {
             self.tell_end(&card);
         }

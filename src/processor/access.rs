@@ -8,8 +8,8 @@ use crate::model::ids::RunId;
 use crate::model::request::BY_FIELD;
 use crate::model::run_status::RunStatus;
 
-/// Whose a run is: the heads' under ids of their form, else the user's who had it run here. Whoever has its
-/// key speaks for it.
+/// Whose a run is: the user's who had it run here, under ids of heads' form that head's; where it does not say
+/// which, every head's. Whoever has its key speaks for it.
 pub fn whose(call: &Call) -> Result<Whose> {
     whose_run(call, call.value(0))
 }
@@ -21,7 +21,12 @@ pub(super) fn whose_run(call: &Call, id: &str) -> Result<Whose> {
     }
     let Some(id) = RunId::parse(id) else { return Ok(Whose::Own) }; // there is none: said later
     if id.is_a_heads() {
-        return Ok(if call.who.may_be_head { Whose::Own } else { Whose::Others });
+        if !call.who.may_be_head {
+            return Ok(Whose::Others);
+        }
+        // One that is not here may yet come, and one that cannot be read is to be ended for all that.
+        let by = Runs::new(call.root).sent_by(&id).ok().flatten();
+        return Ok(by.map_or(Whose::Own, |by| call.who.whose(Some(&by), None)));
     }
     // One that is not here is nobody's yet: it may come, as another user's, before it is looked for again.
     let request = Runs::new(call.root).request(&id)?;

@@ -2,26 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::end_waiting::{end_in_queue, end_queued, refused, tell};
+use super::end_waiting::{end_queued, end_waiting_tasks, refused};
 use super::wake::wake;
 use super::wishes::{asked, note, record_tasks};
 use super::{start, status, sweep, unowned};
 use crate::board::files;
-use crate::board::lock::Lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::slots;
 use crate::board::spoilt;
-use crate::board::story::Story;
-use crate::board::sync_set::SyncSet;
-use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::ids::RunId;
 use crate::model::kill::{Killed, KilledTasks, Wish};
-use crate::model::outcome::Outcome;
 use crate::model::proof;
-use crate::model::range::{self, Line, Range, Step};
-use crate::model::report::Report;
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
@@ -103,47 +96,6 @@ pub fn forbid(root: &Root, id: &RunId, by: &str) -> Result<RunStatus> {
     }
     drop(held);
     status::of(root, id)
-}
-
-/// Ends tasks of a range that waits, and the range if none is left. While it has its link, whoever
-/// holds the lock is the only one who writes its stories.
-fn end_waiting_tasks(
-    runs: &Runs,
-    held: &Lock,
-    id: &RunId,
-    all: &TaskSet,
-    tasks: &TaskSet,
-    by: &str,
-) -> Result<RunStatus> {
-    let mut story = Story::open_or_create(runs.tasks_path(id))?;
-    let mut report = Range::parse(&story.read()?).report;
-    let tasks = tasks.without(&report.tasks());
-    let outcome = Outcome::killed(by);
-    let mut fresh = Report::default();
-    fresh.add(&tasks, &outcome);
-    if !tasks.is_empty() {
-        let step =
-            Step::Stopped { tasks: tasks.clone(), outcome: outcome.clone(), log: Vec::new() };
-        story.append(&[Line::now(step)])?;
-        report.add(&tasks, &outcome);
-    }
-    let mut sync = SyncSet::new();
-    let (file, path) = story.into_file();
-    sync.file(file, path);
-    sync.dir(&runs.job_dir(id));
-    let mut line = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
-    let is_over = all.without(&report.tasks()).is_empty();
-    if is_over {
-        let end = RunStatus::stopped(&range::outcome(all, &report));
-        line = RunStatus { tasks: Some(report.clone()), ..end };
-        end_in_queue(runs, id, &line, &mut sync)?;
-        line = line.of(id);
-    }
-    sync.commit()?;
-    let told =
-        RunStatus { tasks: Some(if is_over { report.clone() } else { fresh }), ..line.clone() };
-    tell(runs, held, told);
-    Ok(RunStatus { tasks: Some(report), ..line })
 }
 
 /// Kills a job: one that waits ends at once, one that runs is asked to end and after `grace`

@@ -6,6 +6,7 @@ use super::wishes;
 use crate::board::root::boot_id;
 use crate::board::runs::Runs;
 use crate::board::slots::Slot;
+use crate::board::spoilt;
 use crate::board::story::Story;
 use crate::board::sync_set::SyncSet;
 use crate::error::Result;
@@ -25,6 +26,7 @@ pub(super) fn lose(
     lost: &Outcome,
     sync: &mut SyncSet,
 ) -> Result<RunStatus> {
+    spoilt::clear_kills(runs, id)?;
     let begun = runs.last_line(id)?;
     let is_range = is_range(runs, id)?;
     let kills = wishes::all(runs, id, slot, is_range)?;

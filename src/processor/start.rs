@@ -19,6 +19,9 @@ const PROGRAM: &str = "processor";
 /// The word by which this program is a supervisor, and is known as one.
 pub(super) const SUPERVISE: &str = "supervise";
 
+/// The variable in the environment of all that a job starts.
+const NODEJOB: &str = "CORKBOARD_NODEJOB";
+
 /// With it the supervisor stays the child of who starts it.
 pub(super) const STAY: &str = "--stay";
 
@@ -26,9 +29,12 @@ pub(super) const STAY: &str = "--stay";
 pub(super) const ROOT: &str = "CORKBOARD_ROOT";
 
 /// Whether a process is a supervisor, of whatever root. It is known by what it executes, wherever that
-/// lies: it may not have taken a slot yet.
+/// lies: it may not have taken a slot yet, and may be of another version. It was started with a root and with
+/// nothing of a job's ([`command`]), unlike what a job starts that is merely called so.
 pub(super) fn is_supervisor(pid: i32) -> bool {
     tree::runs(pid, PROGRAM, SUPERVISE)
+        && tree::variable(pid, ROOT).is_some()
+        && tree::variable(pid, NODEJOB).is_none()
 }
 
 /// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is

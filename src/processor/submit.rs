@@ -14,7 +14,7 @@ use crate::board::watch;
 use crate::cgi::body::Parts;
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
-use crate::model::access::{Rights, Role};
+use crate::model::access::{self, Rights, Role};
 use crate::model::ids::RunId;
 use crate::model::request::Spec;
 use crate::model::run_status::{RunState, RunStatus};
@@ -28,12 +28,17 @@ pub(super) fn with_allowed_id(call: &Call, request: Value) -> Result<(RunId, Val
     Ok((id, request))
 }
 
-/// Whose a run is to be: a user's who asks this node, or a head's that has it run beside its board. What
-/// heads run for their boards, or the machine's own people have run, is no user's.
+/// Whose a run is to be: a user's who asks this node, or a head's, by the user of its token. One whose token
+/// says no user, or any in open mode, may come with another next time: what these run is every head's. What the
+/// machine's own people have run is no user's.
 pub(super) fn by(who: &Who, id: &RunId) -> Option<String> {
-    let is_ones = matches!(who.rights, Rights::Role(Role::User | Role::Provider | Role::Head));
-    let is_ones = is_ones && !id.is_a_heads();
-    who.user.clone().filter(|_| is_ones)
+    let is_ones = match who.rights {
+        Rights::Role(Role::User | Role::Provider | Role::Head) => true,
+        Rights::Role(Role::Admin) => id.is_a_heads(),
+        _ => false,
+    };
+    let named = |user: &String| !id.is_a_heads() || access::is_user(user);
+    who.user.clone().filter(|user| is_ones && named(user))
 }
 
 /// The body of a request for one job or many.

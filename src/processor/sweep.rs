@@ -206,6 +206,7 @@ fn finish_one(
     swept: &mut Swept,
 ) -> Result<RunStatus> {
     spoilt::clear_stories(runs, id)?;
+    spoilt::clear_request(runs, id)?;
     runs.for_change(id)?;
     match runs.last_line(id)? {
         Some(line) if line.state == RunState::Stopped => {
@@ -242,7 +243,8 @@ fn at_boot(runs: &Runs, held: &Lock, swept: &mut Swept) -> Result<()> {
     if !found.failed.is_empty() {
         // Nobody has claimed any of them in this boot.
         for id in &found.failed {
-            if let Err(error) = spoilt::clear_stories(runs, id) {
+            let cleared = spoilt::clear_stories(runs, id);
+            if let Err(error) = cleared.and_then(|()| spoilt::clear_request(runs, id)) {
                 tell_once("not recovered after a restart", &error);
             }
         }

@@ -2,9 +2,11 @@
 
 use crate::attempts::proofs::{Proofs, Worth};
 use crate::attempts::{self, Said, kills};
+use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::poller_lock;
 use crate::board::root::Root;
+use crate::board::runs::Runs;
 use crate::error::{Error, Result};
 use crate::model::card::{Attempt, Card};
 use crate::model::node::DriverKind;
@@ -15,8 +17,11 @@ use crate::processor;
 /// Returns the card as it is then.
 pub fn tell_local(root: &Root, card: Card) -> Card {
     let mut said = Vec::new();
-    for attempt in card.with_nodes().filter(|attempt| attempt.driver == DriverKind::Local) {
-        match tell(root, &card, attempt) {
+    for attempt in card.with_nodes() {
+        match is_here(root, attempt).and_then(|here| match here {
+            true => tell(root, &card, attempt),
+            false => Ok(Vec::new()),
+        }) {
             Ok(reports) => said.extend(reports),
             Err(error) => failed(attempt, &error),
         }
@@ -30,6 +35,18 @@ pub fn tell_local(root: &Root, card: Card) -> Card {
         eprintln!("scheduler: {}", error.message);
         card
     })
+}
+
+/// Whether the processor of this root has an attempt: by its files, or at the address of its own server. Where
+/// its node leads cannot be told of one whose name leads elsewhere by now: that is a poller's to say.
+fn is_here(root: &Root, attempt: &Attempt) -> Result<bool> {
+    if attempt.driver == DriverKind::Local {
+        return Ok(true);
+    }
+    let Ok(node) = addresses::holder(root, attempt) else { return Ok(false) };
+    Ok(node.newer.is_none()
+        && addresses::is_this_root(root, &node)?
+        && Runs::new(root).is_here(&attempt.nodejob)?)
 }
 
 fn tell(root: &Root, card: &Card, attempt: &Attempt) -> Result<Vec<Said>> {

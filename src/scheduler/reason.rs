@@ -2,7 +2,6 @@
 //! that a hundred thousand waiting cards cost nothing to keep up to date.
 
 use std::cell::OnceCell;
-use std::time::SystemTime;
 
 use crate::attempts::waits::{self, Nodes};
 use crate::attempts::{allocated, rooms};
@@ -14,6 +13,8 @@ use crate::board::pause;
 use crate::board::poller_lock;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
+use crate::board::steps;
+use crate::clock::Present;
 use crate::error::{Error, Result};
 use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
@@ -38,14 +39,16 @@ pub struct Reasons<'r> {
     nodes: OnceCell<Result<Vec<Node>>>,
     rooms: OnceCell<Option<Rooms>>,
     poller: OnceCell<Result<bool>>,
+    present: OnceCell<Result<Present>>,
 }
 
 impl<'r> Reasons<'r> {
     /// Nothing is read yet.
     pub fn new(root: &'r Root) -> Reasons<'r> {
         let registered = Registered::new(root);
-        let (nodes, rooms, poller) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Reasons { root, registered, nodes, rooms, poller }
+        let (nodes, rooms) = (OnceCell::new(), OnceCell::new());
+        let (poller, present) = (OnceCell::new(), OnceCell::new());
+        Reasons { root, registered, nodes, rooms, poller, present }
     }
 
     /// See [`reason`].
@@ -58,6 +61,10 @@ impl<'r> Reasons<'r> {
             State::Held | State::Queued => waiting(self, card).map(Some),
             State::Placed | State::Running | State::Stopping => with_node(self, card),
         }
+    }
+
+    fn present(&self) -> Result<&Present> {
+        self.present.get_or_init(|| steps::seen(self.root)).as_ref().map_err(Clone::clone)
     }
 
     fn has_poller(&self) -> Result<bool> {
@@ -98,7 +105,7 @@ impl Nodes for Reasons<'_> {
 }
 
 fn waiting(by: &Reasons, card: &Card) -> Result<String> {
-    let now = SystemTime::now();
+    let now = by.present()?;
     if let Some(held) = waits::held(card, now) {
         return Ok(held);
     }
@@ -107,7 +114,8 @@ fn waiting(by: &Reasons, card: &Card) -> Result<String> {
 
 /// The same of one task of an array that waits.
 pub fn of_waiting_task(root: &Root, card: &Card, task: u32) -> Result<String> {
-    let (now, by) = (SystemTime::now(), &Reasons::new(root));
+    let by = &Reasons::new(root);
+    let now = by.present()?;
     if let Some(held) = waits::held(card, now) {
         return Ok(held);
     }

@@ -41,7 +41,7 @@ impl World {
         }
         match draft::is_unsettled(card) {
             true => Some(SystemTime::UNIX_EPOCH),
-            false => card.expires_at(),
+            false => card.expires_at(&self.now.into()),
         }
     }
 

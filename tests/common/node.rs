@@ -82,26 +82,32 @@ impl TestRoot {
     }
 }
 
-/// Something in the place of what a job's end depends on, until it is taken away.
-pub struct Obstacle(PathBuf);
+/// What a newer program wrote of a job, until it is taken away.
+pub struct Obstacle {
+    request: PathBuf,
+    before: String,
+}
 
 impl Obstacle {
     pub fn take_away(self) {
-        fs::remove_dir(&self.0).unwrap();
+        fs::write(&self.request, self.before).unwrap();
     }
 }
 
-/// Jobs `a` and `b` run, then their supervisors are killed; whether somebody had killed `a` nobody can read.
+/// Jobs `a` and `b` run, then their supervisors are killed; a newer program alone knows what `a` is.
 pub fn two_orphans(root: &TestRoot) -> Obstacle {
     for id in ["a", "b"] {
         submit(root, json!({"command": ["sleep", "1000"], "request_id": id}));
     }
     until("both run", || ["a", "b"].iter().all(|id| root.node_status(id)["state"] == "running"));
-    let kill = root.path("state/processor/job/a/kill");
-    fs::create_dir(&kill).unwrap();
+    let request = root.path("state/processor/job/a/request.json");
+    let before = fs::read_to_string(&request).unwrap();
+    let accepted = fs::metadata(&request).unwrap().modified().unwrap();
+    fs::write(&request, before.replacen('{', r#"{"labels":["x"],"#, 1)).unwrap();
+    fs::File::open(&request).unwrap().set_modified(accepted).unwrap();
     for supervisor in root.supervisors() {
         signal(supervisor, "KILL");
         until("it is dead", || !lives(supervisor));
     }
-    Obstacle(kill)
+    Obstacle { request, before }
 }
