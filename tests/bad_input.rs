@@ -57,7 +57,7 @@ fn wrong_bodies() {
             (field("requested_resources", json!({"cores": 0})), 400, "cores must be at least 1"),
             (field("requested_resources", json!({"cores": -1})), 400, "wrong value"),
             (field("requested_resources", json!({"memory": "lots"})), 400, "memory must be a size"),
-            (field("requested_resources", json!({"quantum": 1})), 400, "unknown field"),
+            (field("requested_resources", json!({"Quantum": 1})), 400, "is no resource"),
             (field("expires", json!("tomorrow")), 400, "expires must be a time"),
             (field("state", json!("running")), 400, "unknown variant"),
             (field("output", json!("none")), 400, "unknown variant"),
