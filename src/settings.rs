@@ -338,8 +338,8 @@ fn countables(list: &str) -> Result<BTreeMap<String, u64>> {
         read.insert(name.to_string(), parse_amount(value).ok_or_else(wrong)?);
     }
     match read.len() {
-        0..=MOST_COUNTABLES => Ok(read),
-        _ => Err(Error::bad(format!("countables: at most {MOST_COUNTABLES} can be named"))),
+        0..MOST_COUNTABLES => Ok(read), // and gpus
+        _ => Err(Error::bad(format!("countables: fewer than {MOST_COUNTABLES} can be named"))),
     }
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::head::{Door, both_ways, open_root};
-use common::rights::{submit, token};
+use common::rights::{ask, submit, token};
 use common::{SOON, TestRoot, until, wait_for};
 use serde_json::{Value, json};
 
@@ -71,6 +71,19 @@ fn what_cannot_be_read_begins_anew() {
     root.check();
 }
 
+#[test]
+fn what_a_job_had_is_counted_to_its_end() {
+    let root = open_root("linger = 0\n");
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let poller = root.poller();
+    let job = submit(&root, &ada, &json!({"command": "sleep 2"}));
+    assert_eq!(root.reaches(job, "stopped")["status"], "good");
+    assert!(poller.end("TERM").success());
+    let shares: Value = serde_json::from_str(&root.read("state/scheduler/shares")).unwrap();
+    let had = shares["had"]["ada"].as_f64().unwrap_or_else(|| panic!("{shares}"));
+    assert!((1.8..20.0).contains(&had), "{shares}");
+}
+
 /// What is told of a job that waits.
 fn reason(door: &Door, token: &str, job: u64) -> String {
     let bearer = format!("Bearer {token}");
@@ -109,6 +122,12 @@ fn a_user_has_no_more_than_they_may() {
             why if why == "the user is at the cap of 2 jobs at a time" => Ok(()),
             why => Err(why),
         });
+        // What none of theirs may ever have is refused to who asks for that.
+        let mut strict = wide(4);
+        strict["strict"] = json!(true);
+        let refused = ask(root, &ada, "POST", "/scheduler/jobs/new", &strict).expect(400).json();
+        let why = "a user may have 3 cores at most at a time, and the request is strict";
+        assert_eq!(refused["error"], why);
         // That is not others' affair.
         let other = submit(root, &ben, &wide(3));
         root.reaches(other, "running");

@@ -50,6 +50,11 @@ pub fn of_user(root: &Root, user: &str) -> Result<Option<InUse>> {
     Ok(Some(used))
 }
 
+/// What each user may have, by the settings of this root.
+pub fn cap(root: &Root) -> Cap {
+    Cap { jobs: root.settings.max_jobs_per_user, cores: root.settings.max_cores_per_user }
+}
+
 /// Why a job of this user has to wait for others of theirs, for a person, by the settings of this root.
 pub fn at_cap(root: &Root, user: Option<&str>, asked: &Resources) -> Result<Option<String>> {
     let cap =

@@ -39,6 +39,10 @@ impl Shares {
         for (user, cores) in cores.filter(|(_, cores)| *cores > 0) {
             *self.had.entry(user.to_string()).or_insert(0.0) += cores as f64 * counted;
         }
+    }
+
+    /// Forgets what is not worth being remembered.
+    pub fn forget_little(&mut self) {
         self.had.retain(|_, had| *had >= LEAST);
     }
 
@@ -67,6 +71,7 @@ mod tests {
         // Whoever always has two cores tends to what they had in a half-life and a half.
         assert!((once.had["ben"] - 2.0 * 100.0 / std::f64::consts::LN_2 * 0.875).abs() < 0.01);
         once.pass(1e9, [].into_iter());
+        once.forget_little();
         assert!(once.had.is_empty());
     }
 

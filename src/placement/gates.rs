@@ -18,9 +18,21 @@ pub struct InUse {
     pub jobs: u64,
     /// Cores of these in all.
     pub cores: u64,
+    /// Cores of those that run, and do not wait on their nodes: what is had.
+    pub running: u64,
 }
 
 impl InUse {
+    /// One that waited there runs.
+    pub fn run(&mut self, job: &Resources) {
+        self.running = self.running.saturating_add(job.cores);
+    }
+
+    /// One that ran does not any more.
+    pub fn stop(&mut self, job: &Resources) {
+        self.running = self.running.saturating_sub(job.cores);
+    }
+
     /// One more.
     pub fn add(&mut self, job: &Resources) {
         self.jobs += 1;
@@ -43,8 +55,17 @@ impl Cap {
         self.cores.map_or(u64::MAX, |most| most.saturating_sub(used.cores))
     }
 
+    /// Why a job that asks for this will never be placed, for a person.
+    pub fn never(&self, cores: u64) -> Option<String> {
+        let most = self.cores.filter(|most| cores > *most)?;
+        Some(format!("a user may have {most} cores at most at a time"))
+    }
+
     /// Why a job that asks for this has to wait for others of its user, for a person; nothing where it has not.
     pub fn objection(&self, used: InUse, cores: u64) -> Option<String> {
+        if let Some(never) = self.never(cores) {
+            return Some(never);
+        }
         if let Some(most) = self.jobs.filter(|most| used.jobs >= *most) {
             return Some(format!("the user is at the cap of {most} jobs at a time"));
         }

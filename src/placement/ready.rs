@@ -170,7 +170,14 @@ impl Ready {
         self.stale.insert(user);
     }
 
-    /// The users of whom something is known, and the cores that their jobs have.
+    /// A job that is there runs, or does not any more.
+    pub fn note_running(&mut self, owner: Option<&Arc<str>>, job: &Resources, runs: bool) {
+        let user = self.user(owner);
+        let used = &mut self.users[user].used;
+        if runs { used.run(job) } else { used.stop(job) }
+    }
+
+    /// The users of whom something is known, and what their jobs have.
     pub fn in_use(&self) -> impl Iterator<Item = (Option<&Arc<str>>, InUse)> {
         self.by_name.iter().map(|(name, user)| (name.as_ref(), self.users[*user].used))
     }

@@ -85,12 +85,47 @@ struct Takers {
 }
 
 /// Nodes of which each site takes all or none.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 struct Class {
-    /// For each site whether it takes them.
+    /// For each site whether it takes them; not those that are newer than the last that does.
     taken_by: Vec<bool>,
+    key: Key,
+}
+
+impl Class {
+    fn is_taken(&self, site: SiteId) -> bool {
+        self.taken_by.get(site.place()).copied().unwrap_or(false)
+    }
+
+    /// This site takes them, too.
+    fn take(&mut self, site: SiteId) {
+        if self.taken_by.len() <= site.place() {
+            self.taken_by.resize(site.place() + 1, false);
+        }
+        self.taken_by[site.place()] = true;
+        self.key.sites ^= print(site.place());
+    }
+}
+
+/// By which a class is found: sites are many, and a new one must not cost a look at all that each class has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    /// Of each site that takes them a number that looks like any, one with another by exclusive or.
+    sites: u128,
     /// What they have to count beside cores and memory.
     names: NamesId,
+}
+
+/// 128 bits by the place of a site: two rounds of SplitMix64.
+fn print(place: usize) -> u128 {
+    let mix = |seed: u64| {
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let place = place as u64;
+    u128::from(mix(2 * place + 1)) << 64 | u128::from(mix(2 * place + 2))
 }
 
 /// See the module.
@@ -104,7 +139,7 @@ pub(super) struct Sites {
     /// For each class.
     takers: Vec<Takers>,
     names: Vec<Arc<[Arc<str>]>>,
-    class_ids: HashMap<Class, ClassId>,
+    class_ids: HashMap<Key, ClassId>,
 }
 
 impl Sites {
@@ -130,11 +165,6 @@ impl Sites {
         self.ids.insert(site.clone(), id);
         self.sites.push(site);
         self.marks.push(0);
-        self.class_ids.clear();
-        for (place, class) in self.classes.iter_mut().enumerate() {
-            class.taken_by.push(false);
-            self.class_ids.insert(class.clone(), ClassId(place as u32));
-        }
         id
     }
 
@@ -150,37 +180,48 @@ impl Sites {
     /// The newest site takes all nodes of this class.
     pub fn take_all(&mut self, site: SiteId, class: ClassId) {
         let known = &mut self.classes[class.place()];
-        self.class_ids.remove(known);
-        known.taken_by[site.place()] = true;
-        self.class_ids.insert(known.clone(), class);
+        self.class_ids.remove(&known.key);
+        known.take(site);
+        self.class_ids.insert(known.key, class);
         self.note_taken(site, class);
     }
 
     /// A class for those nodes of this one that the newest site takes, where it takes some of them alone.
     pub fn split(&mut self, site: SiteId, class: ClassId) -> ClassId {
         let mut new = self.classes[class.place()].clone();
-        new.taken_by[site.place()] = true;
+        new.take(site);
         self.class(new)
     }
 
     /// The class of a node.
     pub fn class_of(&mut self, name: &str, room: &Room) -> ClassId {
         let names = self.names_of(&room.total.others);
-        let taken_by = self.sites.iter().map(|site| site.takes(name, room)).collect();
-        self.class(Class { taken_by, names })
+        let mut class = Class { taken_by: Vec::new(), key: Key { sites: 0, names } };
+        for site in self.sites.iter().filter(|site| site.takes(name, room)) {
+            if let Some(id) = self.ids.get(site) {
+                class.take(*id);
+            }
+        }
+        self.class(class)
     }
 
     fn class(&mut self, class: Class) -> ClassId {
-        if let Some(known) = self.class_ids.get(&class) {
+        if let Some(known) = self.class_ids.get(&class.key) {
             return *known;
         }
         let id = ClassId(self.classes.len() as u32);
         self.takers.push(Takers::default());
-        for (place, _) in class.taken_by.iter().enumerate().filter(|(_, taken)| **taken) {
-            let site = self.ids[&self.sites[place]];
-            self.note_taken(site, id);
+        for site in self.sites.iter().zip(&class.taken_by).filter(|(_, taken)| **taken) {
+            if let Some(site) = self.ids.get(site.0).copied() {
+                self.marks[site.place()] |= mark_of(id.place());
+                let takers = &mut self.takers[id.place()];
+                match site.narrow {
+                    true => takers.narrow.push(site),
+                    false => takers.marks |= mark_of(site.place()),
+                }
+            }
         }
-        self.class_ids.insert(class.clone(), id);
+        self.class_ids.insert(class.key, id);
         self.classes.push(class);
         id
     }
@@ -212,12 +253,12 @@ impl Sites {
 
     /// Whether a site takes the nodes of a class.
     pub fn is_taken(&self, site: SiteId, class: ClassId) -> bool {
-        self.classes[class.place()].taken_by[site.place()]
+        self.classes[class.place()].is_taken(site)
     }
 
     /// What the nodes of a class have to count.
     pub fn names(&self, class: ClassId) -> NamesId {
-        self.classes[class.place()].names
+        self.classes[class.place()].key.names
     }
 
     /// All sets of these that there are.

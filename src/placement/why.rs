@@ -51,7 +51,7 @@ pub fn why_waiting(asked: &Asked, nodes: &[Node], used: Option<&Rooms>) -> Strin
         }
         return format!("waiting for room on {}", names(&open));
     }
-    let unknown = nodes.iter().any(|node| node.resources.is_none());
+    let unknown = nodes.iter().any(|node| node.resources.is_none() && node.newer.is_none());
     let what = asked.human();
     let draining = fit.iter().all(|node| !node.is_open());
     let paused = fit.iter().find_map(|node| node.pause.as_ref());

@@ -36,8 +36,9 @@ impl Fairness {
 
     /// Goes on from what was written down last.
     pub fn take_up(&mut self, root: &Root, index: &Index) -> Result<()> {
+        self.shares.half_life = root.settings.share_half_life.as_secs();
         let mut shares = shares::read(root)?;
-        shares.half_life = root.settings.share_half_life.as_secs();
+        shares.half_life = self.shares.half_life;
         let gap = match shares.boot == boot_id()? {
             true => seconds()?.saturating_sub(shares.clock) as f64,
             false => {
@@ -46,7 +47,9 @@ impl Fairness {
             }
         };
         self.shares = shares;
-        self.pass(gap.min(LONGEST_GAP), index);
+        let counted = gap.min(LONGEST_GAP);
+        self.shares.pass(gap - counted, std::iter::empty());
+        self.pass(counted, index);
         self.counted = Instant::now();
         self.written = Some(self.counted);
         Ok(())
@@ -54,7 +57,7 @@ impl Fairness {
 
     fn pass(&mut self, seconds: f64, index: &Index) {
         let users = index.ready.in_use();
-        let cores = users.filter_map(|(user, used)| Some((user?.as_ref(), used.cores)));
+        let cores = users.filter_map(|(user, used)| Some((user?.as_ref(), used.running)));
         self.shares.pass(seconds, cores);
     }
 
@@ -63,7 +66,8 @@ impl Fairness {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.counted);
         self.counted = now;
-        self.is_new |= index.ready.in_use().any(|(_, used)| used.cores > 0);
+        self.is_new |=
+            !self.shares.had.is_empty() || index.ready.in_use().any(|(_, used)| used.running > 0);
         self.pass(passed.as_secs_f64(), index);
         let shares = &self.shares;
         index.ready.set_had(|user| user.map_or(0, |user| shares.of(user)));
@@ -77,6 +81,7 @@ impl Fairness {
         }
         self.written = Some(Instant::now());
         self.is_new = false;
+        self.shares.forget_little();
         self.shares.at = clock::now();
         self.shares.boot = boot_id()?;
         self.shares.clock = seconds()?;

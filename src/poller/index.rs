@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::on_node::OnNode;
 use crate::attempts::ranges;
 use crate::clock::{Present, Wait};
-use crate::model::card::{Attempt, Card};
+use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
 use crate::model::waits::Waits;
@@ -222,6 +222,9 @@ impl Index {
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
         let known = OnNode { owner, ..OnNode::of(card, attempt, before, leaving) };
+        if known.state != State::Placed {
+            self.ready.note_running(known.owner.as_ref(), &resources, true);
+        }
         self.on_node.insert((card.job(), attempt.attempt), known);
     }
 
@@ -251,6 +254,9 @@ impl Index {
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
                 self.rooms.give_back(&known.node, &known.resources);
                 self.ready.discharge(known.owner.as_ref(), &known.resources);
+                if known.state != State::Placed {
+                    self.ready.note_running(known.owner.as_ref(), &known.resources, false);
+                }
             }
         }
     }

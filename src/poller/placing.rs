@@ -14,6 +14,7 @@ use crate::board::nodes::Registered;
 use crate::board::{numbers, pause, vault};
 use crate::clock::Present;
 use crate::error::Result;
+use crate::model::asked::Asked;
 use crate::model::card::{Attempt, Card, State, What};
 use crate::model::node::Node;
 use crate::placement::Candidate;
@@ -24,11 +25,10 @@ const PLACED_PER_ROUND: usize = 256;
 impl Engine<'_> {
     /// Places what fits, records it, and only then tells the nodes.
     pub(super) fn place(&mut self) -> Result<()> {
+        self.index.take_up(); // first: what is set aside wakes this again and again when its time has come
         if pause::is_paused(self.root) {
             return Ok(());
         }
-        self.index.take_up();
-        self.count_shares();
         if self.index.ready.is_empty() {
             return Ok(());
         }
@@ -129,9 +129,10 @@ impl Engine<'_> {
 
     /// How many jobs that ask for what this one does the nodes that take it can run at a time.
     fn slots(&self, candidate: &Candidate) -> u64 {
-        let user = candidate.owner.as_deref();
-        let open = self.nodes.values().filter(|node| node.takes_jobs() && node.takes_jobs_of(user));
+        let (user, selector) = (candidate.owner.as_deref(), candidate.selector.as_deref());
         let needed = &candidate.resources;
+        let asked = Asked { resources: needed, selector, user };
+        let open = self.nodes.values().filter(|node| node.takes_jobs() && asked.may_go_to(node));
         let slots =
             open.filter_map(|node| node.resources.as_ref()).map(|total| needed.times_in(total));
         slots.fold(0, u64::saturating_add) // whatever nodes say that they have

@@ -59,6 +59,7 @@ impl Engine<'_> {
             lock::wait_once_for_all(); // whoever has it may be stopped
             self.presence.pass(Instant::now());
             self.unheard.pass(Instant::now());
+            self.count_shares(); // before what has ended is no more in use
             self.hear(wakes);
             let scan = Instant::now() >= next_scan;
             if scan {

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use serde_json::{Map, Value};
 
 use super::supervisor::{Claimed, Supervisor};
+use super::units::Given;
 use super::{end_waiting, start, status, wishes};
 use crate::board::feed;
 use crate::board::files;
@@ -62,7 +63,7 @@ impl Supervisor<'_> {
             }
             let unfit = picked[0].unfit.is_some();
             let resources = if unfit { Resources::NONE } else { picked[0].spec.resources.clone() };
-            let Some(room_left) = self.room(&held, &resources)? else {
+            let Some(room) = self.room(&held, &resources)? else {
                 self.queue.clear(); // nobody overtakes the one that has waited longest
                 if self.ended.is_empty() {
                     return self.end_under(held, false);
@@ -85,7 +86,13 @@ impl Supervisor<'_> {
             if jobs.is_empty() {
                 continue;
             }
+            // Only now: what was picked may have been somebody else's by then, and what the slot has is of what it
+            // ran last.
             self.resources = Some(resources);
+            let room_left = room.map(|(left, given)| {
+                self.limits.give(given);
+                left
+            });
             let sync = self.record(&held, &mut jobs)?;
             // Whoever accepted a job before this lock was taken may have counted on this slot.
             let more = room_left.is_some_and(|left| left.cores > 0) && self.others_wait()?;
@@ -216,9 +223,13 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Whether there is room for a job: `None` if not; otherwise what is left beside it, where
-    /// that had to be found out.
-    fn room(&mut self, held: &Lock, needed: &Resources) -> Result<Option<Option<Resources>>> {
+    /// Whether there is room for a job: `None` if not; otherwise what is left beside it and which cores
+    /// and GPUs it would have, where that had to be found out.
+    fn room(
+        &mut self,
+        held: &Lock,
+        needed: &Resources,
+    ) -> Result<Option<Option<(Resources, Given)>>> {
         if self.slot.is_some() && self.resources.as_ref() == Some(needed) {
             return Ok(Some(None));
         }
@@ -234,8 +245,7 @@ impl Supervisor<'_> {
             return Ok(None);
         }
         let given = self.limits.units().choose(needed, &seen, own.unwrap_or(0));
-        self.limits.give(given);
-        Ok(Some(Some(free.minus(needed))))
+        Ok(Some(Some((free.minus(needed), given))))
     }
 
     /// Writes the claim; what it returns makes it durable. What the slot has no room to name is not

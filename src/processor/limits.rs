@@ -80,6 +80,7 @@ impl Limits {
     pub fn hold(&mut self, root: &Root, slot: u64, group: Option<&Path>, job: &Resources) {
         let settings = &root.settings;
         let memory = Some(job.memory).filter(|most| *most > 0);
+        self.address_space = None; // that of what ran before
         let none_is_set = self.memory.is_none() && self.processes.is_none();
         if none_is_set && memory.is_none() && settings.max_processes.is_none() {
             return;

@@ -70,7 +70,8 @@ fn told<'a>(
         let against = against(asked, &node, rooms.as_ref(), card).or_else(|| capped.clone());
         map.insert("name".into(), node.name.clone().into());
         map.insert("now".into(), against.is_none().into());
-        map.insert("ever".into(), asked.might_go_to(&node).into());
+        let never = allocated::cap(root).never(asked.resources.cores).is_some();
+        map.insert("ever".into(), (asked.might_go_to(&node) && !never).into());
         let failed = || "it failed there: any other comes first".to_string();
         let against = against.or_else(|| avoid.contains(&node.name).then(failed));
         map.insert("objection".into(), json!(against));

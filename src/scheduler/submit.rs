@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use crate::attempts::allocated;
 use crate::auth::{self, Who, ownership};
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
@@ -269,7 +270,9 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()>
         auth::allow_to(who, Need::Control, whose).map_err(|e| Error::new(e.kind, of(e)))?;
     }
     if spec.strict
-        && let Some(why) = addresses::none_has(root, &spec.asked(accepted.user().as_deref()))
+        && let Some(why) = allocated::cap(root)
+            .never(spec.resources.cores)
+            .or_else(|| addresses::none_has(root, &spec.asked(accepted.user().as_deref())))
     {
         return Err(Error::bad(format!("{why}, and the request is strict")));
     }
