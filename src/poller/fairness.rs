@@ -26,12 +26,20 @@ pub struct Fairness {
     written: Option<Instant>,
     /// Of what is counted something is not written down.
     is_new: bool,
+    /// What was written down before is taken up.
+    is_known: bool,
 }
 
 impl Fairness {
     /// Nobody has had anything.
     pub fn new(now: Instant) -> Fairness {
-        Fairness { shares: Shares::default(), counted: now, written: None, is_new: false }
+        Fairness {
+            shares: Shares::default(),
+            counted: now,
+            written: None,
+            is_new: false,
+            is_known: false,
+        }
     }
 
     /// Goes on from what was written down last.
@@ -46,7 +54,11 @@ impl Fairness {
                 SystemTime::now().duration_since(then).unwrap_or_default().as_secs_f64()
             }
         };
-        self.shares = shares;
+        let since = std::mem::replace(&mut self.shares, shares).had;
+        for (user, had) in since {
+            *self.shares.had.entry(user).or_insert(0.0) += had; // where it was read late
+        }
+        self.is_known = true;
         let counted = gap.min(LONGEST_GAP);
         self.shares.pass(gap - counted, std::iter::empty());
         self.pass(counted, index);
@@ -76,7 +88,7 @@ impl Fairness {
     /// Writes it down, if there is something new and it is time.
     pub fn write(&mut self, root: &Root, at_once: bool) -> Result<()> {
         let is_due = self.written.is_none_or(|last| last.elapsed() >= WRITE_EVERY);
-        if !self.is_new || !(is_due || at_once) {
+        if !self.is_known || !self.is_new || !(is_due || at_once) {
             return Ok(());
         }
         self.written = Some(Instant::now());

@@ -66,8 +66,7 @@ impl Engine<'_> {
                 next_scan = Instant::now() + self.root.settings.scan_every;
                 self.scan();
                 if begun {
-                    self.take_up_shares();
-                    begun = false;
+                    begun = !self.take_up_shares();
                 }
             }
             self.act();

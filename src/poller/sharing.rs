@@ -4,9 +4,12 @@ use super::engine::Engine;
 
 impl Engine<'_> {
     /// To be called after the first scan: what runs has run since it was last written down.
-    pub(super) fn take_up_shares(&mut self) {
+    ///
+    /// Whether it could be read; until then nothing is written down in its place.
+    pub(super) fn take_up_shares(&mut self) -> bool {
         let taken = self.fairness.take_up(self.root, &self.index);
-        self.told(taken);
+        self.count_shares(); // whose turn it is goes by it at once
+        self.told(taken).is_some()
     }
 
     pub(super) fn count_shares(&mut self) {
