@@ -174,7 +174,7 @@ fn commands_are_carried_out_in_order_and_what_has_ended_is_forgotten() {
             && said[0].contains("does not run any more")
     );
     assert!(said[1].contains("line 11: cannot start \"/no/such/program\""), "{said:?}");
-    assert!(said[2].contains("line 12: \"nobody\" was not started"), "{said:?}");
+    assert!(said[2].contains("line 12: \"nobody\" is nothing that is remembered"), "{said:?}");
     assert_eq!(node.store(), "");
     node.check();
 }
