@@ -78,8 +78,8 @@ impl Fairness {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.counted);
         self.counted = now;
-        self.is_new |=
-            !self.shares.had.is_empty() || index.ready.in_use().any(|(_, used)| used.running > 0);
+        // What is forgotten meanwhile needs no writing: it is by the time that is written.
+        self.is_new |= index.ready.in_use().any(|(_, used)| used.running > 0);
         self.pass(passed.as_secs_f64(), index);
         let shares = &self.shares;
         index.ready.set_had(|user| user.map_or(0, |user| shares.of(user)));
