@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use common::head::{both_ways, host, node_reaches, open_root, register};
-use common::{SOON, TestRoot, until, wait_for};
+use common::{SOON, until, wait_for};
 use serde_json::{Value, json};
 
 const OWN: &str =
@@ -46,57 +46,6 @@ fn it_tells_what_it_has_and_is_like() {
         let said = root.cmd("processor", &["info"]).stderr;
         assert!(said.contains("line 1: countables: licenses: "), "{said}");
     });
-}
-
-/// Puts a program that says this in the place of the one that tells of GPUs.
-fn stand_in(root: &mut TestRoot, script: &str) {
-    let dir = root.path("stand-ins");
-    fs::create_dir_all(&dir).unwrap();
-    let text = format!("#!/bin/sh\necho asked >> {}\n{script}\n", root.path("asked").display());
-    root.write("stand-ins/new", &text);
-    let path = root.path("stand-ins/nvidia-smi");
-    let from = root.path("stand-ins/new");
-    let mut install = std::process::Command::new("install");
-    assert!(install.args(["-m", "755"]).arg(from).arg(path).status().unwrap().success());
-    root.env.retain(|(name, _)| name != "PATH");
-    root.env.push(("PATH".into(), format!("{}:/usr/bin:/bin", dir.display())));
-}
-
-fn asked(root: &TestRoot) -> usize {
-    root.read("asked").lines().count()
-}
-
-#[test]
-fn gpus_are_found_out_once_in_a_boot() {
-    let mut root = open_root("");
-    stand_in(&mut root, "echo '0, NVIDIA A100, 40960, 8.0'; echo '1, NVIDIA H100, 81920, 9.0'");
-    let info = |root: &TestRoot| root.cmd("processor", &["info"]).expect(0).json();
-    for _ in 0..2 {
-        let found = info(&root);
-        assert_eq!(found["resources"]["gpus"], 2, "{found}");
-        let first = json!({"index": 0, "name": "NVIDIA A100", "memory": 40u64 << 30, "compute_capability": "8.0"});
-        assert_eq!(found["gpus"][0], first);
-        assert_eq!(found["labels"]["gpu_memory"], (40u64 << 30).to_string());
-        assert_eq!(found["labels"]["gpu_compute_capability"], "8.0");
-        assert_eq!(asked(&root), 1);
-    }
-    root.env.push(("CORKBOARD_BOOT_ID".into(), "another".into()));
-    assert_eq!(info(&root)["resources"]["gpus"], 2);
-    assert_eq!(asked(&root), 2);
-    root.check();
-}
-
-#[test]
-fn a_machine_that_cannot_tell_its_gpus_has_none() {
-    for script in ["echo nonsense", "exit 9", "echo '0, x, 1, 8.0'; exec sleep 1000"] {
-        let mut root = open_root("");
-        stand_in(&mut root, script);
-        let info = || root.cmd("processor", &["info"]).expect(0).json();
-        assert_eq!(info()["resources"]["gpus"], Value::Null, "{script}");
-        assert_eq!(info()["gpus"], Value::Null, "{script}");
-        assert_eq!(asked(&root), 1, "it is not asked over and over: {script}");
-        root.check();
-    }
 }
 
 #[test]

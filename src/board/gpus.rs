@@ -1,4 +1,4 @@
-//! `state/processor/gpus`: which GPUs this machine has, as it was found out in this boot.
+//! `state/processor/gpus`: which GPUs this machine has, as it was found out in this boot, or that it could not be.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ pub struct Found {
     /// Why that is not known, where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// When to look again, in seconds of the same clock, where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u64>,
 }
 
 /// What was found in this boot; `None` where nobody has looked, or it cannot be read.

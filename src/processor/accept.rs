@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::{info, start, status};
+use super::info::Total;
+use super::status::{self, Unfit};
+use super::{gpus, start};
 use crate::board::acceptance::{Entered, Prepared};
 use crate::board::files;
 use crate::board::incoming::{Arrived, Incoming};
@@ -40,11 +42,11 @@ pub struct Accepted {
 
 /// Accepts jobs, each for itself: 400 for a request that is not valid, 422 for one that this node
 /// could never run or that differs from an accepted one of the same id, 410 for an id that was
-/// cancelled before it came, 503 if there is no space for it. What is accepted is durable when
+/// cancelled before it came, 503 if there is no space for it, or it is not known yet which GPUs there are. What is accepted is durable when
 /// this returns; on an error of the whole nothing is known, and repeating it is safe.
 pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>>> {
     let runs = Runs::new(root);
-    let total = info::total(root)?;
+    let mut total = Total::known(root);
     let mut sync = SyncSet::new();
     let mut results = Vec::with_capacity(requests.len());
     // The queue is in the order of these times, so each is its own.
@@ -57,7 +59,7 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             .map(|(index, new)| {
                 let NewRun { id, mut request, uploads, by } = new;
                 let files = uploads.as_ref().map(|uploads| uploads.files().to_vec());
-                let valid = check(&request, &total);
+                let valid = check(root, &request, &mut total);
                 if let (Some(by), Some(map)) = (by, request.as_object_mut()) {
                     map.insert(BY_FIELD.into(), by.into());
                 }
@@ -120,11 +122,18 @@ struct Wanted {
     files: Vec<Arrived>,
 }
 
-fn check(request: &Value, total: &crate::model::resources::Resources) -> Result<()> {
+/// Whether a request may be accepted by a node with so much in all; that is found out where it has to be.
+fn check(root: &Root, request: &Value, total: &mut Total) -> Result<()> {
     let spec = Spec::for_node(request)?;
-    match status::unfit(&spec, None, total) {
-        Some(why) => Err(Error::new(Kind::Unprocessable, why)),
+    let mut against = status::unfit(&spec, None, total);
+    if matches!(against, Some(Unfit::NotKnown(_))) {
+        *total = Total::with(root, &gpus::told(root));
+        against = status::unfit(&spec, None, total);
+    }
+    match against {
         None => Ok(()),
+        Some(Unfit::Never(why)) => Err(Error::new(Kind::Unprocessable, why)),
+        Some(Unfit::NotKnown(why)) => Err(Error::new(Kind::Unavailable, why)),
     }
 }
 

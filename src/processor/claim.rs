@@ -11,9 +11,10 @@ use std::os::fd::AsFd;
 
 use serde_json::{Map, Value};
 
+use super::status::{self, Unfit};
 use super::supervisor::{Claimed, Supervisor};
 use super::units::Given;
-use super::{end_waiting, start, status, wishes};
+use super::{end_waiting, start, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -135,7 +136,7 @@ impl Supervisor<'_> {
         while let Some(next) = self.queue.front() {
             if let Some(first) = jobs.first() {
                 // More than one at a time only where all slots together have far more to do.
-                let slots = (self.total.cores / first.spec.resources.cores.max(1)).max(1);
+                let slots = (self.total.resources.cores / first.spec.resources.cores.max(1)).max(1);
                 let slots = usize::try_from(slots).unwrap_or(usize::MAX);
                 if jobs.len() >= self.batch.min(self.queue.len() / slots.saturating_mul(2)) {
                     break;
@@ -160,6 +161,10 @@ impl Supervisor<'_> {
                     break;
                 }
                 Ok(Found::Job(_)) => self.passed_over.push(id),
+                Ok(Found::Unsure) => {
+                    self.have_gpus_found();
+                    self.passed_over.push(id); // until that is known
+                }
                 Err(error) => {
                     eprintln!("processor: {id} is not started: {}", error.message);
                     self.passed_over.push(id); // for the next supervisor to read
@@ -184,7 +189,11 @@ impl Supervisor<'_> {
             return Ok(Found::Damaged); // killed while it waited, by somebody who died at it
         }
         let (spec, newer) = Spec::of_run(&map);
-        let unfit = status::unfit(&spec, newer, &self.total);
+        let unfit = match status::unfit(&spec, newer, &self.total) {
+            Some(Unfit::NotKnown(_)) => return Ok(Found::Unsure),
+            Some(Unfit::Never(why)) => Some(why),
+            None => None,
+        };
         Ok(Found::Job(Box::new(Claimed { id: id.clone(), spec, request, unfit })))
     }
 
@@ -218,6 +227,7 @@ impl Supervisor<'_> {
     }
 
     fn remember(&mut self) -> Result<()> {
+        self.learn_gpus();
         self.queue = self.runs.waiting(REMEMBERED + self.passed_over.len())?.into();
         self.queue.retain(|job| !self.passed_over.contains(&job.id));
         Ok(())
@@ -240,7 +250,7 @@ impl Supervisor<'_> {
         }
         let seen = slots::all(&self.runs)?;
         let own = self.slot.as_ref().map(|slot| slot.number);
-        let free = self.total.minus(&slots::used(&seen, own));
+        let free = self.total.resources.minus(&slots::used(&seen, own));
         if !needed.fits(&free) {
             return Ok(None);
         }
@@ -410,5 +420,7 @@ enum Found {
     Gone,
     /// Nothing that a program has written so, or nothing that is to be started.
     Damaged,
+    /// It is not known yet whether it can run here.
+    Unsure,
     Job(Box<Claimed>),
 }

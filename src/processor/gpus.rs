@@ -1,13 +1,16 @@
 //! The GPUs of this machine: what `nvidia-smi` tells of them, once in each boot.
 //!
-//! Finding out may take seconds, so it is done only where a node is asked how it is; what was found is
-//! noted, and all else goes by the note. What could not be found out is tried again later.
+//! Finding out may take seconds, so it is done only where somebody needs to know: a node that is asked how it
+//! is, or is given a job that asks for GPUs. What was found is noted, and all else goes by the note. What could
+//! not be found out is not known, which is not the same as that there are none: it is tried again, first after
+//! seconds, then less and less often. A supervisor has no time for that, and no children beside its jobs':
+//! it starts another process that finds out and then has what waits started.
 
 use std::env;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,15 @@ use crate::descriptors;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::about::Gpu;
 
+/// What is known of the GPUs that are given to jobs.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// They are these.
+    These(Vec<Gpu>),
+    /// There may be some; why nobody knows yet.
+    NotYet(String),
+}
+
 /// Who tells of them.
 const TELLER: &str = "nvidia-smi";
 
@@ -30,86 +42,169 @@ const QUESTION: [&str; 2] =
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What could not be found out is tried again after so many seconds.
-const AGAIN: u64 = 600;
+/// What could not be found out is tried again after so many seconds, then after twice as many...
+const AGAIN: u64 = 5;
+
+/// ...and at last after so many.
+const AT_LAST: u64 = 600;
 
 /// Longest answer.
 const LONGEST: u64 = 64 << 10;
 
+/// Longest line of it that is repeated.
+const LONGEST_SAID: usize = 200;
+
+/// What it says where there are none...
+const NO_DEVICES: &str = "No devices were found";
+
+/// ...and the code by which it ends then.
+const FINDS_NONE: i32 = 6;
+
 /// Where programs are looked for whose starter has no `PATH`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// The indices of those that are given to jobs, going by what is known already.
-pub fn indices(root: &Root) -> Vec<u32> {
-    match root.settings.gpus {
-        Some(number) => (0..number).collect(),
-        None => known(root).iter().map(|gpu| gpu.index).collect(),
+impl Known {
+    /// Those that are known.
+    pub fn all(&self) -> &[Gpu] {
+        match self {
+            Known::These(gpus) => gpus,
+            Known::NotYet(_) => &[],
+        }
     }
 }
 
-/// What is known of this machine's GPUs.
-fn known(root: &Root) -> Vec<Gpu> {
-    gpus::read(root).map_or(Vec::new(), |found| found.gpus)
+/// What is known already.
+pub fn known(root: &Root) -> Known {
+    let noted = gpus::read(root);
+    if root.settings.gpus.is_some() {
+        return as_set(root, noted);
+    }
+    match noted.map(told_by) {
+        Some(known) => known,
+        None if teller().is_none() => Known::These(Vec::new()),
+        None => Known::NotYet(format!("{TELLER} was not asked since the machine began")),
+    }
 }
 
-/// The GPUs that are given to jobs; finds out which there are, where nobody knows.
-pub fn told(root: &Root) -> Vec<Gpu> {
-    let Some(number) = root.settings.gpus else { return found_out(root) };
-    let known = known(root);
+/// The same; finds out where nobody knows, unless that has failed just now.
+pub fn told(root: &Root) -> Known {
+    let (known, left) = found_out(root);
+    if let Some(mut child) = left {
+        thread::spawn(move || child.wait());
+    }
+    known
+}
+
+/// The same of a process that is there for nothing else, and stays until who was asked has ended.
+pub(super) fn find_out(root: &Root) -> Option<Child> {
+    found_out(root).1
+}
+
+/// Whether it is time to find out.
+pub(super) fn is_due(root: &Root) -> bool {
+    root.settings.gpus.is_none() && is_due_by(gpus::read(root).as_ref(), seconds())
+}
+
+/// Whether programs here might find GPUs: then each is told which it may use, if any. On a machine that
+/// neither says nor can tell that it has any, programs are told nothing.
+pub(super) fn are_possible(root: &Root, known: &Known) -> bool {
+    let is_known = matches!(known, Known::These(gpus) if gpus.is_empty());
+    root.settings.gpus.is_some() || !is_known || teller().is_some()
+}
+
+/// So many as the settings say, with what else is known of them.
+fn as_set(root: &Root, noted: Option<Found>) -> Known {
+    let known = noted.map_or(Vec::new(), |found| found.gpus);
     let bare =
         |index| Gpu { index, name: String::new(), memory: 0, compute_capability: String::new() };
     let of = |index| known.iter().find(|gpu| gpu.index == index).cloned();
-    (0..number).map(|index| of(index).unwrap_or_else(|| bare(index))).collect()
+    let number = root.settings.gpus.unwrap_or(0);
+    Known::These((0..number).map(|index| of(index).unwrap_or_else(|| bare(index))).collect())
 }
 
-fn found_out(root: &Root) -> Vec<Gpu> {
+fn told_by(found: Found) -> Known {
+    match found.error {
+        Some(why) => Known::NotYet(why),
+        None => Known::These(found.gpus),
+    }
+}
+
+fn is_due_by(noted: Option<&Found>, now: u64) -> bool {
+    noted.is_none_or(|found| found.error.is_some() && found.again.is_none_or(|at| at <= now))
+}
+
+/// What is known, or was found out just now; with a process that was asked and does not end.
+fn found_out(root: &Root) -> (Known, Option<Child>) {
+    let noted = gpus::read(root);
+    if root.settings.gpus.is_some() {
+        return (as_set(root, noted), None);
+    }
+    let boot = boot_id().ok().filter(|_| is_due_by(noted.as_ref(), seconds()));
+    let (Some(teller), Some(boot)) = (teller(), boot) else { return (known(root), None) };
+    let (asked, left) = ask(&teller, PATIENCE);
     let now = seconds();
-    match gpus::read(root) {
-        Some(found) if found.error.is_none() || now.saturating_sub(found.seconds) < AGAIN => {
-            return found.gpus;
+    let found = match asked {
+        Ok(gpus) => Found { boot, seconds: now, gpus, error: None, again: None },
+        Err(error) => {
+            let waited = |found: &Found| Some(found.again?.saturating_sub(found.seconds));
+            let before = noted.as_ref().and_then(waited);
+            let wait = before.map_or(AGAIN, |waited| (waited * 2).clamp(AGAIN, AT_LAST));
+            let why = format!("{}: {}", teller.display(), error.message);
+            eprintln!("processor: which GPUs there are is not known: {why}");
+            let again = Some(now.saturating_add(wait));
+            Found { boot, seconds: now, gpus: Vec::new(), error: Some(why), again }
         }
-        _ => {}
-    }
-    let (Some(teller), Ok(boot)) = (teller(), boot_id()) else { return Vec::new() };
-    let asked = ask(&teller, PATIENCE);
-    if let Err(error) = &asked {
-        eprintln!("processor: {}: {}", teller.display(), error.message);
-    }
-    let error = asked.as_ref().err().map(|error| error.message.clone());
-    let found = Found { boot, seconds: now, gpus: asked.unwrap_or_default(), error };
+    };
     if let Err(error) = gpus::write(root, &found) {
         eprintln!("processor: which GPUs there are is not noted: {}", error.message);
     }
-    found.gpus
+    (told_by(found), left)
 }
 
 fn seconds() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec().unsigned_abs())
 }
 
+/// Where it is. Also looked for where programs usually are: who starts this one may have an odd `PATH`.
 fn teller() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_else(|| PATH.into());
-    env::split_paths(&path).map(|dir| dir.join(TELLER)).find(|program| program.is_file())
+    let own = env::var_os("PATH").unwrap_or_default();
+    let dirs = env::split_paths(&own).chain(env::split_paths(PATH));
+    let mut programs = dirs.filter(|dir| dir.is_absolute()).map(|dir| dir.join(TELLER));
+    programs.find(|program| program.is_file())
 }
 
-/// Asks it. A child that does not end is waited for by a thread of its own.
-fn ask(teller: &Path, patience: Duration) -> Result<Vec<Gpu>> {
+/// Asks it; with the child that was asked, if it does not even end when it is killed.
+fn ask(teller: &Path, patience: Duration) -> (Result<Vec<Gpu>>, Option<Child>) {
     let deadline = Instant::now() + patience;
     let mut command = Command::new(teller);
     command.args(QUESTION).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     descriptors::as_given(&mut command);
-    let mut child = command.spawn().at(teller)?;
-    let text = answer(&mut child, deadline);
-    let ended = text.is_ok() && ends(&mut child, deadline)?;
-    if !ended {
-        let _ = child.kill(); // it may be gone by now
-        if !ends(&mut child, Instant::now() + Duration::from_secs(1))? {
-            thread::spawn(move || child.wait());
-        }
+    let mut child = match command.spawn().at(teller) {
+        Ok(child) => child,
+        Err(error) => return (Err(error), None),
+    };
+    let told = answer(&mut child, deadline).and_then(|text| {
+        let ended = ends(&mut child, deadline)?.ok_or_else(late)?;
+        read(&text, ended)
+    });
+    if told.is_ok() {
+        return (told, None);
     }
-    let text = text?;
-    if !ended {
-        return Err(late());
+    let _ = child.kill(); // it may be gone by now
+    let gone = ends(&mut child, Instant::now() + Duration::from_secs(1));
+    (told, matches!(gone, Ok(None)).then_some(child))
+}
+
+/// What it has told with this end.
+fn read(text: &str, ended: ExitStatus) -> Result<Vec<Gpu>> {
+    let text = text.trim();
+    if text == NO_DEVICES || ended.code() == Some(FINDS_NONE) {
+        return Ok(Vec::new());
+    }
+    if !ended.success() {
+        let said = text.lines().next().filter(|line| line.len() <= LONGEST_SAID);
+        let said = said.map_or(String::new(), |line| format!(", says {line:?}"));
+        return Err(Error::new(Kind::Unavailable, format!("ends with {ended}{said}")));
     }
     text.lines().filter(|line| !line.trim().is_empty()).map(gpu).collect()
 }
@@ -146,14 +241,12 @@ fn answer(child: &mut Child, deadline: Instant) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether it has ended before this time, well.
-fn ends(child: &mut Child, deadline: Instant) -> Result<bool> {
+/// How it has ended, if it has before this time.
+fn ends(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     loop {
-        if child.try_wait().at(TELLER)?.is_some() {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
+        let ended = child.try_wait().at(TELLER)?;
+        if ended.is_some() || Instant::now() >= deadline {
+            return Ok(ended);
         }
         thread::sleep(Duration::from_millis(2));
     }

@@ -60,6 +60,11 @@ impl Limits {
         }
     }
 
+    /// From now on there is this to be given.
+    pub fn have(&mut self, units: Units) {
+        self.units = units;
+    }
+
     /// What there is to be given.
     pub fn units(&self) -> &Units {
         &self.units
@@ -148,10 +153,10 @@ impl Limits {
         (enforced != Enforced::default()).then_some(enforced)
     }
 
-    /// The GPUs as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine without any.
+    /// The GPUs as `CUDA_VISIBLE_DEVICES` names them; `None` on a machine that cannot have any.
     pub fn gpus(&self) -> Option<String> {
         let names: Vec<String> = self.given.gpus.iter().map(|gpu| gpu.to_string()).collect();
-        self.units.has_gpus().then(|| names.join(","))
+        self.units.hides_gpus().then(|| names.join(","))
     }
 
     /// How a job ends of which the kernel has killed something for want of memory, since the last program was

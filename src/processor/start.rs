@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::{env, path::Path};
 
+use super::info::Total;
 use super::tree;
 use crate::board::root::Root;
 use crate::board::runs::Runs;
@@ -25,6 +26,9 @@ const NODEJOB: &str = "CORKBOARD_NODEJOB";
 /// With it the supervisor stays the child of who starts it.
 pub(super) const STAY: &str = "--stay";
 
+/// With it it runs nothing: it finds out which GPUs there are.
+pub(super) const FIND_GPUS: &str = "--gpus";
+
 /// The variable in a supervisor's environment that says whose it is.
 pub(super) const ROOT: &str = "CORKBOARD_ROOT";
 
@@ -42,7 +46,7 @@ pub(super) fn is_supervisor(pid: i32) -> bool {
 pub fn poke(root: &Root) -> Result<bool> {
     let runs = Runs::new(root);
     // A node that gives no cores at all gives back what waits.
-    let has_room = || Ok(free(root)?.cores > 0 || super::info::total(root)?.cores == 0);
+    let has_room = || Ok(free(root)?.cores > 0 || Total::known(root).resources.cores == 0);
     if files::names(&runs.queue_dir())?.is_empty() || !has_room()? {
         return Ok(false);
     }
@@ -59,7 +63,7 @@ pub(super) fn begin(root: &Root) -> Result<Option<Child>> {
         return Ok(None);
     }
     let seen = slots::all(&runs)?;
-    let free = super::info::total(root)?.minus(&slots::used(&seen, None));
+    let free = Total::known(root).resources.minus(&slots::used(&seen, None));
     if free.cores == 0 || seen.iter().any(Seen::lingers) {
         return Ok(None);
     }
@@ -70,13 +74,22 @@ pub(super) fn begin(root: &Root) -> Result<Option<Child>> {
 /// Room that no supervisor uses.
 pub fn free(root: &Root) -> Result<Resources> {
     let seen = slots::all(&Runs::new(root))?;
-    Ok(super::info::total(root)?.minus(&slots::used(&seen, None)))
+    Ok(Total::known(root).resources.minus(&slots::used(&seen, None)))
 }
 
 /// Starts a supervisor that is nobody's child: what is started here forks once more and ends.
 pub(super) fn detached(root: &Root) -> Result<()> {
     let program = program(root);
     let mut child = command(root, &program, &[SUPERVISE]).spawn().at(&program)?;
+    child.wait().at(&program)?;
+    Ok(())
+}
+
+/// Starts a process that finds out which GPUs there are, and has what waits started then; it is nobody's child.
+/// Like a supervisor it is of no job.
+pub(super) fn gpu_finder(root: &Root) -> Result<()> {
+    let program = program(root);
+    let mut child = command(root, &program, &[SUPERVISE, FIND_GPUS]).spawn().at(&program)?;
     child.wait().at(&program)?;
     Ok(())
 }
@@ -93,8 +106,8 @@ fn program(root: &Root) -> PathBuf {
         .unwrap_or_else(|| root.program(PROGRAM))
 }
 
-/// Nothing of this process's environment is passed on, so that nothing of a web server's, or of
-/// another job's, reaches a job.
+/// Nothing of this process's environment reaches a job, be it a web server's or another job's. Only where
+/// programs are is passed on, for who looks for GPUs; jobs do not get it.
 fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
@@ -106,8 +119,10 @@ fn command(root: &Root, program: &Path, words: &[&str]) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     descriptors::as_given(&mut command);
-    if let Some(boot) = env::var_os("CORKBOARD_BOOT_ID") {
-        command.env("CORKBOARD_BOOT_ID", boot);
+    for name in ["PATH", "CORKBOARD_BOOT_ID"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
     }
     command
 }

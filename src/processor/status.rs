@@ -8,7 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use super::{ack, info};
+use super::ack;
+use super::info::Total;
 use crate::board::files;
 use crate::board::root::Root;
 use crate::board::runs::{Runs, written_by_newer};
@@ -19,7 +20,7 @@ use crate::error::{At, Result};
 use crate::model::ids::RunId;
 use crate::model::report::Report;
 use crate::model::request::{RANGE_FIELD, Spec};
-use crate::model::resources::Resources;
+use crate::model::resources::GPUS;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// More ends than so many are made durable all at once.
@@ -40,18 +41,44 @@ pub fn of_all(root: &Root, ids: &[RunId]) -> Result<Vec<Result<RunStatus>>> {
     Ok(found)
 }
 
-/// Why this node, with so much in all, can never run a job that it has accepted: its settings have
-/// changed, or it has an older program now.
-pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Resources) -> Option<String> {
-    match newer {
-        Some(what) => Some(written_by_newer(&what)),
-        None if spec.resources.fits(total) => None,
-        None => Some(format!(
+/// What stands against a job on this node, whoever else is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It can never run here; why.
+    Never(String),
+    /// Whether it can is not known yet; why.
+    NotKnown(String),
+}
+
+impl Unfit {
+    /// Why.
+    pub fn why(self) -> String {
+        let (Unfit::Never(why) | Unfit::NotKnown(why)) = self;
+        why
+    }
+}
+
+/// What stands against a job on this node, with so much in all. Of one that it has accepted its settings have
+/// changed since, or it has an older program now.
+pub(super) fn unfit(spec: &Spec, newer: Option<String>, total: &Total) -> Option<Unfit> {
+    if let Some(what) = newer {
+        return Some(Unfit::Never(written_by_newer(&what)));
+    }
+    let (needed, total, unsure) = (&spec.resources, &total.resources, &total.unsure);
+    if needed.fits(total) {
+        return None;
+    }
+    let gpus = needed.others.get(GPUS);
+    Some(match unsure {
+        Some(why) if gpus > 0 && needed.fits(&total.clone().and(GPUS, gpus)) => {
+            Unfit::NotKnown(format!("which GPUs this node has is not known yet: {why}"))
+        }
+        _ => Unfit::Never(format!(
             "the job needs {}, this node has {} in all",
-            spec.resources.human(),
+            needed.human(),
             total.human()
         )),
-    }
+    })
 }
 
 /// [`of`] for whoever does not tell the end: it may not be durable yet.
@@ -60,7 +87,7 @@ pub(super) fn look(root: &Root, id: &RunId) -> Result<RunStatus> {
 }
 
 /// The same of a node with so much in all, which is found out where it is needed.
-fn look_in(root: &Root, id: &RunId, total: &OnceCell<Resources>) -> Result<RunStatus> {
+fn look_in(root: &Root, id: &RunId, total: &OnceCell<Total>) -> Result<RunStatus> {
     let runs = Runs::new(root);
     let last = runs.last_line(id)?;
     // Of one that has ended nothing is to be done any more, and its end says what there is to say.
@@ -77,14 +104,8 @@ fn look_in(root: &Root, id: &RunId, total: &OnceCell<Resources>) -> Result<RunSt
     let mut status = RunStatus::queued(clock::rfc3339(runs.accepted_at(id)?)).of(id);
     if let Some(map) = request.as_object() {
         let (spec, newer) = Spec::of_run(map);
-        let total = match total.get() {
-            Some(total) => total,
-            None => {
-                let found = info::total(root)?;
-                total.get_or_init(|| found)
-            }
-        };
-        status.reason = unfit(&spec, newer, total);
+        let total = total.get_or_init(|| Total::known(root));
+        status.reason = unfit(&spec, newer, total).map(Unfit::why);
         status = told(status);
     }
     if request.get(RANGE_FIELD).is_some() {

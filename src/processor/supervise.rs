@@ -11,9 +11,11 @@ use nix::sys::prctl;
 use nix::unistd::{ForkResult, fork, setsid};
 
 use super::cgroup::{self, Place};
+use super::info::Total;
 use super::pace::SHARE_SYNC;
 use super::supervisor::{Claimed, Supervisor};
-use super::{inherited, start, sweep};
+use super::units::Units;
+use super::{gpus, inherited, start, sweep};
 use crate::board::root::Root;
 use crate::board::slots::MOST_CLAIMS;
 use crate::edge;
@@ -27,25 +29,7 @@ const MOST_FAILURES: usize = 8;
 /// Runs a supervisor to its end. Unless it is to stay, the caller's process ends at once and the
 /// supervisor is a process of its own, in a session of its own.
 pub fn run(stay: bool) -> Result<i32> {
-    edge::outlast_limits();
-    // Whoever started this may have left descriptors open; no job is to have them.
-    // SAFETY: nothing has been opened in this process yet, so nobody owns what is closed.
-    unsafe { nix::libc::close_range(3, nix::libc::c_uint::MAX, 0) };
-    // A job may have started it, and is not to take it along: who waits for this to return knows
-    // that it has left.
-    if let Err(error) = cgroup::leave_job() {
-        eprintln!("processor: it stays in the cgroup of a job, and ends with that: {error}");
-    }
-    let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
-    if !stay {
-        // SAFETY: the program was just started and has a single thread.
-        if let ForkResult::Parent { .. } = unsafe { fork() }.at("fork")? {
-            return Ok(0);
-        }
-        let _ = setsid(); // one of its own
-    }
-    let root = Root::find()?;
-    root.for_change()?;
+    let Some(root) = leave(stay)? else { return Ok(0) };
     sweep::recover(&root)?;
     if let Some(lacks) = inherited::replace(&root) {
         eprintln!("processor: left to the poller, which has more than this process: {lacks}");
@@ -68,6 +52,43 @@ pub fn run(stay: bool) -> Result<i32> {
             return Ok(0);
         }
     }
+}
+
+/// Finds out which GPUs there are, in a process of its own as a supervisor is one, and then has what waits
+/// started: see `gpus`.
+pub fn find_gpus() -> Result<i32> {
+    let Some(root) = leave(false)? else { return Ok(0) };
+    let left = gpus::find_out(&root);
+    let poked = start::poke(&root);
+    if let Some(mut child) = left {
+        let _ = child.wait(); // whoever would inherit it might take it for a job's
+    }
+    poked.map(|_| 0)
+}
+
+/// Leaves who started this process; the root then, or `None` in the process that was started, unless it is to
+/// stay.
+fn leave(stay: bool) -> Result<Option<Root>> {
+    edge::outlast_limits();
+    // Whoever started this may have left descriptors open; no job is to have them.
+    // SAFETY: nothing has been opened in this process yet, so nobody owns what is closed.
+    unsafe { nix::libc::close_range(3, nix::libc::c_uint::MAX, 0) };
+    // A job may have started it, and is not to take it along: who waits for this to return knows
+    // that it has left.
+    if let Err(error) = cgroup::leave_job() {
+        eprintln!("processor: it stays in the cgroup of a job, and ends with that: {error}");
+    }
+    let _ = setsid(); // refused only to one that leads a group, at a terminal: fine
+    if !stay {
+        // SAFETY: the program was just started and has a single thread.
+        if let ForkResult::Parent { .. } = unsafe { fork() }.at("fork")? {
+            return Ok(None);
+        }
+        let _ = setsid(); // one of its own
+    }
+    let root = Root::find()?;
+    root.for_change()?;
+    Ok(Some(root))
 }
 
 impl Supervisor<'_> {
@@ -121,6 +142,34 @@ impl Supervisor<'_> {
         let _ = prctl::set_child_subreaper(false); // then it is a child that is known to live
         let _ = start::detached(root); // a later sweep starts one
         let _ = prctl::set_child_subreaper(true);
+    }
+
+    /// Has somebody find out which GPUs there are, and start what waits for that; between two jobs, likewise.
+    pub(super) fn have_gpus_found(&mut self) {
+        let root = self.runs.root();
+        if self.has_asked || !gpus::is_due(root) {
+            return;
+        }
+        self.has_asked = true;
+        let _ = prctl::set_child_subreaper(false);
+        if let Err(error) = start::gpu_finder(root) {
+            eprintln!("processor: nobody finds out which GPUs there are: {}", error.message);
+        }
+        let _ = prctl::set_child_subreaper(true);
+    }
+
+    /// Takes up what was found out meanwhile: what was passed over for that is to be had now.
+    pub(super) fn learn_gpus(&mut self) {
+        if self.total.unsure.is_none() {
+            return;
+        }
+        let root = self.runs.root();
+        let gpus = gpus::known(root);
+        self.total = Total::with(root, &gpus);
+        if self.total.unsure.is_none() {
+            self.limits.have(Units::of(root, &self.total.resources, &gpus));
+            self.passed_over.clear();
+        }
     }
 
     /// Starts another supervisor while a job runs. It is a child of this one, which will reap it.

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::cgroup::{Group, Place};
 use super::child::heed_ignored_signals;
 use super::gpus;
-use super::info;
+use super::info::Total;
 use super::limits::Limits;
 use super::running_range::RunningRange;
 use super::units::Units;
@@ -53,7 +53,9 @@ pub(super) struct Supervisor<'r> {
     pub user: User,
     /// Where jobs find the server of this root, if it has one.
     pub url: Option<&'r str>,
-    pub total: Resources,
+    pub total: Total,
+    /// Whether it has had somebody find out which GPUs there are.
+    pub has_asked: bool,
     /// Held from the first claim on.
     pub slot: Option<Slot>,
     /// Where it may make groups, if anywhere.
@@ -109,8 +111,8 @@ impl<'r> Supervisor<'r> {
         place: Option<Place>,
         kept: Option<Kept>,
     ) -> Result<Supervisor<'r>> {
-        let gpus = gpus::indices(root);
-        let total = info::total_with(root, gpus.len());
+        let gpus = gpus::known(root);
+        let total = Total::with(root, &gpus);
         let (slot, group) = kept.map_or((None, None), |kept| (Some(kept.slot), kept.group));
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         let mut mask = SigSet::empty();
@@ -128,8 +130,9 @@ impl<'r> Supervisor<'r> {
             user: user::own()
                 .unwrap_or_else(|uid| User { name: uid.to_string(), home: "/".into() }),
             url,
-            limits: Limits::new(Units::of(root, &total, gpus)),
+            limits: Limits::new(Units::of(root, &total.resources, &gpus)),
             total,
+            has_asked: false,
             slot,
             place,
             group,

@@ -24,7 +24,7 @@ pub(super) struct Around<'a> {
     pub user: &'a User,
     /// Where the node's server is.
     pub url: Option<&'a str>,
-    /// Which GPUs it may use, on a machine that has any: no other's, whatever the job says.
+    /// Which GPUs it may use, on a machine that may have any: no other's, whatever the job says.
     pub gpus: Option<String>,
 }
 

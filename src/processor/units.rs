@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
+use super::gpus::{self, Known};
 use crate::board::root::Root;
 use crate::board::slots::{self, Seen};
 use crate::model::resources::{GPUS, Resources};
@@ -23,6 +24,8 @@ pub(super) struct Units {
     /// The cores, in the order in which they are given; or why all are shared.
     cores: Result<Vec<u32>, String>,
     gpus: Vec<u32>,
+    /// Whether programs might find GPUs that they were not given.
+    hides_gpus: bool,
 }
 
 /// What a slot's jobs are given.
@@ -35,8 +38,12 @@ pub(super) struct Given {
 
 impl Units {
     /// Those of this machine that this process may use, of a node that gives so much.
-    pub fn of(root: &Root, total: &Resources, gpus: Vec<u32>) -> Units {
-        Units { cores: cores(root, total.cores), gpus }
+    pub fn of(root: &Root, total: &Resources, gpus: &Known) -> Units {
+        Units {
+            cores: cores(root, total.cores),
+            gpus: gpus.all().iter().map(|gpu| gpu.index).collect(),
+            hides_gpus: gpus::are_possible(root, gpus),
+        }
     }
 
     /// What a job that needs so much has beside those of the other slots. What cannot be had, as
@@ -50,9 +57,9 @@ impl Units {
         }
     }
 
-    /// Whether there is any GPU to be given.
-    pub fn has_gpus(&self) -> bool {
-        !self.gpus.is_empty()
+    /// Whether programs are to be told which GPUs they may use, if any.
+    pub fn hides_gpus(&self) -> bool {
+        self.hides_gpus
     }
 }
 

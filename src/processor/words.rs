@@ -47,12 +47,20 @@ pub const SPECIALS: &[Special] = &[
     check::REPAIR,
     Special::plain("sweep", "recover what crashes left; start what waits", sweep_once),
     Special {
-        usage: "[--stay]",
-        options: || vec![flag("stay", "remain the child of who started it")],
+        usage: "[--stay | --gpus]",
+        options: || {
+            vec![
+                flag("stay", "remain the child of who started it"),
+                flag("gpus", "find out which GPUs there are; start what waits for that"),
+            ]
+        },
         ..Special::plain(
             "supervise",
             "run waiting jobs until there are none; started when needed",
-            |given| supervise::run(given.flag("stay")).context(SUPERVISING),
+            |given| match given.flag("gpus") {
+                true => supervise::find_gpus().context(FINDING_GPUS),
+                false => supervise::run(given.flag("stay")).context(SUPERVISING),
+            },
         )
     },
     tokens::LS,
@@ -63,6 +71,9 @@ pub const SPECIALS: &[Special] = &[
 /// What a supervisor does, as an error says it.
 const SUPERVISING: &str = "running what waits";
 
+/// The same of [`supervise::find_gpus`].
+const FINDING_GPUS: &str = "finding out which GPUs there are";
+
 /// A supervisor, if that is what these words start. One is started for each slot, and stays: it has
 /// no use for what reads the words of people.
 pub fn supervisor(mut words: impl Iterator<Item = OsString>) -> Option<anyhow::Result<i32>> {
@@ -71,6 +82,9 @@ pub fn supervisor(mut words: impl Iterator<Item = OsString>) -> Option<anyhow::R
         (None, _) => Some(supervise::run(false).context(SUPERVISING)),
         (Some(word), None) if word == start::STAY => {
             Some(supervise::run(true).context(SUPERVISING))
+        }
+        (Some(word), None) if word == start::FIND_GPUS => {
+            Some(supervise::find_gpus().context(FINDING_GPUS))
         }
         _ => None,
     }
