@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 
 use self::controllers::{Controller, Seat};
 pub use self::hierarchy::Version;
-use self::hierarchy::{PREFIX, hierarchies, may_write, name_of};
+use self::hierarchy::{PREFIX, hierarchies, is_gone, may_write, name_of};
 use super::tree;
 use crate::board::slots::LONGEST_GROUP;
 
@@ -282,11 +282,6 @@ impl Group {
             let _ = fs::remove_dir(above);
         }
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    // ENODEV: it was removed after the file was opened.
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
 /// `None` for a group that is not there, or not any more.

@@ -124,8 +124,7 @@ impl Limits {
             }
             return None;
         };
-        let bound = self.seat(controller)?.bound(root, slot, group);
-        match bound.and_then(|bound| bound.set(Some(most)).map(|()| bound)) {
+        match self.seat(controller)?.bound(root, slot, group, most) {
             Ok(bound) => Some(Set { before: bound.counts(), most, bound }),
             Err(error) => {
                 eprintln!("processor: jobs have no limit of {}: {error}", controller.name());

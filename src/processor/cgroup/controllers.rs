@@ -16,7 +16,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::hierarchy::{Version, hierarchies, may_write, name_of};
+use super::hierarchy::{Version, hierarchies, is_gone, may_write, name_of};
+
+/// How often what another supervisor of the root has just removed is made anew: whoever removes the group of
+/// its slot removes that of the root, too, if it is empty.
+const TRIES: u32 = 100;
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +79,27 @@ impl Seat {
         self.version
     }
 
-    /// What holds a slot's jobs: made, and entered by nobody. `group`: the one that they are born in, if
-    /// there is one.
-    pub fn bound(&self, root: &Path, slot: u64, group: Option<&Path>) -> io::Result<Bound> {
+    /// What holds a slot's jobs to so much: made, and entered by nobody. `group`: the one that they are born in,
+    /// if there is one.
+    pub fn bound(
+        &self,
+        root: &Path,
+        slot: u64,
+        group: Option<&Path>,
+        most: u64,
+    ) -> io::Result<Bound> {
+        let mut tries = 0..TRIES;
+        loop {
+            let made = self.made(root, slot, group);
+            let set = made.and_then(|bound| bound.set(Some(most)).map(|()| bound));
+            match set {
+                Err(error) if is_gone(&error) && tries.next().is_some() => {}
+                set => return set,
+            }
+        }
+    }
+
+    fn made(&self, root: &Path, slot: u64, group: Option<&Path>) -> io::Result<Bound> {
         let (version, controller) = (self.version, self.controller);
         if version == Version::One {
             let dir = self.base.join(name_of(root)).join(slot.to_string());
@@ -203,5 +225,39 @@ impl Bound {
     /// What it is, in `info` and in statuses.
     pub fn name(&self) -> &'static str {
         self.version.name()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn two_slots_that_come_and_go_do_not_disturb_each_other() {
+        let Some(seat) = Seat::find(Controller::Memory).filter(|seat| seat.version == Version::One)
+        else {
+            println!("NOT TESTED: this machine has no memory controller of version 1 to be used");
+            return;
+        };
+        // By this directory the groups are named, and by no root's.
+        let root = std::env::temp_dir().join(format!("corkboard-slots-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        thread::scope(|scope| {
+            for slot in [1, 2] {
+                let (seat, root) = (&seat, &root);
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        let bound = seat.bound(root, slot, None, 1 << 30);
+                        assert!(bound.is_ok(), "slot {slot}, round {round}: {bound:?}");
+                        seat.remove(root, slot);
+                    }
+                });
+            }
+        });
+        assert!(!seat.base.join(name_of(&root)).exists());
+        fs::remove_dir(&root).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The hierarchies of control groups: where they are mounted, and where in them this process is.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,12 @@ impl Version {
 pub(super) fn may_write(dir: &Path) -> bool {
     let both = AccessFlags::W_OK | AccessFlags::X_OK;
     eaccess(dir, both).is_ok() && eaccess(&dir.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
+}
+
+/// Whether an error says that a group is not there, or not any more.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    // ENODEV: it was removed after the file was opened.
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
 /// The name of a root's groups: that of the directory itself, which may have several paths, and others
