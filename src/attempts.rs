@@ -28,7 +28,6 @@ pub mod kills;
 mod progress;
 pub mod proofs;
 pub mod ranges;
-pub mod rooms;
 pub mod waits;
 
 /// The line that places these tasks of a card of this cluster on a node: its next attempt; a plain job's

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::attempts::rooms;
+use crate::attempts::allocated::{self, Allocated, MOST};
 use crate::auth::{self, ownership};
 use crate::board::incoming::{Incoming, Place};
 use crate::board::{files, nodes, numbers, root::Root, runs::run_id, uploads};
@@ -259,15 +259,19 @@ fn run(call: &Call) -> Result<Response> {
 /// alone, since what runs beside the board is nobody's.
 fn best(root: &Root, spec: &Spec) -> Result<Node> {
     let mut all = nodes::list(root)?;
-    let rooms = rooms::of_cards(root, &all, usize::MAX)?;
-    let best = rooms.and_then(|mut rooms| rooms.choose_for(spec));
+    let asked = spec.asked(None);
+    if !all.iter().any(|node| asked.might_go_to(node)) {
+        let why = format!("no node has {}: register one that has", asked.human());
+        return Err(Error::new(Kind::Unprocessable, why));
+    }
+    let not_now =
+        |why: String| Error::new(Kind::Unavailable, format!("{why}; name one with node="));
+    let allocated = Allocated::read(root, MOST)?;
+    let allocated = allocated.ok_or_else(|| not_now(allocated::not_known()))?;
+    let best = allocated.rooms(&all).choose_for(spec);
     let found = best.and_then(|name| all.iter().position(|node| node.name == *name));
-    found.map(|index| all.swap_remove(index)).ok_or_else(|| {
-        Error::new(
-            Kind::Unavailable,
-            format!("no node has room for {} now; name one with node=", spec.resources.human()),
-        )
-    })
+    let full = || not_now(format!("no node has room for {} now", asked.human()));
+    found.map(|index| all.swap_remove(index)).ok_or_else(full)
 }
 
 fn start(

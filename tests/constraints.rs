@@ -90,6 +90,14 @@ fn what_no_node_could_ever_have_waits_and_says_so_or_is_refused() {
             refused["error"],
             "no node has 1 core, label disk = nvme, and the request is strict"
         );
+        // No repeat mends that.
+        let run = [
+            "jobs",
+            "run",
+            r#"json_data={"command":["true"],"requested_resources":{"licenses":3}}"#,
+        ];
+        let never = root.cmd("nodemgr", &run).expect(1).stderr;
+        assert!(never.contains("no node has 1 core, 3 licenses: register one"), "{never}");
         let fits = json!({"command": ["true"], "constraints": {"disk": "ssd"}, "strict": true});
         door.ended(door.submit(&fits));
 

@@ -1,4 +1,5 @@
-//! What the jobs that nodes have were given, by the cards.
+//! What nodes have of the jobs, by the cards: for whoever has no poller's index. All that is told of it comes of
+//! one walk through the running cards, with one bound.
 
 use std::collections::BTreeMap;
 
@@ -6,60 +7,82 @@ use crate::board::cards::Cards;
 use crate::board::owners;
 use crate::board::root::Root;
 use crate::error::Result;
-use crate::model::card::Column;
+use crate::model::card::{Card, Column};
+use crate::model::node::Node;
 use crate::model::resources::Resources;
-use crate::placement::{Cap, InUse};
+use crate::placement::{Cap, InUse, Rooms};
 
 /// More running cards than so many are not read for it: each takes 20 µs or so.
-const MOST: usize = 5_000;
+pub const MOST: usize = 5_000;
 
-/// What is allocated on each node that has any job, those included that were sent ahead and wait there;
-/// `None` where that takes too long to find out. A card that cannot be read counts for nothing.
-pub fn by_node(root: &Root) -> Result<Option<BTreeMap<String, Resources>>> {
-    let cards = Cards::new(root);
-    let running = cards.numbers(Column::Running)?;
-    if running.len() > MOST {
-        return Ok(None);
-    }
-    let mut allocated: BTreeMap<String, Resources> = BTreeMap::new();
-    for job in running {
-        if let Ok(Some(card)) = cards.read_in(Column::Running, job) {
-            for attempt in card.with_nodes() {
-                let known = allocated.entry(attempt.node.clone()).or_insert(Resources::NONE);
-                *known = known.plus(&card.spec.resources);
-            }
-        }
-    }
-    Ok(Some(allocated))
+/// See the module. What was sent ahead and waits on its node counts, too. A card that cannot be read is the
+/// poller's to tell: it counts for nothing here.
+#[derive(Debug)]
+pub struct Allocated {
+    cards: Vec<Card>,
 }
 
-/// What a user's jobs have of all nodes; nothing where that takes too long to find out.
-pub fn of_user(root: &Root, user: &str) -> Result<Option<InUse>> {
-    let cards = Cards::new(root);
-    let running = cards.numbers(Column::Running)?;
-    if running.len() > MOST {
-        return Ok(None);
-    }
-    let mut used = InUse::default();
-    for job in running {
-        let Ok(Some(card)) = cards.read_in(Column::Running, job) else { continue };
-        if owners::of(&cards, &card).is_ok_and(|owner| owner.as_deref() == Some(user)) {
-            card.with_nodes().for_each(|_| used.add(&card.spec.resources));
+impl Allocated {
+    /// What there is now; `None` where nodes have more jobs than `most`.
+    pub fn read(root: &Root, most: usize) -> Result<Option<Allocated>> {
+        let cards = Cards::new(root);
+        let running = cards.numbers(Column::Running)?;
+        if running.len() > most {
+            return Ok(None);
         }
+        let read = |job| cards.read_in(Column::Running, job).ok().flatten();
+        Ok(Some(Allocated { cards: running.into_iter().filter_map(read).collect() }))
     }
-    Ok(Some(used))
+
+    /// The rooms of these nodes beside it.
+    pub fn rooms(&self, nodes: &[Node]) -> Rooms {
+        let mut rooms = Rooms::default();
+        nodes.iter().for_each(|node| rooms.update(node));
+        self.each().for_each(|(node, resources)| rooms.take(node, resources));
+        rooms
+    }
+
+    /// How much of each node that has any job.
+    pub fn by_node(&self) -> BTreeMap<&str, Resources> {
+        let mut by_node: BTreeMap<&str, Resources> = BTreeMap::new();
+        for (node, resources) in self.each() {
+            by_node.entry(node).or_insert(Resources::NONE).add(resources);
+        }
+        by_node
+    }
+
+    /// What a user's jobs have of all nodes.
+    fn of_user(&self, root: &Root, user: &str) -> InUse {
+        let cards = Cards::new(root);
+        let mut used = InUse::default();
+        for card in &self.cards {
+            if owners::of(&cards, card).is_ok_and(|owner| owner.as_deref() == Some(user)) {
+                card.with_nodes().for_each(|_| used.add(&card.spec.resources));
+            }
+        }
+        used
+    }
+
+    /// Why a job of this user has to wait for others of theirs, for a person, by the settings of this root.
+    pub fn at_cap(&self, root: &Root, user: Option<&str>, asked: &Resources) -> Option<String> {
+        let cap = cap(root);
+        let user = user.filter(|_| cap != Cap::default())?;
+        cap.objection(self.of_user(root, user), asked.cores)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&str, &Resources)> {
+        self.cards.iter().flat_map(|card| {
+            card.with_nodes().map(move |attempt| (attempt.node.as_str(), &card.spec.resources))
+        })
+    }
+}
+
+/// Why nothing is told of it where nodes have more jobs than [`MOST`], for a person.
+pub fn not_known() -> String {
+    format!("what nodes have room for is not looked up: they have more than {MOST} jobs")
 }
 
 /// What each user may have, by the settings of this root.
 pub fn cap(root: &Root) -> Cap {
     Cap { jobs: root.settings.max_jobs_per_user, cores: root.settings.max_cores_per_user }
-}
-
-/// Why a job of this user has to wait for others of theirs, for a person, by the settings of this root.
-pub fn at_cap(root: &Root, user: Option<&str>, asked: &Resources) -> Result<Option<String>> {
-    let cap =
-        Cap { jobs: root.settings.max_jobs_per_user, cores: root.settings.max_cores_per_user };
-    let Some(user) = user.filter(|_| cap != Cap::default()) else { return Ok(None) };
-    let used = of_user(root, user)?;
-    Ok(used.and_then(|used| cap.objection(used, asked.cores)))
 }

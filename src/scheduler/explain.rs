@@ -6,12 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::access;
 use super::jobs::number;
-use super::reason::{reason, told_reason};
-use crate::attempts::{allocated, rooms};
+use super::reason::{Reasons, told_reason};
+use crate::attempts::allocated::{self, Allocated, MOST};
+use crate::attempts::waits::Nodes;
 use crate::auth::{self, Who};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{nodes, owners, pause};
+use crate::board::{owners, pause};
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -33,15 +34,16 @@ pub fn explain(call: &Call) -> Result<Response> {
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
     map.insert("state".into(), card.state.word().into());
-    if let Some(why) = told_reason(reason(call.root, &card)) {
+    let reasons = Reasons::with(call.root, Allocated::read(call.root, MOST)?);
+    if let Some(why) = told_reason(reasons.of(&card)) {
         map.insert("reason".into(), why.into());
     }
     map.insert("asks".into(), asked.human().into());
     let told = match waits(&card) {
-        true => told(call.root, &asked, Some(&card))?.collect(),
+        true => told(call.root, &asked, Some(&card), &reasons)?,
         false => Vec::new(),
     };
-    map.insert("nodes".into(), Value::Array(told));
+    map.insert("nodes".into(), json!(told));
     Ok(Response::of(Value::Object(map)))
 }
 
@@ -50,33 +52,51 @@ fn waits(card: &Card) -> bool {
     matches!(card.state, State::Held | State::Queued) || card.is_waiting()
 }
 
-/// Each node's name, with what speaks against it.
-fn told<'a>(
-    root: &'a Root,
-    asked: &'a Asked,
-    card: Option<&'a Card>,
-) -> Result<impl Iterator<Item = Value> + 'a> {
-    let all = nodes::list(root)?;
-    let rooms = rooms::of_cards(root, &all, usize::MAX)?;
-    let paused = pause::read(root)?.map(|pause| pause.human());
-    let capped = match paused {
-        Some(why) => Some(why),
-        None => allocated::at_cap(root, asked.user, asked.resources)?,
+/// Each node's name, with what speaks against it. Where it is not known what nodes have room for, neither is
+/// whether they could have it now, unless something else speaks against it.
+fn told(
+    root: &Root,
+    asked: &Asked,
+    card: Option<&Card>,
+    reasons: &Reasons,
+) -> Result<Vec<Map<String, Value>>> {
+    let rooms = reasons.rooms()?;
+    let unknown = rooms.is_none().then(allocated::not_known);
+    let beside = beside_nodes(root, asked, card, reasons)?;
+    let never = allocated::cap(root).never(asked.resources.cores).is_some();
+    let avoid = card.map_or(Vec::new(), Card::nodes_to_avoid);
+    let failed = || "it failed there: any other comes first".to_string();
+    let told = |node: &Node| {
+        let against = against(asked, node, rooms, card).or_else(|| beside.clone());
+        let now = (against.is_some() || unknown.is_none()).then_some(against.is_none());
+        let avoided = || avoid.contains(&node.name.as_str()).then(failed);
+        let objection = against.or_else(|| unknown.clone()).or_else(avoided);
+        Map::from_iter([
+            ("name".into(), json!(node.name)),
+            ("now".into(), json!(now)),
+            ("ever".into(), json!(asked.might_go_to(node) && !never)),
+            ("objection".into(), json!(objection)),
+        ])
     };
-    let avoid: Vec<String> = card
-        .map_or(Vec::new(), |card| card.nodes_to_avoid().into_iter().map(str::to_string).collect());
-    Ok(all.into_iter().map(move |node| {
-        let mut map = Map::new();
-        let against = against(asked, &node, rooms.as_ref(), card).or_else(|| capped.clone());
-        map.insert("name".into(), node.name.clone().into());
-        map.insert("now".into(), against.is_none().into());
-        let never = allocated::cap(root).never(asked.resources.cores).is_some();
-        map.insert("ever".into(), (asked.might_go_to(&node) && !never).into());
-        let failed = || "it failed there: any other comes first".to_string();
-        let against = against.or_else(|| avoid.contains(&node.name).then(failed));
-        map.insert("objection".into(), json!(against));
-        Value::Object(map)
-    }))
+    Ok(reasons.all()?.iter().map(told).collect())
+}
+
+/// What speaks against all nodes alike.
+fn beside_nodes(
+    root: &Root,
+    asked: &Asked,
+    card: Option<&Card>,
+    reasons: &Reasons,
+) -> Result<Option<String>> {
+    if let Some(pause) = pause::read(root)? {
+        return Ok(Some(pause.human()));
+    }
+    if let Some(card) = card
+        && let Some(why) = reasons.beside_nodes(card)?
+    {
+        return Ok(Some(why));
+    }
+    Ok(reasons.allocated().and_then(|all| all.at_cap(root, asked.user, asked.resources)))
 }
 
 fn against(
@@ -93,7 +113,7 @@ fn against(
 
 /// `GET nodes/list`, for a job, or for a request: those that could have it at some time, with whether they
 /// could now.
-pub fn filter(call: &Call) -> Result<Option<Vec<Value>>> {
+pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
     let by_job = call.request.param("job");
     let by_text = call.request.param("json_data");
     let by_body = !call.request.body.is_none() && call.request.method == crate::cgi::Method::Post;
@@ -109,7 +129,8 @@ pub fn filter(call: &Call) -> Result<Option<Vec<Value>>> {
             auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
         }
         let owner = owners::of(&cards, &card)?;
-        return fit(call.root, &card.spec.asked(owner.as_deref()), Some(&card)).map(Some);
+        let asked = card.spec.asked(owner.as_deref());
+        return fit(call.root, &asked, Some(&card), reasons).map(Some);
     }
     let request: Value = match by_text {
         Some(text) => serde_json::from_str(text)
@@ -118,27 +139,24 @@ pub fn filter(call: &Call) -> Result<Option<Vec<Value>>> {
         None => return Ok(None),
     };
     let spec = Spec::for_head(&request)?;
-    fit(call.root, &spec.asked(user(call.who)), None).map(Some)
+    fit(call.root, &spec.asked(user(call.who)), None, reasons).map(Some)
 }
 
 fn user(who: &Who) -> Option<&str> {
     who.user.as_deref()
 }
 
-fn fit(root: &Root, asked: &Asked, card: Option<&Card>) -> Result<Vec<Value>> {
-    let told: Vec<Value> = told(root, asked, card)?.collect();
-    let mut fit = Vec::new();
-    for node in nodes::list(root)? {
-        let Some(one) = told.iter().find(|one| one["name"] == *node.name) else { continue };
-        if !node.is_open() || !asked.may_go_to(&node) {
-            continue;
-        }
+fn fit(root: &Root, asked: &Asked, card: Option<&Card>, reasons: &Reasons) -> Result<Vec<Value>> {
+    let told = told(root, asked, card, reasons)?;
+    let fits = |node: &Node| node.is_open() && asked.may_go_to(node);
+    let all = reasons.all()?.iter().zip(told).filter(|(node, _)| fits(node));
+    let shown = |(node, mut told): (&Node, Map<String, Value>)| {
         let mut shown = node.shown();
         if let Some(fields) = shown.as_object_mut() {
-            fields.insert("now".into(), one["now"].clone());
-            fields.insert("objection".into(), one["objection"].clone());
+            told.retain(|name, _| ["now", "objection"].contains(&name.as_str()));
+            fields.extend(told);
         }
-        fit.push(shown);
-    }
-    Ok(fit)
+        shown
+    };
+    Ok(all.map(shown).collect())
 }

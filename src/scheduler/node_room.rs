@@ -2,15 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::attempts::allocated;
-use crate::board::root::Root;
-use crate::error::Result;
+use crate::attempts::allocated::Allocated;
 use crate::model::resources::Resources;
 
 /// The nodes as they are shown, with that; without it where it takes too long to find out, and a node
 /// of which it is not known what it has.
-pub fn with_room(root: &Root, mut nodes: Vec<Value>) -> Result<Vec<Value>> {
-    let Some(by_node) = allocated::by_node(root)? else { return Ok(nodes) };
+pub fn with_room(allocated: Option<&Allocated>, mut nodes: Vec<Value>) -> Vec<Value> {
+    let Some(by_node) = allocated.map(Allocated::by_node) else { return nodes };
     for node in &mut nodes {
         let name = node["name"].as_str().unwrap_or_default();
         let allocated = by_node.get(name).cloned().unwrap_or(Resources::NONE);
@@ -19,5 +17,5 @@ pub fn with_room(root: &Root, mut nodes: Vec<Value>) -> Result<Vec<Value>> {
         node["allocated"] = json!(allocated);
         node["free"] = json!(total.minus(&allocated));
     }
-    Ok(nodes)
+    nodes
 }

@@ -4,10 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::idle::{check_idle, given_up_in};
 use super::node_room::with_room;
+use super::reason::Reasons;
 use super::registration::{
     check_name, checked, fields, is_limited, registered, take_given_up, take_token,
 };
 use super::{access, explain};
+use crate::attempts::allocated::{Allocated, MOST};
 use crate::auth;
 use crate::board::cards::Cards;
 use crate::board::lock::Lock;
@@ -21,17 +23,19 @@ use crate::model::node::Node;
 
 /// `GET nodes/list`: all, or those that could have a job.
 pub fn list(call: &Call) -> Result<Response> {
-    let all = match explain::filter(call)? {
+    let reasons = Reasons::with(call.root, Allocated::read(call.root, MOST)?);
+    let all = match explain::filter(call, &reasons)? {
         Some(fit) => fit,
         None => nodes::shown(call.root)?,
     };
-    Ok(Response::of(json!({ "nodes": with_room(call.root, all)? })))
+    Ok(Response::of(json!({ "nodes": with_room(reasons.allocated(), all) })))
 }
 
 /// `GET nodes/NAME`.
 pub fn show(call: &Call) -> Result<Response> {
     let shown = vec![nodes::read(call.root, call.value(0))?.shown()];
-    Ok(Response::of(with_room(call.root, shown)?.pop().unwrap_or_default()))
+    let allocated = Allocated::read(call.root, MOST)?;
+    Ok(Response::of(with_room(allocated.as_ref(), shown).pop().unwrap_or_default()))
 }
 
 /// `POST nodes/new`: registers a node. The same registration again changes nothing but the token

@@ -3,8 +3,8 @@
 
 use std::cell::OnceCell;
 
+use crate::attempts::allocated::{self, Allocated};
 use crate::attempts::waits::{self, Nodes};
-use crate::attempts::{allocated, rooms};
 use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
-use crate::placement::Rooms;
+use crate::model::waits::Waits;
+use crate::placement::{Cap, Rooms};
 
-/// So many running cards are read to tell whether a node is idle, and no more: 20 µs each.
+/// So many running cards are read to tell whether a node is idle, and no more, unless users have caps: 20 µs each.
 const FEW: usize = 64;
 
 const NO_POLLER: &str = "no poller is running";
@@ -37,6 +38,7 @@ pub struct Reasons<'r> {
     root: &'r Root,
     registered: Registered<'r>,
     nodes: OnceCell<Result<Vec<Node>>>,
+    allocated: OnceCell<Option<Allocated>>,
     rooms: OnceCell<Option<Rooms>>,
     poller: OnceCell<Result<bool>>,
     present: OnceCell<Result<Present>>,
@@ -46,9 +48,43 @@ impl<'r> Reasons<'r> {
     /// Nothing is read yet.
     pub fn new(root: &'r Root) -> Reasons<'r> {
         let registered = Registered::new(root);
-        let (nodes, rooms) = (OnceCell::new(), OnceCell::new());
-        let (poller, present) = (OnceCell::new(), OnceCell::new());
-        Reasons { root, registered, nodes, rooms, poller, present }
+        Reasons {
+            root,
+            registered,
+            nodes: OnceCell::new(),
+            allocated: OnceCell::new(),
+            rooms: OnceCell::new(),
+            poller: OnceCell::new(),
+            present: OnceCell::new(),
+        }
+    }
+
+    /// With what is known to be allocated.
+    pub fn with(root: &'r Root, allocated: Option<Allocated>) -> Reasons<'r> {
+        Reasons { allocated: allocated.into(), ..Reasons::new(root) }
+    }
+
+    /// What is allocated, where that was told, or can be found out at little cost.
+    pub fn allocated(&self) -> Option<&Allocated> {
+        let most = if self.is_capped() { allocated::MOST } else { FEW };
+        let read = || Allocated::read(self.root, most).ok().flatten();
+        self.allocated.get_or_init(read).as_ref()
+    }
+
+    fn is_capped(&self) -> bool {
+        allocated::cap(self.root) != Cap::default()
+    }
+
+    /// What a job, some of which waits, waits for whatever nodes have room for.
+    pub fn beside_nodes(&self, card: &Card) -> Result<Option<String>> {
+        let now = self.present()?;
+        Ok(match card.waits(now) {
+            Waits::ForNode(_) | Waits::Not => None,
+            Waits::Held => waits::held(card, now),
+            Waits::Untouchable => card.newer_reason(),
+            Waits::Over => Some("it is about to be ended: its time is over".into()),
+            Waits::Until(_) | Waits::Crowded(_) => Some(waits::waits(card, self, now)?),
+        })
     }
 
     /// See [`reason`].
@@ -88,19 +124,18 @@ impl Nodes for Reasons<'_> {
         if let Some(pause) = pause::read(self.root)? {
             return Ok(Some(pause.human()));
         }
-        let settings = &self.root.settings;
-        if settings.max_jobs_per_user.is_none() && settings.max_cores_per_user.is_none() {
+        let Some(allocated) = self.is_capped().then(|| self.allocated()).flatten() else {
             return Ok(None);
-        }
+        };
         let owner = self.owner(card)?;
-        allocated::at_cap(self.root, owner.as_deref(), &card.spec.resources)
+        Ok(allocated.at_cap(self.root, owner.as_deref(), &card.spec.resources))
     }
 
     /// Where that can be told at little cost.
     fn rooms(&self) -> Result<Option<&Rooms>> {
         let nodes = self.all()?;
-        let read = || rooms::of_cards(self.root, nodes, FEW).ok().flatten();
-        Ok(self.rooms.get_or_init(read).as_ref())
+        let found = || self.allocated().map(|allocated| allocated.rooms(nodes));
+        Ok(self.rooms.get_or_init(found).as_ref())
     }
 }
 
