@@ -24,7 +24,7 @@ const LEAST: f64 = 0.01;
 
 impl Shares {
     /// Time passed, in which users had so many cores.
-    pub fn pass<'a>(&mut self, seconds: f64, cores: impl Iterator<Item = (&'a str, u64)>) {
+    pub fn pass<'a>(&mut self, seconds: f64, cores: impl Iterator<Item = (&'a str, u128)>) {
         if seconds <= 0.0 {
             return;
         }

@@ -11,39 +11,44 @@ pub struct Cap {
     pub cores: Option<u64>,
 }
 
-/// What is in use of it.
+/// What is in use of it. Exact, whatever jobs ask for: what is added may be taken away again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InUse {
     /// Jobs that nodes have.
     pub jobs: u64,
     /// Cores of these in all.
-    pub cores: u64,
+    pub cores: u128,
     /// Cores of those that run, and do not wait on their nodes: what is had.
-    pub running: u64,
+    pub running: u128,
 }
 
 impl InUse {
     /// One that waited there runs.
     pub fn run(&mut self, job: &Resources) {
-        self.running = self.running.saturating_add(job.cores);
+        self.running += u128::from(job.cores);
     }
 
     /// One that ran does not any more.
     pub fn stop(&mut self, job: &Resources) {
-        self.running = self.running.saturating_sub(job.cores);
+        self.running = self.running.saturating_sub(job.cores.into());
     }
 
     /// One more.
     pub fn add(&mut self, job: &Resources) {
         self.jobs += 1;
-        self.cores = self.cores.saturating_add(job.cores);
+        self.cores += u128::from(job.cores);
     }
 
     /// One less.
     pub fn sub(&mut self, job: &Resources) {
         self.jobs = self.jobs.saturating_sub(1);
-        self.cores = self.cores.saturating_sub(job.cores);
+        self.cores = self.cores.saturating_sub(job.cores.into());
     }
+}
+
+/// So much, or the most that can be said.
+pub(super) fn within_u64(amount: u128) -> u64 {
+    u64::try_from(amount).unwrap_or(u64::MAX)
 }
 
 impl Cap {
@@ -52,7 +57,7 @@ impl Cap {
         if self.jobs.is_some_and(|most| used.jobs >= most) {
             return 0;
         }
-        self.cores.map_or(u64::MAX, |most| most.saturating_sub(used.cores))
+        self.cores.map_or(u64::MAX, |most| most.saturating_sub(within_u64(used.cores)))
     }
 
     /// Why a job that asks for this will never be placed, for a person.
@@ -71,8 +76,32 @@ impl Cap {
         }
         let most = self.cores.filter(|_| cores > self.left(used))?;
         Some(match used.cores {
-            used if used >= most => format!("the user is at the cap of {most} cores"),
+            used if used >= most.into() => format!("the user is at the cap of {most} cores"),
             used => format!("the user has {used} of at most {most} cores"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_exact_whatever_jobs_ask_for() {
+        let (all, one) = (Resources::of(u64::MAX, 0), Resources::of(1, 0));
+        let mut used = InUse::default();
+        for job in [&all, &all, &one] {
+            used.add(job);
+            used.run(job);
+        }
+        let cap = Cap { jobs: None, cores: Some(10) };
+        assert_eq!(cap.left(used), 0);
+        for _ in 0..2 {
+            used.sub(&all);
+            used.stop(&all);
+        }
+        assert_eq!(used, InUse { jobs: 1, cores: 1, running: 1 });
+        assert_eq!(cap.left(used), 9);
+        assert_eq!(cap.objection(used, 10).as_deref(), Some("the user has 1 of at most 10 cores"));
     }
 }

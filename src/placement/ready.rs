@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::Candidate;
 use super::account::{Account, Candidates, Held, Turn};
-use super::gates::{Cap, InUse};
+use super::gates::{Cap, InUse, within_u64};
 use super::rooms::Rooms;
 use super::sites::SiteId;
 use crate::model::resources::Resources;
@@ -42,7 +42,8 @@ struct User {
 impl User {
     /// What they have had and have, in core seconds.
     fn standing(&self) -> u64 {
-        self.had.saturating_add(self.used.cores.saturating_mul(ADVANCE))
+        let ahead = within_u64(self.used.cores * u128::from(ADVANCE));
+        self.had.saturating_add(ahead)
     }
 
     fn at(&self, (Reverse(priority), number): Turn) -> Bound {

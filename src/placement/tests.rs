@@ -441,7 +441,7 @@ fn the_next_job_is_that_of_whoever_had_least_within_their_cap() {
                 let standing = |candidate: &Candidate| {
                     let owner = candidate.owner.as_deref().unwrap();
                     let at = names.iter().position(|name| *name == owner).unwrap();
-                    had[at] + 10 * used(&candidate.owner).cores
+                    u128::from(had[at]) + 10 * used(&candidate.owner).cores
                 };
                 let fits = |candidate: &&Candidate| choose_slowly(&all, &[], candidate).is_some();
                 let allowed = |candidate: &&Candidate| {
