@@ -213,16 +213,8 @@ fn a_kill_before_a_start_needs_no_proof() {
     let job = cluster.submit("true", json!({}));
     cluster.assert_ran_once(job);
     until("it has proved", || cluster.far()["proves"] == true);
-    cluster.proxy.rule(NEW, Act::Hold, OFTEN);
-    let job = cluster.submit("true", json!({}));
-    until("it is under way", || cluster.proxy.count(NEW) > 1);
-    cluster.kill(job);
-    assert_eq!(cause(&cluster.ended(job)), Cause::Killed);
-    cluster.proxy.clear();
-    for reply in cluster.proxy.deliver_held() {
-        assert!(reply.contains("410"), "{reply}");
-    }
-    cluster.until_node_is_idle();
+    cluster.kill_before_it_comes();
+    cluster.held_starts_are_refused();
     assert_eq!(cluster.ran().len(), 1);
     cluster.assert_clean();
 }

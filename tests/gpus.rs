@@ -74,6 +74,16 @@ fn says(root: &TestRoot, id: &str) -> String {
     log(root, id).trim().to_string()
 }
 
+/// A root with two, on which a job for one of them waits until another job ends, which is the first.
+fn with_one_that_waits() -> (TestRoot, String, String) {
+    let root = root_with(TWO);
+    let all = json!({"command": "sleep 1000", "dir": "/", "requested_resources": {"cores": 2}});
+    let before = submit(&root, all);
+    until("it runs", || root.node_status(&before)["state"] == "running");
+    let waits = give(&root, 1).expect(0).body.trim().to_string();
+    (root, before, waits)
+}
+
 #[test]
 fn they_are_found_out_once_in_a_boot() {
     let mut root = root_with(TWO);
@@ -108,13 +118,7 @@ fn a_job_that_asks_for_them_has_them_found_out() {
 
 #[test]
 fn a_job_that_waits_over_a_boot_has_them_found_out() {
-    let mut root = root_with(TWO);
-    let before = submit(
-        &root,
-        json!({"command": "sleep 1000", "dir": "/", "requested_resources": {"cores": 2}}),
-    );
-    until("it runs", || root.node_status(&before)["state"] == "running");
-    let waits = give(&root, 1).expect(0).body.trim().to_string();
+    let (mut root, before, waits) = with_one_that_waits();
     // A head would give a job of its own to another node, if this one gave it back.
     let heads = json!({"command": TELL, "dir": "/", "request_id": "c-1.1",
         "requested_resources": {"gpus": 2}, "environment": {"CORKBOARD_TOKEN": "x"}});
@@ -167,13 +171,7 @@ fn what_cannot_be_found_out_is_not_known() {
 
 #[test]
 fn a_job_that_waits_until_they_are_known_keeps_no_other_waiting() {
-    let mut root = root_with(TWO);
-    let before = submit(
-        &root,
-        json!({"command": "sleep 1000", "dir": "/", "requested_resources": {"cores": 2}}),
-    );
-    until("it runs", || root.node_status(&before)["state"] == "running");
-    let waits = give(&root, 1).expect(0).body.trim().to_string();
+    let (mut root, _, waits) = with_one_that_waits();
     kill_supervisor(&root);
     now_does(&root, "exit 9");
     reboot(&mut root);

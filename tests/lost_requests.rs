@@ -62,16 +62,8 @@ fn a_start_arrives_twice_and_again_long_after() {
 #[test]
 fn a_start_that_is_held_back_comes_after_the_job_was_cancelled() {
     let cluster = Cluster::new("60s");
-    cluster.proxy.rule(NEW, Act::Hold, OFTEN);
-    let job = cluster.submit("true", json!({}));
-    until("it is under way", || cluster.proxy.count(NEW) > 0);
-    cluster.kill(job);
-    assert_eq!(cause(&cluster.ended(job)), Cause::Killed);
-    cluster.proxy.clear();
-    for reply in cluster.proxy.deliver_held() {
-        assert!(reply.contains("410"), "{reply}");
-    }
-    cluster.until_node_is_idle();
+    cluster.kill_before_it_comes();
+    cluster.held_starts_are_refused();
     assert_eq!(cluster.ran(), [""; 0]);
     cluster.assert_clean();
 }

@@ -34,10 +34,7 @@ fn a_start_that_is_held_back_comes_after_the_outage() {
     cluster.proxy.clear();
     cluster.proxy.heal();
     until("both are forbidden to start", || cluster.far()["given_up"] == Value::Null);
-    for reply in cluster.proxy.deliver_held() {
-        assert!(reply.contains("410"), "{reply}");
-    }
-    cluster.until_node_is_idle();
+    cluster.held_starts_are_refused();
     assert_eq!(cluster.ran(), [""; 0]);
     cluster.assert_clean();
 }

@@ -8,9 +8,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
-use common::node::{CONF, assert_clean, claims, log, root, root_of_nobody, submit, two_orphans};
+use common::node::{
+    CONF, assert_clean, claims, is_told, log, root, root_of_nobody, submit, told, two_orphans,
+};
 use common::{TestRoot, lives, signal, until};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The directory of a job.
 fn dir(root: &TestRoot, id: &str) -> String {
@@ -21,17 +23,6 @@ fn dir(root: &TestRoot, id: &str) -> String {
 fn give(root: &TestRoot, id: &str, script: &str) {
     let command = format!("cd {} && {script}", dir(root, id));
     submit(root, json!({"command": command, "request_id": id, "dir": "/"}));
-}
-
-/// What the feed says of a job's end; `Null` where it says nothing.
-fn told(root: &TestRoot, id: &str) -> Value {
-    let events = root.read("state/processor/events");
-    let mut lines = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.rfind(|line| line["id"] == id && line["state"] == "stopped").unwrap_or(Value::Null)
-}
-
-fn is_told(root: &TestRoot, id: &str) {
-    until(&format!("the end of {id} is told"), || !told(root, id).is_null());
 }
 
 /// Whoever opens a pipe waits for whoever opens its other end.

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use common::array::{noted, ranges, runs};
 use common::head::CONF;
-use common::node::{assert_clean, submit};
+use common::node::{assert_clean, is_told, submit, told};
 use common::users::plain_root;
 use common::{TestRoot, lives, signal, until};
 use serde_json::{Value, json};
@@ -54,17 +54,6 @@ const UNTIL_LET_GO: &str = "until [ -e GO ]; do sleep 0.02; done";
 
 fn until_let_go(root: &TestRoot) -> String {
     UNTIL_LET_GO.replace("GO", &root.path("go").display().to_string())
-}
-
-/// What the feed says of a job's end; `Null` where it says nothing.
-fn told(root: &TestRoot, id: &str) -> Value {
-    let events = root.read("state/processor/events");
-    let mut lines = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.rfind(|line| line["id"] == id && line["state"] == "stopped").unwrap_or(Value::Null)
-}
-
-fn is_told(root: &TestRoot, id: &str) {
-    until(&format!("the end of {id} is told"), || !told(root, id).is_null());
 }
 
 fn kill_supervisors(root: &TestRoot) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
-use super::resources::{GPUS, Resources};
+use super::resources::{GPUS, Resources, whole};
 use super::selector::Selector;
 
 /// The label of a node that says how much memory each of its GPUs has, in bytes.
@@ -89,10 +89,6 @@ fn cores(value: &Value) -> Result<Value, String> {
         return Err(wrong());
     }
     fields.get("count").filter(|count| count.is_u64()).cloned().ok_or_else(wrong)
-}
-
-fn whole(name: &str, value: &Value) -> Result<u64, String> {
-    value.as_u64().ok_or_else(|| format!("{name} must be a whole number, not {value}"))
 }
 
 #[cfg(test)]

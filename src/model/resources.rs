@@ -197,9 +197,7 @@ impl Resources {
         for (name, value) in fields {
             match name.as_str() {
                 "cores" => {
-                    read.cores = value.as_u64().ok_or_else(|| {
-                        format!("cores must be a whole number of cores, not {value}")
-                    })?;
+                    read.cores = whole(&name, &value)?;
                 }
                 "memory" => {
                     read.memory = amount(&value).ok_or_else(|| {
@@ -248,6 +246,11 @@ fn amount(value: &Value) -> Option<u64> {
     }
 }
 
+/// A whole number.
+pub(super) fn whole(name: &str, value: &Value) -> Result<u64, String> {
+    value.as_u64().ok_or_else(|| format!("{name} must be a whole number, not {value}"))
+}
+
 /// The same of what is counted: no fraction of one.
 fn countable(value: &Value) -> Option<u64> {
     match value {
@@ -287,8 +290,8 @@ mod tests {
             (json!({"gpus": "1.5"}), "gpus must be a whole number"),
             (json!({"licenses": "four"}), "licenses must be a whole number"),
             (json!({"licenses": null}), "licenses must be a whole number"),
-            (json!({"cores": 1.5}), "cores must be a whole number of cores"),
-            (json!({"cores": "2"}), "cores must be a whole number of cores"),
+            (json!({"cores": 1.5}), "cores must be a whole number, not 1.5"),
+            (json!({"cores": "2"}), "cores must be a whole number, not \"2\""),
             (json!({"memory": -1}), "memory must be a size"),
             (json!({"memory": "1 XiB"}), "memory must be a size"),
             (json!({"Memory": 1}), "is no resource"),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::common::head::{drain_localhost, node_reaches, register};
 use crate::common::{SOON, TestRoot, signal, until, wait_for};
 use crate::net::Server;
-use crate::proxy::Proxy;
+use crate::proxy::{Act, Proxy};
 
 pub const NEW: &str = "POST /cgi-bin/processor/jobs/new";
 
@@ -116,6 +116,25 @@ impl Cluster {
     /// The attempts that ran, in order.
     pub fn ran(&self) -> Vec<String> {
         self.head.read("witness").lines().map(str::to_string).collect()
+    }
+
+    /// A job that is killed while the request that would start it is held back.
+    pub fn kill_before_it_comes(&self) {
+        let before = self.proxy.count(NEW);
+        self.proxy.rule(NEW, Act::Hold, OFTEN);
+        let job = self.submit("true", json!({}));
+        until("it is under way", || self.proxy.count(NEW) > before);
+        self.kill(job);
+        assert_eq!(cause(&self.ended(job)), Cause::Killed);
+    }
+
+    /// Lets requests come that were held back, too late: the node refuses each.
+    pub fn held_starts_are_refused(&self) {
+        self.proxy.clear();
+        for reply in self.proxy.deliver_held() {
+            assert!(reply.contains("410"), "{reply}");
+        }
+        self.until_node_is_idle();
     }
 
     /// Waits until nothing is left to do on the node: what was wrongly accepted has run, too.

@@ -45,6 +45,18 @@ pub fn run(root: &TestRoot, request: Value) -> Value {
     root.ended(&id)
 }
 
+/// What the feed says of a job's end; `Null` where it says nothing.
+pub fn told(root: &TestRoot, id: &str) -> Value {
+    let events = root.read("state/processor/events");
+    let mut lines = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.rfind(|line| line["id"] == id && line["state"] == "stopped").unwrap_or(Value::Null)
+}
+
+/// Waits until it says something.
+pub fn is_told(root: &TestRoot, id: &str) {
+    until(&format!("the end of {id} is told"), || !told(root, id).is_null());
+}
+
 /// What the job has written.
 pub fn log(root: &TestRoot, id: &str) -> String {
     root.cmd("processor", &["jobs", id, "log"]).expect(0).body
