@@ -9,9 +9,11 @@ mod common;
 
 use std::fs;
 use std::process::Stdio;
+use std::time::Instant;
 
 use clock::{Clock, Traced, YEAR};
 use common::head::open_root;
+use common::rights::{submit, token};
 use common::{TestRoot, until};
 use serde_json::{Value, json};
 
@@ -166,5 +168,33 @@ fn what_expires_after_a_while_does_so_when_that_has_passed() {
     assert_eq!(root.reaches(absolute, "stopped")["cause"], "expired", "a time is a time");
     assert_eq!(root.status(long)["state"], "held", "{:?}", root.status(long));
     assert_eq!(at_work.end("TERM"), 0);
+    root.check();
+}
+
+#[test]
+fn what_users_have_had_goes_by_no_clock_that_is_set() {
+    let root = open_root("");
+    let clock = Clock::default();
+    let mut at_work = poller(&clock, &root, &["-q"]);
+    let begun = Instant::now();
+    let ada = token(&root, &["role=user", "user=ada"]);
+    let job = submit(&root, &ada, &json!({"command": for_file(&root, "go"), "dir": "/"}));
+    root.reaches(job, "running");
+    for offset in [YEAR, 0, -YEAR, 0] {
+        clock.set(offset);
+        // Also over a time in which no poller counts.
+        assert_eq!(at_work.end("TERM"), 0, "{}", root.read("poller.log"));
+        at_work = poller(&clock, &root, &["-q"]);
+        let others = root.submit(&json!({"command": ["true"]}));
+        root.reaches(others, "stopped");
+    }
+    root.write("go", "");
+    root.reaches(job, "stopped");
+    assert_eq!(at_work.end("TERM"), 0);
+    let most = begun.elapsed().as_secs_f64();
+    let shares: Value = serde_json::from_str(&root.read("state/scheduler/shares")).unwrap();
+    let had = shares["had"]["ada"].as_f64().unwrap();
+    // Four times the clock was set, each at the beginning of a second.
+    assert!((2.0..most + 5.0).contains(&had), "{had} of {most}: {shares}");
     root.check();
 }

@@ -216,6 +216,42 @@ fn of_many_who_join_at_once_with_one_token_one_does() {
 }
 
 #[test]
+fn of_two_who_join_at_once_under_one_name_one_does() {
+    let root = TestRoot::new(CONF);
+    for round in 0..8 {
+        let name = format!("n{round}");
+        let machines: Vec<(String, Value)> = (0..2)
+            .map(|place| {
+                let mut node = node(&name);
+                node["uri"] = format!("http://127.0.0.1:{}", 20 + place).into();
+                (token(&root, &["role=join"]), node)
+            })
+            .collect();
+        let join = |(token, node): &(String, Value)| ask_bare(&root, token, "POST", JOIN, node);
+        let answers: Vec<Answer> = thread::scope(|scope| {
+            let asked: Vec<_> = machines.iter().map(|one| scope.spawn(|| join(one))).collect();
+            asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+        });
+        let first = answers.iter().position(|answer| answer.code == 201);
+        let first = first.unwrap_or_else(|| panic!("{answers:?}"));
+        let other = &answers[1 - first];
+        assert_eq!(other.code, 409, "{other:?}");
+        let other = other.json();
+        let said = other["error"].as_str().unwrap();
+        assert!(said.contains(&format!("node {name} is registered already")), "{said}");
+        let shown = root.cmd("scheduler", &["nodes", &name]).expect(0).json();
+        assert_eq!(shown["uri"], machines[first].1["uri"], "{shown}");
+        assert!(answers[first].json()["token"].is_string());
+        // The other's token is as good as new: it joins under another name.
+        let (token, mut node) = machines[1 - first].clone();
+        assert!(!root.read(&format!("state/tokens/{}", id(&token))).contains("used_at"));
+        node["name"] = format!("m{round}").into();
+        ask_bare(&root, &token, "POST", JOIN, &node).expect(201);
+    }
+    root.check();
+}
+
+#[test]
 fn who_is_killed_while_joining_joins_by_the_same_request() {
     let root = TestRoot::new(CONF);
     let act = |join: &str, name: &str| {

@@ -48,8 +48,15 @@ pub const TREE: &[(&str, u32)] = &[
     ("processor/tmp", 0o750),
 ];
 
+/// The settings.
+const SETTINGS: &str = "corkboard.conf";
+
 /// The last directory that is made: if it is there, all are.
 const LAST: &str = "processor/tmp";
+
+/// A file of settings, as it was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettingsFile([i64; 4]);
 
 /// A root, with its settings.
 #[derive(Debug, Clone)]
@@ -97,7 +104,7 @@ impl Root {
     }
 
     fn try_open(dir: &Path) -> Result<Root> {
-        let settings = Settings::read(&dir.join("corkboard.conf"))?;
+        let settings = Settings::read(&dir.join(SETTINGS))?;
         let mut root = Root {
             state: dir.join("state"),
             dir: dir.to_path_buf(),
@@ -221,6 +228,12 @@ impl Root {
         Ok(())
     }
 
+    /// Which file its settings are now: another one, or none, once they have been changed.
+    pub fn settings_file(&self) -> Option<SettingsFile> {
+        let meta = fs::metadata(self.dir.join(SETTINGS)).ok()?;
+        Some(SettingsFile([meta.ino() as i64, meta.len() as i64, meta.mtime(), meta.mtime_nsec()]))
+    }
+
     /// The root's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -275,7 +288,7 @@ fn belongs_to(dir: &Path, owner: Uid, what: &str) -> Error {
 /// The error for a root whose owner does not let this process's user read it; `None` where that is
 /// not what is wrong. Of what may not be entered it can still be seen whose it is.
 fn closed_to(root: &Path) -> Option<Error> {
-    let places = ["", "corkboard.conf", "state", "state/version", "state/scheduler"];
+    let places = ["", SETTINGS, "state", "state/version", "state/scheduler"];
     for place in places.map(|name| root.join(name)) {
         let Ok(meta) = fs::metadata(&place) else { continue };
         let inside = if meta.is_dir() { place.join(".") } else { place };

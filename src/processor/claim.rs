@@ -40,6 +40,7 @@ impl Supervisor<'_> {
             if self.stopping {
                 return self.leave();
             }
+            self.keep_up_with_settings();
             let mut unreadable = Vec::new();
             let picked = self.pick(&mut unreadable)?;
             let held = self.runs.lock()?;

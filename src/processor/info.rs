@@ -15,7 +15,7 @@ use crate::model::run_status::RunState;
 use crate::wire::node::{Info, Node, SCAN};
 
 /// What is given to jobs in all: as set, else what the machine has.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Total {
     /// As far as it is known.
     pub resources: Resources,

@@ -160,14 +160,30 @@ impl Supervisor<'_> {
 
     /// Takes up what was found out meanwhile: what was passed over for that is to be had now.
     pub(super) fn learn_gpus(&mut self) {
-        if self.total.unsure.is_none() {
-            return;
+        if self.total.unsure.is_some() {
+            self.give_out();
         }
-        let root = self.runs.root();
-        let gpus = gpus::known(root);
-        self.total = Total::with(root, &gpus);
-        if self.total.unsure.is_none() {
-            self.limits.have(Units::of(root, &self.total.resources, &gpus));
+    }
+
+    /// Takes up what this node gives to jobs by now, where its settings have been changed: before it claims
+    /// more it sees anew whether there is room. Wrong ones are told where the node is asked what it gives.
+    pub(super) fn keep_up_with_settings(&mut self) {
+        let now = self.runs.root().settings_file();
+        if now != self.settings {
+            self.settings = now;
+            self.give_out();
+        }
+    }
+
+    /// From now on jobs are given what this root has now.
+    fn give_out(&mut self) {
+        let Ok(root) = Root::open(self.runs.root().dir()) else { return };
+        let gpus = gpus::known(&root);
+        let before = std::mem::replace(&mut self.total, Total::with(&root, &gpus));
+        if self.total != before {
+            self.limits.have(Units::of(&root, &self.total.resources, &gpus));
+            self.resources = None;
+            self.queue.clear();
             self.passed_over.clear();
         }
     }

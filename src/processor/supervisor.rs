@@ -16,7 +16,7 @@ use super::info::Total;
 use super::limits::Limits;
 use super::running_range::RunningRange;
 use super::units::Units;
-use crate::board::root::{Root, boot_id};
+use crate::board::root::{Root, SettingsFile, boot_id};
 use crate::board::runs::{Runs, Waiting};
 use crate::board::slots::Slot;
 use crate::board::sync_set::SyncSet;
@@ -54,6 +54,8 @@ pub(super) struct Supervisor<'r> {
     /// Where jobs find the server of this root, if it has one.
     pub url: Option<&'r str>,
     pub total: Total,
+    /// The settings by which that is so.
+    pub settings: Option<SettingsFile>,
     /// Whether it has had somebody find out which GPUs there are.
     pub has_asked: bool,
     /// Held from the first claim on.
@@ -132,6 +134,7 @@ impl<'r> Supervisor<'r> {
             url,
             limits: Limits::new(Units::of(root, &total.resources, &gpus)),
             total,
+            settings: root.settings_file(),
             has_asked: false,
             slot,
             place,
