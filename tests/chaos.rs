@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+#[path = "common/keeper.rs"]
+mod keeper;
 #[path = "common/net.rs"]
 mod net;
 #[path = "faults/submitters.rs"]
@@ -14,8 +16,7 @@ mod verdict;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ use common::TestRoot;
 use common::processes::{self, Process};
 use corkboard::model::card::Card;
 use corkboard::model::outcome::Cause;
-use net::{Random, Server, log};
+use keeper::Keeper;
+use net::{Random, Server};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use submitters::{ARRAY, Journal, Submitter, request};
@@ -40,59 +42,6 @@ const STORM: Duration = Duration::from_secs(40);
 
 /// Until everything must have ended when the faults are over.
 const CALM: Duration = Duration::from_secs(60);
-
-/// Programs that the test keeps alive: what dies is started again.
-struct Keeper {
-    root: PathBuf,
-    children: Vec<(Vec<&'static str>, Option<Child>)>,
-}
-
-impl Keeper {
-    fn new(root: &Path, words: &[&[&'static str]]) -> Keeper {
-        let children = words.iter().map(|words| (words.to_vec(), None)).collect();
-        Keeper { root: root.into(), children }
-    }
-
-    fn tend(&mut self) {
-        for (words, child) in &mut self.children {
-            if child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
-                *child = Some(start(&self.root, words));
-            }
-        }
-    }
-
-    /// Asks all to end, and waits.
-    fn end(&mut self) {
-        for (_, child) in &mut self.children {
-            if let Some(mut child) = child.take() {
-                common::signal(child.id() as i32, "TERM");
-                child.wait().unwrap();
-            }
-        }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().filter_map(|(_, child)| child.as_mut()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn start(root: &Path, words: &[&str]) -> Child {
-    Command::new(root.join(words[0]))
-        .args(&words[1..])
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("CORKBOARD_ROOT", root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log(root, "poller.log"))
-        .spawn()
-        .unwrap()
-}
 
 /// Which process to kill next, and what it is.
 fn victim<'p>(
@@ -181,11 +130,8 @@ fn random_kills_lose_nothing_and_run_nothing_twice() {
         head.cmd_in("scheduler", &["nodes", "new"], &record).expect(0);
     }
     let mut pollers = [
-        Keeper::new(
-            &roots[0],
-            &[&["bin/poller"], &["bin/poller", "-q"], &["bin/poller", "--once"]],
-        ),
-        Keeper::new(&roots[1], &[&["bin/poller"]]),
+        Keeper::new(&head, &[&["bin/poller"], &["bin/poller", "-q"], &["bin/poller", "--once"]]),
+        Keeper::new(&node, &[&["bin/poller"]]),
     ];
 
     let witness = head.path("witness");

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+#[path = "common/keeper.rs"]
+mod keeper;
 #[path = "common/net.rs"]
 mod net;
 #[path = "common/proxy.rs"]
@@ -26,10 +28,11 @@ use corkboard::board::cards::Cards;
 use corkboard::board::root::Root;
 use corkboard::model::card::{Attempt, Card, State};
 use corkboard::model::outcome::Cause;
+use keeper::Keeper;
 use net::{Random, Server};
 use proxy::Proxy;
 use serde_json::{Value, json};
-use weather::{Keeper, Weather};
+use weather::Weather;
 
 const CONF: &str = "cores = 3\nmemory = 8 GiB\nscan_every = 0.3\nconnect_timeout = 1\nrequest_timeout = 1.5\nunknown_after = 4\n";
 

@@ -1,0 +1,337 @@
+//! Jobs of mixed needs over four nodes, while pollers, supervisors, requests and servers are killed at random and
+//! come back in any order: at no moment is more in use than there is, nothing runs twice, nothing is lost, and
+//! everything comes to its end.
+//!
+//! `CORKBOARD_SEED` repeats a run's choices, `CORKBOARD_JOBS` changes its size.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "faults/accounts.rs"]
+mod accounts;
+mod common;
+#[path = "common/keeper.rs"]
+mod keeper;
+#[path = "faults/mixed_jobs.rs"]
+mod mixed_jobs;
+#[path = "common/net.rs"]
+mod net;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use accounts::Use;
+use common::head::{drain_localhost, node_reaches, register};
+use common::processes::{self, Process};
+use common::rights::token;
+use common::{TestRoot, wait_for};
+use corkboard::board::cards::Cards;
+use corkboard::board::root::Root;
+use corkboard::model::card::{Card, Column, What};
+use corkboard::model::outcome::Cause;
+use corkboard::model::resources::Resources;
+use corkboard::model::tasks::TaskSet;
+use keeper::Keeper;
+use mixed_jobs::{End, Kind, USERS, Wanted};
+use net::{Random, Server, http_with};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const CONF: &str = "scan_every = 0.3\nconnect_timeout = 1\nrequest_timeout = 4\nunknown_after = 10\nlost_after = 90\n";
+
+/// Most that the nodes may have of a user at a time.
+const MOST_CORES: u64 = 9;
+const MOST_JOBS: u64 = 14;
+
+/// Jobs that are submitted in one request.
+const AT_ONCE: usize = 20;
+
+/// Longest that something is killed...
+const STORM: Duration = Duration::from_secs(15);
+
+/// ...and until everything must have ended after that, whatever else this machine does.
+const CALM: Duration = Duration::from_secs(240);
+
+struct Site {
+    head: TestRoot,
+    nodes: Vec<(Kind, TestRoot)>,
+    /// The head's, then the nodes'.
+    servers: Vec<Server>,
+    pollers: Vec<Keeper>,
+}
+
+impl Site {
+    fn new() -> Site {
+        let head = TestRoot::new(&format!(
+            "cores = 1\nmemory = 1 GiB\nmax_cores_per_user = {MOST_CORES}\nmax_jobs_per_user = {MOST_JOBS}\n{CONF}"
+        ));
+        drain_localhost(&head);
+        let mut servers = vec![Server::start(&head.dir)];
+        let mut nodes = Vec::new();
+        for kind in mixed_jobs::kinds() {
+            let node = TestRoot::new(&format!("{}{CONF}", kind.conf));
+            let secret = node.cmd("processor", &["tokens", "new", "role=admin", "-q"]).expect(0);
+            let server = Server::start(&node.dir);
+            let uri = format!("http://127.0.0.1:{}", server.port);
+            register(&head, &json!({"name": kind.name, "uri": uri, "token": secret.body.trim()}));
+            servers.push(server);
+            nodes.push((kind, node));
+        }
+        let roots = [&head].into_iter().chain(nodes.iter().map(|(_, node)| node));
+        let pollers = roots.map(|root| Keeper::new(root, &[&["bin/poller", "-q"]])).collect();
+        let mut site = Site { head, nodes, servers, pollers };
+        site.tend();
+        for (kind, _) in &site.nodes {
+            node_reaches(&site.head, kind.name, "connected");
+        }
+        site
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &TestRoot> {
+        [&self.head].into_iter().chain(self.nodes.iter().map(|(_, node)| node))
+    }
+
+    /// What died comes back.
+    fn tend(&mut self) {
+        self.servers.iter_mut().for_each(Server::tend);
+        self.pollers.iter_mut().for_each(Keeper::tend);
+    }
+
+    fn cards(&self, column: Column) -> Vec<u64> {
+        let root = Root::open(&self.head.dir).unwrap();
+        Cards::new(&root).numbers(column).unwrap()
+    }
+}
+
+fn kind_of(process: &Process) -> &'static str {
+    let words = process.words();
+    match words.first().and_then(|word| word.rsplit('/').next()) {
+        _ if words.get(1).is_some_and(|word| word == "supervise") => "supervisor",
+        _ if process.has("GATEWAY_INTERFACE=CGI/1.1") => "cgi",
+        Some("poller") => "poller",
+        Some("busybox") => "server",
+        _ => "other",
+    }
+}
+
+/// Kills one process at random; of which root, and what it was.
+fn kill_one(random: &mut Random, site: &Site) -> Option<(usize, &'static str)> {
+    let kind = match random.below(10) {
+        0..=3 => "supervisor",
+        4..=6 => "poller",
+        7 | 8 => "cgi",
+        _ => "server",
+    };
+    let at = random.below(site.nodes.len() as u64 + 1) as usize;
+    let root = site.roots().nth(at)?.dir.clone();
+    let all = processes::of_roots(&[root]);
+    let fitting: Vec<&Process> = all.iter().filter(|process| kind_of(process) == kind).collect();
+    random.pick(&fitting)?.signal(Signal::SIGKILL).then_some((at, kind))
+}
+
+/// Submits a user's jobs until all are acknowledged; their numbers.
+fn submit(port: u16, token: &str, jobs: &[Wanted]) -> Vec<(u64, Wanted)> {
+    let mut known = Vec::new();
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    for some in jobs.chunks(AT_ONCE) {
+        let body: Value = some.iter().map(|one| one.request.clone()).collect();
+        let numbers: Vec<u64> = wait_for(STORM + CALM, || {
+            let answer =
+                http_with(port, "POST", "/scheduler/jobs/new", &headers, &body.to_string());
+            let (code, text) = answer.ok_or("no answer")?;
+            assert!(matches!(code, 200 | 201 | 500 | 503), "{code} {text}");
+            let all: Vec<Value> = serde_json::from_str(&text).map_err(|_| text.clone())?;
+            all.iter().map(|one| one["job"].as_u64()).collect::<Option<_>>().ok_or(text)
+        });
+        assert_eq!(numbers.len(), some.len());
+        known.extend(numbers.into_iter().zip(some.iter().cloned()));
+    }
+    known
+}
+
+/// How each job ended, against what it asked for.
+fn judge(card: &Card, wanted: &Wanted, user: &str, ran: &HashMap<String, usize>) {
+    let job = card.job();
+    assert_eq!(card.accepted.user().as_deref(), Some(user), "job {job}");
+    let allowed: Vec<String> = wanted.nodes.iter().map(|name| name.to_string()).collect();
+    for attempt in &card.attempts {
+        assert!(
+            allowed.contains(&attempt.node),
+            "job {job}: {attempt:?} is not one of {allowed:?}"
+        );
+        let cause = attempt.outcome.as_ref().map(|outcome| outcome.cause);
+        if cause == Some(Cause::Exit) && wanted.tasks.is_none() {
+            assert_eq!(ran.get(&**attempt.nodejob), Some(&1), "job {job}: {attempt:?}");
+        }
+    }
+    let Some(tasks) = wanted.tasks else {
+        let end = card.outcome.as_ref().unwrap_or_else(|| panic!("job {job} has no end"));
+        // The last try of one that fails may be hit, too.
+        let hit = wanted.end != End::Good && matches!(end.cause, Cause::Lost | Cause::Signal);
+        let as_meant = match wanted.end {
+            End::Good => end.code == Some(0),
+            End::Fails => end.code == Some(3),
+            End::TimesOut => end.cause == Cause::Timeout,
+        };
+        assert!(as_meant || hit, "job {job}: {end:?}, {wanted:?}");
+        return;
+    };
+    let array = card.array().unwrap();
+    for task in 0..tasks {
+        let end = array.outcome_of(task).unwrap_or_else(|| panic!("job {job} task {task}"));
+        assert_eq!(end.code, Some(0), "job {job} task {task}: {end:?}");
+        let of = |id: &str| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
+        let runs: usize = card.attempts.iter().map(|attempt| of(&attempt.nodejob)).sum();
+        assert!(runs >= 1, "job {job} task {task} has never run");
+        assert!(runs <= 1 + array.retries_of(task) as usize, "job {job} task {task}: {runs} runs");
+    }
+}
+
+/// What nodes had of a job, by its card: from the moment at which it was placed.
+fn placed(card: &Card) -> Vec<Use> {
+    let refused = |attempt: u32| {
+        card.events.iter().find_map(|event| match &event.what {
+            What::Refused { attempt: of, .. } if *of == attempt => Some(&event.at),
+            _ => None,
+        })
+    };
+    let of = |attempt: &corkboard::model::card::Attempt| {
+        let until = attempt.ended_at.as_ref().or_else(|| refused(attempt.attempt));
+        let until = until.unwrap_or_else(|| panic!("{attempt:?} has no end"));
+        Use {
+            what: attempt.nodejob.to_string(),
+            from: accounts::time(&json!(attempt.placed_at)),
+            until: accounts::time(&json!(until)),
+            resources: Resources::of(card.spec.resources.cores, 1),
+            cpus: TaskSet::default(),
+            gpus: TaskSet::default(),
+        }
+    };
+    card.attempts.iter().map(of).collect()
+}
+
+#[test]
+fn mixed_jobs_on_nodes_that_die_have_no_more_than_there_is() {
+    let begun = Instant::now();
+    let jobs = std::env::var("CORKBOARD_JOBS").map_or(500, |text| text.parse().unwrap());
+    let mut random = Random::seeded();
+    let mut site = Site::new();
+    let witness = site.head.path("witness");
+    let all = mixed_jobs::all(&mut random, jobs, &witness);
+    let tokens = USERS.map(|user| token(&site.head, &["role=user", &format!("user={user}")]));
+    let port = site.servers[0].port;
+
+    let (known, over) = (Mutex::new(BTreeMap::new()), AtomicBool::new(false));
+    let (samples, most) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut kills: Vec<Vec<SystemTime>> = vec![Vec::new(); 1 + site.nodes.len()];
+    let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
+    let watched: Vec<(Resources, &'static str)> =
+        site.nodes.iter().map(|(kind, _)| (kind.total.clone(), kind.name)).collect();
+    let dirs: Vec<_> = site.nodes.iter().map(|(_, node)| node.dir.clone()).collect();
+    thread::scope(|scope| {
+        // Whatever fails here ends the test, and not before the others have ended.
+        let watch = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut cores = 0;
+                for (dir, (total, name)) in dirs.iter().zip(&watched) {
+                    cores += accounts::assert_slots_within(dir, total, name);
+                }
+                most.fetch_max(cores, Ordering::Relaxed);
+                samples.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(15)); // the moment of the next look
+            }
+        });
+        let submitters: Vec<_> = USERS
+            .iter()
+            .zip(&tokens)
+            .filter_map(|(user, token)| Some((*user, token, all.get(user)?)))
+            .map(|(user, token, wanted)| {
+                let known = &known;
+                scope.spawn(move || {
+                    for (job, wanted) in submit(port, token, wanted) {
+                        let before = known.lock().unwrap().insert(job, (user, wanted));
+                        assert!(before.is_none(), "job {job} was given out twice");
+                    }
+                })
+            })
+            .collect();
+        let is_over = |site: &Site| {
+            let left = site.cards(Column::Queue).len() + site.cards(Column::Running).len();
+            submitters.iter().all(|one| one.is_finished()) && left == 0
+        };
+        while begun.elapsed() < STORM && !is_over(&site) && !watch.is_finished() {
+            site.tend();
+            let now = SystemTime::now();
+            if let Some((at, kind)) = kill_one(&mut random, &site) {
+                *faults.entry(kind).or_default() += 1;
+                if kind == "supervisor" {
+                    kills[at].push(now);
+                }
+            }
+            // Not a wait for anything: the moment of the next kill is random.
+            thread::sleep(Duration::from_millis(10 + random.below(90)));
+        }
+        let stormed = begun.elapsed();
+        let calm = Instant::now() + CALM;
+        while !is_over(&site) && Instant::now() < calm && !watch.is_finished() {
+            site.tend();
+            thread::sleep(Duration::from_millis(20));
+        }
+        over.store(true, Ordering::Relaxed);
+        watch.join().unwrap();
+        let left = (site.cards(Column::Queue), site.cards(Column::Running));
+        assert!(left.0.is_empty() && left.1.is_empty(), "have not ended: {left:?}");
+        println!("faults for {:.1} s: {faults:?}", stormed.as_secs_f64());
+    });
+    println!("all have ended after {:.1} s", begun.elapsed().as_secs_f64());
+    site.pollers.iter_mut().for_each(Keeper::end);
+
+    let text = fs::read_to_string(&witness).unwrap();
+    let mut ran: HashMap<String, usize> = HashMap::new();
+    text.lines().for_each(|line| *ran.entry(line.to_string()).or_default() += 1);
+    let twice: Vec<_> = ran.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let known = known.into_inner().unwrap();
+    assert_eq!(known.len(), jobs);
+    let done = site.cards(Column::Done);
+    assert_eq!(done.len(), jobs);
+    let root = Root::open(&site.head.dir).unwrap();
+    let mut had: BTreeMap<&str, Vec<Use>> = BTreeMap::new();
+    let (mut attempts, mut lost) = (0, 0);
+    for job in &done {
+        let card = Cards::new(&root).find(*job).unwrap();
+        let (user, wanted) =
+            known.get(job).unwrap_or_else(|| panic!("job {job} is nobody's: {card:?}"));
+        judge(&card, wanted, user, &ran);
+        let is_lost = |cause: Cause| usize::from(cause == Cause::Lost);
+        attempts += card.attempts.len();
+        lost += card
+            .attempts
+            .iter()
+            .filter_map(|a| Some(is_lost(a.outcome.as_ref()?.cause)))
+            .sum::<usize>();
+        had.entry(user).or_default().extend(placed(&card));
+    }
+    println!("{jobs} jobs, {attempts} attempts, {lost} of them lost");
+    println!("{samples:?} looks, {most:?} cores in use at most");
+    for (user, uses) in &had {
+        let cap = Resources::of(MOST_CORES, MOST_JOBS);
+        let most = accounts::assert_within(uses, &cap);
+        println!("{user}: {} cores and {} jobs at most", most.cores, most.memory);
+    }
+    for ((kind, node), kills) in site.nodes.iter().zip(&kills[1..]) {
+        node.cmd("processor", &["sweep"]).expect(0);
+        let uses = accounts::of_node(node, kills);
+        let most = accounts::assert_within(&uses, &kind.total);
+        println!("{}: {} runs, at most {}", kind.name, uses.len(), most.human());
+    }
+    for root in site.roots() {
+        root.cmd("processor", &["sweep"]).expect(0);
+        root.cmd("poller", &["--once", "-q"]).expect(0);
+        root.check();
+    }
+    println!("checked after {:.1} s", begun.elapsed().as_secs_f64());
+}
