@@ -25,6 +25,7 @@ use crate::model::tasks::TaskSet;
 
 pub mod allocated;
 pub mod kills;
+pub mod lasting;
 mod progress;
 pub mod proofs;
 pub mod ranges;

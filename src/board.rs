@@ -60,6 +60,7 @@ pub mod pause;
 pub mod places;
 pub mod poller_lock;
 pub mod progress;
+pub mod reservations;
 pub mod root;
 pub mod runs;
 pub mod shares;

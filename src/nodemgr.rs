@@ -268,7 +268,7 @@ fn best(root: &Root, spec: &Spec) -> Result<Node> {
         |why: String| Error::new(Kind::Unavailable, format!("{why}; name one with node="));
     let allocated = Allocated::read(root, MOST)?;
     let allocated = allocated.ok_or_else(|| not_now(allocated::not_known()))?;
-    let best = allocated.rooms(&all).choose_for(spec);
+    let best = allocated.rooms(root, &all)?.choose_for(spec);
     let found = best.and_then(|name| all.iter().position(|node| node.name == *name));
     let full = || not_now(format!("no node has room for {} now", asked.human()));
     found.map(|index| all.swap_remove(index)).ok_or_else(full)

@@ -13,8 +13,7 @@
 //! finds the least loaded room, and a decision costs neither the number of jobs and of kinds of
 //! need, nor the number of nodes.
 //!
-//! Nothing is reserved: a job that needs much waits for as long as smaller ones keep taking the
-//! room that it would need, whatever its priority.
+//! A job that needs much is not starved by smaller ones: see `reservations`.
 
 use std::sync::Arc;
 
@@ -24,17 +23,26 @@ use crate::strategy::Strategy;
 
 mod account;
 mod ask;
+mod blocked;
+mod candidates;
+mod choosing;
+pub mod ends;
 mod gates;
 mod kdtree;
+mod listings;
+mod offers;
 pub mod ranges;
 pub mod ready;
+mod reservation;
+mod reservations;
 mod room;
 pub mod rooms;
 mod sites;
+mod spots;
 pub mod why;
 
 pub use gates::{Cap, InUse};
-pub use ready::Ready;
+pub use ready::{Placed, Ready};
 pub use rooms::{Room, Rooms};
 
 /// A job that may be placed now.
@@ -48,6 +56,8 @@ pub struct Candidate {
     pub owner: Option<Arc<str>>,
     /// What it asks for.
     pub resources: Resources,
+    /// For how long at most it will have that, in milliseconds; [`ends::NEVER`] where that is not known.
+    pub lasts: ends::Millis,
     /// Which nodes will do, where not all will.
     pub selector: Option<Arc<Selector>>,
     /// Which of those that have room it is given.

@@ -18,6 +18,7 @@
 //! - `sweeps`, `beside`: whether what died on this machine is being recovered; other threads beside all
 //!   else.
 //! - `fairness`: what users have had.
+//! - `reserved`: what was said of what nodes are kept for.
 //! - `voice`: what it says, and what went wrong.
 //! - `wake`: what wakes it.
 //!
@@ -28,6 +29,7 @@
 //!   nodes, what they say of attempts, knowing which there are.
 //! - `unsure`, `killing`: what a node may have and would not have; what is to end there.
 //! - `belief`: which of a node's reports count.
+//! - `reserving`: keeps nodes for the first jobs that fit nowhere, and says so.
 //! - `sharing`: counts what users have had, and writes it down.
 //! - `sweeping`: has recovered what died on this machine.
 //! - `orphans`: attempts of jobs whose cards cannot be read.
@@ -65,6 +67,8 @@ pub mod pace;
 mod placing;
 mod presence;
 pub mod program;
+mod reserved;
+mod reserving;
 mod roster;
 pub mod round;
 mod scan;

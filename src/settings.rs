@@ -15,6 +15,9 @@ use crate::error::{At, Error, Kind, Result};
 use crate::names::{MOST_COUNTABLES, MOST_LABELS, check_countable, check_label, check_value};
 use crate::strategy::Strategy;
 
+/// Each is looked at with every placement.
+const MOST_RESERVATIONS: usize = 64;
+
 /// Every setting, with its value for this root.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -46,6 +49,8 @@ pub struct Settings {
     pub max_jobs_per_user: Option<u64>,
     /// Most cores of these in all.
     pub max_cores_per_user: Option<u64>,
+    /// For so many waiting jobs at most a node is reserved: the first that fit nowhere now.
+    pub reservations: usize,
     /// Period of the poller's full scan.
     pub scan_every: Duration,
     /// Until a node that does not accept a connection counts as unreachable.
@@ -126,6 +131,7 @@ impl Default for Settings {
             share_half_life: Duration::from_secs(7 * DAY),
             max_jobs_per_user: None,
             max_cores_per_user: None,
+            reservations: 4,
             scan_every: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
@@ -245,6 +251,10 @@ impl Settings {
             "share_half_life" => self.share_half_life = duration()?,
             "max_jobs_per_user" => self.max_jobs_per_user = most()?,
             "max_cores_per_user" => self.max_cores_per_user = most()?,
+            "reservations" => {
+                let few = count().ok().filter(|count| *count <= MOST_RESERVATIONS);
+                self.reservations = few.ok_or_else(|| wrong("a whole number, at most 64"))?;
+            }
             "scan_every" => self.scan_every = wait()?,
             "connect_timeout" => self.connect_timeout = wait()?,
             "request_timeout" => self.request_timeout = wait()?,

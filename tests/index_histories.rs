@@ -293,9 +293,9 @@ impl World {
         let (plan, mut aside) = self.plan(at_once);
         let (mut chosen, mut taken) = (Vec::new(), Vec::new());
         while (chosen.len() as u64) < at_once {
-            let Some((candidate, node)) = self.index.place_next(self.now) else { break };
-            chosen.push((candidate.job, node.clone()));
-            taken.push((candidate, node));
+            let Some(placed) = self.index.place_next(self.moment()) else { break };
+            chosen.push((placed.candidate.job, placed.node.clone()));
+            taken.push(placed);
         }
         assert_eq!(chosen, plan, "{}", self.why);
         self.placed += chosen.len() as u64;
@@ -311,9 +311,7 @@ impl World {
                 self.stamp(*job, vec![line]);
             }
         }
-        for (candidate, node) in &taken {
-            self.index.release(candidate, node);
-        }
+        taken.iter().for_each(|placed| self.index.release(placed));
         for (job, _) in &chosen {
             self.put(*job);
             aside.remove(job);

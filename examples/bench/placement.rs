@@ -7,7 +7,8 @@ use std::time::Instant;
 use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
 use corkboard::model::selector::{Labels, Selector};
-use corkboard::placement::{Candidate, Ready, Rooms};
+use corkboard::placement::ends::NEVER;
+use corkboard::placement::{Candidate, Placed, Ready, Rooms};
 use corkboard::strategy::Strategy;
 use serde_json::{Value, json};
 
@@ -191,6 +192,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
                 priority,
                 owner: Some(users[job as usize % users.len()].clone()),
                 resources,
+                lasts: NEVER,
                 selector,
                 strategy: Strategy::Spread,
                 avoid: Vec::new(),
@@ -208,14 +210,14 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
     let mut placed = 0;
     let begun = Instant::now();
     while placed < jobs {
-        while let Some((candidate, node)) = ready.place_next(&mut rooms) {
+        while let Some(Placed { candidate, node, .. }) = ready.place_next(&mut rooms) {
             running.push_back((node, candidate.resources));
             placed += 1;
         }
         // Those that began first end first, a few between two looks.
         for _ in 0..8 {
             let Some((node, resources)) = running.pop_front() else { break };
-            rooms.give_back(&node, &resources);
+            rooms.give_back(&node, &resources, NEVER);
         }
         if running.is_empty() && placed < jobs && ready.is_empty() {
             return Err("jobs got lost".into());

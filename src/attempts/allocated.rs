@@ -2,14 +2,19 @@
 //! one walk through the running cards, with one bound.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
+use super::lasting;
 use crate::board::cards::Cards;
-use crate::board::owners;
 use crate::board::root::Root;
+use crate::board::{owners, reservations, steps};
+use crate::clock;
 use crate::error::Result;
 use crate::model::card::{Card, Column};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
+use crate::placement::ends::{Millis, NEVER};
+use crate::placement::why::Seen;
 use crate::placement::{Cap, InUse, Rooms};
 
 /// More running cards than so many are not read for it: each takes 20 µs or so.
@@ -34,12 +39,26 @@ impl Allocated {
         Ok(Some(Allocated { cards: running.into_iter().filter_map(read).collect() }))
     }
 
-    /// The rooms of these nodes beside it.
-    pub fn rooms(&self, nodes: &[Node]) -> Rooms {
+    /// The rooms of these nodes beside it, and what is reserved on them.
+    pub fn rooms(&self, root: &Root, nodes: &[Node]) -> Result<Rooms> {
         let mut rooms = Rooms::default();
         nodes.iter().for_each(|node| rooms.update(node));
-        self.each().for_each(|(node, resources)| rooms.take(node, resources));
-        rooms
+        let now = steps::seen(root)?;
+        for card in &self.cards {
+            for attempt in card.with_nodes() {
+                let rest = lasting::rest(card, attempt, &now, root.settings.default_grace);
+                rooms.take(&attempt.node, &card.spec.resources, rest.map_or(NEVER, millis));
+            }
+        }
+        let cards = Cards::new(root);
+        for kept in reservations::read(root)? {
+            let Ok(Some(card)) = cards.read_in(Column::Queue, kept.job) else { continue };
+            let until = kept.until.as_deref().and_then(clock::parse_rfc3339);
+            let left = until.map(|until| until.duration_since(SystemTime::now()));
+            let left = left.map_or(NEVER, |left| millis(left.unwrap_or_default()));
+            rooms.keep(&kept.node, (kept.job, card.priority), &card.spec.resources, left);
+        }
+        Ok(rooms)
     }
 
     /// How much of each node that has any job.
@@ -77,6 +96,16 @@ impl Allocated {
     }
 }
 
+/// The rooms of nodes, as a job looks at them.
+pub fn seen_by<'a>(root: &Root, rooms: &'a Rooms, card: &Card) -> Seen<'a> {
+    let lasts = lasting::next(card, root.settings.default_grace).map_or(NEVER, millis);
+    Seen { rooms, job: Some(card.job()), priority: card.priority, lasts }
+}
+
+fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
 /// Why nothing is told of it where nodes have more jobs than [`MOST`], for a person.
 pub fn not_known() -> String {
     format!("what nodes have room for is not looked up: they have more than {MOST} jobs")
@@ -84,5 +113,5 @@ pub fn not_known() -> String {
 
 /// What each user may have, by the settings of this root.
 pub fn cap(root: &Root) -> Cap {
-    Cap { jobs: root.settings.max_jobs_per_user, cores: root.settings.max_cores_per_user }
+    Cap::of(&root.settings)
 }

@@ -8,8 +8,7 @@ use crate::model::attempt::Attempt;
 use crate::model::card::{Card, What};
 use crate::model::node::Node;
 use crate::model::waits::Waits;
-use crate::placement::Rooms;
-use crate::placement::why::why_waiting;
+use crate::placement::why::{Seen, why_waiting};
 
 /// What is known of the nodes: their records, and what they have room for where that is known. Asked
 /// for only where the answer hangs on it.
@@ -26,8 +25,8 @@ pub trait Nodes {
     /// Why this job has to wait whatever room there is: nothing is placed, or its user is at a cap.
     fn barred(&self, card: &Card) -> Result<Option<String>, Self::Error>;
 
-    /// What they have room for.
-    fn rooms(&self) -> Result<Option<&Rooms>, Self::Error>;
+    /// What they have room for, as this job looks at it.
+    fn seen(&self, card: &Card) -> Result<Option<Seen<'_>>, Self::Error>;
 }
 
 /// Whether somebody holds what waits of this job: then no node has to do with it, and no poller.
@@ -56,7 +55,7 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: &Present) -> Result<String, 
                 true => no_room_for(card, nodes, now)?,
                 false => {
                     let (all, user) = (nodes.all()?, user(card, nodes)?);
-                    why_waiting(&card.spec.asked(user.as_deref()), all, nodes.rooms()?)
+                    why_waiting(&card.spec.asked(user.as_deref()), all, nodes.seen(card)?)
                 }
             }
         }

@@ -59,6 +59,16 @@ impl Others {
         self.iter().all(|(name, amount)| amount <= room.get(name))
     }
 
+    /// Of each the less.
+    #[must_use]
+    pub fn least(&self, other: &Others) -> Others {
+        let mut least = self.clone();
+        for (name, amount) in self.iter().filter(|(name, amount)| other.get(name) < *amount) {
+            least.set(name, amount.min(other.get(name)));
+        }
+        least
+    }
+
     fn set(&mut self, name: &Arc<str>, amount: u64) {
         if amount > 0 {
             let all = self.0.get_or_insert_default();

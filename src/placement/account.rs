@@ -7,24 +7,27 @@
 //! blocked fits no room at that time, and one whose first job comes earlier than before is not
 //! blocked any more. Whatever else changes is found when a hope's turn comes.
 //!
+//! What is reserved for a job of an account ([`super::reservations`]) is asked for with each room that has grown;
+//! such a job is of no kind.
+//!
 //! An account may be at its cap, and then only kinds that need no more cores than are left to it are
 //! looked at. Those that need more are *gated* until more is left; rooms that grew meanwhile, and might have
 //! taken such a one, were *missed*, and are looked at again then.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
-use super::Candidate;
 use super::ask::Ask;
-use super::kdtree::{ALL_MARKS, Marked, Tree, Window, mark_of};
-use super::room::Basic;
-use super::rooms::{PlaceId, Rooms};
+use super::blocked::{Blocked, First};
+use super::candidates::{Candidates, Turn};
+use super::kdtree::ALL_MARKS;
+use super::offers::{Offer, offers};
+use super::rooms::Rooms;
 use super::sites::SiteId;
-use crate::model::resources::Others;
+use super::spots::PlaceId;
 
-/// The order in which the jobs of an account are placed: higher priority, then lower number.
-pub(super) type Turn = (Reverse<i64>, u64);
+/// Of those that are beyond what is left to an account so many are looked at for the first that is not.
+const LOOKED_AT: usize = 8;
 
 /// Before every other.
 const AT_ONCE: Turn = (Reverse(i64::MAX), 0);
@@ -48,56 +51,6 @@ struct Kind {
     lies: Lies,
 }
 
-/// A job that may be placed.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub candidate: Candidate,
-    pub site: SiteId,
-}
-
-/// All of them, by number.
-pub(super) type Candidates = HashMap<u64, Held>;
-
-impl Held {
-    pub fn ask(&self) -> Ask {
-        let Candidate { resources, strategy, .. } = &self.candidate;
-        Ask {
-            basic: Basic::of(resources),
-            others: resources.others.clone(),
-            site: self.site,
-            strategy: *strategy,
-        }
-    }
-
-    pub fn turn(&self) -> Turn {
-        (Reverse(self.candidate.priority), self.candidate.job)
-    }
-}
-
-/// The first of a kind, and where it may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct First {
-    turn: Turn,
-    site: SiteId,
-}
-
-impl Marked for First {
-    fn mark(&self) -> u64 {
-        mark_of(self.site.place())
-    }
-}
-
-/// Names of what is counted, in order.
-type Names = Arc<[Arc<str>]>;
-
-/// The first of each blocked kind, by cores and memory.
-#[derive(Debug, Default)]
-struct Blocked {
-    plain: Tree<2, First>,
-    /// Those that ask for more than that, by the names of what they ask for, and by how much of the first.
-    others: Vec<(Names, Tree<3, First>)>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -108,8 +61,14 @@ pub(super) struct Account {
     blocked: Blocked,
     /// Those of narrow sites.
     narrow: HashMap<SiteId, Blocked>,
-    /// How many kinds are blocked.
-    blocked_kinds: usize,
+    /// The first of each blocked kind, for which something may be reserved...
+    passed: BTreeSet<Turn>,
+    /// ...and of those that no open node could ever have.
+    hopeless: BTreeSet<Turn>,
+    /// Jobs for which something is reserved, and whether rooms have grown since they were looked at.
+    reserved: BTreeMap<Turn, bool>,
+    /// Those of them that need more than was left to the account.
+    beyond: Vec<Turn>,
     /// Rooms that may take a blocked kind. None of those that fit comes before this turn.
     hopes: BTreeSet<(Turn, PlaceId)>,
     missed: HashSet<PlaceId>,
@@ -140,6 +99,9 @@ impl Account {
 
     /// Takes a job out.
     pub fn remove(&mut self, ask: &Ask, turn: Turn) {
+        if self.reserved.remove(&turn).is_some() {
+            return;
+        }
         let Some(kind) = self.kinds.get_mut(ask) else { return };
         if kind.first != turn {
             kind.others.remove(&turn);
@@ -158,17 +120,65 @@ impl Account {
         self.unlist(ask, turn, lies);
     }
 
+    /// Whether it has no jobs.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.reserved.is_empty()
+    }
+
     /// A room may have grown; whether that means something to it.
     pub fn hope(&mut self, place: PlaceId) -> bool {
-        self.blocked_kinds > 0 && self.hopes.insert((AT_ONCE, place))
+        self.reserved.values_mut().for_each(|grown| *grown = true);
+        let waits = !(self.passed.is_empty() && self.hopeless.is_empty());
+        (waits && self.hopes.insert((AT_ONCE, place))) || !self.reserved.is_empty()
+    }
+
+    /// Something is reserved for a job, which is there already if it is not new.
+    pub fn reserve(&mut self, ask: &Ask, turn: Turn) {
+        self.remove(ask, turn);
+        self.reserved.insert(turn, true);
+    }
+
+    /// Nothing is any more.
+    pub fn cancel(&mut self, ask: &Ask, turn: Turn) {
+        if self.reserved.remove(&turn).is_some() {
+            self.add(ask, turn);
+        }
+    }
+
+    /// The first of the jobs that fit nowhere now, for which nothing is reserved, and which need no more cores.
+    pub fn passed(&self, limit: u64, candidates: &Candidates) -> Option<Turn> {
+        let cores =
+            |turn: &&Turn| candidates.get(&turn.1).map(|held| held.candidate.resources.cores);
+        self.passed
+            .iter()
+            .take(LOOKED_AT)
+            .find(|turn| cores(turn).is_some_and(|c| c <= limit))
+            .copied()
+    }
+
+    /// Jobs for which something was reserved that they may not have.
+    pub fn take_beyond(&mut self) -> Vec<Turn> {
+        std::mem::take(&mut self.beyond)
+    }
+
+    /// No open node could ever have it.
+    pub fn give_up(&mut self, turn: Turn) {
+        if self.passed.remove(&turn) {
+            self.hopeless.insert(turn);
+        }
+    }
+
+    /// There may be one now.
+    pub fn take_heart(&mut self) {
+        self.passed.append(&mut self.hopeless);
     }
 
     /// More cores are left to it than before.
     pub fn revive(&mut self) {
-        // What they hope for was the first of those that were allowed.
-        let hopes = std::mem::take(&mut self.hopes).into_iter().map(|(_, place)| place);
-        let all = hopes.chain(std::mem::take(&mut self.missed));
-        self.hopes = all.map(|place| (AT_ONCE, place)).collect();
+        // What they hoped for was the first of those that were allowed.
+        let missed = std::mem::take(&mut self.missed);
+        self.hopes.extend(missed.into_iter().map(|place| (AT_ONCE, place)));
+        self.reserved.values_mut().for_each(|grown| *grown = true);
     }
 
     /// None of its jobs that may be placed comes before this turn; nothing where none may.
@@ -179,7 +189,11 @@ impl Account {
         let heads = self.heads.first().map(|(turn, _)| *turn);
         let hopes = self.hopes.first().map(|(turn, _)| *turn);
         let gated = self.first_gated(limit).map(|(turn, _)| *turn);
-        [heads, hopes, gated].into_iter().flatten().min()
+        [heads, hopes, gated, self.first_reserved()].into_iter().flatten().min()
+    }
+
+    fn first_reserved(&self) -> Option<Turn> {
+        self.reserved.iter().find(|(_, grown)| **grown).map(|(turn, _)| *turn)
     }
 
     fn first_gated(&self, limit: u64) -> Option<&(Turn, Ask)> {
@@ -205,14 +219,29 @@ impl Account {
             }
             let hope = self.take_hope(limit, rooms, candidates);
             let head = || self.heads.first().map(|(turn, _)| *turn);
-            let turn = hope.map(|(turn, _)| turn).or_else(head)?;
+            let turn = hope.map(|(turn, _)| turn).or_else(head);
+            let reserved = self.first_reserved();
+            if let Some(first) = reserved.filter(|first| turn.is_none_or(|turn| *first < turn)) {
+                self.hopes.extend(hope);
+                self.reserved.insert(first, false);
+                let held = candidates.get(&first.1)?;
+                let ask = held.ask();
+                if ask.resources.cores > limit {
+                    self.beyond.push(first);
+                } else if let Some(place) = rooms.choose(&ask, first, &held.candidate.avoid) {
+                    self.reserved.insert(first, true); // until it is taken out
+                    return Some((first, place));
+                }
+                continue;
+            }
+            let turn = turn?;
             let held = candidates.get(&turn.1)?;
             let ask = held.ask();
-            if ask.basic.cores > limit {
+            if ask.resources.cores > limit {
                 self.lay(&ask, Lies::Gated);
                 continue;
             }
-            if let Some(place) = rooms.choose(&ask, turn.1, &held.candidate.avoid) {
+            if let Some(place) = rooms.choose(&ask, turn, &held.candidate.avoid) {
                 self.hopes.extend(hope); // its room may do for another one
                 return Some((turn, place));
             }
@@ -247,10 +276,10 @@ impl Account {
             }
             let (turn, place) = self.hopes.pop_first()?;
             let still = candidates.get(&turn.1).is_some_and(|held| {
-                let Basic { cores, memory } = Basic::of(&held.candidate.resources);
+                let ask = held.ask();
                 held.turn() == turn
-                    && cores <= limit
-                    && rooms.room(place).takes(cores, memory, &held.candidate.resources.others)
+                    && ask.resources.cores <= limit
+                    && [true, false].iter().any(|free| rooms.takes(place, &ask, turn, *free))
                     && rooms.sites().is_taken(held.site, rooms.class(place))
             });
             let first = match still {
@@ -271,7 +300,7 @@ impl Account {
         match lies {
             Lies::Head => _ = self.heads.insert((first, ask.clone())),
             Lies::Gated => {
-                let alike = self.gated.entry(ask.basic.cores).or_default();
+                let alike = self.gated.entry(ask.resources.cores).or_default();
                 alike.insert((first, ask.clone()));
             }
             Lies::Blocked => self.list_blocked(ask, first),
@@ -279,24 +308,12 @@ impl Account {
     }
 
     fn list_blocked(&mut self, ask: &Ask, first: Turn) {
-        self.blocked_kinds += 1;
+        self.passed.insert(first);
         let own = match ask.site.is_narrow() {
             true => self.narrow.entry(ask.site).or_default(),
             false => &mut self.blocked,
         };
-        let first = First { turn: first, site: ask.site };
-        let Basic { cores, memory } = ask.basic;
-        if ask.others.is_empty() {
-            own.plain.insert([cores, memory], first);
-            return;
-        }
-        let names: Names = ask.others.iter().map(|(name, _)| name.clone()).collect();
-        let known = own.others.iter().position(|(known, _)| *known == names);
-        let index = known.unwrap_or_else(|| {
-            own.others.push((names, Tree::default()));
-            own.others.len() - 1
-        });
-        own.others[index].1.insert([cores, memory, first_of(&ask.others)], first);
+        own.insert(ask, first);
     }
 
     /// Undoes [`Account::list`].
@@ -304,10 +321,10 @@ impl Account {
         match lies {
             Lies::Head => _ = self.heads.remove(&(first, ask.clone())),
             Lies::Gated => {
-                if let Some(alike) = self.gated.get_mut(&ask.basic.cores) {
+                if let Some(alike) = self.gated.get_mut(&ask.resources.cores) {
                     alike.remove(&(first, ask.clone()));
                     if alike.is_empty() {
-                        self.gated.remove(&ask.basic.cores);
+                        self.gated.remove(&ask.resources.cores);
                     }
                 }
             }
@@ -316,21 +333,16 @@ impl Account {
     }
 
     fn unlist_blocked(&mut self, ask: &Ask, first: Turn) {
-        self.blocked_kinds -= 1;
-        let own = match ask.site.is_narrow() {
-            true => self.narrow.get_mut(&ask.site),
-            false => Some(&mut self.blocked),
-        };
-        let Some(own) = own else { return };
-        let first = First { turn: first, site: ask.site };
-        let Basic { cores, memory } = ask.basic;
-        if ask.others.is_empty() {
-            own.plain.remove([cores, memory], first);
-            return;
+        if !self.passed.remove(&first) {
+            self.hopeless.remove(&first);
         }
-        let same = |names: &[Arc<str>]| names.iter().eq(ask.others.iter().map(|(name, _)| name));
-        if let Some((_, tree)) = own.others.iter_mut().find(|(names, _)| same(names)) {
-            tree.remove([cores, memory, first_of(&ask.others)], first);
+        if !ask.site.is_narrow() {
+            return self.blocked.remove(ask, first);
+        }
+        let Some(own) = self.narrow.get_mut(&ask.site) else { return };
+        own.remove(ask, first);
+        if own.is_empty() {
+            self.narrow.remove(&ask.site);
         }
     }
 
@@ -342,42 +354,34 @@ impl Account {
         place: PlaceId,
         candidates: &Candidates,
     ) -> Option<Turn> {
-        let room = rooms.room(place);
-        let mut window = room.window()?;
-        if limit < window.to[0] {
-            window.to[0] = limit;
-            self.missed.insert(place);
+        let mut best = None;
+        for mut offer in offers(rooms, place) {
+            if limit < offer.window.to[0] {
+                offer.window.to[0] = limit;
+                self.missed.insert(place);
+            }
+            let found = self.first_of(&offer, rooms, place, candidates);
+            best = [best, found.filter(|turn| offer.is_for(*turn))].into_iter().flatten().min();
         }
+        best
+    }
+
+    fn first_of(
+        &self,
+        offer: &Offer,
+        rooms: &Rooms,
+        place: PlaceId,
+        candidates: &Candidates,
+    ) -> Option<Turn> {
         let class = rooms.class(place);
         let sites = rooms.sites();
         let narrow = sites.narrow_takers(class).iter();
         let narrow = narrow.filter_map(|site| self.narrow.get(site)).map(|own| (own, ALL_MARKS));
-        let mut best: Option<&First> = None;
+        let mut best = None;
         for (own, marks) in std::iter::once((&self.blocked, sites.takers(class))).chain(narrow) {
             let taken = |first: &First| sites.is_taken(first.site, class);
-            own.plain.search(&window, marks, &taken, &mut best);
-            for (names, tree) in &own.others {
-                if names.iter().any(|name| room.left(name) == 0) {
-                    continue;
-                }
-                let ([from_c, from_m], [to_c, to_m]) = (window.from, window.to);
-                let most = names.first().map_or(0, |name| room.left(name));
-                let window = Window { from: [from_c, from_m, 0], to: [to_c, to_m, most] };
-                let fits = |first: &First| {
-                    taken(first)
-                        && candidates.get(&first.turn.1).is_some_and(|held| {
-                            let others = &held.candidate.resources.others;
-                            others.iter().all(|(name, amount)| amount <= room.left(name))
-                        })
-                };
-                tree.search(&window, marks, &fits, &mut best);
-            }
+            own.search(offer, marks, &taken, candidates, &mut best);
         }
-        best.map(|first| first.turn)
+        best.map(|first: &First| first.turn)
     }
-}
-
-/// How much is asked for of the first that is named.
-fn first_of(others: &Others) -> u64 {
-    others.iter().next().map_or(0, |(_, amount)| amount)
 }

@@ -1,6 +1,7 @@
 //! How much the jobs of one user may have at a time.
 
 use crate::model::resources::Resources;
+use crate::settings::Settings;
 
 /// The most; no bound where absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +53,11 @@ pub(super) fn within_u64(amount: u128) -> u64 {
 }
 
 impl Cap {
+    /// As these settings have it.
+    pub fn of(settings: &Settings) -> Cap {
+        Cap { jobs: settings.max_jobs_per_user, cores: settings.max_cores_per_user }
+    }
+
     /// The most cores that one more job may have; none where there may be no more.
     pub fn left(&self, used: InUse) -> u64 {
         if self.jobs.is_some_and(|most| used.jobs >= most) {

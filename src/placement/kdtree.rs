@@ -99,6 +99,11 @@ impl<const K: usize, V: Marked> Default for Tree<K, V> {
 }
 
 impl<const K: usize, V: Marked> Tree<K, V> {
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.root.count == 0
+    }
+
     /// Adds an entry.
     pub fn insert(&mut self, point: Point<K>, value: V) {
         self.root.insert((point, value));

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::ends::{Ends, has_room};
 use super::kdtree::{Point, Window};
 use crate::model::node::Node;
-use crate::model::resources::{Others, Resources};
+use crate::model::resources::Resources;
 use crate::model::selector::Labels;
 
 /// Cores and bytes of memory: what every job asks for, and every node has.
@@ -34,15 +35,22 @@ pub struct Room {
     /// How many jobs beyond its room may be sent ahead, so that short ones follow each other
     /// without a round trip.
     pub ahead: u64,
+    /// As large is the largest of these: what asks for more waits here until it has room.
+    pub like: Resources,
     /// Whose jobs alone it takes; everybody's where it is nobody's in particular.
     pub owner: Option<Arc<str>>,
     /// What it is like.
     pub labels: Labels,
+    /// When what is in use ends, where that is known.
+    pub ends: Ends,
 }
 
 impl Room {
     /// A node of which nothing is known: nothing goes there.
     pub(super) const CLOSED: Room = Room::of(false, Resources::NONE);
+
+    /// Of any size.
+    pub(super) const ANY: Resources = Resources::of(u64::MAX, u64::MAX);
 
     /// With nothing in use.
     pub(super) const fn of(open: bool, total: Resources) -> Room {
@@ -52,8 +60,10 @@ impl Room {
             used: Resources::NONE,
             leaving: Resources::NONE,
             ahead: 0,
+            like: Room::ANY,
             owner: None,
             labels: Labels::new(),
+            ends: Ends::NONE,
         }
     }
 
@@ -78,25 +88,28 @@ impl Room {
 
     /// Whether a job that asks for this may be sent there now: it fits on the node, and what stays
     /// in use and what it asks for is no more than what there is and as many times what it asks for
-    /// as jobs may be sent ahead. Of what is counted beside cores and memory nothing is sent ahead.
-    pub(super) fn takes(&self, cores: u64, memory: u64, others: &Others) -> bool {
-        let ahead = |amount: u64| amount.saturating_mul(self.ahead);
+    /// as jobs may be sent ahead, if it is one of those that may. Of what is counted beside cores and memory
+    /// nothing is sent ahead.
+    pub(super) fn takes(&self, job: &Resources) -> bool {
+        let Resources { cores, memory, others } = job;
+        let (cores, memory) = (*cores, *memory);
+        let ahead = |amount: u64, like: u64| {
+            if amount <= like { amount.saturating_mul(self.ahead) } else { 0 }
+        };
         let stays = self.stays();
         self.open
             && cores <= self.total.cores
             && memory <= self.total.memory
-            && stays.cores.saturating_add(cores) <= self.total.cores.saturating_add(ahead(cores))
+            && stays.cores.saturating_add(cores)
+                <= self.total.cores.saturating_add(ahead(cores, self.like.cores))
             && stays.memory.saturating_add(memory)
-                <= self.total.memory.saturating_add(ahead(memory))
+                <= self.total.memory.saturating_add(ahead(memory, self.like.memory))
             && others.iter().all(|(name, amount)| amount <= self.left(name))
     }
 
     /// The same where nothing is sent ahead, nor counted on to end soon.
-    pub(super) fn has_room(&self, cores: u64, memory: u64, others: &Others) -> bool {
-        self.open
-            && self.used.cores.saturating_add(cores) <= self.total.cores
-            && self.used.memory.saturating_add(memory) <= self.total.memory
-            && others.iter().all(|(name, amount)| amount <= self.free(name))
+    pub(super) fn has_room(&self, job: &Resources) -> bool {
+        self.open && has_room(job, &self.total, &self.used)
     }
 
     fn stays(&self) -> Basic {
@@ -122,27 +135,33 @@ impl Room {
         self.ahead > 0 || self.leaving != Resources::NONE
     }
 
-    /// The most cores, and memory, that a job may ask for that has room now; nothing if none has.
+    /// The most cores, and memory, that a job may ask for that has room now; nothing where it is closed.
     pub(super) fn now(&self) -> Option<Point<2>> {
-        let cores = self.total.cores.checked_sub(self.used.cores)?;
-        let memory = self.total.memory.checked_sub(self.used.memory)?;
-        self.open.then_some([cores, memory])
+        let left = (
+            self.total.cores.saturating_sub(self.used.cores),
+            self.total.memory.saturating_sub(self.used.memory),
+        );
+        self.open.then_some([left.0, left.1])
     }
 
     /// All that [`Room::takes`]: cores and memory from the least to the most that a job may ask
     /// for. Where much was sent ahead, only large jobs may follow: as many of these would be more.
     pub(super) fn window(&self) -> Option<Window<2>> {
-        let range = |used: u64, total: u64| match self.ahead {
-            0 => (used <= total).then(|| (0, total - used)),
-            1 => (used <= total).then_some((0, total)),
-            ahead => {
-                let least = used.saturating_sub(total).div_ceil(ahead - 1);
-                (least <= total).then_some((least, total))
+        let range = |used: u64, total: u64, like: u64| {
+            let most = like.min(total);
+            match self.ahead {
+                0 => (used <= total).then(|| (0, total - used)),
+                _ if used <= total => Some((0, most.max(total - used))),
+                1 => None,
+                ahead => {
+                    let least = (used - total).div_ceil(ahead - 1);
+                    (least <= most).then_some((least, most))
+                }
             }
         };
         let stays = self.stays();
-        let cores = range(stays.cores, self.total.cores)?;
-        let memory = range(stays.memory, self.total.memory)?;
+        let cores = range(stays.cores, self.total.cores, self.like.cores)?;
+        let memory = range(stays.memory, self.total.memory, self.like.memory)?;
         self.open.then_some(Window { from: [cores.0, memory.0], to: [cores.1, memory.1] })
     }
 

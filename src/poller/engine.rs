@@ -15,6 +15,7 @@ use super::looks::Looks;
 use super::outbox::Outbox;
 use super::pace::Paces;
 use super::presence::Presence;
+use super::reserved::Reserving;
 use super::roster::Roster;
 use super::silence::Silences;
 use super::step::Step;
@@ -27,7 +28,6 @@ use crate::board::cards::Cards;
 use crate::board::root::Root;
 use crate::error::{Error, Result};
 use crate::model::ids::NodejobId;
-use crate::placement::Cap;
 
 /// Everything is looked at again so soon after something went wrong; each time twice as late.
 pub(super) const AFTER_TROUBLE: Duration = Duration::from_millis(500);
@@ -59,6 +59,7 @@ pub struct Engine<'r> {
     beside: Beside<'r>,
     pub(super) sweeps: Sweeps,
     pub(super) fairness: Fairness,
+    pub(super) reserving: Reserving,
     pub(super) ending: bool,
 }
 
@@ -66,12 +67,10 @@ impl<'r> Engine<'r> {
     /// An engine for this root. The caller holds the poller's lock. `quiet`: say nothing.
     pub fn new(root: &'r Root, step: Step, quiet: bool) -> Engine<'r> {
         let (waker, wakes) = channel();
-        let (jobs, cores) = (root.settings.max_jobs_per_user, root.settings.max_cores_per_user);
-        let cap = Cap { jobs, cores };
         Engine {
             root,
             cards: Cards::new(root),
-            index: Index::with(root.settings.placement, cap),
+            index: Index::with(&root.settings),
             nodes: Roster::default(),
             lines: Lines::default(),
             paces: Paces::default(),
@@ -91,6 +90,7 @@ impl<'r> Engine<'r> {
             beside: Beside::default(),
             sweeps: Sweeps::default(),
             fairness: Fairness::new(Instant::now()),
+            reserving: Reserving::default(),
             ending: false,
         }
     }

@@ -106,7 +106,11 @@ impl Engine<'_> {
                 let said = self.believed(node, events);
                 self.heard(node);
                 let said = said?;
-                self.paces.note(node, said.iter().map(|said| &*said.status));
+                let index = &self.index;
+                let known = said
+                    .iter()
+                    .filter_map(|said| Some((&*said.status, &index.on_node(&said.id)?.resources)));
+                self.paces.note(node, known);
                 reports.extend(said);
             }
             News::Sent { ids, results } => self.sent(node, ids, results),

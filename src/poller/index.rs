@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::on_node::OnNode;
-use crate::attempts::ranges;
+use crate::attempts::{lasting, ranges};
 use crate::clock::{Present, Wait};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::resources::Resources;
 use crate::model::waits::Waits;
-use crate::placement::{Candidate, Cap, Ready, Rooms};
+use crate::placement::ends::{Millis, NEVER};
+use crate::placement::{Candidate, Cap, Placed, Ready, Rooms};
+use crate::settings::Settings;
 use crate::strategy::Strategy;
 
 /// The present, by the clock and by what goes on steadily.
@@ -29,6 +31,31 @@ impl Moment {
     pub fn now() -> Moment {
         Moment { time: SystemTime::now(), steady: Instant::now() }
     }
+}
+
+/// A node, or a part of it, that is kept for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// The job.
+    pub job: u64,
+    /// The node.
+    pub node: String,
+    /// When there will be room for it, if all that is there lasts as long as it may; where that is known.
+    pub until: Option<SystemTime>,
+}
+
+/// A time from which others are counted.
+#[derive(Debug)]
+struct Origin(Instant);
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin(Instant::now())
+    }
+}
+
+fn whole_millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
 }
 
 /// A job that waits, all of it or some of its tasks.
@@ -63,6 +90,10 @@ pub struct Index {
     untouchable: HashMap<u64, Vec<(String, Resources)>>,
     /// Where a job does not say which of the nodes that have room it is to be given.
     strategy: Strategy,
+    /// Where a job does not say what it gets between SIGTERM and SIGKILL.
+    grace: Duration,
+    /// From when the time of placement is counted.
+    origin: Origin,
     /// Whose jobs waited.
     users: HashSet<Arc<str>>,
     /// What was done to the clock, as was last looked.
@@ -70,9 +101,14 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty one; jobs that do not say are placed so, and each user may have so much at a time.
-    pub fn with(strategy: Strategy, cap: Cap) -> Index {
-        Index { strategy, ready: Ready::capped(cap), ..Index::default() }
+    /// An empty one.
+    pub fn with(settings: &Settings) -> Index {
+        Index {
+            strategy: settings.placement,
+            grace: settings.default_grace,
+            ready: Ready::with(Cap::of(settings), settings.reservations),
+            ..Index::default()
+        }
     }
 
     /// Takes in a card as it is now, with the user whose job it is.
@@ -83,7 +119,7 @@ impl Index {
         if card.newer.is_some() {
             let rooms = card.with_nodes().map(|a| (a.node.clone(), card.spec.resources.clone()));
             let rooms: Vec<(String, Resources)> = rooms.collect();
-            rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources));
+            rooms.iter().for_each(|(node, resources)| self.rooms.take(node, resources, NEVER));
             self.untouchable.insert(card.job(), rooms);
             return;
         }
@@ -115,6 +151,7 @@ impl Index {
                 priority: card.priority,
                 owner: owner.cloned(),
                 resources: card.spec.resources.clone(),
+                lasts: lasting::next(card, self.grace).map_or(NEVER, whole_millis),
                 selector: card.spec.selector.clone(),
                 strategy: card.spec.strategy.unwrap_or(self.strategy),
                 avoid: card.nodes_to_avoid().into_iter().map(str::to_string).collect(),
@@ -146,6 +183,9 @@ impl Index {
         if let Some(known) = self.users.get(name) {
             return known.clone();
         }
+        if self.users.len() >= 64 && self.users.len().is_power_of_two() {
+            self.users.retain(|user| Arc::strong_count(user) > 1); // the others have nothing here
+        }
         let new: Arc<str> = name.into();
         self.users.insert(new.clone());
         new
@@ -154,26 +194,48 @@ impl Index {
     /// The next placement, if there is one: the job is taken out, unless more of it may be placed, and
     /// the room is used up until [`Rooms::give_back`] is called. An array for which only nodes have room
     /// that would not have it is set aside.
-    pub fn place_next(&mut self, now: SystemTime) -> Option<(Candidate, String)> {
+    pub fn place_next(&mut self, now: Moment) -> Option<Placed> {
+        self.rooms.set_now(self.millis(now.steady));
         loop {
-            let (candidate, node) = self.ready.place_next(&mut self.rooms)?;
-            if let Some(until) = self.refused_until(candidate.job, &node, now) {
-                self.release(&candidate, &node);
-                self.set_aside(candidate, until);
+            let placed = self.ready.place_next(&mut self.rooms)?;
+            let candidate = &placed.candidate;
+            if let Some(until) = self.refused_until(candidate.job, &placed.node, now.time) {
+                self.release(&placed);
+                self.set_aside(placed.candidate, until);
                 continue;
             }
             if candidate.more > 0 {
                 let rest = Candidate { more: candidate.more - 1, ..candidate.clone() };
                 self.ready.insert(&mut self.rooms, rest);
             }
-            return Some((candidate, node));
+            return Some(placed);
         }
+    }
+
+    /// What is reserved for the first jobs that fit nowhere now: the job, the node, and when there will be room,
+    /// where that is known.
+    pub fn reserve_first(&mut self, now: Moment) -> Vec<Reserved> {
+        let from = self.millis(now.steady);
+        self.rooms.set_now(from);
+        self.ready.reserve_first(&mut self.rooms);
+        let until =
+            |until: Millis| now.time.checked_add(Duration::from_millis(until.saturating_sub(from)));
+        let reserved = self.rooms.reserved().map(|(job, node, at)| Reserved {
+            job,
+            node: node.to_string(),
+            until: at.and_then(until),
+        });
+        reserved.collect()
+    }
+
+    fn millis(&self, steady: Instant) -> Millis {
+        whole_millis(steady.saturating_duration_since(self.origin.0))
     }
 
     /// What [`Index::place_next`] has taken up for a job is free again: the job is not placed, or its card says by
     /// now that it is.
-    pub fn release(&mut self, candidate: &Candidate, node: &str) {
-        self.rooms.give_back(node, &candidate.resources);
+    pub fn release(&mut self, Placed { candidate, node, until }: &Placed) {
+        self.rooms.give_back(node, &candidate.resources, *until);
         self.ready.discharge(candidate.owner.as_ref(), &candidate.resources);
     }
 
@@ -213,7 +275,9 @@ impl Index {
         now: Moment,
     ) {
         let resources = card.spec.resources.clone();
-        self.rooms.take(&attempt.node, &resources);
+        let rest = lasting::rest(card, attempt, &self.present(now.time), self.grace);
+        let until = rest.map_or(NEVER, |rest| self.millis(now.steady + rest));
+        self.rooms.take(&attempt.node, &resources, until);
         self.ready.charge(owner.as_ref(), &resources);
         let nearly_done = ranges::nearly_done_for(card, attempt, now.time);
         let leaving = nearly_done.map(|rest| now.steady + rest);
@@ -221,7 +285,7 @@ impl Index {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let known = OnNode { owner, ..OnNode::of(card, attempt, before, leaving) };
+        let known = OnNode { owner, until, ..OnNode::of(card, attempt, before, leaving) };
         if known.state != State::Placed {
             self.ready.note_running(known.owner.as_ref(), &resources, true);
         }
@@ -231,7 +295,7 @@ impl Index {
     /// Forgets a job.
     pub fn remove(&mut self, job: u64) {
         for (node, resources) in self.untouchable.remove(&job).into_iter().flatten() {
-            self.rooms.give_back(&node, &resources);
+            self.rooms.give_back(&node, &resources, NEVER);
         }
         if let Some(Waiting { not_before, over_at, .. }) = self.waiting.remove(&job) {
             self.refused.remove(&job);
@@ -252,7 +316,7 @@ impl Index {
         for attempt in attempts {
             self.count_again(job, attempt);
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
-                self.rooms.give_back(&known.node, &known.resources);
+                self.rooms.give_back(&known.node, &known.resources, known.until);
                 self.ready.discharge(known.owner.as_ref(), &known.resources);
                 if known.state != State::Placed {
                     self.ready.note_running(known.owner.as_ref(), &known.resources, false);

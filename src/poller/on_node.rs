@@ -9,6 +9,7 @@ use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
 use crate::model::node::Address;
 use crate::model::resources::Resources;
+use crate::placement::ends::{Millis, NEVER};
 
 /// A placed attempt that its node would not have, or cannot be sent, while an earlier request to
 /// start it may still be under way. Nothing but the node's durable word ends it: that it is there,
@@ -34,6 +35,8 @@ pub struct OnNode {
     pub owner: Option<Arc<str>>,
     /// What it is given.
     pub resources: Resources,
+    /// When it will have ended at the latest, in placement's time.
+    pub(super) until: Millis,
     /// Until when it is taken to end so soon that its node may be sent another.
     pub(super) leaving: Option<Instant>,
     /// Placed, running or stopping.
@@ -85,6 +88,7 @@ impl OnNode {
             id: attempt.nodejob.clone(),
             owner: None,
             resources: card.spec.resources.clone(),
+            until: NEVER,
             leaving,
             state,
             length: card.length,

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::model::resources::Resources;
 use crate::model::run_status::{RunState, RunStatus};
 
 /// The last few round trips.
@@ -24,15 +25,19 @@ pub struct Paces {
 #[derive(Debug, Default)]
 struct Pace {
     started: HashMap<String, Instant>,
-    finished: VecDeque<Instant>,
+    finished: VecDeque<(Instant, Resources)>,
 }
 
 impl Paces {
-    /// Takes in a piece of a node's feed.
-    pub fn note<'a>(&mut self, node: &str, events: impl Iterator<Item = &'a RunStatus>) {
+    /// Takes in a piece of a node's feed: each with what the job was given.
+    pub fn note<'a>(
+        &mut self,
+        node: &str,
+        events: impl Iterator<Item = (&'a RunStatus, &'a Resources)>,
+    ) {
         let now = Instant::now();
         let pace = self.nodes.entry(node.to_string()).or_default();
-        for event in events {
+        for (event, job) in events {
             let Some(id) = &event.id else { continue };
             match event.state {
                 RunState::Queued => {}
@@ -42,7 +47,7 @@ impl Paces {
                 RunState::Stopped => {
                     // Of a job that ends at once, the start is not told before the end.
                     if pace.started.remove(id).is_none_or(|start| now - start < SHORT) {
-                        pace.finished.push_back(now);
+                        pace.finished.push_back((now, job.clone()));
                     }
                 }
             }
@@ -56,18 +61,27 @@ impl Paces {
         }
     }
 
-    /// How many jobs each node may be sent beyond its room.
-    pub fn ahead<'a>(&mut self, nodes: impl Iterator<Item = &'a String>) -> Vec<(String, u64)> {
+    /// How many jobs each node may be sent beyond its room, and how large: no larger than any that it finished. A
+    /// larger one would wait there for others than these, which may be long.
+    pub fn ahead<'a>(
+        &mut self,
+        nodes: impl Iterator<Item = &'a String>,
+    ) -> Vec<(String, u64, Resources)> {
         let now = Instant::now();
         nodes
             .map(|node| {
+                let mut like = Resources::NONE;
                 let finished = self.nodes.get_mut(node).map_or(0, |pace| {
-                    while pace.finished.front().is_some_and(|time| now - *time > WINDOW) {
+                    while pace.finished.front().is_some_and(|(time, _)| now - *time > WINDOW) {
                         pace.finished.pop_front();
+                    }
+                    for (_, job) in &pace.finished {
+                        like.cores = like.cores.max(job.cores);
+                        like.memory = like.memory.max(job.memory);
                     }
                     pace.finished.len() as u64
                 });
-                (node.clone(), rounded(finished.min(MOST_AHEAD)))
+                (node.clone(), rounded(finished.min(MOST_AHEAD)), like)
             })
             .collect()
     }

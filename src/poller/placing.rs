@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::desk::Order;
 use super::engine::Engine;
+use super::index::Moment;
 use super::transitions::PlanFn;
 use super::wake::Wake;
 use crate::attempts::{self, ranges};
@@ -34,8 +35,8 @@ impl Engine<'_> {
         }
         let mut cluster: Option<Rc<str>> = None;
         loop {
-            for (node, ahead) in self.paces.ahead(self.nodes.names()) {
-                self.index.rooms.set_ahead(&node, ahead);
+            for (node, ahead, like) in self.paces.ahead(self.nodes.names()) {
+                self.index.rooms.set_ahead_like(&node, ahead, &like);
             }
             let at_once = if self.step.is_shown() { 1 } else { PLACED_PER_ROUND };
             // Set by a plan that finds another registration than the one it was made for.
@@ -43,11 +44,10 @@ impl Engine<'_> {
             let mut choices = Vec::new();
             let mut taken = Vec::new();
             while choices.len() < at_once {
-                let next = self.index.place_next(SystemTime::now());
-                let Some((candidate, node)) = next else { break };
-                let chosen = self.nodes.get(&node).cloned();
-                let choice = chosen.map(|node| (candidate.job, node, self.slots(&candidate)));
-                taken.push((candidate, node));
+                let Some(next) = self.index.place_next(Moment::now()) else { break };
+                let (chosen, candidate) = (self.nodes.get(&next.node).cloned(), &next.candidate);
+                let choice = chosen.map(|node| (candidate.job, node, self.slots(candidate)));
+                taken.push(next);
                 let Some(choice) = choice else {
                     outdated.set(true);
                     break;
@@ -60,7 +60,7 @@ impl Engine<'_> {
             let count = choices.len();
             let placed = self.name_attempts(&mut cluster).and_then(|cluster| {
                 // Their servers get ready while the disk takes the placements.
-                let nodes: BTreeSet<&String> = taken.iter().map(|(_, node)| node).collect();
+                let nodes: BTreeSet<&String> = taken.iter().map(|taken| &taken.node).collect();
                 for node in nodes {
                     self.order(node, Order::Prepare);
                 }
@@ -82,12 +82,10 @@ impl Engine<'_> {
                 self.stamp(plans.collect())
             });
             // A card that was placed has taken its room itself by now.
-            for (candidate, node) in &taken {
-                self.index.release(candidate, node);
-            }
+            taken.iter().for_each(|taken| self.index.release(taken));
             if placed.is_err() || outdated.get() {
-                for (candidate, _) in taken {
-                    self.index.put_back(candidate);
+                for taken in taken {
+                    self.index.put_back(taken.candidate);
                 }
             }
             let placed = placed?;

@@ -97,6 +97,7 @@ impl Engine<'_> {
             }
         }
         self.write_shares(true);
+        self.reserve(true);
         self.save_all_records();
         let recorded = self.record_unheard();
         self.told(recorded);
@@ -122,6 +123,7 @@ impl Engine<'_> {
         self.told(expired);
         let placed = self.place();
         self.told(placed);
+        self.reserve(false);
         if !self.once {
             self.save_records();
             self.write_shares(false);

@@ -22,8 +22,7 @@ use crate::model::card::{Card, State};
 use crate::model::ids;
 use crate::model::node::Node;
 use crate::model::request::Spec;
-use crate::placement::Rooms;
-use crate::placement::why::objection;
+use crate::placement::why::{Seen, objection};
 
 /// `GET jobs/N/explain`: why it waits, and what each node lacks; nothing of nodes where it does not wait.
 pub fn explain(call: &Call) -> Result<Response> {
@@ -60,14 +59,17 @@ fn told(
     card: Option<&Card>,
     reasons: &Reasons,
 ) -> Result<Vec<Map<String, Value>>> {
-    let rooms = reasons.rooms()?;
-    let unknown = rooms.is_none().then(allocated::not_known);
+    let seen = match card {
+        Some(card) => reasons.seen(card)?,
+        None => reasons.seen_by_new()?,
+    };
+    let unknown = seen.is_none().then(allocated::not_known);
     let beside = beside_nodes(root, asked, card, reasons)?;
     let never = allocated::cap(root).never(asked.resources.cores).is_some();
     let avoid = card.map_or(Vec::new(), Card::nodes_to_avoid);
     let failed = || "it failed there: any other comes first".to_string();
     let told = |node: &Node| {
-        let against = against(asked, node, rooms, card).or_else(|| beside.clone());
+        let against = against(asked, node, seen, card).or_else(|| beside.clone());
         let now = (against.is_some() || unknown.is_none()).then_some(against.is_none());
         let avoided = || avoid.contains(&node.name.as_str()).then(failed);
         let objection = against.or_else(|| unknown.clone()).or_else(avoided);
@@ -99,13 +101,8 @@ fn beside_nodes(
     Ok(reasons.allocated().and_then(|all| all.at_cap(root, asked.user, asked.resources)))
 }
 
-fn against(
-    asked: &Asked,
-    node: &Node,
-    rooms: Option<&Rooms>,
-    card: Option<&Card>,
-) -> Option<String> {
-    objection(asked, node, rooms).or_else(|| {
+fn against(asked: &Asked, node: &Node, seen: Option<Seen>, card: Option<&Card>) -> Option<String> {
+    objection(asked, node, seen).or_else(|| {
         let until = card?.tasks.refused_until(&node.name, SystemTime::now())?;
         Some(format!("it refused the job, and is asked again at {}", clock::rfc3339(until)))
     })

@@ -250,6 +250,7 @@ pub(super) fn fields(reasons: &Reasons, card: &Card) -> Result<Map<String, Value
     add("cause", card.outcome.as_ref().map(|o| json!(o.cause)));
     add("code", card.outcome.as_ref().and_then(|o| o.code).map(Value::from));
     add("reason", told_reason(reasons.of(card)).map(Value::from));
+    add("expected_start", reasons.expected_start(card).map(Value::from));
     add("tasks", card.array().map(|tasks| Value::Object(tasks::counts(card, tasks))));
     Ok(map)
 }

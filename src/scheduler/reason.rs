@@ -11,6 +11,7 @@ use crate::board::nodes::{self, Registered};
 use crate::board::owners;
 use crate::board::pause;
 use crate::board::poller_lock;
+use crate::board::reservations::{self, Reservation};
 use crate::board::root::Root;
 use crate::board::runs::Runs;
 use crate::board::steps;
@@ -20,6 +21,8 @@ use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
 use crate::model::waits::Waits;
+use crate::placement::ends::NEVER;
+use crate::placement::why::Seen;
 use crate::placement::{Cap, Rooms};
 
 /// So many running cards are read to tell whether a node is idle, and no more, unless users have caps: 20 µs each.
@@ -41,6 +44,7 @@ pub struct Reasons<'r> {
     allocated: OnceCell<Option<Allocated>>,
     rooms: OnceCell<Option<Rooms>>,
     poller: OnceCell<Result<bool>>,
+    reserved: OnceCell<Vec<Reservation>>,
     present: OnceCell<Result<Present>>,
 }
 
@@ -55,6 +59,7 @@ impl<'r> Reasons<'r> {
             allocated: OnceCell::new(),
             rooms: OnceCell::new(),
             poller: OnceCell::new(),
+            reserved: OnceCell::new(),
             present: OnceCell::new(),
         }
     }
@@ -73,6 +78,18 @@ impl<'r> Reasons<'r> {
 
     fn is_capped(&self) -> bool {
         allocated::cap(self.root) != Cap::default()
+    }
+
+    fn rooms(&self) -> Result<Option<&Rooms>> {
+        let nodes = self.all()?;
+        let found = || self.allocated().and_then(|known| known.rooms(self.root, nodes).ok());
+        Ok(self.rooms.get_or_init(found).as_ref())
+    }
+
+    /// What nodes have room for, as a job that does not wait yet would look at it.
+    pub fn seen_by_new(&self) -> Result<Option<Seen<'_>>> {
+        let rooms = self.rooms()?;
+        Ok(rooms.map(|rooms| Seen { rooms, job: None, priority: 0, lasts: NEVER }))
     }
 
     /// What a job, some of which waits, waits for whatever nodes have room for.
@@ -101,6 +118,16 @@ impl<'r> Reasons<'r> {
 
     fn present(&self) -> Result<&Present> {
         self.present.get_or_init(|| steps::seen(self.root)).as_ref().map_err(Clone::clone)
+    }
+
+    /// When a job that waits, and that a node is kept for, will begin, if all that is there lasts as long as it may.
+    /// Not told of others, nor where it cannot be found out.
+    pub fn expected_start(&self, card: &Card) -> Option<String> {
+        if card.state != State::Queued || !self.has_poller().unwrap_or(false) {
+            return None;
+        }
+        let all = self.reserved.get_or_init(|| reservations::read(self.root).unwrap_or_default());
+        all.iter().find(|kept| kept.job == card.job())?.until.clone()
     }
 
     fn has_poller(&self) -> Result<bool> {
@@ -132,10 +159,9 @@ impl Nodes for Reasons<'_> {
     }
 
     /// Where that can be told at little cost.
-    fn rooms(&self) -> Result<Option<&Rooms>> {
-        let nodes = self.all()?;
-        let found = || self.allocated().map(|allocated| allocated.rooms(nodes));
-        Ok(self.rooms.get_or_init(found).as_ref())
+    fn seen(&self, card: &Card) -> Result<Option<Seen<'_>>> {
+        let rooms = self.rooms()?;
+        Ok(rooms.map(|rooms| allocated::seen_by(self.root, rooms, card)))
     }
 }
 

@@ -1,0 +1,404 @@
+//! What is reserved, and who may pass: against the rule in words, and over time.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::super::ends::{Millis, NEVER};
+use super::super::kdtree::dice;
+use super::super::*;
+use super::{candidate, place_all, places, rooms};
+
+fn lasting(job: u64, cores: u64, lasts: Millis) -> Candidate {
+    Candidate { lasts, ..candidate(job, 0, cores) }
+}
+
+fn with(reservations: usize) -> Ready {
+    Ready::with(Cap::default(), reservations)
+}
+
+fn reserved(rooms: &Rooms) -> Vec<(u64, &str, Option<Millis>)> {
+    rooms.reserved().collect()
+}
+
+#[test]
+fn others_run_past_a_wide_job_where_they_end_before_it() {
+    let mut rooms = rooms(&[("a", 4)]);
+    let mut ready = with(4);
+    rooms.take("a", &Resources::of(2, 0), 1000);
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    ready.insert(&mut rooms, lasting(2, 1, 1001));
+    ready.insert(&mut rooms, lasting(3, 1, 1000));
+    ready.insert(&mut rooms, lasting(4, 1, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+    assert_eq!(reserved(&rooms), [(1, "a", Some(1000))]);
+    rooms.set_now(500);
+    ready.insert(&mut rooms, lasting(5, 1, 501));
+    ready.insert(&mut rooms, lasting(6, 1, 500));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(6, "a")]));
+    rooms.set_now(900);
+    rooms.give_back("a", &Resources::of(2, 0), 1000);
+    assert_eq!(place_all(&mut ready, &mut rooms), [], "all that is free is the wide one's");
+    for _ in 0..2 {
+        rooms.give_back("a", &Resources::of(1, 0), 1000);
+    }
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1, "a")]));
+    assert_eq!(reserved(&rooms), [], "what waits is not passed by anybody");
+}
+
+#[test]
+fn others_may_stay_beside_a_wide_job_where_there_is_room_for_both() {
+    let mut rooms = rooms(&[("a", 8)]);
+    let mut ready = with(4);
+    rooms.take("a", &Resources::of(4, 0), 1000);
+    ready.insert(&mut rooms, lasting(1, 5, NEVER));
+    (2..=5).for_each(|job| ready.insert(&mut rooms, lasting(job, 1, NEVER)));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(2, "a"), (3, "a"), (4, "a")]));
+    rooms.give_back("a", &Resources::of(4, 0), 1000);
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1, "a")]));
+}
+
+#[test]
+fn who_comes_before_by_priority_need_not_mind_what_is_reserved() {
+    let mut rooms = rooms(&[("a", 4)]);
+    let mut ready = with(4);
+    rooms.take("a", &Resources::of(2, 0), NEVER);
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    ready.insert(&mut rooms, lasting(2, 1, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(1, "a", None)]);
+    ready.insert(&mut rooms, Candidate { priority: 1, ..lasting(3, 1, NEVER) });
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+    ready.insert(&mut rooms, Candidate { priority: 1, ..lasting(4, 3, NEVER) });
+    ready.insert(&mut rooms, Candidate { priority: 1, ..lasting(5, 1, NEVER) });
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(4, "a", None)], "it is taken from the other one");
+}
+
+#[test]
+fn what_is_reserved_is_free_again_with_whatever_it_was_reserved_for() {
+    let nodes = [("a", 4), ("b", 4)];
+    let full = |ready: &mut Ready| {
+        let mut rooms = rooms(&nodes);
+        rooms.take("a", &Resources::of(3, 0), 100);
+        rooms.take("b", &Resources::of(3, 0), 200);
+        ready.insert(&mut rooms, lasting(1, 4, NEVER));
+        ready.insert(&mut rooms, lasting(2, 1, NEVER));
+        assert_eq!(place_all(ready, &mut rooms), places(&[(2, "b")]));
+        assert_eq!(reserved(&rooms), [(1, "a", Some(100))]);
+        ready.insert(&mut rooms, lasting(3, 1, NEVER));
+        assert_eq!(place_all(ready, &mut rooms), []);
+        rooms
+    };
+    // The job is gone.
+    let mut ready = with(1);
+    let mut rooms = full(&mut ready);
+    ready.remove(1).unwrap();
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+    // It is still there as it was: its card has another line.
+    let mut ready = with(1);
+    let mut rooms = full(&mut ready);
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(1, "a", Some(100))]);
+    // It asks for something else, which nobody could ever have.
+    ready.insert(&mut rooms, lasting(1, 5, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+    // The node takes no jobs any more.
+    let mut ready = with(1);
+    let mut rooms = full(&mut ready);
+    let room = rooms.get("a").unwrap().clone();
+    rooms.set("a", Room { open: false, ..room.clone() });
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    rooms.give_back("b", &Resources::of(3, 0), 200);
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(1, "b", None)]);
+}
+
+#[test]
+fn what_is_reserved_for_someone_at_their_cap_is_free_again() {
+    let cap = Cap { jobs: None, cores: Some(4) };
+    let mut ready = Ready::with(cap, 4);
+    let mut rooms = rooms(&[("a", 4), ("b", 1)]);
+    let of = |owner: &str, job, cores| Candidate {
+        owner: Some(owner.into()),
+        ..lasting(job, cores, NEVER)
+    };
+    rooms.take("a", &Resources::of(2, 0), NEVER);
+    ready.insert(&mut rooms, of("ada", 1, 4));
+    ready.insert(&mut rooms, of("ben", 2, 1));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(2, "b")]));
+    assert_eq!(reserved(&rooms), [(1, "a", None)]);
+    ready.insert(&mut rooms, of("ben", 3, 1));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.charge(Some(&"ada".into()), &Resources::of(1, 0));
+    rooms.give_back("a", &Resources::of(1, 0), NEVER);
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+}
+
+#[test]
+fn when_the_first_will_begin_is_known_though_nobody_passes_them() {
+    let mut rooms = rooms(&[("a", 2), ("b", 2)]);
+    let mut ready = with(2);
+    rooms.take("a", &Resources::of(2, 0), 700);
+    rooms.take("b", &Resources::of(2, 0), 300);
+    (1..=4).for_each(|job| ready.insert(&mut rooms, lasting(job, 1, 100)));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(1, "b", Some(300)), (2, "a", Some(700))]);
+    rooms.set_now(800);
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(1, "b", Some(800)), (2, "a", Some(800))], "they are late");
+}
+
+/// The node, the turn, the cores, and until when.
+type Kept = (String, (Reverse<i64>, u64), u64, Millis);
+
+/// Who waits, what is where, and what is reserved, as the rule in words has it.
+struct Slow {
+    most: usize,
+    now: Millis,
+    total: BTreeMap<String, u64>,
+    there: Vec<(String, Candidate, Millis)>,
+    reserved: Vec<Kept>,
+    waiting: BTreeMap<u64, Candidate>,
+}
+
+impl Slow {
+    fn used(&self, node: &str, after: Option<Millis>) -> u64 {
+        let there = self.there.iter().filter(|(name, ..)| name == node);
+        let there = there.filter(|(_, _, until)| after.is_none_or(|after| *until > after));
+        there.map(|(_, job, _)| job.resources.cores).sum()
+    }
+
+    fn when(&self, node: &str, cores: u64) -> Millis {
+        let total = self.total[node];
+        if self.used(node, None) + cores <= total {
+            return self.now;
+        }
+        let ends = self.there.iter().filter(|(name, ..)| name == node);
+        let ends = ends.map(|(_, _, until)| *until).filter(|until| *until != NEVER);
+        let enough = |until: &Millis| self.used(node, Some(*until)) + cores <= total;
+        ends.filter(enough).min().map_or(NEVER, |until| until.max(self.now))
+    }
+
+    fn look_again(&mut self, node: &str) {
+        let known = self.reserved.iter().position(|(name, ..)| name == node);
+        let Some(index) = known else { return };
+        let found = self.when(node, self.reserved[index].2);
+        let until = &mut self.reserved[index].3;
+        *until = if *until < self.now { found } else { found.min(*until) };
+    }
+
+    fn may(&self, job: &Candidate, node: &str) -> bool {
+        let turn = (Reverse(job.priority), job.job);
+        let cores = job.resources.cores;
+        if self.used(node, None) + cores > self.total[node] {
+            return false;
+        }
+        let against = self
+            .reserved
+            .iter()
+            .find(|(name, other, ..)| name == node && *other != turn && other.0 <= turn.0);
+        let Some((_, _, needs, until)) = against else { return true };
+        let in_time = job.lasts != NEVER && (*until == NEVER || self.now + job.lasts <= *until);
+        let then = self.used(node, Some((*until).min(NEVER - 1)));
+        in_time || then + needs + cores <= self.total[node]
+    }
+
+    fn choose(&self, job: &Candidate) -> Option<String> {
+        let is_reserved = |node: &str| self.reserved.iter().any(|(name, ..)| name == node);
+        let load = |node: &str| self.used(node, None) * 1000 / self.total[node].max(1);
+        let nodes = self.total.keys().filter(|node| self.may(job, node));
+        nodes.min_by_key(|node| (is_reserved(node), load(node), (*node).clone())).cloned()
+    }
+
+    fn cores_of(&self, job: &Candidate) -> u64 {
+        let own = self.there.iter().filter(|(_, other, _)| other.owner == job.owner);
+        own.map(|(_, other, _)| other.resources.cores).sum()
+    }
+
+    fn next(&mut self) -> Option<(u64, String)> {
+        loop {
+            let mut order: Vec<&Candidate> = self.waiting.values().collect();
+            order.sort_by_key(|job| (Reverse(job.priority), self.cores_of(job), job.job));
+            let (job, node) = order.iter().find_map(|job| Some((job.job, self.choose(job)?)))?;
+            let reserved =
+                |job: &Candidate| self.reserved.iter().any(|(_, turn, ..)| turn.1 == job.job);
+            let could =
+                |job: &Candidate| self.total.values().any(|total| job.resources.cores <= *total);
+            let mut before = order.into_iter().take_while(|other| other.job != job);
+            let passed = before.find(|other| !reserved(other) && could(other)).cloned();
+            let Some(passed) = passed else { return Some((job, node)) };
+            if !self.reserve(&passed) {
+                return Some((job, node));
+            }
+        }
+    }
+
+    fn reserve(&mut self, job: &Candidate) -> bool {
+        let turn = (Reverse(job.priority), job.job);
+        let last = self.reserved.iter().map(|(_, turn, ..)| *turn).max();
+        let full = self.reserved.len() >= self.most;
+        if full && last.is_none_or(|last| last.0 <= turn.0) {
+            return false;
+        }
+        let cores = job.resources.cores;
+        let free = |node: &String| {
+            let own = self.reserved.iter().find(|(name, ..)| name == node);
+            self.total[node] >= cores && own.is_none_or(|(_, other, ..)| turn.0 < other.0)
+        };
+        let lacks =
+            |node: &String| (cores + self.used(node, None)).saturating_sub(self.total[node]);
+        let nodes = self.total.keys().filter(|node| free(node));
+        let best = nodes.min_by_key(|node| (self.when(node, cores), lacks(node), (*node).clone()));
+        let Some(node) = best.cloned() else { return false };
+        let until = self.when(&node, cores);
+        self.reserved.retain(|(name, ..)| *name != node);
+        self.reserved.push((node, turn, cores, until));
+        if self.reserved.len() > self.most {
+            let last = self.reserved.iter().map(|(_, turn, ..)| *turn).max();
+            self.reserved.retain(|(_, turn, ..)| Some(*turn) != last);
+        }
+        true
+    }
+
+    fn place(&mut self, job: u64, node: &str) {
+        let Some(job) = self.waiting.remove(&job) else { return };
+        self.reserved.retain(|(_, turn, ..)| turn.1 != job.job);
+        let until = self.now.saturating_add(job.lasts);
+        self.there.push((node.to_string(), job, until));
+        self.look_again(node);
+    }
+}
+
+#[test]
+fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
+    let mut below = dice(21);
+    let (mut placed, mut held, mut passed, mut moved) = (0, 0, 0, 0);
+    for round in 0..60 {
+        let most = [1, 2, 4][round % 3];
+        let nodes = [("a", 16), ("b", 8), ("c", 4)];
+        let mut rooms = rooms(&nodes);
+        let mut ready = with(most);
+        let total = nodes.map(|(name, cores)| (name.to_string(), cores)).into();
+        let mut slow = Slow {
+            most,
+            now: 0,
+            total,
+            there: Vec::new(),
+            reserved: Vec::new(),
+            waiting: BTreeMap::new(),
+        };
+        for job in 1..200 {
+            let lasts = if below(4) == 0 { NEVER } else { 1 + below(300) };
+            let owner = Some(["ada", "ben"][below(2) as usize].into());
+            let cores = [1, 1, 1, 2, 4, 7, 8, 12, 17][below(9) as usize];
+            let priority = i64::from(below(12) == 0);
+            let new = Candidate { priority, owner, ..lasting(job, cores, lasts) };
+            ready.insert(&mut rooms, new.clone());
+            slow.waiting.insert(job, new);
+            if below(15) == 0 {
+                let index = below(slow.waiting.len() as u64) as usize;
+                let gone = slow.waiting.keys().nth(index).copied().unwrap();
+                slow.waiting.remove(&gone);
+                slow.reserved.retain(|(_, turn, ..)| turn.1 != gone);
+                ready.remove(gone).unwrap();
+            }
+            slow.now += below(30);
+            rooms.set_now(slow.now);
+            // What is over has ended, some of it long before, some of it late.
+            let over = |until: Millis, late: bool| until < slow.now && !late;
+            let ended: Vec<usize> = (0..slow.there.len())
+                .filter(|index| over(slow.there[*index].2, below(10) == 0) || below(40) == 0)
+                .collect();
+            for index in ended.into_iter().rev() {
+                let (node, job, until) = slow.there.remove(index);
+                rooms.give_back(&node, &job.resources, until);
+                ready.discharge(job.owner.as_ref(), &job.resources);
+                slow.look_again(&node);
+            }
+            for _ in 0..below(5) {
+                let next = slow.next();
+                let fast = ready.place_next(&mut rooms);
+                let told = fast.as_ref().map(|placed| (placed.candidate.job, placed.node.clone()));
+                assert_eq!(told, next, "round {round}, job {job}, {:?}", slow.reserved);
+                let mut kept: Vec<(String, u64, Millis)> = Vec::new();
+                kept.extend(
+                    rooms
+                        .reserved()
+                        .map(|(job, node, until)| (node.to_string(), job, until.unwrap_or(NEVER))),
+                );
+                kept.retain(|(_, job, _)| Some(*job) != next.as_ref().map(|(job, _)| *job));
+                let Some((job, node)) = next else { continue };
+                passed += usize::from(slow.reserved.iter().any(|(_, turn, ..)| turn.1 != job));
+                held += usize::from(slow.reserved.iter().any(|(_, turn, ..)| turn.1 == job));
+                slow.place(job, &node);
+                kept.sort();
+                let mut model: Vec<(String, u64, Millis)> = slow
+                    .reserved
+                    .iter()
+                    .map(|(node, turn, _, until)| (node.clone(), turn.1, *until))
+                    .collect();
+                model.sort();
+                assert_eq!(kept, model, "round {round}");
+                moved += usize::from(model.iter().any(|(_, _, until)| *until == NEVER));
+                placed += 1;
+            }
+        }
+    }
+    let told = format!(
+        "{placed} placed, {held} of them reserved for, {passed} times one passed, {moved} times nobody knew when"
+    );
+    assert!(placed > 5000 && held > 200 && passed > 1000 && moved > 100, "{told}");
+}
+
+/// Jobs of all sizes come without an end, and end early or in time: none waits for longer than what was there
+/// when it was its turn lasts, and none that was let past it puts it off.
+#[test]
+fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
+    let mut below = dice(5);
+    for most in [1, 3] {
+        let mut rooms = rooms(&[("a", 8), ("b", 8), ("c", 4)]);
+        let mut ready = with(most);
+        let mut there: Vec<(Millis, String, Candidate, Millis)> = Vec::new();
+        let mut promised: BTreeMap<u64, Millis> = BTreeMap::new();
+        let mut wide: BTreeMap<u64, Millis> = BTreeMap::new();
+        let (mut now, mut job, mut kept, mut longest) = (0, 0, 0, 0);
+        while now < 40_000 {
+            // There is always a small one.
+            while ready.len() < 30 {
+                job += 1;
+                let is_wide = job % 10 == 0;
+                let cores = if is_wide { 4 + below(5) } else { 1 + below(2) };
+                ready.insert(&mut rooms, lasting(job, cores, 1 + below(200)));
+                if is_wide {
+                    wide.insert(job, now);
+                }
+            }
+            while let Some(Placed { candidate, node, until }) = ready.place_next(&mut rooms) {
+                if let Some(promise) = promised.remove(&candidate.job) {
+                    assert!(now <= promise, "job {} at {now}, not {promise}", candidate.job);
+                    kept += 1;
+                }
+                if let Some(since) = wide.remove(&candidate.job) {
+                    longest = longest.max(now - since);
+                }
+                let end = now + 1 + below(candidate.lasts);
+                there.push((end, node, candidate, until));
+            }
+            for (job, _, until) in rooms.reserved() {
+                promised.entry(job).or_insert(until.unwrap());
+            }
+            now = there.iter().map(|(end, ..)| *end).min().unwrap();
+            rooms.set_now(now);
+            let (over, rest) = there.into_iter().partition(|(end, ..)| *end <= now);
+            there = rest;
+            for (_, node, job, until) in Vec::from_iter(over) {
+                rooms.give_back(&node, &job.resources, until);
+                ready.discharge(None, &job.resources);
+            }
+        }
+        assert!(kept > 100, "{kept}");
+        assert!(longest < 4000, "one waited for {longest}");
+    }
+}
