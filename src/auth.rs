@@ -171,6 +171,7 @@ fn holder(record: &TokenRecord) -> Who {
             Role::Provider | Role::Viewer | Role::Worker | Role::Join => false,
         },
         token: Some(record.id.clone()),
+        node: record.node.clone(),
         ..Who::of_user(record.user(), Rights::Role(record.role), format!("{kind} {}", record.id))
     }
 }

@@ -29,7 +29,9 @@
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
-//! - [`watch`]: waiting for a change.
+//! - [`watch`]: waiting for a change; `bell`: the same by a pipe.
+//! - [`workers`]: what the head keeps of nodes that ask here; [`mail`]: their orders; [`say`]: what they answer;
+//!   [`boxes`]: these as a check sees them.
 
 pub mod acceptance;
 pub mod addresses;
@@ -37,6 +39,8 @@ pub mod attic;
 pub mod audit;
 mod batch_files;
 pub mod batches;
+mod bell;
+pub mod boxes;
 pub mod card_feed;
 mod card_marks;
 pub mod card_news;
@@ -53,6 +57,7 @@ pub mod leftovers;
 pub mod links;
 pub mod listing;
 pub mod lock;
+pub mod mail;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
@@ -63,6 +68,7 @@ pub mod progress;
 pub mod reservations;
 pub mod root;
 pub mod runs;
+pub mod say;
 pub mod shares;
 pub mod slots;
 pub mod spoilt;
@@ -76,3 +82,4 @@ pub mod vault;
 pub mod waiting;
 pub mod walk;
 pub mod watch;
+pub mod workers;

@@ -2,8 +2,11 @@
 //! module knows which kind it is.
 //!
 //! - [`local`]: the processor of this very root, by its files.
-//! - [`http`]: the processor of a root, by HTTP, asked by the [client](crate::client). What it says in
-//!   words is bounded (`said`).
+//! - [`http`]: the processor of a root, by HTTP, asked by the [client](crate::client).
+//! - `worker`: the processor of a root that nobody reaches: it asks for its orders, which lie in its box.
+//!
+//! What the last two are asked, and what their answers mean, is the same (`asked`), whatever carries it
+//! (`carrier`). What a node says in words is bounded (`said`).
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -23,9 +26,12 @@ use crate::model::run_status::RunStatus;
 use crate::wire::feed::{FeedPage, Since};
 use crate::wire::node::Info;
 
+mod asked;
+mod carrier;
 pub mod http;
 pub mod local;
 mod said;
+mod worker;
 
 /// An attempt to run on a node.
 #[derive(Debug)]
@@ -158,7 +164,8 @@ pub fn open(root: &Root, node: &Node) -> Result<Box<dyn Driver>> {
     node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
-        DriverKind::Http => Box::new(by_http(root, node)?),
+        DriverKind::Http => Box::new(asked::Asked(by_http(root, node)?)),
+        DriverKind::Worker => Box::new(asked::Asked(worker::Inbox::new(root, &node.name)?)),
     })
 }
 
@@ -167,7 +174,8 @@ pub fn ask(root: &Root, node: &Node) -> Result<Box<dyn Questions>> {
     node.for_use()?;
     Ok(match node.driver {
         DriverKind::Local => Box::new(local::Local::new(root.clone())),
-        DriverKind::Http => Box::new(by_http(root, node)?),
+        DriverKind::Http => Box::new(asked::Asked(by_http(root, node)?)),
+        DriverKind::Worker => Box::new(asked::Asked(worker::Inbox::new(root, &node.name)?)),
     })
 }
 
@@ -177,6 +185,7 @@ pub fn knock(root: &Root, node: &Node) -> Result<Option<Knock>> {
     match node.driver {
         DriverKind::Local => Ok(None),
         DriverKind::Http => by_http(root, node)?.knock().map(Some),
+        DriverKind::Worker => worker::Inbox::new(root, &node.name)?.is_in_touch().map(|()| None),
     }
 }
 

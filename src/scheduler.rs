@@ -11,6 +11,7 @@
 //! - [`rounds`]: what a command that waits does where no poller is at work.
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: the nodes; [`node_room`]: what they have free; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
+//! - [`claiming`]: a node asks for its orders; [`workers`]: those that do.
 //! - [`joining`]: a machine registers itself. [`pausing`]: nothing is placed.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
@@ -22,12 +23,13 @@
 use crate::cgi::Method::{Delete, Get, Post};
 use crate::cgi::{Key, Program, Route, log};
 use crate::check as words;
-use crate::model::access::Need::{Admin, Control, Join, Look, Nodes, Read, Submit};
+use crate::model::access::Need::{Admin, Control, Join, Look, Nodes, Read, Submit, Work};
 use crate::{tables, tokens};
 
 pub mod access;
 pub mod audit;
 pub mod check;
+pub mod claiming;
 pub mod command;
 pub mod events;
 pub mod explain;
@@ -50,6 +52,7 @@ pub mod submit;
 pub mod tasks;
 pub mod update;
 pub mod work_files;
+pub mod workers;
 
 const TASK: Key = Key::new("task", "K", "of this task of an array");
 
@@ -274,6 +277,46 @@ const ROUTES: &[Route] = &[
     },
     Route {
         method: Post,
+        pattern: "nodes/:name/claim",
+        need: Work,
+        query: &[],
+        body: true,
+        help: "of a worker: what happened, and what it is to do",
+        handler: claiming::claim,
+    },
+    Route {
+        method: Get,
+        pattern: "nodes/:name/claim",
+        need: Work,
+        query: &[Key::new("order", "ID", "which one")],
+        body: false,
+        help: "of a worker: what is sent with an order, such as files",
+        handler: claiming::fetch,
+    },
+    Route {
+        method: Post,
+        pattern: "nodes/:name/report",
+        need: Work,
+        query: &[
+            Key::new("order", "ID", "the answer to this one, by itself"),
+            Key::new("status", "CODE", "its code; 200 if absent"),
+            Key::new("offset", "N", "where to go on, of a piece of a log"),
+        ],
+        body: true,
+        help: "of a worker: what happened, and what it answers",
+        handler: claiming::report,
+    },
+    Route {
+        method: Get,
+        pattern: "workers",
+        need: Look,
+        query: &[],
+        body: false,
+        help: "the nodes that ask here for their orders",
+        handler: workers::list,
+    },
+    Route {
+        method: Post,
         pattern: "pause",
         need: Admin,
         query: &[Key::new("reason", "TEXT", "why, for whoever waits")],
@@ -320,14 +363,14 @@ pub const PROGRAM: Program = Program {
     about: "jobs, queue, nodes and graph of the cluster",
     routes: ROUTES,
     whose: access::whose,
-    stays: &[],
+    stays: &["nodes/:name/claim"],
     specials: command::SPECIALS,
     aliases: &[("new/job", "jobs/new")],
     views: tables::SCHEDULER,
     briefs: tables::SCHEDULER_BRIEFS,
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
-        ("Nodes", &["nodes", "pause", "resume"]),
+        ("Nodes", &["nodes", "workers", "pause", "resume"]),
         ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],

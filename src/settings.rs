@@ -57,6 +57,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Until a node that says nothing counts as unreachable.
     pub request_timeout: Duration,
+    /// A worker that has no orders asks again after so long.
+    pub ping_timer: Duration,
+    /// A worker that has not asked for so long is disconnected.
+    pub silence_timeout: Duration,
     /// A job whose node cannot be reached for so long ends as lost.
     pub lost_after: Duration,
     /// A job that its node does not know ends as lost after so long.
@@ -135,6 +139,8 @@ impl Default for Settings {
             scan_every: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
+            ping_timer: Duration::from_secs(5),
+            silence_timeout: Duration::from_secs(10),
             lost_after: Duration::from_secs(5 * MINUTE),
             unknown_after: Duration::from_secs(MINUTE),
             kill_unreadable: true,
@@ -198,6 +204,10 @@ impl Settings {
                 .set(name, value)
                 .map_err(|e| Error::bad(format!("line {number}: {}", e.message)))?;
         }
+        if settings.silence_timeout < settings.ping_timer * 2 {
+            let why = "silence_timeout must be at least twice ping_timer: one request may be late";
+            return Err(Error::bad(why));
+        }
         Ok(settings)
     }
 
@@ -258,6 +268,8 @@ impl Settings {
             "scan_every" => self.scan_every = wait()?,
             "connect_timeout" => self.connect_timeout = wait()?,
             "request_timeout" => self.request_timeout = wait()?,
+            "ping_timer" => self.ping_timer = wait()?,
+            "silence_timeout" => self.silence_timeout = wait()?,
             "lost_after" => self.lost_after = wait()?,
             "unknown_after" => self.unknown_after = wait()?,
             "kill_unreadable" => self.kill_unreadable = switch()?,
@@ -407,6 +419,14 @@ mod tests {
         assert_eq!(format!("{read:?}"), format!("{:?}", Settings::default()));
         let fields = format!("{:#?}", Settings::default()).matches(": ").count();
         assert!(uncommented.lines().filter(|l| l.contains('=')).count() >= fields);
+    }
+
+    #[test]
+    fn a_worker_has_time_for_one_more_request() {
+        let read = |text: &str| Settings::parse(text).map_err(|error| error.message);
+        assert!(read("ping_timer = 3s\nsilence_timeout = 6s").is_ok());
+        let wrong = read("ping_timer = 6s").unwrap_err();
+        assert!(wrong.contains("silence_timeout must be at least twice ping_timer"), "{wrong}");
     }
 
     #[test]

@@ -44,6 +44,14 @@ const NODE_COLUMNS: &[Column] = &[
     Column::new("REASON", &["/reason", "/warning"]),
 ];
 
+const WORKER_COLUMNS: &[Column] = &[
+    Column::new("ID", &["/id"]),
+    Column::new("ADDRESS", &["/address"]),
+    Column::new("STATE", &["/state"]),
+    Column::new("TASKS", &["/tasks"]),
+    Column::time("SINCE", &["/since"]),
+];
+
 const EXPLAIN_COLUMNS: &[Column] = &[
     Column::new("NODE", &["/name"]),
     Column::new("NOW", &["/now"]),
@@ -113,6 +121,7 @@ pub const SCHEDULER: &[View] = &[
     view("queue/:number", "", FIELDS),
     view("nodes/list", "/nodes", NODE_COLUMNS),
     view("nodes/:name", "", FIELDS),
+    view("workers", "/workers", WORKER_COLUMNS),
     view("tokens", "/tokens", TOKEN_COLUMNS),
     view("roles", "/roles", ROLE_COLUMNS),
     view("audit", "/audit", AUDIT_COLUMNS),

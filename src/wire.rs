@@ -13,6 +13,7 @@
 //! | what the node has | [`node::INFO`] | [`node::Node`], of which a head reads [`node::Info`] |
 //! | a job's files | [`work::names_path`], [`work::file_path`] | [`work::Names`], the file |
 //! | of a process: to start, to stop, to ask | [`process`] has all of its messages | |
+//! | a node's orders | [`worker::Claim`], [`worker::News`] | [`worker::Orders`] |
 //! | a job's log | [`log::path`] | the bytes, and [`log::OFFSET`] |
 //!
 //! What was refused, or is not known, is an error of a [kind](crate::error::Kind). By HTTP it travels with
@@ -34,3 +35,4 @@ pub mod process;
 pub mod run;
 pub mod status;
 pub mod work;
+pub mod worker;

@@ -28,6 +28,7 @@ const NODES: &str = "A--O------";
 /// Whoever may read something reads the lines of their own; all are for admins.
 const OWN_LINES: &str = "AAAAAA--A-";
 const JOIN: &str = "------AA--";
+const WORK: &str = "------O---";
 const ADMIN: &str = "A---------";
 const SHELL: &str = "----------";
 
@@ -55,6 +56,10 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "GET", "nodes/:name", LOOK),
     ("scheduler", "POST", "nodes/:name/update", NODES),
     ("scheduler", "POST", "nodes/:name/remove", NODES),
+    ("scheduler", "POST", "nodes/:name/claim", WORK),
+    ("scheduler", "GET", "nodes/:name/claim", WORK),
+    ("scheduler", "POST", "nodes/:name/report", WORK),
+    ("scheduler", "GET", "workers", LOOK),
     ("scheduler", "POST", "pause", ADMIN),
     ("scheduler", "POST", "resume", ADMIN),
     ("scheduler", "GET", "tokens", SHELL),
@@ -150,7 +155,7 @@ impl Scene {
             provider,
             token(&root, &["role=viewer", "user=ada"]),
             head,
-            token(&root, &["role=worker"]),
+            token(&root, &["role=worker", "node=adas"]),
             token(&root, &["role=join", "node=adas"]),
             key,
             run_key,
@@ -160,7 +165,7 @@ impl Scene {
 
     fn things(&self, program: &str, pattern: &str, role: &str) -> Things {
         let (own, other) = match (program, role) {
-            ("scheduler", "provider") if pattern.starts_with("nodes") => {
+            ("scheduler", "provider" | "worker") if pattern.starts_with("nodes") => {
                 ("adas".into(), "bens".into())
             }
             ("scheduler", _) if pattern.starts_with("nodes") => {

@@ -70,6 +70,13 @@ impl Allocated {
         by_node
     }
 
+    /// How many attempts each node has that has any.
+    pub fn attempts_by_node(&self) -> BTreeMap<&str, usize> {
+        let mut by_node: BTreeMap<&str, usize> = BTreeMap::new();
+        self.each().for_each(|(node, _)| *by_node.entry(node).or_default() += 1);
+        by_node
+    }
+
     /// What a user's jobs have of all nodes.
     fn of_user(&self, root: &Root, user: &str) -> InUse {
         let cards = Cards::new(root);

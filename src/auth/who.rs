@@ -18,6 +18,8 @@ pub struct Who {
     pub means: String,
     /// The token that they have.
     pub token: Option<String>,
+    /// The node for which alone they act.
+    pub node: Option<String>,
     /// What they may do.
     pub rights: Rights,
     /// Whether they only look, whatever else they might do.
@@ -37,6 +39,7 @@ impl Who {
             former: None,
             means: means.into(),
             token: None,
+            node: None,
             rights,
             read_only: false,
             may_be_head: true,
@@ -52,6 +55,7 @@ impl Who {
             former: None,
             means: format!("key of {run}"),
             token: None,
+            node: None,
             rights,
             read_only: false,
             may_be_head: false,
@@ -147,6 +151,7 @@ pub fn allow(who: &Who, need: Need) -> Result<()> {
         }
         Need::Join => "this is for a token of the role join: nodes/new registers a node, too",
         Need::Admin => "this needs a token with the role admin",
+        Need::Work => "this is for the token of a worker, to do for its node",
         Need::Nodes if !who.read_only => "this needs a token with the role admin or provider",
         _ if who.rights == Rights::Run => "a run says here how far it is, and nothing else",
         _ if who.read_only => "this token only looks",

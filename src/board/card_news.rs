@@ -50,7 +50,7 @@ pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<NewsPage
     let deadline = Instant::now() + wait;
     let mut watch = None;
     loop {
-        let (opened, offset) = feed.at(since)?;
+        let (opened, offset) = feed.since(since)?;
         let page = page(&feed, &opened, offset)?;
         if !page.events.is_empty() || wait.is_zero() {
             return Ok(page);

@@ -27,11 +27,15 @@ fn feed(root: &Root) -> FeedFile<'_> {
 }
 
 /// Appends lines, beginning a new epoch where one is due. The caller holds the board's lock.
-pub fn append(root: &Root, _held: &Lock, lines: &[RunStatus]) -> Result<()> {
+pub fn append(root: &Root, held: &Lock, lines: &[RunStatus]) -> Result<()> {
+    append_to(&feed(root), held, lines)
+}
+
+/// The same of a feed that lies anywhere, for who holds its lock.
+pub(super) fn append_to(feed: &FeedFile, _held: &Lock, lines: &[RunStatus]) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let feed = feed(root);
     let mut story = match Story::open(feed.path().to_path_buf())? {
         Some(story) if feed.current(story.file())?.is_some() => story,
         _ => {
@@ -45,13 +49,14 @@ pub fn append(root: &Root, _held: &Lock, lines: &[RunStatus]) -> Result<()> {
 /// What changed after `since`; without it nothing but the present end. Waits at most `wait` for
 /// something to come. 410 for a cursor of another epoch.
 pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage> {
-    let Some(since) = since else { return end(root) };
+    let Some(since) = since else {
+        return end_of(&feed(root), || Runs::new(root).lock());
+    };
     let feed = feed(root);
     let deadline = Instant::now() + wait;
     let mut watch = None;
     loop {
-        let (Opened { file, header, .. }, offset) = feed.at(since)?;
-        let page = page(&file, &header.epoch, offset)?;
+        let page = page_of(&feed, since)?;
         if !page.events.is_empty() || wait.is_zero() {
             return Ok(page);
         }
@@ -62,6 +67,12 @@ pub fn read(root: &Root, since: Option<&str>, wait: Duration) -> Result<FeedPage
             Some(_) => return Ok(page),
         }
     }
+}
+
+/// What there is after a cursor; 410 for one of another epoch.
+pub(super) fn page_of(feed: &FeedFile, since: &str) -> Result<FeedPage> {
+    let (Opened { file, header, .. }, offset) = feed.since(since)?;
+    page(&file, &header.epoch, offset)
 }
 
 fn page(file: &File, epoch: &str, offset: u64) -> Result<FeedPage> {
@@ -85,14 +96,13 @@ fn page(file: &File, epoch: &str, offset: u64) -> Result<FeedPage> {
 }
 
 /// The present end, beginning an epoch if this boot has none yet.
-fn end(root: &Root) -> Result<FeedPage> {
-    let feed = feed(root);
+pub(super) fn end_of(feed: &FeedFile, lock: impl Fn() -> Result<Lock>) -> Result<FeedPage> {
     for _ in 0..2 {
         if let Some(Opened { file, header, .. }) = feed.open()? {
             let size = file.metadata().at(feed.path())?.len();
             return Ok(FeedPage { cursor: format!("{}.{size}", header.epoch), events: Vec::new() });
         }
-        let _held = Runs::new(root).lock()?;
+        let _held = lock()?;
         if feed.open()?.is_none() {
             feed.begin(None)?;
         }

@@ -49,6 +49,11 @@ impl<'r> FeedFile<'r> {
         FeedFile { root, path: board.join("events"), tmp: board.join("tmp") }
     }
 
+    /// One that lies elsewhere, and is prepared here.
+    pub fn at(root: &'r Root, path: PathBuf, tmp: PathBuf) -> FeedFile<'r> {
+        FeedFile { root, path, tmp }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -109,7 +114,7 @@ impl<'r> FeedFile<'r> {
     }
 
     /// The feed at a cursor, and the offset in it; 410 for a cursor of another epoch.
-    pub fn at(&self, since: &str) -> Result<(Opened, u64)> {
+    pub fn since(&self, since: &str) -> Result<(Opened, u64)> {
         let (epoch, offset) = since
             .rsplit_once('.')
             .and_then(|(epoch, offset)| Some((epoch, offset.parse::<u64>().ok()?)))

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files;
@@ -13,7 +14,7 @@ use super::root::Root;
 use crate::error::{At, Error, Kind, Result};
 
 /// A file that goes with a job, where it lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upload {
     /// Its name there and on the node.
     pub name: String,

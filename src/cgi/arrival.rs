@@ -60,7 +60,7 @@ impl<F: AsFd> Arrival<F> {
         let mut bytes = Vec::new(); // grows as they come: a length is quickly said
         let mut piece = vec![0; PIECE];
         loop {
-            match self.read(&mut piece)? {
+            match Source::read(&mut self, &mut piece)? {
                 0 => return Ok(bytes),
                 read => bytes.extend_from_slice(&piece[..read]),
             }
@@ -120,6 +120,13 @@ impl<F: AsFd> Source for Arrival<F> {
         self.read += read as u64;
         alarm::put_off();
         Ok(read)
+    }
+}
+
+/// For who passes it on.
+impl<F: AsFd> io::Read for Arrival<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Source::read(self, buffer).map_err(|error| io::Error::other(error.message))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
 /// Whether a request that was admitted is told of.
 pub(super) fn is_told(need: Need, request: &Request) -> bool {
     let is_change = request.method != Method::Get || request.param("repair").is_some();
-    is_change && !matches!(need, Need::Report | Need::Look | Need::Read)
+    is_change && !matches!(need, Need::Report | Need::Work | Need::Look | Need::Read)
 }
 
 /// What a request asks for, as the audit says it.

@@ -149,6 +149,18 @@ impl Body {
         if progress::is_short(&said) { Ok(said) } else { Err(too_long()) }
     }
 
+    /// The body as it comes: how long it is, and its bytes. For what may be of any length.
+    pub fn reader(&self) -> Result<(u64, Box<dyn Read>)> {
+        match self {
+            Body::Cgi { length, .. } => Ok((*length, Box::new(Arrival::new(*length)))),
+            Body::None => Ok((0, Box::new(io::empty()))),
+            Body::Stdin | Body::File(_) | Body::Bytes(_) => {
+                let bytes = self.bytes(u64::MAX)?;
+                Ok((bytes.len() as u64, Box::new(io::Cursor::new(bytes))))
+            }
+        }
+    }
+
     fn is_form(&self) -> bool {
         let Body::Cgi { content_type, .. } = self else { return false };
         essence(content_type) == "multipart/form-data"

@@ -29,7 +29,11 @@ impl Form {
     /// A form of a request and these files, with the lengths that they are known to have.
     pub(crate) fn new(request: &Value, uploads: &[Upload]) -> Result<Form> {
         // Random, so that no file can have been made with it inside.
-        let boundary = files::random_hex::<16>()?;
+        Ok(Form::between(files::random_hex::<16>()?, request, uploads))
+    }
+
+    /// The same with what stands between its parts, which stands in none of them.
+    pub(crate) fn between(boundary: String, request: &Value, uploads: &[Upload]) -> Form {
         let head = |disposition: &str| {
             format!("--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n")
         };
@@ -47,7 +51,7 @@ impl Form {
             form.text("\r\n");
         }
         form.text(&format!("--{boundary}--\r\n"));
-        Ok(form)
+        form
     }
 
     /// Its Content-Type.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri, request};
 use ureq::{Agent, AsSendBody, SendBody};
 
@@ -86,6 +86,15 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// One that came otherwise than by HTTP. What can be no header is left out.
+    pub(crate) fn of<'h>(status: u16, said: impl Iterator<Item = (&'h str, &'h str)>) -> Head {
+        let read = |(name, value)| {
+            let name = HeaderName::try_from(name).ok()?;
+            Some((name, HeaderValue::try_from(value).ok()?))
+        };
+        Head { status, headers: said.filter_map(read).collect() }
+    }
+
     /// A header's text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

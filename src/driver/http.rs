@@ -1,37 +1,24 @@
-//! The processor of a root, by HTTP: the same questions, asked of `/processor/…`.
+//! The processor of a root, asked by HTTP under the address that is registered, with what is presented to
+//! it.
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
-use serde_json::json;
-
-use super::{Answer, Driver, Questions, Run, Taken, said};
+use super::carrier::{Carrier, checked, nonsense, read};
+use super::{Run, longest_passing, said};
 use crate::board::root::Root;
-use crate::client::server::{Body, Reply, Server};
-use crate::error::{Error, Kind, Result};
-use crate::model::ids::RunId;
-use crate::model::kill::Wish;
-use crate::model::log::{LogPiece, LogQuery};
-use crate::model::run_status::{RunState, RunStatus};
-use crate::wire::ack::{self, Ack};
+use crate::board::{nodes, vault};
+use crate::cgi::alarm;
+use crate::client::form::Form;
+use crate::client::knock::Knock;
+use crate::client::names::{check_uri, programs_of};
+use crate::client::papers::{Distrust, Papers, Unusable};
+use crate::client::patience::Patience;
+use crate::client::server::{Body, Fetched, Question, Reply, Server, Unread};
+use crate::error::{Error, Kind, Result, is_shortage, reason};
 use crate::wire::feed::{FeedPage, Since};
-use crate::wire::kill::Kill;
-use crate::wire::list::{self, List};
 use crate::wire::node::{self, Info};
-use crate::wire::status::{Entry, Statuses};
-use crate::wire::{log, work};
-
-mod asking;
-mod sending;
-
-pub(super) use asking::unanswered;
-use asking::{Asking, nonsense};
-
-/// Ids asked about in one request: they travel in the query, and a line has 8191 bytes.
-const IDS_PER_REQUEST: usize = 80;
-
-/// Runs of tasks that are named in one request, likewise.
-const RUNS_PER_REQUEST: usize = 200;
+use crate::wire::run;
 
 /// See the module.
 pub struct Http {
@@ -46,190 +33,196 @@ pub struct Http {
 }
 
 impl Http {
-    fn ids(&self, state: Option<RunState>) -> Result<Vec<RunId>> {
-        Ok(list::read(&self.get(&List { state }.path(), self.patience())?.body))
+    /// A node at a URI: `http://host:port`, or the URL under which its programs lie; or `https`.
+    pub fn new(root: &Root, node: &str, uri: &str) -> Result<Http> {
+        check_uri(uri)?;
+        let (server, base) = programs_of(uri);
+        let server = Server::new(server, root.settings.connect_timeout)
+            .map_err(|error| Error::new(Kind::Internal, format!("node {node}: {uri}: {error}")))?;
+        Ok(Http {
+            node: node.to_string(),
+            uri: uri.to_string(),
+            server,
+            base: base.to_string(),
+            root: root.clone(),
+            patience: root.settings.request_timeout,
+        })
     }
 
-    fn run_status(&self, id: &RunId, reply: Reply) -> Result<RunStatus> {
-        about(&self.node, id, self.json(reply).map(said::status)?)
-    }
-
-    /// What the node knows of as many jobs as one request can name.
-    fn some_statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
-        let all: Vec<serde_json::Value> =
-            self.json(self.get(&Statuses::of(ids).path(), self.patience())?)?;
-        if all.len() != ids.len() {
-            return Err(self.nonsense("not one status for each id"));
+    /// Puts a question to the node's server, with what is presented to it: that is read for every
+    /// question, since it may have been replaced.
+    ///
+    /// Errors: it is not asked, for a reason of this root's, or of this request's.
+    fn put<T>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Body,
+        content_type: Option<&str>,
+        put: impl FnOnce(&Server, Question) -> io::Result<T>,
+    ) -> Result<io::Result<T>> {
+        if alarm::left().is_some_and(|left| left.is_zero()) {
+            let said = format!("node {} is not asked: this request has no time left", self.node);
+            return Err(Error::new(Kind::Shortage, said));
         }
-        let answer = |(id, one)| one_answer(&self.node, id, Entry::read(one));
-        Ok(ids.iter().zip(all).map(answer).collect())
+        let path = format!("{}/processor/{path}", self.base);
+        let authorization = self.authorization()?;
+        let authorization = authorization.as_deref();
+        let question = Question { method, path: &path, authorization, content_type, body };
+        Ok(put(self.server()?, question))
     }
 
-    /// Ends the run that shows this, or whatever is under the id.
-    fn kill_run(&self, wish: &Wish, proof: Option<&str>) -> Result<RunStatus> {
-        let Wish { id, grace, by, tasks, .. } = wish;
-        let (by, proof) = (Some(by.clone()), proof.map(str::to_string));
-        let all = Kill { by, grace: *grace, tasks: None, proof, forbid: false };
-        let ask = |kill: &Kill| self.run_status(id, self.post_kill(id, kill)?);
-        let Some(tasks) = tasks else { return ask(&all) };
-        let mut status = None;
-        for piece in tasks.pieces(RUNS_PER_REQUEST) {
-            status = Some(ask(&Kill { tasks: Some(piece), ..all.clone() })?);
+    /// How long a request may take with which so many bytes are sent, or fetched.
+    fn patience_for(&self, bytes: u64) -> Patience {
+        let pause = self.patience();
+        Patience { pause, whole: pause + longest_passing(bytes) }
+    }
+
+    /// The server, to be believed by what is registered now, as with the token.
+    fn server(&self) -> Result<&Server> {
+        if self.server.is_secure() {
+            let node = nodes::find(&self.root, &self.node).map_err(not_asked)?;
+            let papers = node.map(|node| Papers::new(node.ca, node.cert, node.key));
+            self.server.trust(papers.unwrap_or_default());
         }
-        status.ok_or_else(|| Error::bad("no task is named"))
+        Ok(&self.server)
     }
 
-    fn post_kill(&self, id: &RunId, kill: &Kill) -> Result<Reply> {
-        self.post(&kill.path(id), "application/json", Body::Bytes(b""))
+    /// What is presented there. The record is read after the token: whoever gives a node another uri and
+    /// another token puts the token there last, so that what is read of it is never for another address than
+    /// the record has by then. One that cannot be read is about to be written anew, and tells of no other.
+    fn authorization(&self) -> Result<Option<String>> {
+        let token = vault::node_token(&self.root, &self.node).map_err(not_asked)?;
+        let Some(token) = token else { return Ok(None) };
+        if let Ok(now) = nodes::find(&self.root, &self.node)
+            && now.is_none_or(|node| node.uri.as_deref() != Some(&*self.uri))
+        {
+            let why = "it is not registered there any more";
+            let said = format!("node {} is not asked at {}: {why}", self.node, self.uri);
+            return Err(Error::new(Kind::Shortage, said));
+        }
+        Ok(Some(format!("Bearer {token}")))
+    }
+
+    /// Begins to ask whether the node is there, see [`Knock`].
+    pub fn knock(&self) -> Result<Knock> {
+        self.put("GET", node::INFO, Body::None, None, |server, question| {
+            server.knock(&question, self.patience)
+        })?
+        .map_err(|error| unanswered(&self.node, &error))
+    }
+
+    fn ask(&self, path: &str, patience: Duration) -> Result<Reply> {
+        let patience = Patience::of(patience);
+        let ask = |server: &Server, question: Question| server.ask(question, patience);
+        self.answered(self.put("GET", path, Body::None, None, ask)?)
+    }
+
+    fn answered(&self, sent: io::Result<Reply>) -> Result<Reply> {
+        checked(&self.node, sent.map_err(|e| unanswered(&self.node, &e))?)
+    }
+
+    /// What is read while it is sent may take longer, as long as it goes on.
+    fn send(&self, path: &str, content_type: &str, body: Body) -> Result<Reply> {
+        let patience = match body {
+            Body::Reader(_, length) => self.patience_for(length),
+            _ => Patience::of(self.patience()),
+        };
+        let ask = |server: &Server, question: Question| server.ask(question, patience);
+        let sent = self.put("POST", path, body, Some(content_type), ask)?;
+        if let Err(error) = &sent
+            && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+            && self.info().is_ok()
+        {
+            // It refused this request before it had read all of it; it is there.
+            let said = format!("node {} broke off the request", self.node);
+            return Err(Error::new(Kind::BadGateway, said));
+        }
+        self.answered(sent)
     }
 }
 
-impl Questions for Http {
-    fn statuses(&self, ids: &[RunId]) -> Result<Vec<Result<Answer>>> {
-        let mut answers = Vec::with_capacity(ids.len());
-        let mut asking = Asking::default();
-        for ids in ids.chunks(IDS_PER_REQUEST) {
-            match asking.ask(|| self.some_statuses(ids)) {
-                Ok(some) => answers.extend(some),
-                Err(error) if answers.is_empty() => return Err(error),
-                // What was said of those before counts.
-                Err(error) => answers.extend(ids.iter().map(|_| Err(error.clone()))),
-            }
-        }
-        Ok(answers)
+impl Carrier for Http {
+    fn node(&self) -> &str {
+        &self.node
     }
 
-    fn log(&self, id: &RunId, query: &LogQuery) -> Result<LogPiece> {
-        let path = log::path(id, query);
-        let Reply { head, body: bytes } = self.get(&path, self.patience())?;
-        let offset = head.number(log::OFFSET);
-        let end = query.offset.saturating_add(bytes.len() as u64);
-        let next = offset.unwrap_or(end);
-        if next < end && !bytes.is_empty() {
-            return Err(self.nonsense("a log that goes back")); // who follows it would for ever
-        }
-        Ok(LogPiece { bytes, next })
-    }
-
-    fn files(&self, id: &RunId) -> Result<Vec<String>> {
-        let reply = self.get(&work::names_path(id), self.patience())?;
-        Ok(self.read(work::Names::read(&reply.body))?.files)
-    }
-
-    fn file(&self, id: &RunId, name: &str) -> Result<(Box<dyn Read>, u64)> {
-        self.fetch(&work::file_path(id, name))
-    }
-}
-
-impl Driver for Http {
     fn prepare(&self) {
         if let Ok(server) = self.server() {
             server.prepare();
         }
     }
 
-    fn run(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>> {
-        self.send(runs)
+    fn get(&self, path: &str) -> Result<Reply> {
+        self.ask(path, self.patience())
     }
 
-    fn kill(&self, wish: &Wish) -> Result<RunStatus> {
-        match self.kill_run(wish, wish.proof.as_deref()) {
-            // So say the programs of 0.1, which know of no proofs.
-            Err(e) if e.kind == Kind::BadRequest && wish.proof.is_some() => {
-                self.kill_run(wish, None)
+    fn fetch(&self, path: &str) -> Result<(Box<dyn Read>, u64)> {
+        let patience = self.patience_for(u64::MAX);
+        let fetched = self.put("GET", path, Body::None, None, |server, question| {
+            server.fetch(&question, patience)
+        })?;
+        match fetched {
+            Ok(Fetched::Content(_, content, Some(length))) => Ok((content, length)),
+            Ok(Fetched::Content(_, _, None)) => {
+                Err(nonsense(&self.node, "a file without its length"))
             }
-            killed => killed,
+            Ok(Fetched::Other(reply)) => {
+                checked(&self.node, reply)?;
+                Err(nonsense(&self.node, "no file"))
+            }
+            Err(error) => Err(unanswered(&self.node, &error)),
         }
     }
 
-    fn forbid(&self, id: &RunId, by: &str) -> Result<Answer> {
-        let kill = Kill { by: Some(by.to_string()), forbid: true, ..Kill::default() };
-        match self.post_kill(id, &kill) {
-            Ok(reply) => Ok(Answer::Known(Box::new(self.run_status(id, reply)?))),
-            Err(e) if e.kind == Kind::Gone => Ok(Answer::Cancelled(e.message)),
-            Err(e) => Err(e),
-        }
+    fn post(&self, path: &str, json: &str, _runs: &[&str]) -> Result<Reply> {
+        self.send(path, "application/json", Body::Bytes(json.as_bytes()))
     }
 
-    fn list(&self) -> Result<Vec<RunId>> {
-        self.ids(None)
-    }
-
-    fn unfinished(&self) -> Result<Vec<RunId>> {
-        let mut ids = self.ids(Some(RunState::Queued))?;
-        ids.extend(self.ids(Some(RunState::Running))?);
-        Ok(ids)
+    fn send_with_files(&self, run: &Run) -> Result<Reply> {
+        let mut form = Form::new(&run.request, &run.uploads)?;
+        let (content_type, length) = (form.content_type().to_string(), form.length());
+        self.send(run::PATH, &content_type, Body::Reader(&mut form, length))
     }
 
     fn feed(&self, since: &Since) -> Result<FeedPage> {
-        let reply = self.get(&since.path(), self.patience() + since.wait)?;
-        let FeedPage { cursor, events } = self.read(FeedPage::read(&reply.body))?;
-        Ok(FeedPage { cursor, events: events.into_iter().map(said::status).collect() })
-    }
-
-    fn acknowledge(&self, ids: &[RunId]) -> Result<()> {
-        let body = json!(Ack::of(ids)).to_string();
-        self.post(ack::PATH, "application/json", Body::Bytes(body.as_bytes())).map(|_| ())
+        let reply = self.ask(&since.path(), self.patience() + since.wait)?;
+        read(&self.node, FeedPage::read(&reply.body))
     }
 
     fn info(&self) -> Result<Info> {
-        let reply = self.get(node::INFO, self.patience())?;
-        self.read(Info::read(&reply.body))
+        let reply = self.get(node::INFO)?;
+        read(&self.node, Info::read(&reply.body))
+    }
+
+    /// A request that this program answers itself comes to its end before its alarm.
+    fn patience(&self) -> Duration {
+        alarm::left().map_or(self.patience, |left| left.min(self.patience))
     }
 }
 
-/// What a node says of one job. One that makes no sense is no answer about that job alone, nor is what it
-/// says of another.
-fn one_answer(node: &str, id: &RunId, one: serde_json::Result<Entry>) -> Result<Answer> {
-    match one {
-        Ok(Entry::Status(status)) => {
-            about(node, id, said::status(*status)).map(|status| Answer::Known(Box::new(status)))
-        }
-        Ok(Entry::None(why)) => {
-            let cannot = |why: Error| format!("node {node} cannot say: {}", why.message);
-            let why = Error::new(why.kind(), said::bounded(&why.error));
-            Answer::of(Err(why)).map_err(|why| Error::new(Kind::BadGateway, cannot(why)))
-        }
-        Err(error) => Err(nonsense(node, &error.to_string())),
-    }
+/// What this root cannot read of its own: nothing that the node has done.
+fn not_asked(error: Error) -> Error {
+    Error { kind: Kind::Shortage, ..error }
 }
 
-/// A status, if it is that of the job that was asked about, or does not say of which.
-fn about(node: &str, id: &RunId, status: RunStatus) -> Result<RunStatus> {
-    match &status.id {
-        Some(other) if *other != **id => {
-            Err(nonsense(node, &format!("asked about {id}, it tells of {other}")))
-        }
-        _ => Ok(status),
+/// Why a node did not answer, or is not believed to be the one that is meant; or that it was not asked,
+/// which is not its doing.
+pub(in crate::driver) fn unanswered(node: &str, error: &io::Error) -> Error {
+    if let Some(unread) = error.get_ref().and_then(|inner| inner.downcast_ref::<Unread>()) {
+        let kind = if is_shortage(&unread.0) { Kind::Shortage } else { Kind::Internal };
+        return Error::new(kind, format!("node {node} is not asked: {unread}"));
     }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_that_makes_no_sense_is_told_as_such() {
-        let good = json!({"id": "c-1.1", "state": "queued", "status": "unknown", "at": "t"});
-        let bad = json!({"id": "c-2.1", "state": "dreaming", "status": "unknown", "at": "t"});
-        let answer = |id, one: &serde_json::Value| {
-            one_answer("n", &RunId::parse(id).unwrap(), Entry::read(one.clone()))
-        };
-        let is_nonsense =
-            |answer: Result<Answer>| answer.is_err_and(|e| e.kind == Kind::BadGateway);
-        assert!(matches!(answer("c-1.1", &good), Ok(Answer::Known(_))));
-        assert!(is_nonsense(answer("c-3.1", &good)), "it is another job's");
-        assert!(is_nonsense(answer("c-2.1", &bad)));
-        let failed = |code: u16| json!({"id": "c-1.1", "error": "why\n", "code": code});
-        assert!(matches!(answer("c-1.1", &failed(404)), Ok(Answer::Unknown)));
-        assert!(
-            matches!(answer("c-1.1", &failed(410)), Ok(Answer::Cancelled(why)) if why == "why ")
-        );
-        let cannot = answer("c-1.1", &failed(503)).map_err(|e| (e.kind, e.message));
-        assert!(
-            matches!(&cannot, Err((Kind::BadGateway, why)) if why == "node n cannot say: why "),
-            "{cannot:?}"
-        );
+    if is_shortage(error) {
+        let why = reason(error);
+        return Error::new(Kind::Shortage, format!("node {node} cannot be asked from here: {why}"));
+    }
+    let why = said::bounded(&error.to_string()); // it may have names of a certificate in it
+    let failed = |how: &str| Error::new(Kind::GatewayTimeout, format!("node {node} {how}: {why}"));
+    match error.get_ref() {
+        // Who is asked to mend that are people here or there; it is no sign that the node is gone.
+        Some(inner) if inner.is::<Distrust>() => failed("is not trusted").said(),
+        Some(inner) if inner.is::<Unusable>() => failed("is not asked").said(),
+        _ => failed("does not answer"),
     }
 }

@@ -90,6 +90,8 @@ pub enum Need {
     Tend,
     /// To say what a run has to say of its progress.
     Report,
+    /// To take a node's orders, and to answer them.
+    Work,
     /// To register a node, to change or to remove it.
     Nodes,
     /// To register one node by the token that is for that.
@@ -153,7 +155,7 @@ pub enum Share {
 }
 
 /// The needs, and what each is, for whoever reads the table.
-pub const NEEDS: [(Need, &str, &str); 11] = [
+pub const NEEDS: [(Need, &str, &str); 12] = [
     (Need::Look, "look", "see numbers, states and owners of jobs, and the nodes"),
     (Need::Read, "read", "see the rest of a job or run: request, output, files"),
     (Need::Submit, "submit", "submit jobs"),
@@ -161,6 +163,7 @@ pub const NEEDS: [(Need, &str, &str); 11] = [
     (Need::Run, "run", "have this machine run something beside the board"),
     (Need::Tend, "tend", "end and forget what this machine runs"),
     (Need::Report, "report", "say how far a run is"),
+    (Need::Work, "work", "take the orders of a node, and answer them"),
     (Need::Nodes, "nodes", "register nodes, change and remove them"),
     (Need::Join, "join", "register one node by its token, once; say where it is now"),
     (Need::Admin, "admin", "say whose a node is, let nodes join, run on them beside the board"),
@@ -193,6 +196,7 @@ pub fn reach(rights: Rights, need: Need) -> Reach {
         Need::Run => [All, All, All, All, None, All, None, None, None, None],
         Need::Tend => [All, All, Own, Own, None, Own, None, None, None, None],
         Need::Report => [All, All, Own, Own, None, None, None, None, Own, Own],
+        Need::Work => [All, None, None, None, None, None, Own, None, None, None],
         Need::Nodes => [All, All, None, Own, None, None, None, None, None, None],
         Need::Join => [All, None, None, None, None, None, All, All, None, None],
         Need::Admin => [All, All, None, None, None, None, None, None, None, None],

@@ -18,6 +18,8 @@ pub enum DriverKind {
     Local,
     /// The processor of another root (or this one) by HTTP.
     Http,
+    /// The processor of another root, which nobody needs to reach: it asks here for its orders.
+    Worker,
 }
 
 /// Where a node's programs are, and how they are reached. An attempt's is on its card: it is asked
@@ -68,7 +70,7 @@ pub struct Node {
     /// How it is reached.
     #[serde(default = "http")]
     pub driver: DriverKind,
-    /// Where its programs are; needed by the `http` driver.
+    /// Where its programs are, of the `http` driver; of a worker which root it is, as `worker:ID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// The file of certificates to one of which the certificate of an `https` node has to lead;
@@ -191,9 +193,9 @@ impl Node {
     }
 
     /// Whether only those of its reports count that prove to be about this head's attempts. The
-    /// processor of this very root has the programs of this head.
+    /// processor of this very root has the programs of this head, and of 0.1 there are no workers.
     pub fn must_prove(&self) -> bool {
-        self.driver == DriverKind::Local || self.proves == Some(true)
+        self.driver != DriverKind::Http || self.proves == Some(true)
     }
 
     /// What is doubtful about it, for a person.

@@ -97,7 +97,7 @@ impl Engine<'_> {
             self.doubt(node, id, "another node has that attempt");
         }
         for (node, proves) in &applied.proves {
-            let known = self.nodes.get(node).filter(|node| node.driver != DriverKind::Local);
+            let known = self.nodes.get(node).filter(|node| node.driver == DriverKind::Http);
             // What was proved once must always be.
             if known.is_some_and(|known| known.proves.is_none_or(|before| !before && *proves)) {
                 let noted = self.observe(node, |record| record.proves = Some(*proves));

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::board::attic::{self, Board, SHARD, Tally};
 use crate::board::batches;
+use crate::board::boxes;
 use crate::board::cards::Cards;
 use crate::board::leftovers;
 use crate::board::root::Root;
@@ -49,6 +50,7 @@ pub fn clean(root: &Root, now: &Present) -> Cleaned {
     }
     attic::remove_old_bad(root, settings.keep_bad, now, &mut others);
     attic::remove_litter(root, now, &mut others);
+    boxes::remove_litter(root, now, &mut others);
     let mut trouble = done.trouble;
     trouble.append(&mut others.trouble);
     Cleaned { cards: done.removed, others: others.removed, trouble }

@@ -17,11 +17,20 @@ pub fn whose(call: &Call) -> Result<Whose> {
     if call.request.path.first().is_some_and(|word| word == "nodes") {
         return match call.value(0) {
             "" => Ok(Whose::Own), // a new one: its handler looks whether it is
+            name if is_orders(call) => Ok(match call.who.node.as_deref() == Some(name) {
+                true => Whose::Own,
+                false => Whose::Others,
+            }),
             name => whose_node(call, name),
         };
     }
     let job = ids::parse_number(call.value(0));
     job.map_or(Ok(Whose::Own), |job| ownership::of_job(call.root, call.who, job))
+}
+
+/// Whether a request is about a node's orders, which are for nobody but that node.
+fn is_orders(call: &Call) -> bool {
+    call.request.path.get(2).is_some_and(|word| matches!(word.as_str(), "claim" | "report"))
 }
 
 /// Whose a node is that is registered; 404 for another one. What nobody can tell is an admin's: of a record

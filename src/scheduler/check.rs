@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::board::boxes;
 use crate::board::cards::Cards;
 use crate::board::leftovers;
 use crate::board::root::Root;
@@ -80,6 +81,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         walk::claims(root, &places, repair),
         walk::put_aside(root),
         leftovers::stray_progress(root, repair),
+        boxes::strays(root, repair),
     ] {
         let found = told(found, &mut wrong);
         wrong.extend(found.into_iter().flatten());
@@ -87,7 +89,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     for node in told(nodes::list(root), &mut wrong).into_iter().flatten() {
         if let Some(why) = node.newer_reason() {
             notes.push(format!("node {}: its record was {why}", node.name));
-        } else if node.uri.is_none() && node.driver == DriverKind::Http {
+        } else if node.uri.is_none() && node.driver != DriverKind::Local {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }

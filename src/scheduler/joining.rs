@@ -24,6 +24,7 @@ use crate::board::lock::Lock;
 use crate::board::nodes as records;
 use crate::board::root::Root;
 use crate::board::vault::{self, TokenRecord};
+use crate::board::workers;
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -86,13 +87,18 @@ fn moved(
     }
     let old = records::read(root, &said.name)?;
     old.for_use()?;
-    let Node { uri, ipv4, hostname, .. } = said;
+    let Node { driver, uri, ipv4, hostname, .. } = said;
     let mut node = Node { uri, ipv4, hostname, ..old.clone() };
-    if node.driver != DriverKind::Http {
+    if node.driver == DriverKind::Local {
         return Err(Error::conflict(format!("node {} is this machine itself", node.name)));
+    }
+    if node.driver != driver {
+        let why = format!("node {} is registered with another driver", node.name);
+        return Err(Error::conflict(why));
     }
     if node.address() != old.address() {
         check_idle(root, &old.name, Some(&old.address()), &old.given_up, Some(&node))?;
+        workers::remove(root, &old.name)?; // orders to another root
         // What the poller knew of it was of another place.
         let fresh = registered(&node);
         node = Node { given_up: old.given_up.clone(), ..checked(Value::Object(fresh))? };

@@ -15,7 +15,7 @@ use crate::board::cards::Cards;
 use crate::board::lock::Lock;
 use crate::board::nodes::{Damaged, Recorded};
 use crate::board::root::Root;
-use crate::board::{nodes, vault};
+use crate::board::{nodes, vault, workers};
 use crate::cgi::{Call, Response};
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Need;
@@ -88,8 +88,9 @@ pub fn register(
             node.name, node.name
         )));
     }
-    // One that a removal left behind which was cut off was not for this machine. There is nobody yet to be
-    // asked with this one.
+    // What a removal left behind which was cut off was not for this machine. There is nobody yet to be
+    // asked with this token.
+    workers::remove(root, &node.name)?;
     save(root, lock, &node, Some(token.flatten()), false)?;
     Ok((node, true))
 }
@@ -219,6 +220,7 @@ pub fn remove(call: &Call) -> Result<Response> {
     check_idle(root, name, address.as_ref(), &given_up, None)?;
     vault::revoke_of_node(root, name)?; // first: another machine may be registered under this name then
     vault::set_node_token(root, name, None)?; // while the node is there: what was broken off is repeated
+    workers::remove(root, name)?;
     nodes::remove(root, &lock, name)?;
     Ok(Response::of(shown))
 }
@@ -234,6 +236,9 @@ fn save(
     token: Option<Option<String>>,
     moves: bool,
 ) -> Result<()> {
+    if moves {
+        workers::remove(root, &node.name)?; // its orders were to another root
+    }
     let Some(token) = token else { return nodes::write(root, lock, node) };
     if !moves {
         vault::set_node_token(root, &node.name, token.as_deref())?;

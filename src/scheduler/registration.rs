@@ -61,7 +61,7 @@ pub fn fields(call: &Call) -> Result<Map<String, Value>> {
     }
     if is_limited(call.who) {
         let local =
-            fields.get("driver").is_some_and(|driver| *driver != "http").then_some("driver");
+            fields.get("driver").is_some_and(|driver| *driver == "local").then_some("driver");
         let set = FOR_ADMINS.iter().copied().find(|field| fields.contains_key(*field));
         if let Some(field) = set.or(local) {
             let why = format!("{} may not do that: {field} is set by admins", call.who.name);
@@ -104,6 +104,11 @@ pub fn take_token(fields: &mut Map<String, Value>) -> Result<Option<Option<Strin
     }
 }
 
+/// Whether this names the root of a worker.
+fn is_workers(uri: &str) -> bool {
+    uri.strip_prefix("worker:").is_some_and(ids::is_valid)
+}
+
 /// A node that may be as it is registered.
 pub fn checked(value: Value) -> Result<Node> {
     let mut node: Node = serde_json::from_value(value)
@@ -112,6 +117,10 @@ pub fn checked(value: Value) -> Result<Node> {
         (DriverKind::Http, Some(uri)) => check_uri(uri)?,
         (DriverKind::Http, None) => {
             return Err(Error::bad("an http node needs a uri such as http://node01.example:8080"));
+        }
+        (DriverKind::Worker, Some(uri)) if is_workers(uri) => {}
+        (DriverKind::Worker, _) => {
+            return Err(Error::bad("a worker's uri is worker:ID, which its program says"));
         }
         (DriverKind::Local, Some(_)) => return Err(Error::bad("a local node has no uri")),
         (DriverKind::Local, None) => {}

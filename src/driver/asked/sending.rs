@@ -1,11 +1,9 @@
-//! Jobs on their way to a node, by HTTP: several in one request, or one with its files.
+//! Jobs on their way to a node: several in one request, or one with its files.
 
 use serde_json::Value;
 
-use super::Http;
-use super::asking::Asking;
-use crate::client::form::Form;
-use crate::client::server::Body;
+use super::{Asked, Asking};
+use crate::driver::carrier::{Carrier, json, nonsense};
 use crate::driver::{Run, Taken, said};
 use crate::error::{Error, Result};
 use crate::wire::run::{self, Entry, Many, Requests};
@@ -14,7 +12,7 @@ mod batches;
 
 use batches::batches;
 
-impl Http {
+impl<C: Carrier> Asked<C> {
     /// Sends jobs; one result for each, in order.
     pub(super) fn send(&self, runs: Vec<Run>) -> Result<Vec<Result<Taken>>> {
         let mut results: Vec<Option<Result<Taken>>> = Vec::with_capacity(runs.len());
@@ -24,7 +22,7 @@ impl Http {
                 plain.push(run.request);
                 results.push(None);
             } else {
-                results.push(Some(self.run_with_files(&run)));
+                results.push(Some(self.0.send_with_files(&run).map(|_| Taken::default())));
             }
         }
         let mut answers = Vec::with_capacity(plain.len());
@@ -38,21 +36,25 @@ impl Http {
         let mut answers = answers.into_iter();
         results
             .into_iter()
-            .map(|own| own.or_else(|| answers.next()).ok_or_else(|| self.nonsense("too few")))
+            .map(|own| {
+                own.or_else(|| answers.next()).ok_or_else(|| nonsense(self.node(), "too few"))
+            })
             .collect()
     }
 
     /// Several jobs in one request.
     fn run_many(&self, requests: Vec<Value>) -> Result<Vec<Result<Taken>>> {
         let count = requests.len();
+        let ids: Vec<String> = requests.iter().map(id_of).collect();
+        let runs: Vec<&str> = ids.iter().map(String::as_str).collect();
         let body = Requests::Many(requests).json().to_string();
-        let answer =
-            self.json(self.post(run::PATH, "application/json", Body::Bytes(body.as_bytes()))?)?;
+        let reply = self.0.post(run::PATH, &body, &runs)?;
+        let answer = json(self.node(), &reply)?;
         let results = Many::read(answer).nodejobs;
         if results.len() == count {
             Ok(results.into_iter().map(|one| self.one_result(one)).collect())
         } else {
-            Err(self.nonsense(&format!("{} results for {count} jobs", results.len())))
+            Err(nonsense(self.node(), &format!("{} results for {count} jobs", results.len())))
         }
     }
 
@@ -61,16 +63,13 @@ impl Http {
             Entry::New(_) | Entry::Repeated(_) => Ok(Taken::default()),
             Entry::Refused(why) => {
                 let (code, said) = (why.code(), said::bounded(&why.error));
-                Err(Error::new(why.kind(), format!("node {} says {code}: {said}", self.node)))
+                Err(Error::new(why.kind(), format!("node {} says {code}: {said}", self.node())))
             }
         }
     }
+}
 
-    /// One job with its files, as a form.
-    fn run_with_files(&self, run: &Run) -> Result<Taken> {
-        let mut form = Form::new(&run.request, &run.uploads)?;
-        let (content_type, length) = (form.content_type().to_string(), form.length());
-        let form = Body::Reader(&mut form, length);
-        self.post(run::PATH, &content_type, form).map(|_| Taken::default())
-    }
+/// The id under which a request is to run.
+fn id_of(request: &Value) -> String {
+    request.get("request_id").and_then(Value::as_str).unwrap_or_default().to_string()
 }
