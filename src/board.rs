@@ -29,6 +29,7 @@
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
+//! - [`worker_state`]: what a root keeps that is a worker. [`conf`]: settings that programs put there.
 //! - [`watch`]: waiting for a change; `bell`: the same by a pipe.
 //! - [`workers`]: what the head keeps of nodes that ask here; [`mail`]: their orders; [`say`]: what they answer;
 //!   [`boxes`]: these as a check sees them.
@@ -48,6 +49,7 @@ pub mod card_tail;
 pub mod cards;
 pub mod changes;
 mod claims;
+pub mod conf;
 pub mod feed;
 mod feed_file;
 pub mod files;
@@ -82,4 +84,5 @@ pub mod vault;
 pub mod waiting;
 pub mod walk;
 pub mod watch;
+pub mod worker_state;
 pub mod workers;

@@ -50,7 +50,20 @@ pub use route::{Call, Key, Route};
 
 use std::env;
 
+use crate::auth::Who;
+use crate::board::root::Root;
 use crate::edge;
+use crate::error::Result;
+
+/// Answers a request of somebody who is known: in this process, as it would be over HTTP.
+pub fn answer(
+    program: &'static Program,
+    root: &Root,
+    request: &Request,
+    who: &Who,
+) -> Result<Response> {
+    dispatch::admit(program, root, request, who).map_err(dispatch::Refusal::error)?.answer()
+}
 
 /// Runs a program: as CGI where `GATEWAY_INTERFACE` is set, else as a command. Returns its exit code.
 pub fn run(program: &'static Program) -> i32 {

@@ -13,7 +13,7 @@
 //! - `check`, `tables` and `tokens`: what the programs have in common.
 //! - `processor` and `driver`: runs jobs on this machine; reaches those on others.
 //! - `attempts`: what is sent to a node, and what its reports do to a card.
-//! - `scheduler`, `poller`, `nodemgr`: the programs' own parts.
+//! - `scheduler`, `poller`, `nodemgr`, `worker`: the programs' own parts.
 //! - `untrusted`: whatever reads what comes from elsewhere, by one name each, for tests that send anything.
 
 /// In the place of the standard library's macro, which panics where standard error cannot be written: see
@@ -59,5 +59,6 @@ pub mod attempts;
 pub mod nodemgr;
 pub mod poller;
 pub mod scheduler;
+pub mod worker;
 
 pub mod untrusted;

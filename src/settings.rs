@@ -183,19 +183,12 @@ impl Settings {
         }
     }
 
-    fn parse(text: &str) -> Result<Settings> {
+    /// The settings of a file with this text.
+    pub fn parse(text: &str) -> Result<Settings> {
         let mut settings = Settings::default();
         let mut seen: Vec<&str> = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or("").trim();
-            if line.is_empty() {
-                continue;
-            }
-            let number = index + 1;
-            let (name, value) = line
-                .split_once('=')
-                .map(|(n, v)| (n.trim(), v.trim()))
-                .ok_or_else(|| Error::bad(format!("line {number}: not `name = value`: {line}")))?;
+        for line in lines(text) {
+            let (number, name, value) = line?;
             if seen.contains(&name) {
                 return Err(Error::bad(format!("line {number}: {name} is set twice")));
             }
@@ -324,6 +317,17 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The `name = value` lines of a text, with their numbers.
+pub fn lines(text: &str) -> impl Iterator<Item = Result<(usize, &str, &str)>> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    lines.enumerate().filter(|(_, line)| !line.is_empty()).map(|(index, line)| {
+        let number = index + 1;
+        let wrong = || Error::bad(format!("line {number}: not `name = value`: {line}"));
+        let (name, value) = line.split_once('=').ok_or_else(wrong)?;
+        Ok((number, name.trim(), value.trim()))
+    })
 }
 
 /// Most GPUs of one machine.

@@ -30,7 +30,7 @@ const FLOORS: [&[&str]; 13] = [
     &["check", "tables", "tokens"],
     &["driver", "processor"],
     &["attempts"],
-    &["nodemgr", "poller", "scheduler"],
+    &["nodemgr", "poller", "scheduler", "worker"],
     &["untrusted"],
     &["bin"],
 ];

@@ -47,6 +47,11 @@ impl Who {
         }
     }
 
+    /// The worker of this root, who carries out what its head orders.
+    pub fn of_worker() -> Who {
+        Who::of_user("head".into(), Rights::Shell, "worker")
+    }
+
     /// Who has the key of a run.
     pub(super) fn of_run(name: String, user: Option<String>, rights: Rights, run: String) -> Who {
         Who {

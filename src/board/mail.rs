@@ -181,7 +181,8 @@ impl WorkerBox {
                 fs::rename(&path, &got).at(&got)?;
             }
             let Order { method, path, body, form, .. } = order;
-            handed.push(Wire { order: id, method, path, body, fetch: form.is_some() });
+            let type_of = |form: FormOf| format!("multipart/form-data; boundary={}", form.boundary);
+            handed.push(Wire { order: id, method, path, body, fetch: form.map(type_of) });
         }
         Ok(Handed::Orders(handed))
     }

@@ -3,6 +3,8 @@
 //! busybox httpd hands a body on only for POST, and of other methods just what its header buffer
 //! held; so a body travels by POST alone, and one that arrives short is refused, never guessed.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -39,6 +41,32 @@ pub enum Body {
     File(PathBuf),
     /// Given as words.
     Bytes(Vec<u8>),
+    /// What comes otherwise.
+    Stream(Stream),
+}
+
+/// A body that comes otherwise, read once: so many bytes of this Content-Type.
+pub struct Stream {
+    length: u64,
+    content_type: String,
+    from: RefCell<Box<dyn Read>>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({}, {})", self.content_type, self.length)
+    }
+}
+
+impl Source for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.from.borrow_mut().read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => return read.at("the request's body"),
+            }
+        }
+    }
 }
 
 /// A request's JSON, and the files that came with it.
@@ -70,6 +98,11 @@ impl Body {
         Ok(Body::Cgi { length, content_type: var("CONTENT_TYPE").unwrap_or_default() })
     }
 
+    /// One that comes otherwise than to a CGI program or a command.
+    pub fn stream(content_type: String, length: u64, from: Box<dyn Read>) -> Body {
+        Body::Stream(Stream { length, content_type, from: RefCell::new(from) })
+    }
+
     /// Whether it takes more than an instant to read, as far as it says.
     pub(super) fn is_long(&self) -> bool {
         matches!(self, Body::Cgi { length, .. } if *length > LONG)
@@ -82,10 +115,8 @@ impl Body {
 
     /// The body as JSON. A form type is accepted, since `curl -d` sends it.
     pub fn json(&self, root: &Root) -> Result<Value> {
-        if let Body::Cgi { length, content_type } = self
-            && self.is_form()
-        {
-            return Ok(form_parts(root, None, content_type, *length)?.json);
+        if self.is_form() {
+            return Ok(self.form(root, None)?.json);
         }
         self.check_type()?;
         let bytes = self.bytes(root.settings.max_body)?;
@@ -97,9 +128,7 @@ impl Body {
     /// form that is refused has brought is removed.
     pub fn parts(&self, root: &Root, place: Place) -> Result<Parts> {
         match self {
-            Body::Cgi { length, content_type } if self.is_form() => {
-                form_parts(root, Some(place), content_type, *length)
-            }
+            _ if self.is_form() => self.form(root, Some(place)),
             _ => Ok(Parts { json: self.json(root)?, uploads: None }),
         }
     }
@@ -107,10 +136,7 @@ impl Body {
     /// The body as a job's word on its progress: JSON, or else text. Refused with 413 and 400 is what is
     /// longer, or nested deeper, than one may be.
     pub fn word(&self) -> Result<Value> {
-        let of_type = match self {
-            Body::Cgi { content_type, .. } => essence(content_type),
-            _ => String::new(),
-        };
+        let of_type = self.content_type().map(essence).unwrap_or_default();
         // `curl -d` sends a form's type, whatever it sends.
         let (may_be_json, may_be_text) = match of_type.as_str() {
             "" | "application/x-www-form-urlencoded" => (true, true),
@@ -154,7 +180,7 @@ impl Body {
         match self {
             Body::Cgi { length, .. } => Ok((*length, Box::new(Arrival::new(*length)))),
             Body::None => Ok((0, Box::new(io::empty()))),
-            Body::Stdin | Body::File(_) | Body::Bytes(_) => {
+            Body::Stdin | Body::File(_) | Body::Bytes(_) | Body::Stream(_) => {
                 let bytes = self.bytes(u64::MAX)?;
                 Ok((bytes.len() as u64, Box::new(io::Cursor::new(bytes))))
             }
@@ -162,13 +188,35 @@ impl Body {
     }
 
     fn is_form(&self) -> bool {
-        let Body::Cgi { content_type, .. } = self else { return false };
-        essence(content_type) == "multipart/form-data"
+        self.content_type().map(essence).is_some_and(|essence| essence == "multipart/form-data")
+    }
+
+    /// Its Content-Type, where one is sent.
+    fn content_type(&self) -> Option<&str> {
+        match self {
+            Body::Cgi { content_type, .. } | Body::Stream(Stream { content_type, .. }) => {
+                Some(content_type)
+            }
+            Body::None | Body::Stdin | Body::File(_) | Body::Bytes(_) => None,
+        }
+    }
+
+    /// The parts of one that is a form.
+    fn form(&self, root: &Root, place: Option<Place>) -> Result<Parts> {
+        match self {
+            Body::Cgi { length, content_type } => {
+                form_parts(root, place, (content_type, *length), || Arrival::new(*length))
+            }
+            Body::Stream(stream) => {
+                form_parts(root, place, (&stream.content_type, stream.length), || stream)
+            }
+            _ => Err(Error::bad("the body is no form")),
+        }
     }
 
     /// Refuses with 415 a type that this request does not take.
     fn check_type(&self) -> Result<()> {
-        let Body::Cgi { content_type, .. } = self else { return Ok(()) };
+        let Some(content_type) = self.content_type() else { return Ok(()) };
         match essence(content_type).as_str() {
             "" | "application/json" | "application/x-www-form-urlencoded" => Ok(()),
             _ => Err(Error::new(
@@ -198,6 +246,9 @@ impl Body {
                 let name = path.display().to_string();
                 held::apart(|| read_limited(File::open(path).at(path)?, limit, &name))
             }
+            Body::Stream(stream) => {
+                read_limited(&mut *stream.from.borrow_mut(), limit, "the request's body")
+            }
             Body::Bytes(bytes) if bytes.len() as u64 > limit => Err(too_large(limit)),
             Body::Bytes(bytes) => Ok(bytes.clone()),
         }
@@ -220,7 +271,12 @@ fn read_limited(from: impl Read, limit: u64, name: &str) -> Result<Vec<u8>> {
 }
 
 /// `place` is none for a request that takes no files.
-fn form_parts(root: &Root, place: Option<Place>, content_type: &str, length: u64) -> Result<Parts> {
+fn form_parts<S: Source>(
+    root: &Root,
+    place: Option<Place>,
+    (content_type, length): (&str, u64),
+    from: impl FnOnce() -> S,
+) -> Result<Parts> {
     let settings = &root.settings;
     // As much as a form can have that is within the limits of what is in it.
     let most = settings.max_body.saturating_add(settings.max_upload).saturating_add(AROUND_FILES);
@@ -228,7 +284,7 @@ fn form_parts(root: &Root, place: Option<Place>, content_type: &str, length: u64
         let why = format!("the form is larger than {most} bytes (settings max_upload, max_body)");
         return Err(Error::new(Kind::TooLarge, why));
     }
-    let mut form = Form::new(content_type, Arrival::new(length))?;
+    let mut form = Form::new(content_type, from())?;
     let mut json = None;
     let mut uploads: Option<Incoming> = None;
     while let Some(part) = form.next()? {

@@ -72,6 +72,8 @@ pub struct Remote {
     authorization: Option<String>,
     /// As it was named.
     url: String,
+    /// How long it may say nothing.
+    silent: Duration,
 }
 
 /// What is presented to a root, and by what it is believed.
@@ -152,7 +154,13 @@ impl Remote {
             server.trust(Papers::new(access.ca, access.cert, access.key));
         }
         let authorization = access.token.map(|token| format!("Bearer {token}"));
-        Ok(Remote { server, base: base.into(), authorization, url: url.into() })
+        Ok(Remote { server, base: base.into(), authorization, url: url.into(), silent: SILENT })
+    }
+
+    /// One that may say nothing for no longer than so.
+    #[must_use]
+    pub fn patient(self, silent: Duration) -> Remote {
+        Remote { silent, ..self }
     }
 
     /// As it was named.
@@ -169,7 +177,7 @@ impl Remote {
     ) -> Result<Response> {
         let path = self.path(program, path, query)?;
         let question = self.question("GET", &path, None);
-        let patience = Patience { pause: SILENT, whole: WHOLE };
+        let patience = Patience { pause: self.silent, whole: WHOLE };
         match self.server.fetch(&question, patience).map_err(|e| self.unanswered(&e))? {
             Fetched::Other(reply) => self.refused(&reply),
             Fetched::Content(head, mut body, _) if is_value(type_of(&head)) => {
@@ -211,7 +219,7 @@ impl Remote {
         let path = self.path(program, path, &[])?;
         let body = server::Body::Bytes(&bytes);
         let question = Question { body, ..self.question("POST", &path, Some(JSON)) };
-        let patience = Patience { pause: SILENT, whole: FOR_EVER };
+        let patience = Patience { pause: self.silent, whole: FOR_EVER };
         match self.server.fetch(&question, patience).map_err(|e| self.unanswered(&e))? {
             Fetched::Content(_, body, _) => {
                 Ok(Lines { body: BufReader::new(body), url: self.url.clone() })
@@ -244,7 +252,7 @@ impl Remote {
     ) -> Result<Response> {
         let path = self.path(program, path, query)?;
         let question = Question { body, ..self.question(method, &path, content_type) };
-        let patience = Patience { pause: SILENT, whole: WHOLE };
+        let patience = Patience { pause: self.silent, whole: WHOLE };
         let length = match &question.body {
             server::Body::None => 0,
             server::Body::Bytes(bytes) => bytes.len() as u64,
@@ -255,6 +263,25 @@ impl Remote {
         match reply.head.status {
             200..300 => Ok(response(&reply.head, Content::Bytes(reply.body))),
             _ => self.refused(&reply),
+        }
+    }
+
+    /// What may be long, and how long it is, if that is said. Errors as of [`Remote::post`].
+    pub(crate) fn fetch(
+        &self,
+        program: &str,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<(Box<dyn Read>, Option<u64>)> {
+        let path = self.path(program, path, query)?;
+        let patience = Patience { pause: self.silent, whole: WHOLE };
+        let fetched = self.server.fetch(&self.question("GET", &path, None), patience);
+        match fetched.map_err(|e| self.unanswered(&e))? {
+            Fetched::Content(_, content, length) => Ok((content, length)),
+            Fetched::Other(reply) => match self.refused(&reply) {
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::new(Kind::BadGateway, "nothing was answered")),
+            },
         }
     }
 

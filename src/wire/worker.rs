@@ -109,9 +109,9 @@ pub struct Order {
     /// What is sent with it, of one that has JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// Whether what is sent with it is fetched by itself: a form with files.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub fetch: bool,
+    /// The type of what is sent with it where that is fetched by itself: a form with files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<String>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -173,9 +173,13 @@ mod tests {
             method: "POST".into(),
             path: "jobs/new".into(),
             body: Some(json!([1])),
-            fetch: false,
+            fetch: None,
         };
-        let fetched = Order { body: None, fetch: true, ..order.clone() };
+        let fetched = Order {
+            body: None,
+            fetch: Some("multipart/form-data; boundary=x".into()),
+            ..order.clone()
+        };
         let cluster = Some("c".to_string());
         let orders =
             Orders { orders: vec![order, fetched], cluster, ping_ms: 5000, ..Orders::default() };

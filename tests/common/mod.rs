@@ -24,6 +24,7 @@ pub mod processes;
 pub mod rights;
 pub mod users;
 pub mod ways;
+pub mod worker;
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -1,0 +1,5 @@
+//! See `corkboard::worker`.
+
+fn main() {
+    std::process::exit(corkboard::worker::program::main());
+}
