@@ -19,6 +19,7 @@ use crate::cgi::response::Content;
 use crate::cgi::{self, Method, Request, Response};
 use crate::client::server;
 use crate::error::{At, Error, Result};
+use crate::model::proof::KEY_VARIABLE;
 use crate::processor;
 use crate::wire::log::OFFSET;
 use crate::wire::run;
@@ -100,8 +101,10 @@ impl Orders {
         if path == run::PATH {
             let url = json!(programs(self.head.url()));
             for request in body.as_array_mut().into_iter().flatten() {
-                if let Some(known) = request.pointer_mut("/environment/CORKBOARD_URL") {
-                    *known = url.clone();
+                let environment = request.get_mut("environment").and_then(Value::as_object_mut);
+                if let Some(environment) = environment.filter(|all| all.contains_key(KEY_VARIABLE))
+                {
+                    environment.insert("CORKBOARD_URL".into(), url.clone());
                 }
             }
         }
