@@ -142,6 +142,9 @@ impl Scene {
                              "environment": {"CORKBOARD_TOKEN": key}});
             ask(&root, &head, "POST", "/processor/jobs/new", &run).expect(201);
         }
+        let worker = token(&root, &["role=worker", "node=laps"]);
+        let laps = json!({"name": "laps", "driver": "worker", "uri": "worker:w-1"}).to_string();
+        root.cmd_in("scheduler", &["nodes", "new"], &laps).expect(0);
         let provider = token(&root, &["role=provider", "user=ada"]);
         let other = token(&root, &["role=provider", "user=ben"]);
         for (token, name) in [(&provider, "adas"), (&other, "bens")] {
@@ -155,7 +158,7 @@ impl Scene {
             provider,
             token(&root, &["role=viewer", "user=ada"]),
             head,
-            token(&root, &["role=worker", "node=adas"]),
+            worker,
             token(&root, &["role=join", "node=adas"]),
             key,
             run_key,
@@ -165,8 +168,11 @@ impl Scene {
 
     fn things(&self, program: &str, pattern: &str, role: &str) -> Things {
         let (own, other) = match (program, role) {
-            ("scheduler", "provider" | "worker") if pattern.starts_with("nodes") => {
+            ("scheduler", "provider") if pattern.starts_with("nodes") => {
                 ("adas".into(), "bens".into())
+            }
+            ("scheduler", "worker") if pattern.starts_with("nodes") => {
+                ("laps".into(), "bens".into())
             }
             ("scheduler", _) if pattern.starts_with("nodes") => {
                 ("nowhere".into(), "nowhere".into())

@@ -61,7 +61,7 @@ pub fn tree(root: &Root) -> Result<Vec<String>> {
             Ok(_) => {}
         }
     }
-    for dir in ["tokens", "secrets", "secrets/nodes", "audit", "worker"] {
+    for dir in ["tokens", "secrets", "secrets/nodes", "audit"] {
         let names = match files::names(&root.state(dir)) {
             Ok(names) => names,
             Err(error) => {
