@@ -80,6 +80,7 @@ mod strays;
 mod sweeping;
 mod sweeps;
 mod transitions;
+mod unfetched;
 mod unsure;
 mod voice;
 pub mod wake;

@@ -61,6 +61,10 @@ pub struct Settings {
     pub ping_timer: Duration,
     /// A worker that has not asked for so long is disconnected.
     pub silence_timeout: Duration,
+    /// A job whose order a worker has not fetched for so long is taken back.
+    pub dead_timeout: Duration,
+    /// Whether it ends then, and does not wait for another node.
+    pub dead_timeout_ends: bool,
     /// A job whose node cannot be reached for so long ends as lost.
     pub lost_after: Duration,
     /// A job that its node does not know ends as lost after so long.
@@ -141,6 +145,8 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(20),
             ping_timer: Duration::from_secs(5),
             silence_timeout: Duration::from_secs(10),
+            dead_timeout: Duration::from_secs(MINUTE),
+            dead_timeout_ends: false,
             lost_after: Duration::from_secs(5 * MINUTE),
             unknown_after: Duration::from_secs(MINUTE),
             kill_unreadable: true,
@@ -263,6 +269,8 @@ impl Settings {
             "request_timeout" => self.request_timeout = wait()?,
             "ping_timer" => self.ping_timer = wait()?,
             "silence_timeout" => self.silence_timeout = wait()?,
+            "dead_timeout" => self.dead_timeout = wait()?,
+            "dead_timeout_ends" => self.dead_timeout_ends = switch()?,
             "lost_after" => self.lost_after = wait()?,
             "unknown_after" => self.unknown_after = wait()?,
             "kill_unreadable" => self.kill_unreadable = switch()?,

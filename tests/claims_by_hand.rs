@@ -254,3 +254,80 @@ fn one_that_asks_no_more_is_disconnected() {
         root.check();
     });
 }
+
+/// A worker whose node is connected, and a job that was ordered of it.
+fn ordered(root: &TestRoot, worker: &Worker) -> u64 {
+    wait_for(SOON, || {
+        worker.claim(&json!({"info": info(2), "wait_ms": 0}));
+        let node = root.cmd("scheduler", &["nodes", "lap"]).expect(0).json();
+        if node["state"] == "connected" { Ok(()) } else { Err(node.to_string()) }
+    });
+    let job = root.submit(&json!({"command": ["true"]}));
+    wait_for(SOON, || {
+        worker.post("report", &json!({})).expect(200); // it is there, and asks for nothing
+        let ask = root.path("state/scheduler/workers/lap/ask");
+        let orders = std::fs::read_dir(ask).unwrap().flatten();
+        let runs = orders.filter(|order| {
+            std::fs::read_to_string(order.path()).unwrap_or_default().contains("\"runs\"")
+        });
+        if runs.count() == 1 { Ok(()) } else { Err(root.tree()) }
+    });
+    job
+}
+
+const QUICK: &str = "ping_timer = 1s\nsilence_timeout = 3s\nrequest_timeout = 2s\n";
+
+#[test]
+fn what_was_not_fetched_has_not_run_and_goes_elsewhere_or_ends() {
+    for (ends, door) in [(false, "bare"), (true, "web")] {
+        let root = TestRoot::new(CONF);
+        let conf = format!("{CONF}{QUICK}dead_timeout = 4s\ndead_timeout_ends = {ends}\n");
+        root.write("corkboard.conf", &conf);
+        let httpd = (door == "web").then(|| root.httpd());
+        let door = httpd.as_ref().map_or(Door::Bare(&root), Door::Web);
+        let worker = joined(&root, &door, "lap");
+        drain_localhost(&root);
+        let _poller = root.poller();
+        let job = ordered(&root, &worker);
+        root.reaches(job, "placed");
+        let open = r#"{"drain": false}"#;
+        root.cmd("scheduler", &["nodes", "localhost", "update", "-d", open]).expect(0);
+        let status = root.reaches(job, "stopped");
+        let story = root.story(job);
+        if ends {
+            assert_eq!(status["cause"], "expired", "{status}");
+            let why = status["reason"].as_str().unwrap();
+            assert!(why.contains("did not fetch it within 4s"), "{status}");
+            assert_eq!(story, ["placed", "stopped"]);
+        } else {
+            assert_eq!((&status["node"], &status["status"]), (&json!("localhost"), &json!("good")));
+            assert_eq!(story[..3], ["placed", "refused", "placed"]);
+        }
+        // It comes back, and is not ordered to run it.
+        let got = worker.claim(&json!({"wait_ms": 0}));
+        let all = got["orders"].as_array().unwrap();
+        assert!(all.iter().all(|order| order["path"] != "jobs/new"), "{got}");
+        root.check();
+    }
+}
+
+#[test]
+fn what_was_given_up_is_ordered_no_more() {
+    let root = TestRoot::new(CONF);
+    root.write("corkboard.conf", &format!("{CONF}{QUICK}lost_after = 4s\n"));
+    let httpd = root.httpd();
+    let door = Door::Web(&httpd);
+    let worker = joined(&root, &door, "lap");
+    drain_localhost(&root);
+    let _poller = root.poller();
+    let job = ordered(&root, &worker);
+    let order = worker.order("jobs/new"); // it has got it, and is not heard of any more
+    let status = root.reaches(job, "stopped");
+    assert_eq!(status["cause"], "lost", "{status}");
+    let got = format!("state/scheduler/workers/lap/got/{}", order["order"].as_str().unwrap());
+    assert!(!root.exists(&got));
+    let back = worker.claim(&json!({"wait_ms": 0}));
+    let all = back["orders"].as_array().unwrap();
+    assert!(all.iter().all(|order| order["path"] != "jobs/new"), "{back}");
+    root.check();
+}

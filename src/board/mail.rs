@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -218,6 +219,56 @@ impl WorkerBox {
         let order = text.and_then(|text| serde_json::from_slice::<Order>(&text).ok());
         let none = || Error::not_found(format!("{id} is no order with which something is sent"));
         order.and_then(|order| order.form).ok_or_else(none)
+    }
+
+    /// Takes back orders to run attempts that nobody has fetched for so long; the attempts. The worker has not
+    /// seen these orders, and never will. Durable when this returns. One of another boot of the head is left
+    /// where it is: it may have been handed out.
+    pub fn take_back_runs(&self, for_long: Duration) -> Result<Vec<String>> {
+        let ask = self.path("ask");
+        if files::names(&ask)?.is_empty() {
+            return Ok(Vec::new()); // nor is there a box, perhaps
+        }
+        let _held = self.lock()?;
+        let (boot, now) = (boot_id()?, steady()?);
+        let is_due = |id: &str| {
+            let put = id.get(..20).and_then(|at| at.parse().ok()).map(Duration::from_nanos);
+            put.is_some_and(|put| now.saturating_sub(put) >= for_long)
+        };
+        let mut taken = Vec::new();
+        for id in files::names(&ask)?.into_iter().filter(|id| is_due(id)) {
+            let path = ask.join(id);
+            let order = files::read(&path)?.and_then(|text| serde_json::from_slice(&text).ok());
+            let order = order.filter(|order: &Order| !order.runs.is_empty() && order.boot == boot);
+            let Some(order) = order else { continue };
+            files::remove(&path)?;
+            taken.extend(order.runs);
+        }
+        if !taken.is_empty() {
+            files::sync_dir(&ask)?;
+        }
+        Ok(taken)
+    }
+
+    /// Removes all orders to run attempts, which nobody may run any more. Durable when this returns. One that was
+    /// handed out may be carried out yet.
+    pub fn forget_runs(&self) -> Result<()> {
+        for place in ["got", "ask"] {
+            let dir = self.path(place);
+            let names = files::names(&dir)?;
+            if names.is_empty() {
+                continue;
+            }
+            let _held = self.lock()?;
+            for path in names.into_iter().map(|id| dir.join(id)) {
+                let order = files::read(&path)?.and_then(|text| serde_json::from_slice(&text).ok());
+                if order.is_some_and(|order: Order| !order.runs.is_empty()) {
+                    files::remove(&path)?;
+                }
+            }
+            files::sync_dir(&dir)?;
+        }
+        Ok(())
     }
 
     /// Nobody waits any more for the answer to a question.

@@ -278,8 +278,11 @@ impl WorkerBox {
             if let Some(how) = self.silence()? {
                 return Err(silent(how));
             }
-            // It is missed in time.
-            news.wait(left.min(self.root.settings.silence_timeout / 2));
+            // It is missed at once.
+            let silence = self.root.settings.silence_timeout;
+            let missed =
+                self.contact()?.map_or(silence, |contact| silence.saturating_sub(contact.age));
+            news.wait(left.min(missed));
         }
     }
 }

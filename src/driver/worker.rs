@@ -54,7 +54,11 @@ impl Inbox {
 
     /// Puts an order into the box, and waits for the answer to begin.
     fn ask(&self, order: Order, patience: Duration) -> Result<(say::Head, say::Answer)> {
-        self.is_in_touch()?; // so nothing is put there
+        self.is_in_touch().map_err(|silent| match order.runs.is_empty() {
+            true => silent,
+            // It has not got them, and will not: nothing is put there.
+            false => Error { kind: Kind::Unavailable, ..silent },
+        })?;
         let stays = !order.is_question();
         let id = self.place.next_order()?;
         let waiting = Waiting::new(&self.place, &id)?;

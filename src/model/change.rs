@@ -74,6 +74,13 @@ pub enum Change {
         /// What the node said.
         reason: String,
     },
+    /// Its node has not fetched this attempt, and never will: it ends. Nothing if it is not the one that counts.
+    Dead {
+        /// Which.
+        attempt: NodejobId,
+        /// How that is known.
+        why: String,
+    },
     /// Nobody will ever know what became of this attempt. Nothing if it is not the one that counts.
     Abandon {
         /// Which.
@@ -136,6 +143,7 @@ impl Change {
             },
             Change::Expire { now } => expire(card, now),
             Change::Refuse { attempt, reason } => refused(card, attempt, reason, now),
+            Change::Dead { attempt, why } => draft::dead(card, attempt, why),
             Change::Abandon { attempt, why } if card.is_current(attempt) => {
                 draft::give_up(card, attempt, why)
             }

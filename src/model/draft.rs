@@ -245,6 +245,20 @@ pub fn refuse(card: &Card, attempt: &Attempt, reason: &str, not_before: String) 
     draft.finish()
 }
 
+/// Ends an attempt that its node has never fetched.
+pub fn dead(card: &Card, id: &NodejobId, why: &str) -> Vec<What> {
+    let Some(attempt) = card.current(id) else { return Vec::new() };
+    let mut draft = Draft::of(card);
+    let (attempt, left) = (attempt.attempt, &attempt.left);
+    let outcome = match (&card.stopping_by, card.is_array()) {
+        (Some(by), false) => Outcome::killed(by),
+        _ => Outcome::error(Cause::Expired, why.to_string()),
+    };
+    draft.end_tasks(attempt, Report::of(left, &outcome), (Some(outcome), None), false);
+    draft.end_killed();
+    draft.finish()
+}
+
 /// Kills a job, or some tasks of an array: those that wait end at once, nodes are to be told of the
 /// others.
 pub fn kill(card: &Card, tasks: Option<&TaskSet>, by: &str) -> Vec<What> {

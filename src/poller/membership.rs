@@ -196,6 +196,10 @@ impl Engine<'_> {
     pub(super) fn give_up_unreachable(&mut self) {
         let mut lost: BTreeMap<String, Vec<NodejobId>> = BTreeMap::new();
         for node in self.presence.take_lost() {
+            let forgotten = self.forget_orders(&node);
+            if self.told(forgotten).is_none() {
+                continue; // the next time that it fails
+            }
             let ids: Vec<NodejobId> =
                 self.index.on(&node).map(|(_, known)| known.id.clone()).collect();
             if !ids.is_empty() {

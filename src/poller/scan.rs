@@ -38,6 +38,7 @@ impl Engine<'_> {
         }
         self.ask_unsure();
         self.give_up_nowhere();
+        self.take_back_unfetched();
         self.lines.tend();
     }
 
