@@ -26,6 +26,13 @@ pub fn post(path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same with a token.
+pub fn bearing(token: &str, request: Vec<u8>) -> Vec<u8> {
+    let end = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let header = format!("Authorization: Bearer {}\r\n", token.trim());
+    [&request[..end], header.as_bytes(), &request[end..]].concat()
+}
+
 /// Sends a request and returns the body of its answer, which must be a good one.
 pub fn send(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;

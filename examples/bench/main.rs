@@ -6,6 +6,7 @@
 
 mod chain;
 mod disk;
+mod fair;
 mod growth;
 mod http;
 mod machine;
@@ -82,6 +83,7 @@ const CASES: &[(&str, &str, Case)] = &[
     ),
     ("tls", "submit, status and jobs over TLS, with and without resumption", secure::measure),
     ("placement", "which job goes where: pure policy", placement::measure),
+    ("fair", "two users, one with far more jobs: what each has of the cores", fair::measure),
     ("idle", "a poller with 100,000 cards that fit nowhere", memory::idle),
     ("supervisor", "memory of what stays with one running job", memory::supervisor),
     ("silent-nodes", "a job on a good node beside 1,000 that do not answer", silent::nodes),

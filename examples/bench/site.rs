@@ -102,13 +102,18 @@ impl Site {
 
     /// Runs the scheduler as a command.
     pub fn scheduler(&self, words: &[&str]) -> Result<()> {
+        self.ask(words).map(|_| ())
+    }
+
+    /// The same; what it says.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
         let output = Command::new(self.dir.join("cgi-bin/scheduler"))
             .args(words)
             .env("CORKBOARD_ROOT", &self.dir)
             .stdin(Stdio::null())
             .output()?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         Err(format!("scheduler {words:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
