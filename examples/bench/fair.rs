@@ -21,9 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (many, few) = (bench.size(100_000, 2000) as u64, bench.size(1000, 100) as u64);
-    for (cores, what) in [(1, ""), (2, ", his with two cores each")] {
+    let what = |cores: u64| if cores == 1 { String::new() } else { format!(" of {cores} cores") };
+    for cores in [[1, 1], [1, 2], [4, 1]] {
+        let counts = [many, few];
         let all: Result<Vec<_>> =
-            (0..bench.rounds.min(3)).map(|_| once(bench, many, few, cores)).collect();
+            (0..bench.rounds.min(3)).map(|_| once(bench, counts, cores)).collect();
         let all = all?;
         let off: Vec<f64> = all.iter().map(|(share, _)| (share - 50.0).abs()).collect();
         let shares: Vec<String> = all.iter().map(|(share, _)| format!("{share:.1}")).collect();
@@ -33,7 +35,8 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             shares.join(", "),
             crate::table::median(&busy)
         );
-        let what = format!("ann has {many} jobs, ben {few}{what}");
+        let (hers, his) = (what(cores[0]), what(cores[1]));
+        let what = format!("ann has {many} jobs{hers}, ben {few}{his}");
         let limit = Some(Limit::AtMost(3.0, 1.0));
         table.figure("fair", what, "% off a half", &off, limit, note);
     }
@@ -41,11 +44,12 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 /// The share of the cores in use that the user with fewer jobs had, and of all how many were in use, in percent.
-fn once(bench: &Bench, many: u64, few: u64, cores: u64) -> Result<(f64, f64)> {
+fn once(bench: &Bench, counts: [u64; 2], cores: [u64; 2]) -> Result<(f64, f64)> {
     let site = Site::new(bench, bench.memory.join("fair"))?;
     fs::write(site.dir.join("corkboard.conf"), format!("cores = {CORES}\n"))?;
     let mut next = 1;
-    for (user, count, cores) in [("ann", many, 1), ("ben", few, cores)] {
+    for (place, user) in ["ann", "ben"].into_iter().enumerate() {
+        let (count, cores) = (counts[place], cores[place]);
         let token = site.ask(&["tokens", "new", "-q", "role=user", &format!("user={user}")])?;
         let job = format!(
             r#"{{"command":["sleep","0.25"],"dir":"/","requested_resources":{{"cores":{cores}}}}}"#
@@ -73,10 +77,10 @@ fn once(bench: &Bench, many: u64, few: u64, cores: u64) -> Result<(f64, f64)> {
     let until = SystemTime::now();
     std::thread::sleep(Duration::from_secs(2)); // what runs ends, and is told
     drop(poller);
-    shares(&site, until, many, cores)
+    shares(&site, until, counts[0], cores)
 }
 
-fn shares(site: &Site, until: SystemTime, many: u64, cores: u64) -> Result<(f64, f64)> {
+fn shares(site: &Site, until: SystemTime, hers: u64, cores: [u64; 2]) -> Result<(f64, f64)> {
     let (mut had, mut begun) = ([0.0, 0.0], until);
     for entry in fs::read_dir(site.dir.join("state/processor/job"))? {
         let entry = entry?;
@@ -89,7 +93,8 @@ fn shares(site: &Site, until: SystemTime, many: u64, cores: u64) -> Result<(f64,
         let Some(from) = times.first().copied() else { continue };
         let ended = if times.len() > 1 { times[times.len() - 1].min(until) } else { until };
         let seconds = ended.duration_since(from).unwrap_or_default().as_secs_f64();
-        had[usize::from(job > many)] += seconds * if job > many { cores as f64 } else { 1.0 };
+        let whose = usize::from(job > hers);
+        had[whose] += seconds * cores[whose] as f64;
         begun = begun.min(from);
     }
     let all = had[0] + had[1];
