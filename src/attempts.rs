@@ -84,7 +84,7 @@ impl Common {
 pub fn run(root: &Root, common: &Common, card: &Card, attempt: &Attempt) -> Result<Run> {
     let mut request: Map<String, Value> = card
         .accepted
-        .request
+        .whole_request()
         .iter()
         .filter(|(field, _)| NODE_FIELDS.contains(&field.as_str()) && *field != "action")
         .map(|(field, value)| (field.clone(), value.clone()))

@@ -63,6 +63,7 @@ pub mod mail;
 pub mod nodes;
 pub mod numbers;
 pub mod owners;
+pub mod partitions;
 pub mod pause;
 pub mod places;
 pub mod poller_lock;

@@ -1,4 +1,13 @@
-//! What labels and countables may be called.
+//! What things may be called: whatever has a file of its name, labels, countables.
+
+/// Whether a text may be an id or a name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Such a text is a
+/// safe file name: no slash, no leading dot or dash, no blank, no control byte.
+pub fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=64).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
 
 /// Longest name, and longest value, of a label.
 const LONGEST_LABEL: usize = 100;

@@ -259,7 +259,7 @@ fn run(call: &Call) -> Result<Response> {
 /// alone, since what runs beside the board is nobody's.
 fn best(root: &Root, spec: &Spec) -> Result<Node> {
     let mut all = nodes::list(root)?;
-    let asked = spec.asked(None);
+    let asked = spec.asked(None, None);
     if !all.iter().any(|node| asked.might_go_to(node)) {
         let why = format!("no node has {}: register one that has", asked.human());
         return Err(Error::new(Kind::Unprocessable, why));

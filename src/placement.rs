@@ -28,7 +28,9 @@ mod candidates;
 mod choosing;
 pub mod ends;
 mod gates;
+mod groups;
 mod kdtree;
+mod ledger;
 mod listings;
 mod offers;
 pub mod ranges;
@@ -41,7 +43,8 @@ mod sites;
 mod spots;
 pub mod why;
 
-pub use gates::{Cap, InUse};
+pub use gates::{Cap, Caps, InUse, Uses};
+pub use groups::Rules;
 pub use ready::{Placed, Ready};
 pub use rooms::{Room, Rooms};
 
@@ -54,6 +57,8 @@ pub struct Candidate {
     pub priority: i64,
     /// The user whose job it is, where that is known.
     pub owner: Option<Arc<str>>,
+    /// The partition that it is for, if it is for one.
+    pub partition: Option<Arc<str>>,
     /// What it asks for.
     pub resources: Resources,
     /// For how long at most it will have that, in milliseconds; [`ends::NEVER`] where that is not known.

@@ -4,6 +4,7 @@
 //! - [`engine`]: all of it together.
 //! - [`index`], [`on_node`]: what it knows of the board without looking: what waits, what nodes have.
 //! - `roster`: the nodes: what is registered, and what was seen since.
+//! - `rules`: the partitions, by whose rules jobs are placed.
 //! - [`link`], `line`, `ear`, `desk`, `silent`, `backoff`, `lookups`: the line to one node: who listens to
 //!   it, what is ordered of it, and finding out whether those that do not answer do now, and where
 //!   those are that have a name.
@@ -71,6 +72,7 @@ mod reserved;
 mod reserving;
 mod roster;
 pub mod round;
+mod rules;
 mod scan;
 mod sharing;
 mod silence;

@@ -12,6 +12,7 @@
 //! - [`interrupt`]: what is said when a command that waits is interrupted.
 //! - [`nodes`]: the nodes; [`node_room`]: what they have free; [`registration`]: what is registered of one; [`idle`]: whether one has jobs.
 //! - [`claiming`]: a node asks for its orders; [`workers`]: those that do.
+//! - [`partitions`]: the partitions; [`entry`]: into which one a job goes.
 //! - [`joining`]: a machine registers itself. [`pausing`]: nothing is placed.
 //! - [`graph`]: who submitted whom.
 //! - [`audit`]: who changed what.
@@ -31,6 +32,7 @@ pub mod audit;
 pub mod check;
 pub mod claiming;
 pub mod command;
+pub mod entry;
 pub mod events;
 pub mod explain;
 pub mod graph;
@@ -43,6 +45,7 @@ pub mod lists;
 pub mod node_room;
 pub mod nodes;
 pub mod outputs;
+pub mod partitions;
 pub mod pausing;
 pub mod reason;
 pub mod registration;
@@ -316,6 +319,51 @@ const ROUTES: &[Route] = &[
         handler: workers::list,
     },
     Route {
+        method: Get,
+        pattern: "partitions",
+        need: Look,
+        query: &[],
+        body: false,
+        help: "the partitions, and what is in use of each",
+        handler: partitions::list,
+    },
+    Route {
+        method: Post,
+        pattern: "partitions/new",
+        need: Admin,
+        query: &[],
+        body: true,
+        help: "make a partition: {\"name\": ..., \"constraints\": ..., \"max_cores\": ...}",
+        handler: partitions::new,
+    },
+    Route {
+        method: Get,
+        pattern: "partitions/:name",
+        need: Look,
+        query: &[],
+        body: false,
+        help: "one partition",
+        handler: partitions::show,
+    },
+    Route {
+        method: Post,
+        pattern: "partitions/:name/update",
+        need: Admin,
+        query: &[],
+        body: true,
+        help: "change a partition, e.g. {\"max_jobs\": 4}; null takes a field away",
+        handler: partitions::update,
+    },
+    Route {
+        method: Post,
+        pattern: "partitions/:name/remove",
+        need: Admin,
+        query: &[],
+        body: false,
+        help: "remove a partition; its jobs wait until it is there again",
+        handler: partitions::remove,
+    },
+    Route {
         method: Post,
         pattern: "pause",
         need: Admin,
@@ -370,7 +418,7 @@ pub const PROGRAM: Program = Program {
     briefs: tables::SCHEDULER_BRIEFS,
     sections: &[
         ("Jobs", &["jobs", "queue", "events"]),
-        ("Nodes", &["nodes", "workers", "pause", "resume"]),
+        ("Nodes", &["nodes", "workers", "partitions", "pause", "resume"]),
         ("Tokens, roles, audit", &["tokens", "roles", "audit"]),
         ("Check and repair", &["check"]),
     ],

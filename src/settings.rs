@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::{At, Error, Kind, Result};
-use crate::names::{MOST_COUNTABLES, MOST_LABELS, check_countable, check_label, check_value};
+use crate::names::{
+    MOST_COUNTABLES, MOST_LABELS, check_countable, check_label, check_value, is_name,
+};
 use crate::strategy::Strategy;
 
 /// Each is looked at with every placement.
@@ -43,6 +45,8 @@ pub struct Settings {
     pub allow_network_fs: bool,
     /// Which of the nodes that have room a job is given that does not say.
     pub placement: Strategy,
+    /// The partition into which jobs go that name none; `None`: into none.
+    pub partition: Option<String>,
     /// Of what users have had, by which they take turns, half is forgotten in this time; zero: nothing is.
     pub share_half_life: Duration,
     /// Most jobs of one user that nodes have at a time; `None` is as many as there is room for.
@@ -136,6 +140,7 @@ impl Default for Settings {
             group_readable: true,
             allow_network_fs: false,
             placement: Strategy::Spread,
+            partition: None,
             share_half_life: Duration::from_secs(7 * DAY),
             max_jobs_per_user: None,
             max_cores_per_user: None,
@@ -257,6 +262,9 @@ impl Settings {
                 self.placement = Strategy::of(value)
                     .ok_or_else(|| wrong("spread, pack, round-robin or random"))?;
             }
+            "partition" if none => self.partition = None,
+            "partition" if is_name(value) => self.partition = Some(value.to_string()),
+            "partition" => return Err(wrong("the name of a partition or none")),
             "share_half_life" => self.share_half_life = duration()?,
             "max_jobs_per_user" => self.max_jobs_per_user = most()?,
             "max_cores_per_user" => self.max_cores_per_user = most()?,

@@ -7,6 +7,7 @@ const JOB_COLUMNS: &[Column] = &[
     Column::new("JOB", &["/job"]),
     Column::new("NAME", &["/name"]),
     Column::new("OWNER", &["/owner"]),
+    Column::new("PARTITION", &["/partition"]),
     Column::new("STATE", &["/state"]),
     Column::new("STATUS", &["/status"]),
     Column::new("CODE", &["/code"]),
@@ -50,6 +51,21 @@ const WORKER_COLUMNS: &[Column] = &[
     Column::new("STATE", &["/state"]),
     Column::new("TASKS", &["/tasks"]),
     Column::time("SINCE", &["/since"]),
+];
+
+const PARTITION_COLUMNS: &[Column] = &[
+    Column::new("PARTITION", &["/name"]),
+    Column::new("DEFAULT", &["/default"]),
+    Column::new("PRIORITY", &["/priority"]),
+    Column::new("JOBS", &["/in_use/jobs"]),
+    Column::new("MAX JOBS", &["/max_jobs"]),
+    Column::new("PER USER", &["/max_jobs_per_user"]),
+    Column::new("CORES", &["/in_use/cores"]),
+    Column::new("MAX CORES", &["/max_cores"]),
+    Column::new("PER USER", &["/max_cores_per_user"]),
+    Column::new("USERS", &["/users"]),
+    Column::new("NODES", &["/nodes"]),
+    Column::new("REASON", &["/reason"]),
 ];
 
 const EXPLAIN_COLUMNS: &[Column] = &[
@@ -122,6 +138,8 @@ pub const SCHEDULER: &[View] = &[
     view("nodes/list", "/nodes", NODE_COLUMNS),
     view("nodes/:name", "", FIELDS),
     view("workers", "/workers", WORKER_COLUMNS),
+    view("partitions", "/partitions", PARTITION_COLUMNS),
+    view("partitions/:name", "", FIELDS),
     view("tokens", "/tokens", TOKEN_COLUMNS),
     view("roles", "/roles", ROLE_COLUMNS),
     view("audit", "/audit", AUDIT_COLUMNS),
@@ -155,6 +173,7 @@ pub const SCHEDULER_BRIEFS: &[Brief] = &[
     brief("jobs/new", &["/job"]),
     brief("nodes/new", &["/name"]),
     brief("nodes/join", &["/token"]),
+    brief("partitions/new", &["/name"]),
     NEW_TOKEN,
 ];
 

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::model::card::Card;
 use crate::model::ids::{NodejobId, RunId};
 use crate::model::node::Node;
+use crate::model::partition::Partition;
 use crate::model::request::{Spec, split_request_id};
 use crate::model::run_status::RunStatus;
 use crate::model::tasks::TaskSet;
@@ -110,7 +111,7 @@ pub fn card(bytes: &[u8]) {
     }
 }
 
-/// Lines of stories, feeds and the audit, and a node's record.
+/// Lines of stories, feeds and the audit, and records of a node and of a partition.
 pub fn story(bytes: &[u8]) {
     for line in bytes.split(|byte| *byte == b'\n') {
         let _ = Line::read(line);
@@ -118,6 +119,7 @@ pub fn story(bytes: &[u8]) {
         let _ = status.map(|status| (status.outcome(), status.has_begun(), status.outside()));
         let _ = audit::Entry::read(&text(line));
     }
+    let _ = Partition::parse("partition", bytes).map(|known| known.admits(Some("ada")));
     if let Ok(node) = Node::parse("node", bytes) {
         let _ = (node.shown(), node.trouble(), node.takes_jobs(), node.address());
     }

@@ -191,6 +191,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
                 job,
                 priority,
                 owner: Some(users[job as usize % users.len()].clone()),
+                partition: None,
                 resources,
                 lasts: NEVER,
                 selector,

@@ -1,21 +1,24 @@
 //! What nodes have of the jobs, by the cards: for whoever has no poller's index. All that is told of it comes of
 //! one walk through the running cards, with one bound.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use super::lasting;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{owners, reservations, steps};
+use crate::board::{owners, partitions, reservations, steps};
 use crate::clock;
 use crate::error::Result;
+use crate::model::asked::Asked;
 use crate::model::card::{Card, Column};
 use crate::model::node::Node;
+use crate::model::partition::Partition;
 use crate::model::resources::Resources;
 use crate::placement::ends::{Millis, NEVER};
 use crate::placement::why::Seen;
-use crate::placement::{Cap, InUse, Rooms};
+use crate::placement::{Cap, Caps, InUse, Rooms, Uses};
 
 /// More running cards than so many are not read for it: each takes 20 µs or so.
 pub const MOST: usize = 5_000;
@@ -25,7 +28,12 @@ pub const MOST: usize = 5_000;
 #[derive(Debug)]
 pub struct Allocated {
     cards: Vec<Card>,
+    /// As it was asked for.
+    uses: RefCell<HashMap<Whose, Uses>>,
 }
+
+/// A user and a partition.
+type Whose = (Option<String>, Option<String>);
 
 impl Allocated {
     /// What there is now; `None` where nodes have more jobs than `most`.
@@ -36,7 +44,8 @@ impl Allocated {
             return Ok(None);
         }
         let read = |job| cards.read_in(Column::Running, job).ok().flatten();
-        Ok(Some(Allocated { cards: running.into_iter().filter_map(read).collect() }))
+        let cards = running.into_iter().filter_map(read).collect();
+        Ok(Some(Allocated { cards, uses: RefCell::default() }))
     }
 
     /// The rooms of these nodes beside it, and what is reserved on them.
@@ -56,7 +65,10 @@ impl Allocated {
             let until = kept.until.as_deref().and_then(clock::parse_rfc3339);
             let left = until.map(|until| until.duration_since(SystemTime::now()));
             let left = left.map_or(NEVER, |left| millis(left.unwrap_or_default()));
-            rooms.keep(&kept.node, (kept.job, card.priority), &card.spec.resources, left);
+            let name = card.spec.partition.as_deref();
+            let partition = name.and_then(|name| partitions::look(root, name).ok()?.known());
+            let turn = (kept.job, priority(&card, partition.as_deref()));
+            rooms.keep(&kept.node, turn, &card.spec.resources, left);
         }
         Ok(rooms)
     }
@@ -77,23 +89,46 @@ impl Allocated {
         by_node
     }
 
-    /// What a user's jobs have of all nodes.
-    fn of_user(&self, root: &Root, user: &str) -> InUse {
-        let cards = Cards::new(root);
+    /// What all jobs of a partition have.
+    pub fn of_partition(&self, name: &str) -> InUse {
         let mut used = InUse::default();
-        for card in &self.cards {
-            if owners::of(&cards, card).is_ok_and(|owner| owner.as_deref() == Some(user)) {
-                card.with_nodes().for_each(|_| used.add(&card.spec.resources));
-            }
-        }
+        let its = self.cards.iter().filter(|card| card.spec.partition.as_deref() == Some(name));
+        its.for_each(|card| add(&mut used, card));
         used
     }
 
-    /// Why a job of this user has to wait for others of theirs, for a person, by the settings of this root.
-    pub fn at_cap(&self, root: &Root, user: Option<&str>, asked: &Resources) -> Option<String> {
-        let cap = cap(root);
-        let user = user.filter(|_| cap != Cap::default())?;
-        cap.objection(self.of_user(root, user), asked.cores)
+    /// What counts where a job of this user, for this partition, is to be placed.
+    fn uses(&self, root: &Root, user: Option<&str>, partition: Option<&str>) -> Uses {
+        let key = (user.map(str::to_string), partition.map(str::to_string));
+        if let Some(known) = self.uses.borrow().get(&key) {
+            return *known;
+        }
+        let (cards, mut uses) = (Cards::new(root), Uses::default());
+        for card in &self.cards {
+            let is_in = partition.is_some() && card.spec.partition.as_deref() == partition;
+            let is_theirs = owners::of(&cards, card).is_ok_and(|owner| owner.as_deref() == user);
+            for (counts, used) in [
+                (is_theirs, &mut uses.user),
+                (is_in, &mut uses.partition),
+                (is_theirs && is_in, &mut uses.user_in),
+            ] {
+                if counts {
+                    add(used, card);
+                }
+            }
+        }
+        self.uses.borrow_mut().insert(key, uses);
+        uses
+    }
+
+    /// Why a job that asks for this has to wait for others of its user, or of its partition, for a person.
+    pub fn objection(&self, root: &Root, asked: &Asked) -> Option<String> {
+        let caps = caps(root, asked);
+        if caps.is_none() {
+            return None;
+        }
+        let name = asked.partition.map(|partition| partition.name.as_str());
+        caps.objection(name, self.uses(root, asked.user, name), asked.resources.cores)
     }
 
     fn each(&self) -> impl Iterator<Item = (&str, &Resources)> {
@@ -103,10 +138,20 @@ impl Allocated {
     }
 }
 
-/// The rooms of nodes, as a job looks at them.
-pub fn seen_by<'a>(root: &Root, rooms: &'a Rooms, card: &Card) -> Seen<'a> {
+/// The rooms of nodes, as a job looks at them that is for this partition.
+pub fn seen_by<'a>(
+    root: &Root,
+    rooms: &'a Rooms,
+    card: &Card,
+    partition: Option<&Partition>,
+) -> Seen<'a> {
     let lasts = lasting::next(card, root.settings.default_grace).map_or(NEVER, millis);
-    Seen { rooms, job: Some(card.job()), priority: card.priority, lasts }
+    Seen { rooms, job: Some(card.job()), priority: priority(card, partition), lasts }
+}
+
+/// By which a job comes before others: its own, and its partition's.
+fn priority(card: &Card, partition: Option<&Partition>) -> i64 {
+    card.priority.saturating_add(partition.map_or(0, |partition| partition.priority))
 }
 
 fn millis(duration: Duration) -> Millis {
@@ -118,7 +163,22 @@ pub fn not_known() -> String {
     format!("what nodes have room for is not looked up: they have more than {MOST} jobs")
 }
 
+fn add(used: &mut InUse, card: &Card) {
+    card.with_nodes().for_each(|_| used.add(&card.spec.resources));
+}
+
 /// What each user may have, by the settings of this root.
 pub fn cap(root: &Root) -> Cap {
     Cap::of(&root.settings)
+}
+
+/// What of a job that asks for this is bounded, by these and by its partition's rules.
+fn caps(root: &Root, asked: &Asked) -> Caps {
+    Caps::of(cap(root), asked.partition)
+}
+
+/// Why a job that asks for this will never be placed, by these, for a person.
+pub fn never(root: &Root, asked: &Asked) -> Option<String> {
+    let name = asked.partition.map(|partition| partition.name.as_str());
+    caps(root, asked).never(name, asked.resources.cores)
 }

@@ -1,12 +1,14 @@
 //! Why a job, or a task, is with no node yet, for a person: what its card says ([`crate::model::waits`]),
 //! and else what the nodes do. Pure.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::{self, Present};
 use crate::model::attempt::Attempt;
 use crate::model::card::{Card, What};
 use crate::model::node::Node;
+use crate::model::partition::Partition;
 use crate::model::waits::Waits;
 use crate::placement::why::{Seen, why_waiting};
 
@@ -22,7 +24,11 @@ pub trait Nodes {
     /// The user whose job this is, where that is known.
     fn owner(&self, card: &Card) -> Result<Option<String>, Self::Error>;
 
-    /// Why this job has to wait whatever room there is: nothing is placed, or its user is at a cap.
+    /// The partition that it is for, if it is for one by whose record one can go.
+    fn partition(&self, card: &Card) -> Result<Option<Arc<Partition>>, Self::Error>;
+
+    /// Why this job has to wait whatever room there is: nothing is placed, nobody can go by the record of its
+    /// partition, or that or its user is at a cap.
     fn barred(&self, card: &Card) -> Result<Option<String>, Self::Error>;
 
     /// What they have room for, as this job looks at it.
@@ -55,7 +61,9 @@ pub fn waits<N: Nodes>(card: &Card, nodes: &N, now: &Present) -> Result<String, 
                 true => no_room_for(card, nodes, now)?,
                 false => {
                     let (all, user) = (nodes.all()?, user(card, nodes)?);
-                    why_waiting(&card.spec.asked(user.as_deref()), all, nodes.seen(card)?)
+                    let partition = nodes.partition(card)?;
+                    let asked = card.spec.asked(user.as_deref(), partition.as_deref());
+                    why_waiting(&asked, all, nodes.seen(card)?)
                 }
             }
         }
@@ -105,7 +113,8 @@ fn until(time: SystemTime, why: &str) -> String {
 /// while, and are the reason if no other takes any.
 fn no_room_for<N: Nodes>(card: &Card, nodes: &N, now: &Present) -> Result<String, N::Error> {
     let (all, user) = (nodes.all()?, user(card, nodes)?);
-    let asked = card.spec.asked(user.as_deref());
+    let partition = nodes.partition(card)?;
+    let asked = card.spec.asked(user.as_deref(), partition.as_deref());
     let takes = |node: &&Node| node.takes_jobs() && asked.may_go_to(node);
     let refused = |node: &Node| card.tasks.refused_until(&node.name, now.time());
     let (refusing, others): (Vec<Node>, Vec<Node>) =

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -217,6 +217,24 @@ fn open_plain(options: &mut OpenOptions, flags: OFlag, path: &Path) -> io::Resul
         (_, true) => Err(Errno::EISDIR.into()),
         _ => Err(not_plain()),
     }
+}
+
+/// One version of a file: another one is another file, or has another time or length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    file: u64,
+    changed: (i64, i64),
+    length: u64,
+}
+
+/// Which version of a file is there; `None` where there is none.
+pub fn version(path: &Path) -> Result<Option<Version>> {
+    let meta = gone_is_fine(fs::metadata(path)).at(path)?;
+    Ok(meta.map(|meta| Version {
+        file: meta.ino(),
+        changed: (meta.mtime(), meta.mtime_nsec()),
+        length: meta.len(),
+    }))
 }
 
 /// Whether this is what [`read`] would read: a plain file of a length that these programs write.

@@ -4,15 +4,15 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
 
 use super::cards::Cards;
-use super::files;
+use super::files::{self, Version};
 use super::lock::Lock;
+use super::partitions;
 use super::pause;
 use super::root::Root;
 use super::sync_set::SyncSet;
@@ -184,13 +184,25 @@ pub fn names(root: &Root) -> Result<Vec<String>> {
 pub struct Registered<'r> {
     root: &'r Root,
     read: RefCell<HashMap<String, Result<Option<Rc<Node>>>>>,
+    partitions: RefCell<HashMap<String, Option<Version>>>,
     paused: OnceCell<bool>,
 }
 
 impl Registered<'_> {
     /// Nothing is read yet.
     pub fn new(root: &Root) -> Registered<'_> {
-        Registered { root, read: RefCell::default(), paused: OnceCell::new() }
+        let (read, partitions) = (RefCell::default(), RefCell::default());
+        Registered { root, read, partitions, paused: OnceCell::new() }
+    }
+
+    /// Which version of a partition's record is there; `None` also where that cannot be looked at.
+    pub fn partition(&self, name: &str) -> Option<Version> {
+        let known = self.partitions.borrow().get(name).copied();
+        known.unwrap_or_else(|| {
+            let found = partitions::version(self.root, name).unwrap_or(None);
+            self.partitions.borrow_mut().insert(name.to_string(), found);
+            found
+        })
     }
 
     /// Whether nothing is to be placed anywhere.
@@ -252,23 +264,9 @@ pub fn observe(root: &Root, name: &str, change: impl FnOnce(&mut Node)) -> Resul
     if new == old { Ok(()) } else { write(root, &lock, &new) }
 }
 
-/// One version of a node's record: another one is another file, or has another time or length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
-    file: u64,
-    changed: (i64, i64),
-    length: u64,
-}
-
 /// Which version of a node's record is there; `None` where there is none.
 pub fn version(root: &Root, name: &str) -> Result<Option<Version>> {
-    let path = path(root, name)?;
-    let meta = files::gone_is_fine(fs::metadata(&path)).at(&path)?;
-    Ok(meta.map(|meta| Version {
-        file: meta.ino(),
-        changed: (meta.mtime(), meta.mtime_nsec()),
-        length: meta.len(),
-    }))
+    files::version(&path(root, name)?)
 }
 
 /// Most records that are put in place under one hold of the board's lock.

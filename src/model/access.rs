@@ -96,7 +96,8 @@ pub enum Need {
     Nodes,
     /// To register one node by the token that is for that.
     Join,
-    /// To run something on nodes beside the board, to say whose a node is, and to let one join.
+    /// To run something on nodes beside the board, to say whose a node is, to let one join, and to divide them
+    /// into partitions.
     Admin,
     /// To be at a shell of this machine: not to be had over HTTP.
     Shell,
@@ -166,7 +167,11 @@ pub const NEEDS: [(Need, &str, &str); 12] = [
     (Need::Work, "work", "take the orders of a node, and answer them"),
     (Need::Nodes, "nodes", "register nodes, change and remove them"),
     (Need::Join, "join", "register one node by its token, once; say where it is now"),
-    (Need::Admin, "admin", "say whose a node is, let nodes join, run on them beside the board"),
+    (
+        Need::Admin,
+        "admin",
+        "make partitions, say whose a node is, let nodes join, run on them beside the board",
+    ),
     (Need::Shell, "shell", "make tokens, check and repair"),
 ];
 
@@ -231,6 +236,15 @@ pub fn user_of_token(id: &str, name: Option<&str>) -> String {
 /// Whether this may be a user's name: what may be an id, and is not open mode's.
 pub fn is_user(name: &str) -> bool {
     ids::is_valid(name) && name != OPEN
+}
+
+/// Longest name of a user that something may be said to be for.
+pub const LONGEST_OWNER: usize = 100;
+
+/// Whether a user may be called so: by a token, by the account at a shell, or by what cards say of 0.1.
+pub fn may_be_owner(name: &str) -> bool {
+    let odd = |c: char| c.is_control() || c == '"' || c == '\\';
+    (1..=LONGEST_OWNER).contains(&name.len()) && !name.contains(odd)
 }
 
 /// Which user a card means by its `by`. In 0.1 holders of tokens were named by these, as `token NAME

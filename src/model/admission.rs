@@ -35,6 +35,10 @@ impl Spec {
                 known.join(", ")
             )));
         }
+        if map.get("partition").is_some_and(Value::is_null) {
+            // As if absent it would be another one than none.
+            return Err(Error::bad("partition must be the name of a partition; leave it out"));
+        }
         let raw = Raw::deserialize(request)
             .map_err(|e| Error::bad(format!("the request has a wrong value: {e}")))?;
         Spec::admit(&raw)?;
@@ -73,6 +77,9 @@ impl Spec {
         }
         if let Some(id) = &raw.request_id {
             check_request_id(id)?;
+        }
+        if raw.partition.as_ref().is_some_and(|name| !ids::is_valid(name)) {
+            return Err(Error::bad("partition must be the name of a partition"));
         }
         if raw.requested_resources.resources.cores == 0 {
             return Err(Error::bad("requested_resources: cores must be at least 1"));

@@ -1,6 +1,7 @@
 //! What a job asks of nodes, and whether a node, as it is registered, could ever have it.
 
 use super::node::Node;
+use super::partition::Partition;
 use super::resources::{Resources, human_size};
 use super::selector::Selector;
 
@@ -13,6 +14,8 @@ pub struct Asked<'a> {
     pub selector: Option<&'a Selector>,
     /// The user whose job it is, where that is known.
     pub user: Option<&'a str>,
+    /// The partition to which the nodes belong, if it is for one.
+    pub partition: Option<&'a Partition>,
 }
 
 impl Asked<'_> {
@@ -23,7 +26,8 @@ impl Asked<'_> {
 
     /// Whether a node is one of those that will do, whatever it has.
     pub fn selects(&self, node: &Node) -> bool {
-        self.selector.is_none_or(|by| by.takes(&node.name, &node.labels))
+        self.partition.is_none_or(|partition| partition.has(node))
+            && self.selector.is_none_or(|by| by.takes(&node.name, &node.labels))
     }
 
     /// Whether it is not known of a node yet that it could not have it.
@@ -41,17 +45,21 @@ impl Asked<'_> {
             ));
         }
         let total = node.resources.as_ref()?;
-        let objection = self.selector.and_then(|by| by.objection(&node.name, &node.labels));
+        let outside = self.partition.and_then(|partition| partition.objection(node));
+        let own = || self.selector.and_then(|by| by.objection(&node.name, &node.labels));
+        let objection = outside.or_else(own);
         if objection.is_some() {
             return objection;
         }
         (!self.resources.fits(total)).then(|| format!("has only {}", only(self.resources, total)))
     }
 
-    /// As a person reads it: "8 cores, label disk = ssd".
+    /// As a person reads it: "8 cores, label disk = ssd, in partition gpu".
     pub fn human(&self) -> String {
-        let what = self.resources.human();
-        self.selector.map_or(what.clone(), |selector| format!("{what}, {}", selector.human()))
+        let selector = self.selector.map(|selector| selector.human());
+        let partition = self.partition.map(|partition| format!("in partition {}", partition.name));
+        let parts = [Some(self.resources.human()), selector, partition];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

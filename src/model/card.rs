@@ -60,7 +60,7 @@ impl Card {
         let first = lines.next().unwrap_or_default();
         let (accepted, unknown) = Accepted::read(first)
             .map_err(|e| format!("its first line is not an accepted request: {e}"))?;
-        let (spec, unknown_request) = Spec::of_card(&accepted.request);
+        let (spec, unknown_request) = Spec::of_card(&accepted.whole_request());
         let mut card = Card {
             state: if spec.held { State::Held } else { State::Queued },
             priority: spec.priority,

@@ -1,9 +1,12 @@
 //! The lines of a card: the request as accepted, and what can happen to a job after that.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access;
+use super::defaults;
 use super::enforced::Enforced;
 use super::ids::NodejobId;
 use super::node::DriverKind;
@@ -38,6 +41,10 @@ pub struct Accepted {
     /// to the request, and the files themselves go when the job has stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
+    /// Fields that the request did not say and was given, by the partition that it is for: of which it
+    /// may be the name, too. The request with them is what counts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub defaults: Map<String, Value>,
     /// The request, without `request_id`.
     pub request: Map<String, Value>,
 }
@@ -46,6 +53,11 @@ impl Accepted {
     /// The user whose job it is; `None` where that is whoever owns its parent.
     pub fn user(&self) -> Option<String> {
         self.owner.clone().or_else(|| access::user_in(&self.by))
+    }
+
+    /// The request with what it was given.
+    pub fn whole_request(&self) -> Cow<'_, Map<String, Value>> {
+        defaults::filled(&self.request, &self.defaults)
     }
 
     /// Reads the line. A whole one in which a newer program wrote more than this one knows, or
@@ -78,6 +90,7 @@ impl Accepted {
             "job" => return None,
             "request_id" | "at" | "by" => (value.is_string(), Some(Value::from(""))),
             "request" => (value.is_object(), Some(Map::new().into())),
+            "defaults" => (value.is_object(), None),
             "parent" => (Option::<u64>::deserialize(value).is_ok(), None),
             "batch" => (Option::<(u64, u64)>::deserialize(value).is_ok(), None),
             "files" | "owner" => (Option::<String>::deserialize(value).is_ok(), None),

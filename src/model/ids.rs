@@ -8,14 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
-/// Whether a text may be an id or a name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Such a text is a
-/// safe file name: no slash, no leading dot or dash, no blank, no control byte.
-pub fn is_valid(id: &str) -> bool {
-    let bytes = id.as_bytes();
-    (1..=64).contains(&bytes.len())
-        && bytes[0].is_ascii_alphanumeric()
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
-}
+pub use crate::names::is_name as is_valid;
 
 /// The highest number that a job can have: [`parse_number`] reads no longer ones.
 pub const HIGHEST_NUMBER: u64 = 999_999_999_999_999_999;

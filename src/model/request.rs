@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::access::Share;
 use super::asked::Asked;
+use super::partition::Partition;
 use super::requested::Requested;
 use super::resources::Resources;
 use super::selector::Selector;
@@ -55,6 +56,7 @@ pub const HEAD_FIELDS: &[&str] = &[
     "max_retry_count",
     "node",
     "parent",
+    "partition",
     "placement",
     "priority",
     "retry_delay",
@@ -137,6 +139,7 @@ pub(super) struct Raw {
     retry_delay: Option<Duration>,
     expires: Option<Value>,
     parent: Option<u64>,
+    pub partition: Option<String>,
     state: Option<FirstState>,
     #[serde(default)]
     output: Output,
@@ -177,6 +180,8 @@ pub struct Spec {
     pub selector: Option<Arc<Selector>>,
     /// Which of those that have room it is given; the setting where absent.
     pub strategy: Option<Strategy>,
+    /// The partition that it is for, where there is one.
+    pub partition: Option<String>,
     /// Higher goes first; 0 where absent.
     pub priority: i64,
     /// Longest run of one attempt.
@@ -239,9 +244,14 @@ impl Spec {
         }
     }
 
-    /// What it asks of nodes, for this user.
-    pub fn asked<'a>(&'a self, user: Option<&'a str>) -> Asked<'a> {
-        Asked { resources: &self.resources, selector: self.selector.as_deref(), user }
+    /// What it asks of nodes, for this user, within its partition.
+    pub fn asked<'a>(
+        &'a self,
+        user: Option<&'a str>,
+        partition: Option<&'a Partition>,
+    ) -> Asked<'a> {
+        let selector = self.selector.as_deref();
+        Asked { resources: &self.resources, selector, user, partition }
     }
 
     /// Stands for a request of which nothing is understood.
@@ -256,6 +266,7 @@ impl Spec {
             resources: Resources::default(),
             selector: None,
             strategy: None,
+            partition: None,
             priority: 0,
             timeout: None,
             grace: None,
@@ -301,6 +312,7 @@ impl Spec {
         Ok(Spec {
             selector: (!selector.is_any()).then(|| Arc::new(selector)),
             strategy: raw.placement,
+            partition: raw.partition,
             commands,
             name: raw.name,
             environment: raw.environment,

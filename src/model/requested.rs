@@ -15,6 +15,15 @@ pub const GPU_CAPABILITY: &str = "gpu_compute_capability";
 /// Banyan's names of amounts, each with ours.
 const AMOUNTS: &[(&str, &str)] = &[("cpu_memory_bytes", "memory"), ("gpu_count", GPUS)];
 
+/// The amount that a name means: one and the same for all of whose values there can be but one.
+pub fn meaning(name: &str) -> &str {
+    match name {
+        "cpu_cores" => "cores",
+        "gpu_compute_capability_minor" => "gpu_compute_capability_major",
+        _ => AMOUNTS.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours),
+    }
+}
+
 /// What a job asks for: amounts, and what a node must be like to have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requested {

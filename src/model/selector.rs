@@ -43,8 +43,8 @@ impl Test {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
     labels: BTreeMap<String, Vec<Test>>,
-    /// If there are any: it is one of these.
-    names: BTreeSet<String>,
+    /// If they are named: it is one of these.
+    names: Option<BTreeSet<String>>,
     exclude: BTreeSet<String>,
 }
 
@@ -74,7 +74,9 @@ impl Selector {
         for (label, tests) in &other.labels {
             self.labels.entry(label.clone()).or_default().extend(tests.iter().cloned());
         }
-        self.names.extend(other.names.iter().cloned());
+        if let Some(names) = &other.names {
+            self.name_only(names.clone());
+        }
         self.exclude.extend(other.exclude.iter().cloned());
     }
 
@@ -86,8 +88,15 @@ impl Selector {
         if names.is_empty() {
             return Err("node must name a node".into());
         }
-        self.names.extend(names);
+        self.name_only(names);
         Ok(())
+    }
+
+    fn name_only(&mut self, mut names: BTreeSet<String>) {
+        if let Some(before) = &self.names {
+            names.retain(|name| before.contains(name));
+        }
+        self.names = Some(names);
     }
 
     /// Adds names of nodes that are not to be used.
@@ -103,7 +112,7 @@ impl Selector {
 
     /// Whether a node of this name with these labels will do.
     pub fn takes(&self, name: &str, labels: &Labels) -> bool {
-        (self.names.is_empty() || self.names.contains(name))
+        self.names.as_ref().is_none_or(|names| names.contains(name))
             && !self.exclude.contains(name)
             && self.labels.iter().all(|(label, tests)| {
                 let value = labels.get(label).map(String::as_str);
@@ -113,7 +122,7 @@ impl Selector {
 
     /// Why such a node will not do, for a person; nothing where it does.
     pub fn objection(&self, name: &str, labels: &Labels) -> Option<String> {
-        if !self.names.is_empty() && !self.names.contains(name) {
+        if self.names.as_ref().is_some_and(|names| !names.contains(name)) {
             return Some("it is not the node that is asked for".into());
         }
         if self.exclude.contains(name) {
@@ -136,8 +145,10 @@ impl Selector {
             values.join(" or ")
         };
         let mut parts = Vec::new();
-        if !self.names.is_empty() {
-            parts.push(format!("node {}", join(&self.names)));
+        match &self.names {
+            Some(names) if names.is_empty() => parts.push("no node".into()),
+            Some(names) => parts.push(format!("node {}", join(names))),
+            None => {}
         }
         if !self.exclude.is_empty() {
             parts.push(format!("not node {}", join(&self.exclude)));
@@ -307,6 +318,17 @@ mod tests {
         assert!(!except.takes("a", &Labels::new()) && except.takes("c", &Labels::new()));
         assert_eq!(except.objection("b", &Labels::new()).unwrap(), "excluded");
         assert_eq!(except.human(), "not node a or b");
+        let mut both = Selector::default();
+        both.only(&json!(["a", "b"])).unwrap();
+        both.and(&except);
+        assert!(!both.takes("a", &Labels::new()) && !both.takes("c", &Labels::new()));
+        both.and(&only);
+        assert_eq!(both.human(), "node a, not node a or b");
+        let mut other = Selector::default();
+        other.only(&json!("b")).unwrap();
+        other.and(&only);
+        assert!(!other.takes("a", &Labels::new()) && !other.takes("b", &Labels::new()));
+        assert_eq!(other.human(), "no node");
         assert!(only.only(&json!(["../x"])).is_err() && only.only(&json!([])).is_err());
         assert!(only.except(&json!(3)).is_err());
     }

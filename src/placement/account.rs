@@ -120,11 +120,6 @@ impl Account {
         self.unlist(ask, turn, lies);
     }
 
-    /// Whether it has no jobs.
-    pub fn is_empty(&self) -> bool {
-        self.kinds.is_empty() && self.reserved.is_empty()
-    }
-
     /// A room may have grown; whether that means something to it.
     pub fn hope(&mut self, place: PlaceId) -> bool {
         self.reserved.values_mut().for_each(|grown| *grown = true);

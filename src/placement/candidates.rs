@@ -15,6 +15,10 @@ pub(super) type Turn = (Reverse<i64>, u64);
 pub(super) struct Held {
     pub candidate: Candidate,
     pub site: SiteId,
+    /// Its own, and its partition's.
+    pub priority: i64,
+    /// The place of its account among all.
+    pub account: usize,
 }
 
 /// All of them, by number.
@@ -27,6 +31,6 @@ impl Held {
     }
 
     pub fn turn(&self) -> Turn {
-        (Reverse(self.candidate.priority), self.candidate.job)
+        (Reverse(self.priority), self.candidate.job)
     }
 }

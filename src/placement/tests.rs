@@ -12,6 +12,7 @@ use super::*;
 use crate::model::resources::Others;
 use crate::model::selector::Labels;
 
+mod grouping;
 mod reserving;
 
 fn candidate(job: u64, priority: i64, cores: u64) -> Candidate {
@@ -19,6 +20,7 @@ fn candidate(job: u64, priority: i64, cores: u64) -> Candidate {
         job,
         priority,
         owner: None,
+        partition: None,
         resources: Resources::of(cores, 0),
         lasts: NEVER,
         selector: None,
@@ -240,17 +242,13 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
         let job = if below(10) == 0 { 1 + below(turn) } else { turn };
         let owner = Some(["ada", "ben", "cleo", "dan"][below(4) as usize].into());
         let priority = below(4) as i64;
-        let lasts = NEVER;
         let new = Candidate {
-            job,
-            priority,
-            owner,
             resources,
-            lasts,
             selector,
             strategy,
             avoid,
-            more: 0,
+            owner,
+            ..candidate(job, priority, 0)
         };
         waiting.retain(|_, other: &mut Candidate| other.job != job);
         waiting.insert((Reverse(new.priority), job), new.clone());
@@ -287,7 +285,7 @@ fn what_is_placed_next_is_the_first_that_fits_anywhere() {
             if !running.is_empty() {
                 let (node, used) = running.swap_remove(below(running.len() as u64) as usize);
                 rooms.give_back(&node, &used.resources, NEVER);
-                ready.discharge(used.owner.as_ref(), &used.resources);
+                ready.discharge(used.owner.as_ref(), None, &used.resources);
             }
         }
         for _ in 0..below(4) {
@@ -394,14 +392,14 @@ fn users_take_turns_by_what_they_have_had() {
     all.set_had(|user| if user.is_some_and(|user| **user == *"ada") { 1000 } else { 0 });
     let one = Resources::of(1, 0);
     for owner in ["ada", "ben", "ada"] {
-        all.discharge(Some(&owner.into()), &one);
+        all.discharge(Some(&owner.into()), None, &one);
         rooms.give_back("a", &one, NEVER);
     }
     let placed: Vec<u64> = place_all(&mut all, &mut rooms).iter().map(|(job, _)| *job).collect();
     assert_eq!(placed, [103, 104, 105]);
     // Priority comes before that.
     all.insert(&mut rooms, Candidate { priority: 1, ..of("ada", 200, 1) });
-    all.discharge(Some(&"ben".into()), &one);
+    all.discharge(Some(&"ben".into()), None, &one);
     rooms.give_back("a", &one, NEVER);
     assert_eq!(place_all(&mut all, &mut rooms), places(&[(200, "a")]));
 }
@@ -438,7 +436,7 @@ fn the_next_job_is_that_of_whoever_had_least_within_their_cap() {
             for _ in 0..below(4) {
                 if !running.is_empty() {
                     let gone = running.swap_remove(below(running.len() as u64) as usize);
-                    ready.discharge(gone.0.owner.as_ref(), &gone.0.resources);
+                    ready.discharge(gone.0.owner.as_ref(), None, &gone.0.resources);
                     rooms.give_back(&gone.1, &gone.0.resources, NEVER);
                 }
             }

@@ -17,6 +17,7 @@ use super::pace::Paces;
 use super::presence::Presence;
 use super::reserved::Reserving;
 use super::roster::Roster;
+use super::rules::Rules;
 use super::silence::Silences;
 use super::step::Step;
 use super::strays::Strays;
@@ -38,6 +39,7 @@ pub struct Engine<'r> {
     pub(super) cards: Cards<'r>,
     pub(super) index: Index,
     pub(super) nodes: Roster,
+    pub(super) rules: Rules,
     pub(super) lines: Lines,
     pub(super) paces: Paces,
     pub(super) doubts: Doubts,
@@ -72,6 +74,7 @@ impl<'r> Engine<'r> {
             cards: Cards::new(root),
             index: Index::with(&root.settings),
             nodes: Roster::default(),
+            rules: Rules::default(),
             lines: Lines::default(),
             paces: Paces::default(),
             doubts: Doubts::default(),

@@ -44,17 +44,19 @@ impl Engine<'_> {
     pub(super) fn hear(&mut self, wakes: Vec<Wake>) {
         let mut reports = Vec::new();
         let mut touched = BTreeSet::new();
-        let mut nodes = false;
+        let mut records = false;
         let missed = wakes.iter().any(|wake| matches!(wake, Wake::Overflow)); // there may be many
         for wake in wakes {
-            let heeded = self.heed(wake, &mut reports, &mut touched, &mut nodes);
+            let heeded = self.heed(wake, &mut reports, &mut touched, &mut records);
             self.told(heeded);
         }
         if missed {
             self.looks.begin_anew();
             self.scan();
         }
-        if nodes {
+        if records {
+            let loaded = self.load_partitions();
+            self.told(loaded);
             let loaded = self.load_nodes();
             self.told(loaded);
         }
@@ -74,14 +76,14 @@ impl Engine<'_> {
         wake: Wake,
         reports: &mut Vec<Said>,
         touched: &mut BTreeSet<u64>,
-        nodes: &mut bool,
+        records: &mut bool,
     ) -> Result<()> {
         match wake {
             Wake::Card(job) => {
                 touched.insert(job);
             }
             Wake::Batch | Wake::Overflow => {}
-            Wake::Nodes => *nodes = true, // there may be many
+            Wake::Records => *records = true, // there may be many
             Wake::End => self.ending = true,
             Wake::Saved { failed } => self.saved(failed),
             Wake::Swept(result) => self.swept(result),

@@ -10,10 +10,11 @@ use crate::attempts::{lasting, ranges};
 use crate::clock::{Present, Wait};
 use crate::model::card::{Attempt, Card, State};
 use crate::model::ids::NodejobId;
+use crate::model::partition::Partition;
 use crate::model::resources::Resources;
 use crate::model::waits::Waits;
 use crate::placement::ends::{Millis, NEVER};
-use crate::placement::{Candidate, Cap, Placed, Ready, Rooms};
+use crate::placement::{Candidate, Cap, Placed, Ready, Rooms, Rules};
 use crate::settings::Settings;
 use crate::strategy::Strategy;
 
@@ -94,8 +95,8 @@ pub struct Index {
     grace: Duration,
     /// From when the time of placement is counted.
     origin: Origin,
-    /// Whose jobs waited.
-    users: HashSet<Arc<str>>,
+    /// Whose jobs waited, and for which partitions.
+    names: HashSet<Arc<str>>,
     /// What was done to the clock, as was last looked.
     clock: Option<Present>,
 }
@@ -123,7 +124,7 @@ impl Index {
             self.untouchable.insert(card.job(), rooms);
             return;
         }
-        let owner = owner.map(|owner| self.user(owner));
+        let owner = owner.map(|owner| self.text(owner));
         if card.is_waiting() {
             self.put_waiting(card, owner.as_ref(), now.time);
         }
@@ -150,6 +151,7 @@ impl Index {
                 job,
                 priority: card.priority,
                 owner: owner.cloned(),
+                partition: card.spec.partition.as_deref().map(|name| self.text(name)),
                 resources: card.spec.resources.clone(),
                 lasts: lasting::next(card, self.grace).map_or(NEVER, whole_millis),
                 selector: card.spec.selector.clone(),
@@ -178,17 +180,23 @@ impl Index {
         self.clock.as_ref().map_or_else(|| now.into(), |known| known.at(now))
     }
 
-    /// One text for each user, however many jobs wait.
-    fn user(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.users.get(name) {
+    /// One text for each user and partition, however many jobs wait.
+    fn text(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
             return known.clone();
         }
-        if self.users.len() >= 64 && self.users.len().is_power_of_two() {
-            self.users.retain(|user| Arc::strong_count(user) > 1); // the others have nothing here
+        if self.names.len() >= 64 && self.names.len().is_power_of_two() {
+            self.names.retain(|name| Arc::strong_count(name) > 1); // the others have nothing here
         }
         let new: Arc<str> = name.into();
-        self.users.insert(new.clone());
+        self.names.insert(new.clone());
         new
+    }
+
+    /// By whose rules jobs of this partition are placed; `None`: none is.
+    pub fn set_partition(&mut self, name: &str, partition: Option<&Partition>) {
+        let name = self.text(name);
+        self.ready.set_partition(&mut self.rooms, &name, partition.map(Rules::of));
     }
 
     /// The next placement, if there is one: the job is taken out, unless more of it may be placed, and
@@ -236,7 +244,8 @@ impl Index {
     /// now that it is.
     pub fn release(&mut self, Placed { candidate, node, until }: &Placed) {
         self.rooms.give_back(node, &candidate.resources, *until);
-        self.ready.discharge(candidate.owner.as_ref(), &candidate.resources);
+        let (owner, partition) = (candidate.owner.as_ref(), candidate.partition.as_ref());
+        self.ready.discharge(owner, partition, &candidate.resources);
     }
 
     /// Until when nothing of this job is placed on this node, which would not have it.
@@ -278,14 +287,16 @@ impl Index {
         let rest = lasting::rest(card, attempt, &self.present(now.time), self.grace);
         let until = rest.map_or(NEVER, |rest| self.millis(now.steady + rest));
         self.rooms.take(&attempt.node, &resources, until);
-        self.ready.charge(owner.as_ref(), &resources);
+        let partition = card.spec.partition.as_deref().map(|name| self.text(name));
+        self.ready.charge(owner.as_ref(), partition.as_ref(), &resources);
         let nearly_done = ranges::nearly_done_for(card, attempt, now.time);
         let leaving = nearly_done.map(|rest| now.steady + rest);
         if let Some(until) = leaving {
             self.rooms.leave(&attempt.node, &resources);
             self.leaving.insert((until, card.job(), attempt.attempt));
         }
-        let known = OnNode { owner, until, ..OnNode::of(card, attempt, before, leaving) };
+        let known = OnNode::of(card, attempt, before, leaving);
+        let known = OnNode { owner, partition, until, ..known };
         if known.state != State::Placed {
             self.ready.note_running(known.owner.as_ref(), &resources, true);
         }
@@ -317,7 +328,8 @@ impl Index {
             self.count_again(job, attempt);
             if let Some(known) = self.on_node.remove(&(job, attempt)) {
                 self.rooms.give_back(&known.node, &known.resources, known.until);
-                self.ready.discharge(known.owner.as_ref(), &known.resources);
+                let (owner, partition) = (known.owner.as_ref(), known.partition.as_ref());
+                self.ready.discharge(owner, partition, &known.resources);
                 if known.state != State::Placed {
                     self.ready.note_running(known.owner.as_ref(), &known.resources, false);
                 }

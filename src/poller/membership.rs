@@ -1,4 +1,4 @@
-//! The nodes: which there are, whether they answer, and giving up the jobs of those that do not.
+//! The nodes, and the partitions: which there are, whether they answer, and giving up the jobs of those that do not.
 
 use super::engine::Engine;
 use std::collections::BTreeMap;
@@ -18,6 +18,18 @@ use crate::wire::node::Info;
 const STACK: usize = 128 << 10;
 
 impl Engine<'_> {
+    /// Takes in partitions that were made, changed or removed.
+    pub(super) fn load_partitions(&mut self) -> Result<()> {
+        let (changed, trouble) = self.rules.read(self.root)?;
+        for error in trouble {
+            self.told::<()>(Err(error));
+        }
+        for (name, partition) in changed {
+            self.index.set_partition(&name, partition.as_deref());
+        }
+        Ok(())
+    }
+
     pub(super) fn load_nodes(&mut self) -> Result<()> {
         let fresh = self.nodes.read(self.root)?;
         for error in fresh.trouble {

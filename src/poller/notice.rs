@@ -1,4 +1,4 @@
-//! Wake-ups from the head's feed and the nodes' records, and from SIGTERM and SIGINT.
+//! Wake-ups from the head's feed, from the records of nodes and partitions, and from SIGTERM and SIGINT.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{files, pause};
+use crate::board::{files, partitions, pause};
 use crate::error::{At, Error, Kind, Result};
 
 const STACK: usize = 128 << 10;
@@ -50,7 +50,7 @@ pub fn watch_signals(set: SigSet, wakes: &Sender<Wake>, stop: End) -> Result<()>
     })
 }
 
-/// Follows the head's feed and watches the nodes' records. Where the kernel gives no watches it looks
+/// Follows the head's feed and watches the records of nodes and partitions. Where the kernel gives no watches it looks
 /// every few milliseconds, and asks for some now and then.
 pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
     let (root, wakes) = (root.clone(), wakes.clone());
@@ -68,9 +68,10 @@ pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
 struct Notice<'r> {
     root: &'r Root,
     tail: Tail<'r>,
-    nodes: PathBuf,
-    /// When the nodes' directory last changed, as far as was looked.
-    nodes_at: Option<SystemTime>,
+    /// The directories of the nodes' and the partitions' records.
+    records: [PathBuf; 2],
+    /// When these last changed, as far as was looked.
+    records_at: [Option<SystemTime>; 2],
     paused: bool,
     looked: Instant,
     told: bool,
@@ -79,31 +80,35 @@ struct Notice<'r> {
 
 impl<'r> Notice<'r> {
     fn begin(root: &'r Root) -> Notice<'r> {
-        let nodes = Cards::new(root).nodes_path();
+        let records = [Cards::new(root).nodes_path(), partitions::dir(root)];
         let (tail, looked) = (Tail::of_others(root), Instant::now());
         let mut notice = Notice {
             root,
             tail,
-            nodes,
-            nodes_at: None,
+            records,
+            records_at: [None; 2],
             paused: false,
             looked,
             told: false,
             voice: Voice::new(true),
         };
-        notice.watch_nodes();
-        notice.nodes_at = notice.nodes_changed();
+        notice.watch_records();
+        notice.records_at = notice.records_changed();
         notice
     }
 
-    /// Watches the directory by its name: one that has come in the place of another is watched from now on.
-    fn watch_nodes(&mut self) {
+    /// Watches the directories by their names: one that has come, also in the place of another, is watched from
+    /// now on. What people edit may be written where it lies.
+    fn watch_records(&mut self) {
         let changes = AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF;
-        self.tail.watch.add(&self.nodes, changes);
-        self.tail.watch.add(files::parent(&self.nodes), changes | AddWatchFlags::IN_CREATE); // a pause
+        let [nodes, partitions] = &self.records;
+        self.tail.watch.add(nodes, changes);
+        self.tail.watch.add(partitions, changes | AddWatchFlags::IN_CLOSE_WRITE);
+        // A pause, and the first of the partitions.
+        self.tail.watch.add(files::parent(nodes), changes | AddWatchFlags::IN_CREATE);
         if self.tail.watch.is_deaf() && !self.told {
             eprintln!("poller: no inotify watches are to be had; looking every few milliseconds");
         }
@@ -116,8 +121,9 @@ impl<'r> Notice<'r> {
         thread::sleep(AFTER_TROUBLE);
     }
 
-    fn nodes_changed(&self) -> Option<SystemTime> {
-        fs::metadata(&self.nodes).and_then(|meta| meta.modified()).ok()
+    fn records_changed(&self) -> [Option<SystemTime>; 2] {
+        let changed = |dir| fs::metadata(dir).and_then(|meta| meta.modified()).ok();
+        [changed(&self.records[0]), changed(&self.records[1])]
     }
 
     /// Waits for something, and passes it on.
@@ -126,19 +132,26 @@ impl<'r> Notice<'r> {
             self.pause_for(error);
             Vec::new()
         });
+        let is_of = |event: &InotifyEvent, known: &str| {
+            event.name.as_ref().is_some_and(|name| name.as_encoded_bytes() == known.as_bytes())
+        };
         let is_record = |event: &InotifyEvent| {
             let name = event.name.as_ref().map(|name| name.as_encoded_bytes());
-            name.is_some_and(|name| name.ends_with(b".json") || name == pause::NAME.as_bytes())
+            name.is_some_and(|name| name.ends_with(b".json")) || is_of(event, pause::NAME)
         };
-        let mut nodes = events.iter().any(is_record);
-        if self.tail.watch.is_deaf() || self.looked.elapsed() >= LOOK_AGAIN {
-            let changed = self.nodes_changed();
-            let paused = pause::is_paused(self.root);
-            nodes |= changed != self.nodes_at || paused != self.paused;
-            (self.nodes_at, self.paused) = (changed, paused);
+        let mut records = events.iter().any(is_record);
+        if events.iter().any(|event| is_of(event, partitions::DIR)) {
+            self.watch_records(); // before they are looked at
+            records = true;
         }
-        if nodes {
-            wakes.send(Wake::Nodes)?;
+        if self.tail.watch.is_deaf() || self.looked.elapsed() >= LOOK_AGAIN {
+            let changed = self.records_changed();
+            let paused = pause::is_paused(self.root);
+            records |= changed != self.records_at || paused != self.paused;
+            (self.records_at, self.paused) = (changed, paused);
+        }
+        if records {
+            wakes.send(Wake::Records)?;
         }
         if events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)) {
             wakes.send(Wake::Overflow)?;
@@ -161,7 +174,7 @@ impl<'r> Notice<'r> {
             if self.tail.watch.is_deaf() {
                 self.tail.watch_anew();
             }
-            self.watch_nodes(); // it may have been moved, of which no directory in it is told
+            self.watch_records(); // they may have been moved, of which no directory in it is told
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub struct OnNode {
     pub id: NodejobId,
     /// The user whose job it is, where that is known.
     pub owner: Option<Arc<str>>,
+    /// The partition that it is for, if it is for one.
+    pub partition: Option<Arc<str>>,
     /// What it is given.
     pub resources: Resources,
     /// When it will have ended at the latest, in placement's time.
@@ -87,6 +89,7 @@ impl OnNode {
             node: attempt.node.clone(),
             id: attempt.nodejob.clone(),
             owner: None,
+            partition: None,
             resources: card.spec.resources.clone(),
             until: NEVER,
             leaving,

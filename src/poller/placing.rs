@@ -46,7 +46,11 @@ impl Engine<'_> {
             while choices.len() < at_once {
                 let Some(next) = self.index.place_next(Moment::now()) else { break };
                 let (chosen, candidate) = (self.nodes.get(&next.node).cloned(), &next.candidate);
-                let choice = chosen.map(|node| (candidate.job, node, self.slots(candidate)));
+                let by = candidate.partition.clone().map(|partition| {
+                    let version = self.rules.version(&partition);
+                    (partition, version)
+                });
+                let choice = chosen.map(|node| (candidate.job, node, self.slots(candidate), by));
                 taken.push(next);
                 let Some(choice) = choice else {
                     outdated.set(true);
@@ -66,11 +70,14 @@ impl Engine<'_> {
                 }
                 let clock = self.index.present(SystemTime::now());
                 let choices = choices.into_iter();
-                let plans = choices.map(|(job, node, slots)| {
+                let plans = choices.map(|(job, node, slots, by)| {
                     let (cluster, outdated) = (cluster.clone(), outdated.clone());
                     let clock = clock.clone();
                     let plan = move |card: &Card, registered: &Registered| {
-                        if registered.is_paused() || !is_open(&node, registered)? {
+                        let is_same = by.as_ref().is_none_or(|(partition, version)| {
+                            version.is_some() && registered.partition(partition) == *version
+                        });
+                        if registered.is_paused() || !is_same || !is_open(&node, registered)? {
                             outdated.set(true);
                             return Ok(Vec::new());
                         }
@@ -101,6 +108,7 @@ impl Engine<'_> {
             }
             let sent = self.send(&placed);
             if outdated.get() {
+                self.load_partitions()?;
                 self.load_nodes()?;
                 sent?;
                 return self.yield_round();
@@ -127,9 +135,11 @@ impl Engine<'_> {
 
     /// How many jobs that ask for what this one does the nodes that take it can run at a time.
     fn slots(&self, candidate: &Candidate) -> u64 {
-        let (user, selector) = (candidate.owner.as_deref(), candidate.selector.as_deref());
+        let selector = self.index.ready.selector(candidate);
+        let (user, selector) = (candidate.owner.as_deref(), selector.as_deref());
         let needed = &candidate.resources;
-        let asked = Asked { resources: needed, selector, user };
+        // Its partition's is in the selector.
+        let asked = Asked { resources: needed, selector, user, partition: None };
         let open = self.nodes.values().filter(|node| node.takes_jobs() && asked.may_go_to(node));
         let slots =
             open.filter_map(|node| node.resources.as_ref()).map(|total| needed.times_in(total));

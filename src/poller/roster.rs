@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::board::nodes::{self, Version};
+use crate::board::files::Version;
+use crate::board::nodes;
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::Node;

@@ -24,6 +24,8 @@ impl Engine<'_> {
         if restored > 0 {
             self.say(&format!("recovered {restored} submitted jobs"));
         }
+        let loaded = self.load_partitions();
+        self.told(loaded);
         let loaded = self.load_nodes();
         self.told(loaded);
         let looked = self.look_at_all();

@@ -17,8 +17,8 @@ pub enum Wake {
     Card(u64),
     /// A batch of cards is being submitted, or was.
     Batch,
-    /// A node was registered, changed or removed.
-    Nodes,
+    /// A node or a partition was made, changed or removed, or placement was paused or goes on.
+    Records,
     /// Wake-ups were lost: look at everything.
     Overflow,
     /// The process is asked to end.

@@ -1,15 +1,16 @@
 //! `scheduler check`: every invariant of the head's board, one line for each violation; `--repair`
 //! mends what has one right answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use crate::board::boxes;
 use crate::board::cards::Cards;
 use crate::board::leftovers;
+use crate::board::partitions::Recorded;
 use crate::board::root::Root;
 use crate::board::walk::{self, Entry};
-use crate::board::{nodes, numbers, vault};
+use crate::board::{nodes, numbers, partitions, vault};
 use crate::check::Found;
 use crate::error::{Error, Kind, Result};
 use crate::model::card::{Card, Column, Event, State, What};
@@ -23,7 +24,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     let mut wrong = Vec::new();
     let tree = told(walk::tree(root), &mut wrong);
     wrong.extend(tree.into_iter().flatten());
-    let mut notes = Vec::new();
+    let mut noticed = Noticed::default();
     let cards = Cards::new(root);
     let mut places: HashMap<u64, Column> = HashMap::new();
     let mut with_nodes = false;
@@ -35,7 +36,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
                 {
                     wrong.push(format!("job {job} lies in two columns: {column:?} and {other:?}"));
                 }
-                match check_card(&cards, column, job, &path, repair, &mut notes) {
+                match check_card(&cards, column, job, &path, repair, &mut noticed) {
                     Ok((found, belongs)) => {
                         wrong.extend(found);
                         with_nodes |= belongs == Some(Column::Running);
@@ -88,11 +89,16 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
     }
     for node in told(nodes::list(root), &mut wrong).into_iter().flatten() {
         if let Some(why) = node.newer_reason() {
-            notes.push(format!("node {}: its record was {why}", node.name));
+            noticed.notes.push(format!("node {}: its record was {why}", node.name));
         } else if node.uri.is_none() && node.driver != DriverKind::Local {
             wrong.push(format!("node {}: has no uri", node.name));
         }
     }
+    if let Some((found, noted)) = told(partitions::check(root), &mut wrong) {
+        wrong.extend(found);
+        noticed.notes.extend(noted);
+    }
+    told(noticed.note_without_partition(root), &mut wrong);
     match numbers::known_cluster(root) {
         Err(e) if with_nodes || numbers::has_cluster(root) => wrong.push(e.message),
         Ok(Some(cluster)) => {
@@ -108,7 +114,35 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         }
         _ => {}
     }
-    Ok(Found { wrong, notes })
+    Ok(Found { wrong, notes: noticed.notes })
+}
+
+/// What is noticed of cards and is no violation.
+#[derive(Default)]
+struct Noticed {
+    notes: Vec<String>,
+    /// How many jobs wait, or some of their tasks, for each partition.
+    waiting: BTreeMap<String, usize>,
+}
+
+impl Noticed {
+    /// Notes partitions for which jobs wait, or into which the setting has them go, and that are not there.
+    fn note_without_partition(&mut self, root: &Root) -> Result<()> {
+        let by_setting = root.settings.partition.as_ref();
+        for name in self.waiting.keys().chain(by_setting.filter(|n| !self.waiting.contains_key(*n)))
+        {
+            if partitions::look(root, name)? != Recorded::Absent {
+                continue;
+            }
+            let what = match self.waiting.get(name) {
+                None => "it is the setting, and jobs that name none are refused".to_string(),
+                Some(1) => "1 job waits for it".to_string(),
+                Some(count) => format!("{count} jobs wait for it"),
+            };
+            self.notes.push(format!("partition {name} is not there: {what}"));
+        }
+        Ok(())
+    }
 }
 
 /// The value; what cannot be looked at is wrong.
@@ -150,7 +184,7 @@ fn check_card(
     job: u64,
     path: &Path,
     repair: bool,
-    notes: &mut Vec<String>,
+    noticed: &mut Noticed,
 ) -> Result<(Vec<String>, Option<Column>)> {
     let mut wrong = Vec::new();
     let Some(bytes) = crate::board::files::read(path)? else { return Ok((wrong, None)) };
@@ -173,8 +207,11 @@ fn check_card(
         return Ok((vec![format!("{}: is the card of job {}", path.display(), card.job())], None));
     }
     if let Some(why) = card.newer_reason() {
-        notes.push(format!("{}: {why}", path.display()));
+        noticed.notes.push(format!("{}: {why}", path.display()));
         return Ok((wrong, Some(column)));
+    }
+    if let Some(partition) = card.spec.partition.as_ref().filter(|_| card.is_waiting()) {
+        *noticed.waiting.entry(partition.clone()).or_default() += 1;
     }
     wrong.extend(story(&card));
     let belongs = card.column();

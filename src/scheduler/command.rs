@@ -64,6 +64,7 @@ fn options() -> Vec<Arg> {
         with("resource", "NAME=N", "of a countable; may be repeated").action(ArgAction::Append),
         with("constraint", "LABEL=V", "nodes with this label; may be repeated")
             .action(ArgAction::Append),
+        with("partition", "NAME", "the partition that it goes into"),
         with("node", "NAME", "this node alone; may be repeated").action(ArgAction::Append),
         with("exclude", "NAME", "not this node; may be repeated").action(ArgAction::Append),
         with("placement", "HOW", "spread, pack, round-robin or random"),

@@ -5,12 +5,14 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::access;
+use super::entry::enter;
 use super::jobs::number;
 use super::reason::{Reasons, told_reason};
 use crate::attempts::allocated::{self, Allocated, MOST};
 use crate::attempts::waits::Nodes;
-use crate::auth::{self, Who};
+use crate::auth;
 use crate::board::cards::Cards;
+use crate::board::partitions::Partitions;
 use crate::board::root::Root;
 use crate::board::{owners, pause};
 use crate::cgi::{Call, Response};
@@ -29,17 +31,18 @@ pub fn explain(call: &Call) -> Result<Response> {
     let cards = Cards::new(call.root);
     let card = cards.find(number(call)?)?;
     let owner = owners::of(&cards, &card)?;
-    let asked = card.spec.asked(owner.as_deref());
+    let reasons = Reasons::with(call.root, Allocated::read(call.root, MOST)?);
+    let (partition, closed) = reasons.partition_of(&card)?;
+    let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
     map.insert("state".into(), card.state.word().into());
-    let reasons = Reasons::with(call.root, Allocated::read(call.root, MOST)?);
     if let Some(why) = told_reason(reasons.of(&card)) {
         map.insert("reason".into(), why.into());
     }
     map.insert("asks".into(), asked.human().into());
     let told = match waits(&card) {
-        true => told(call.root, &asked, Some(&card), &reasons)?,
+        true => told(call.root, &asked, closed, Some(&card), &reasons)?,
         false => Vec::new(),
     };
     map.insert("nodes".into(), json!(told));
@@ -52,10 +55,12 @@ fn waits(card: &Card) -> bool {
 }
 
 /// Each node's name, with what speaks against it. Where it is not known what nodes have room for, neither is
-/// whether they could have it now, unless something else speaks against it.
+/// whether they could have it now, unless something else speaks against it. Of a job of a partition that is
+/// `closed`, that does first.
 fn told(
     root: &Root,
     asked: &Asked,
+    closed: Option<String>,
     card: Option<&Card>,
     reasons: &Reasons,
 ) -> Result<Vec<Map<String, Value>>> {
@@ -65,11 +70,12 @@ fn told(
     };
     let unknown = seen.is_none().then(allocated::not_known);
     let beside = beside_nodes(root, asked, card, reasons)?;
-    let never = allocated::cap(root).never(asked.resources.cores).is_some();
+    let never = closed.is_some() || allocated::never(root, asked).is_some();
     let avoid = card.map_or(Vec::new(), Card::nodes_to_avoid);
     let failed = || "it failed there: any other comes first".to_string();
     let told = |node: &Node| {
-        let against = against(asked, node, seen, card).or_else(|| beside.clone());
+        let own = || against(asked, node, seen, card).or_else(|| beside.clone());
+        let against = closed.clone().or_else(own);
         let now = (against.is_some() || unknown.is_none()).then_some(against.is_none());
         let avoided = || avoid.contains(&node.name.as_str()).then(failed);
         let objection = against.or_else(|| unknown.clone()).or_else(avoided);
@@ -98,7 +104,7 @@ fn beside_nodes(
     {
         return Ok(Some(why));
     }
-    Ok(reasons.allocated().and_then(|all| all.at_cap(root, asked.user, asked.resources)))
+    Ok(reasons.allocated().and_then(|all| all.objection(root, asked)))
 }
 
 fn against(asked: &Asked, node: &Node, seen: Option<Seen>, card: Option<&Card>) -> Option<String> {
@@ -126,8 +132,9 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
             auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
         }
         let owner = owners::of(&cards, &card)?;
-        let asked = card.spec.asked(owner.as_deref());
-        return fit(call.root, &asked, Some(&card), reasons).map(Some);
+        let (partition, closed) = reasons.partition_of(&card)?;
+        let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
+        return fit(call.root, &asked, closed, Some(&card), reasons).map(Some);
     }
     let request: Value = match by_text {
         Some(text) => serde_json::from_str(text)
@@ -136,15 +143,20 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
         None => return Ok(None),
     };
     let spec = Spec::for_head(&request)?;
-    fit(call.root, &spec.asked(user(call.who)), None, reasons).map(Some)
+    let request = request.as_object().cloned().unwrap_or_default();
+    let entered = enter(call.root, &Partitions::new(call.root), &request, spec)?;
+    let asked = entered.spec.asked(call.who.user.as_deref(), entered.partition.as_deref());
+    fit(call.root, &asked, None, None, reasons).map(Some)
 }
 
-fn user(who: &Who) -> Option<&str> {
-    who.user.as_deref()
-}
-
-fn fit(root: &Root, asked: &Asked, card: Option<&Card>, reasons: &Reasons) -> Result<Vec<Value>> {
-    let told = told(root, asked, card, reasons)?;
+fn fit(
+    root: &Root,
+    asked: &Asked,
+    closed: Option<String>,
+    card: Option<&Card>,
+    reasons: &Reasons,
+) -> Result<Vec<Value>> {
+    let told = told(root, asked, closed, card, reasons)?;
     let fits = |node: &Node| node.is_open() && asked.may_go_to(node);
     let all = reasons.all()?.iter().zip(told).filter(|(node, _)| fits(node));
     let shown = |(node, mut told): (&Node, Map<String, Value>)| {

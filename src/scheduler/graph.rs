@@ -227,6 +227,7 @@ mod tests {
                 parent,
                 batch: None,
                 files: None,
+                defaults: Default::default(),
                 request,
             };
             cards.submit(&accepted, None).unwrap();

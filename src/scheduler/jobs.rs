@@ -91,10 +91,15 @@ pub fn record(call: &Call) -> Result<Response> {
     add_progress(call.root, &card, &mut map);
     map.insert("priority".into(), card.priority.into());
     let mut request = card.accepted.request.clone();
+    let mut defaults = card.accepted.defaults.clone();
     if !access::sees_values(call, &cards, &card)? {
         hide_values(&mut request);
+        hide_values(&mut defaults);
     }
     map.insert("request".into(), Value::Object(request));
+    if !defaults.is_empty() {
+        map.insert("defaults".into(), Value::Object(defaults));
+    }
     map.insert("attempts".into(), json!(card.attempts));
     if let Some(array) = card.array() {
         map.insert("failures".into(), json!(array.ended.failed));

@@ -163,6 +163,9 @@ fn summary(
         map.insert("name".into(), name.clone().into());
     }
     map.insert("commands".into(), json!(card.spec.commands));
+    if let Some(partition) = &card.spec.partition {
+        map.insert("partition".into(), partition.clone().into());
+    }
     map.insert("priority".into(), card.priority.into());
     map.extend(fields(reasons, card)?);
     if let Some(Value::Object(tasks)) = map.get_mut("tasks") {

@@ -2,6 +2,7 @@
 //! that a hundred thousand waiting cards cost nothing to keep up to date.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use crate::attempts::allocated::{self, Allocated};
 use crate::attempts::waits::{self, Nodes};
@@ -9,6 +10,7 @@ use crate::board::addresses;
 use crate::board::cards::Cards;
 use crate::board::nodes::{self, Registered};
 use crate::board::owners;
+use crate::board::partitions::{Partitions, Recorded};
 use crate::board::pause;
 use crate::board::poller_lock;
 use crate::board::reservations::{self, Reservation};
@@ -20,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
+use crate::model::partition::Partition;
 use crate::model::waits::Waits;
 use crate::placement::ends::NEVER;
 use crate::placement::why::Seen;
@@ -41,6 +44,7 @@ pub struct Reasons<'r> {
     root: &'r Root,
     registered: Registered<'r>,
     nodes: OnceCell<Result<Vec<Node>>>,
+    partitions: Partitions<'r>,
     allocated: OnceCell<Option<Allocated>>,
     rooms: OnceCell<Option<Rooms>>,
     poller: OnceCell<Result<bool>>,
@@ -56,6 +60,7 @@ impl<'r> Reasons<'r> {
             root,
             registered,
             nodes: OnceCell::new(),
+            partitions: Partitions::new(root),
             allocated: OnceCell::new(),
             rooms: OnceCell::new(),
             poller: OnceCell::new(),
@@ -76,8 +81,18 @@ impl<'r> Reasons<'r> {
         self.allocated.get_or_init(read).as_ref()
     }
 
+    /// Whether users have caps, or may have some in partitions.
     fn is_capped(&self) -> bool {
-        allocated::cap(self.root) != Cap::default()
+        allocated::cap(self.root) != Cap::default() || self.partitions.are_any()
+    }
+
+    /// The partition that a job is for; or why nothing of that is placed, where nobody can go by its record.
+    pub fn partition_of(&self, card: &Card) -> Result<(Option<Arc<Partition>>, Option<String>)> {
+        let Some(name) = &card.spec.partition else { return Ok((None, None)) };
+        Ok(match self.partitions.look(name)? {
+            Recorded::Known(partition) => (Some(partition), None),
+            other => (None, other.objection(name)),
+        })
     }
 
     fn rooms(&self) -> Result<Option<&Rooms>> {
@@ -151,17 +166,28 @@ impl Nodes for Reasons<'_> {
         if let Some(pause) = pause::read(self.root)? {
             return Ok(Some(pause.human()));
         }
+        let (partition, closed) = self.partition_of(card)?;
+        if closed.is_some() {
+            return Ok(closed);
+        }
         let Some(allocated) = self.is_capped().then(|| self.allocated()).flatten() else {
             return Ok(None);
         };
         let owner = self.owner(card)?;
-        Ok(allocated.at_cap(self.root, owner.as_deref(), &card.spec.resources))
+        let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
+        Ok(allocated.objection(self.root, &asked))
+    }
+
+    fn partition(&self, card: &Card) -> Result<Option<Arc<Partition>>> {
+        self.partition_of(card).map(|(partition, _)| partition)
     }
 
     /// Where that can be told at little cost.
     fn seen(&self, card: &Card) -> Result<Option<Seen<'_>>> {
         let rooms = self.rooms()?;
-        Ok(rooms.map(|rooms| allocated::seen_by(self.root, rooms, card)))
+        let partition = self.partition(card)?;
+        let seen = |rooms| allocated::seen_by(self.root, rooms, card, partition.as_deref());
+        Ok(rooms.map(seen))
     }
 }
 

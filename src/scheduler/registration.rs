@@ -7,7 +7,7 @@ use crate::cgi::Call;
 use crate::client::names::check_uri;
 use crate::error::{Error, Kind, Result};
 use crate::model::about::About;
-use crate::model::access::{Need, Reach};
+use crate::model::access::{self, Need, Reach};
 use crate::model::ids;
 use crate::model::node::{DriverKind, Node, NodeState};
 use crate::model::selector::Labels;
@@ -31,9 +31,6 @@ const FIELDS: &[&str] = &[
 
 /// Those of them that are an admin's to set: they are about this machine, or about other users.
 const FOR_ADMINS: &[&str] = &["owner", "ca", "cert", "key"];
-
-/// Longest name of a user.
-const LONGEST_USER: usize = 100;
 
 /// Words that paths have where the name of a node may stand.
 const RESERVED: &[&str] = &["list", "jobs", "job", "new", "join"];
@@ -125,13 +122,10 @@ pub fn checked(value: Value) -> Result<Node> {
         (DriverKind::Local, Some(_)) => return Err(Error::bad("a local node has no uri")),
         (DriverKind::Local, None) => {}
     }
-    let is_user = |name: &str| {
-        let odd = |c: char| c.is_control() || c == '"' || c == '\\';
-        (1..=LONGEST_USER).contains(&name.len()) && !name.contains(odd)
-    };
-    if node.owner.as_deref().is_some_and(|name| !is_user(name)) {
+    if node.owner.as_deref().is_some_and(|name| !access::may_be_owner(name)) {
         return Err(Error::bad(format!(
-            "owner must be a user's name, of at most {LONGEST_USER} bytes, or null"
+            "owner must be a user's name, of at most {} bytes, or null",
+            access::LONGEST_OWNER
         )));
     }
     let files = [

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::entry::{Entered, check_may, enter};
 use crate::attempts::allocated;
 use crate::auth::{self, Who, ownership};
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
+use crate::board::partitions::{self, Partitions};
 use crate::board::submission::Submitted;
 use crate::board::waiting::{self, Waiting};
 use crate::board::{addresses, batches, files, numbers, root::Root, uploads};
@@ -67,7 +69,9 @@ pub fn submit(
         same_request(root, &accepted, &card)?;
         return Ok((card.accepted, false));
     }
-    admit(root, who, &accepted, &spec)?;
+    let entered = enter(root, &Partitions::new(root), &accepted.request, spec)?;
+    accepted.defaults = entered.defaults.clone();
+    admit(root, who, &accepted, &entered)?;
     let bytes = files.as_ref().map_or(0, |files| files.files().iter().map(|file| file.size).sum());
     let account = account(&cards, who, std::slice::from_ref(&accepted), bytes)?;
     if !chosen {
@@ -136,8 +140,12 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
             "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
         )));
     }
-    for (index, (accepted, spec)) in all.iter().zip(&specs).enumerate() {
-        admit(root, who, accepted, spec).map_err(|e| of(index, e))?;
+    let partitions = Partitions::new(root);
+    for (index, (accepted, spec)) in all.iter_mut().zip(specs).enumerate() {
+        let entered = enter(root, &partitions, &accepted.request, spec);
+        let entered = entered.map_err(|e| of(index, e))?;
+        accepted.defaults = entered.defaults.clone();
+        admit(root, who, accepted, &entered).map_err(|e| of(index, e))?;
     }
     let account = account(&cards, who, &all, 0)?;
     let numbers = numbers::reserve(root, all.len() as u64)?;
@@ -247,13 +255,18 @@ fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
         parent: spec.parent.or(who.job()),
         batch: None,
         files: None,
+        defaults: Map::new(),
         request,
     };
     Ok((accepted, spec))
 }
 
 /// Whether a request may be accepted now, which may change: asked of new ones alone.
-fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()> {
+fn admit(root: &Root, who: &Who, accepted: &Accepted, entered: &Entered) -> Result<()> {
+    let Entered { spec, partition, .. } = entered;
+    if let Some(partition) = partition {
+        check_may(who, partition)?;
+    }
     if let Some(Expires::At(time)) = spec.expires
         && time <= SystemTime::now()
     {
@@ -269,12 +282,13 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, spec: &Spec) -> Result<()>
         let whose = ownership::of_card(&cards, who, &card)?;
         auth::allow_to(who, Need::Control, whose).map_err(|e| Error::new(e.kind, of(e)))?;
     }
-    if spec.strict
-        && let Some(why) = allocated::cap(root)
-            .never(spec.resources.cores)
-            .or_else(|| addresses::none_has(root, &spec.asked(accepted.user().as_deref())))
-    {
-        return Err(Error::bad(format!("{why}, and the request is strict")));
+    if spec.strict {
+        let user = accepted.user();
+        let asked = spec.asked(user.as_deref(), partition.as_deref());
+        let never = allocated::never(root, &asked).or_else(|| addresses::none_has(root, &asked));
+        if let Some(why) = never {
+            return Err(Error::bad(format!("{why}, and the request is strict")));
+        }
     }
     check_size(root, accepted)
 }
@@ -285,7 +299,7 @@ fn check_size(root: &Root, accepted: &Accepted) -> Result<()> {
     const HEADROOM: u64 = 64 << 10;
     let limit = root.settings.max_body;
     let most = limit - HEADROOM.min(limit / 4);
-    let size = files::json_line(&accepted.request)?.len() as u64;
+    let size = files::json_line(&*accepted.whole_request())?.len() as u64;
     if size <= most {
         return Ok(());
     }
@@ -319,14 +333,19 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
 }
 
 /// Fields by which a job asks nodes for more than any of them has.
-const ASKING: &[&str] = &["requested_resources", "constraints", "node", "exclude"];
+const ASKING: &[&str] = &["requested_resources", "constraints", "node", "exclude", "partition"];
 
 /// What is to be said of a job that no node could ever run, as the nodes are now. Asked of jobs that want
 /// more than the least alone: any node has that. Reads nodes' records until one fits, each 20 µs or so.
 pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
-    ASKING.iter().find(|field| accepted.request.contains_key(**field))?;
-    let (spec, _) = Spec::of_card(&accepted.request);
-    addresses::none_has(root, &spec.asked(accepted.user().as_deref()))
+    let request = accepted.whole_request();
+    ASKING.iter().find(|field| request.contains_key(**field))?;
+    let (spec, _) = Spec::of_card(&request);
+    let partition = match &spec.partition {
+        Some(name) => Some(partitions::look(root, name).ok()?.for_use(name).ok()?),
+        None => None,
+    };
+    addresses::none_has(root, &spec.asked(accepted.user().as_deref(), partition.as_deref()))
 }
 
 /// The request as accepted, with its number and id, and what there is to be warned of.
@@ -335,6 +354,9 @@ pub fn answer(accepted: Accepted, warning: Option<String>) -> Value {
     map.insert("job".into(), accepted.job.into());
     map.insert("request_id".into(), accepted.request_id.into());
     map.extend(accepted.request);
+    if !accepted.defaults.is_empty() {
+        map.insert("defaults".into(), Value::Object(accepted.defaults));
+    }
     if let Some(parent) = accepted.parent {
         map.insert("parent".into(), parent.into());
     }

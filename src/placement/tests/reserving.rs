@@ -130,7 +130,7 @@ fn what_is_reserved_for_someone_at_their_cap_is_free_again() {
     assert_eq!(reserved(&rooms), [(1, "a", None)]);
     ready.insert(&mut rooms, of("ben", 3, 1));
     assert_eq!(place_all(&mut ready, &mut rooms), []);
-    ready.charge(Some(&"ada".into()), &Resources::of(1, 0));
+    ready.charge(Some(&"ada".into()), None, &Resources::of(1, 0));
     rooms.give_back("a", &Resources::of(1, 0), NEVER);
     assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
 }
@@ -314,7 +314,7 @@ fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
             for index in ended.into_iter().rev() {
                 let (node, job, until) = slow.there.remove(index);
                 rooms.give_back(&node, &job.resources, until);
-                ready.discharge(job.owner.as_ref(), &job.resources);
+                ready.discharge(job.owner.as_ref(), None, &job.resources);
                 slow.look_again(&node);
             }
             for _ in 0..below(5) {
@@ -395,7 +395,7 @@ fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
             there = rest;
             for (_, node, job, until) in Vec::from_iter(over) {
                 rooms.give_back(&node, &job.resources, until);
-                ready.discharge(None, &job.resources);
+                ready.discharge(None, None, &job.resources);
             }
         }
         assert!(kept > 100, "{kept}");

@@ -60,6 +60,7 @@ pub(super) fn request(words: &Given) -> Result<Map<String, Value>> {
         ("output", "output"),
         ("array", "array"),
         ("share", "share"),
+        ("partition", "partition"),
         ("placement", "placement"),
     ] {
         if let Some(value) = text(option) {

@@ -1,0 +1,88 @@
+//! The jobs of each partition, and those of none: what their rules let be placed, and whose is next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::gates::{Caps, InUse};
+use crate::model::partition::Partition;
+use crate::model::selector::Selector;
+
+/// The order of accounts: by priority, by what their user has had, by number.
+pub(super) type Bound = (std::cmp::Reverse<i64>, u64, u64);
+
+/// What placement goes by of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Which nodes are in it, where not all are.
+    pub selector: Option<Arc<Selector>>,
+    /// Added to the priority of its jobs.
+    pub priority: i64,
+    /// Its own, and each user's in it.
+    pub caps: Caps,
+}
+
+impl Rules {
+    /// Those of a partition.
+    pub fn of(partition: &Partition) -> Rules {
+        let caps = Caps::of(super::Cap::default(), Some(partition));
+        Rules { selector: partition.selector.clone(), priority: partition.priority, caps }
+    }
+
+    /// Which nodes a job of it may go to that says this.
+    pub fn selector(&self, own: Option<&Arc<Selector>>) -> Option<Arc<Selector>> {
+        match (&self.selector, own) {
+            (within, None) => within.clone(),
+            (None, Some(own)) => Some(own.clone()),
+            (Some(within), Some(own)) => {
+                let mut both = (**within).clone();
+                both.and(own);
+                Some(both.into())
+            }
+        }
+    }
+}
+
+/// The jobs of one partition, or of none.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// None while nobody can go by them: then its jobs are in no account.
+    pub rules: Option<Rules>,
+    pub used: InUse,
+    /// Its accounts with jobs that may be placed, as far as is known, and as if it had no cap of its own.
+    pub order: BTreeSet<(Bound, usize)>,
+    /// Those of which something was looked for that is no more than is left to it: they may have had more.
+    pub limited: BTreeSet<usize>,
+}
+
+impl Group {
+    /// The most cores that one more job of it may have.
+    pub fn left(&self) -> u64 {
+        self.rules.as_ref().map_or(0, |rules| rules.caps.partition.left(self.used))
+    }
+
+    /// Its first account.
+    pub fn first(&self) -> Option<(Bound, usize)> {
+        if self.order.is_empty() || self.left() == 0 { None } else { self.order.first().copied() }
+    }
+
+    /// The one behind that.
+    pub fn second(&self) -> Option<(Bound, usize)> {
+        self.order.iter().nth(1).copied()
+    }
+}
+
+/// Moves an account to where this bound is.
+pub(super) fn move_in(
+    order: &mut BTreeSet<(Bound, usize)>,
+    index: usize,
+    from: Option<Bound>,
+    to: Option<Bound>,
+) {
+    if from == to {
+        return;
+    }
+    if let Some(from) = from {
+        order.remove(&(from, index));
+    }
+    order.extend(to.map(|to| (to, index)));
+}

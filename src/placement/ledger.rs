@@ -1,0 +1,280 @@
+//! Whose jobs there are: what each user and each partition has, and how much more they may have.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::account::Account;
+use super::candidates::Turn;
+use super::gates::{Cap, InUse, within_u64};
+use super::groups::{Bound, Group, Rules, move_in};
+use crate::model::resources::Resources;
+
+/// A core that a user has now counts as if they had had it for so long already, in seconds: of two who have had
+/// as much the next job is whose jobs have fewer cores, and one who has had more catches others up by and by.
+const ADVANCE: u64 = 10;
+
+/// Whose a job is, and for which partition.
+type Key = (Option<Arc<str>>, Option<Arc<str>>);
+
+/// The jobs of one user for one partition, or for none.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// Those that may be placed.
+    pub account: Account,
+    /// How many wait, those included of a partition by whose rules nobody can go.
+    pub jobs: usize,
+    user: usize,
+    pub group: usize,
+    used: InUse,
+    /// Where it is in [`Group::order`].
+    bound: Option<Bound>,
+    /// Where it is among those with jobs that fit nowhere now.
+    pub passed: Option<Bound>,
+}
+
+/// A user.
+#[derive(Debug, Default)]
+struct User {
+    /// Core seconds that they have had.
+    had: u64,
+    used: InUse,
+    /// Their accounts.
+    own: Vec<usize>,
+}
+
+impl User {
+    /// What they have had and have, in core seconds.
+    fn standing(&self) -> u64 {
+        let ahead = within_u64(self.used.cores * u128::from(ADVANCE));
+        self.had.saturating_add(ahead)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub accounts: Vec<Own>,
+    by_key: HashMap<Key, usize>,
+    users: Vec<User>,
+    by_name: HashMap<Option<Arc<str>>, usize>,
+    /// Places in `accounts`, and in `users`, that are nobody's.
+    vacant: (Vec<usize>, Vec<usize>),
+    /// The first is for the jobs of no partition.
+    pub groups: Vec<Group>,
+    by_partition: HashMap<Arc<str>, usize>,
+    /// Accounts that are to be sorted in anew.
+    pub stale: BTreeSet<usize>,
+    /// What each user may have at a time.
+    cap: Cap,
+}
+
+impl Ledger {
+    /// Nobody has anything.
+    pub fn new(cap: Cap) -> Ledger {
+        Ledger {
+            cap,
+            groups: vec![Group { rules: Some(Rules::default()), ..Group::default() }],
+            accounts: Vec::new(),
+            by_key: HashMap::new(),
+            users: Vec::new(),
+            by_name: HashMap::new(),
+            vacant: (Vec::new(), Vec::new()),
+            by_partition: HashMap::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// The place of an account; a new one where there is none.
+    pub fn account(&mut self, user: Option<&Arc<str>>, partition: Option<&Arc<str>>) -> usize {
+        let key = (user.cloned(), partition.cloned());
+        if let Some(known) = self.by_key.get(&key) {
+            return *known;
+        }
+        let (user, group) = (self.user(user), self.group(partition));
+        let index = self.vacant.0.pop().unwrap_or_else(|| {
+            self.accounts.push(Own::default());
+            self.accounts.len() - 1
+        });
+        self.accounts[index] = Own { user, group, ..Own::default() };
+        self.users[user].own.push(index);
+        self.by_key.insert(key, index);
+        index
+    }
+
+    fn user(&mut self, name: Option<&Arc<str>>) -> usize {
+        let name = name.cloned();
+        if let Some(known) = self.by_name.get(&name) {
+            return *known;
+        }
+        let index = self.vacant.1.pop().unwrap_or_else(|| {
+            self.users.push(User::default());
+            self.users.len() - 1
+        });
+        self.by_name.insert(name, index);
+        index
+    }
+
+    fn group(&mut self, partition: Option<&Arc<str>>) -> usize {
+        let Some(name) = partition else { return 0 };
+        if let Some(known) = self.by_partition.get(name) {
+            return *known;
+        }
+        self.groups.push(Group::default());
+        self.by_partition.insert(name.clone(), self.groups.len() - 1);
+        self.groups.len() - 1
+    }
+
+    /// The rules of a partition, or of none; `None` while nobody can go by them.
+    pub fn rules(&self, partition: Option<&Arc<str>>) -> Option<&Rules> {
+        let group = partition.map_or(Some(&0), |name| self.by_partition.get(name));
+        self.groups[*group?].rules.as_ref()
+    }
+
+    /// Takes over rules; whether its jobs go to other nodes, or come in another order, than before.
+    pub fn set_rules(&mut self, partition: &Arc<str>, rules: Option<Rules>) -> bool {
+        let group = self.group(Some(partition));
+        let known = &mut self.groups[group];
+        let sorted = |rules: &Option<Rules>| {
+            rules.as_ref().map(|rules| (rules.selector.clone(), rules.priority))
+        };
+        let sort_anew = sorted(&known.rules) != sorted(&rules);
+        known.rules = rules;
+        known.limited.clear();
+        for (index, own) in self.accounts.iter_mut().enumerate() {
+            if own.group == group {
+                own.account.revive();
+                self.stale.insert(index);
+            }
+        }
+        sort_anew
+    }
+
+    /// A node has a job of this account's.
+    pub fn charge(&mut self, index: usize, job: &Resources) {
+        let own = &mut self.accounts[index];
+        own.used.add(job);
+        self.users[own.user].used.add(job);
+        self.groups[own.group].used.add(job);
+        self.stale.extend(&self.users[own.user].own);
+    }
+
+    /// It has it no more.
+    pub fn discharge(&mut self, index: usize, job: &Resources) {
+        let own = &mut self.accounts[index];
+        own.used.sub(job);
+        let (user, group) = (&mut self.users[own.user], &mut self.groups[own.group]);
+        user.used.sub(job);
+        group.used.sub(job);
+        for index in user.own.iter().copied().chain(std::mem::take(&mut group.limited)) {
+            self.accounts[index].account.revive();
+            self.stale.insert(index);
+        }
+    }
+
+    /// A job that is there runs, or does not any more.
+    pub fn note_running(&mut self, owner: Option<&Arc<str>>, job: &Resources, runs: bool) {
+        let user = self.user(owner);
+        let used = &mut self.users[user].used;
+        if runs { used.run(job) } else { used.stop(job) }
+    }
+
+    /// The users of whom something is known, and what their jobs have.
+    pub fn in_use(&self) -> impl Iterator<Item = (Option<&Arc<str>>, InUse)> {
+        self.by_name.iter().map(|(name, user)| (name.as_ref(), self.users[*user].used))
+    }
+
+    /// What each user has had, in core seconds.
+    pub fn set_had(&mut self, had: impl Fn(Option<&Arc<str>>) -> u64) {
+        for (name, user) in &self.by_name {
+            let new = had(name.as_ref());
+            let user = &mut self.users[*user];
+            if user.had != new {
+                user.had = new;
+                self.stale.extend(&user.own);
+            }
+        }
+        self.forget();
+    }
+
+    /// Of what nothing is known is nobody's any more.
+    fn forget(&mut self) {
+        let (accounts, stale) = (&self.accounts, &self.stale);
+        let idle = |index: usize| {
+            let own = &accounts[index];
+            let nowhere = own.bound.is_none() && own.passed.is_none() && !stale.contains(&index);
+            nowhere && own.used == InUse::default() && own.jobs == 0
+        };
+        let gone = self.by_key.iter().filter(|(_, index)| idle(**index));
+        let gone: Vec<(Key, usize)> = gone.map(|(key, index)| (key.clone(), *index)).collect();
+        for (key, index) in gone {
+            let own = std::mem::take(&mut self.accounts[index]);
+            self.users[own.user].own.retain(|other| *other != index);
+            self.groups[own.group].limited.remove(&index);
+            self.by_key.remove(&key);
+            self.vacant.0.push(index);
+        }
+        let users = &self.users;
+        let nobody =
+            |user: &User| user.own.is_empty() && user.had == 0 && user.used == InUse::default();
+        let gone = self.by_name.iter().filter(|(_, index)| nobody(&users[**index]));
+        let gone: Vec<(Option<Arc<str>>, usize)> =
+            gone.map(|(name, index)| (name.clone(), *index)).collect();
+        for (name, index) in gone {
+            self.by_name.remove(&name);
+            self.users[index] = User::default();
+            self.vacant.1.push(index);
+        }
+    }
+
+    /// Where a job of this turn comes among those of all accounts.
+    pub fn at(&self, index: usize, (Reverse(priority), number): Turn) -> Bound {
+        (Reverse(priority), self.users[self.accounts[index].user].standing(), number)
+    }
+
+    /// The most cores that the next job of an account may have. What is looked for by that has to be looked for
+    /// again once more is left to its partition.
+    pub fn limit(&mut self, index: usize) -> u64 {
+        let group = self.accounts[index].group;
+        let (own, left) = (self.own_limit(index), self.groups[group].left());
+        if left < own {
+            self.groups[group].limited.insert(index);
+        }
+        own.min(left)
+    }
+
+    /// The same, but for what is left to its partition.
+    pub fn own_limit(&self, index: usize) -> u64 {
+        let own = &self.accounts[index];
+        let rules = self.groups[own.group].rules.as_ref();
+        let left = rules.map_or(0, |rules| rules.caps.user_in.left(own.used));
+        left.min(self.cap.left(self.users[own.user].used))
+    }
+
+    /// The account whose jobs come first, as far as is known, with its bound, and the bound of the next.
+    pub fn first(&self) -> Option<((Bound, usize), Option<Bound>)> {
+        let firsts = self.groups.iter().enumerate();
+        let firsts = firsts.filter_map(|(group, known)| Some((known.first()?, group)));
+        let (first, group) = firsts.min()?;
+        let seconds = self.groups.iter().enumerate();
+        let seconds = seconds.filter_map(|(other, known)| match other == group {
+            true => known.second(),
+            false => known.first(),
+        });
+        Some((first, seconds.min().map(|(bound, _)| bound)))
+    }
+
+    /// Puts an account where it belongs by this bound.
+    pub fn sort_in(&mut self, index: usize, bound: Option<Bound>) {
+        let own = &mut self.accounts[index];
+        let before = std::mem::replace(&mut own.bound, bound);
+        move_in(&mut self.groups[own.group].order, index, before, bound);
+    }
+
+    /// The same, as if its partition had no cap of its own.
+    pub fn sort_anew(&mut self, index: usize) {
+        let turn = self.accounts[index].account.bound(self.own_limit(index));
+        let bound = turn.map(|turn| self.at(index, turn));
+        self.sort_in(index, bound);
+    }
+}

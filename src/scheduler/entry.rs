@@ -1,0 +1,80 @@
+//! Into which partition a job goes, and what it is given there: decided when it is accepted, and kept on its
+//! card. What its record says of nodes, caps and priority counts as it is when the job is placed.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::auth::Who;
+use crate::board::partitions::{Partitions, Recorded};
+use crate::board::root::Root;
+use crate::error::{Error, Kind, Result};
+use crate::model::access::{Need, Reach};
+use crate::model::defaults;
+use crate::model::partition::Partition;
+use crate::model::request::Spec;
+
+/// A request as it is meant.
+pub struct Entered {
+    /// With what it was given.
+    pub spec: Spec,
+    /// The partition, if it goes into one.
+    pub partition: Option<Arc<Partition>>,
+    /// What it was given: as [`crate::model::event::Accepted::defaults`].
+    pub defaults: Map<String, Value>,
+}
+
+/// Finds a request's partition, the one that it names or the setting's, and gives it what it lacks. Without
+/// either it is as it was, and nothing is read.
+///
+/// Errors: 400 for a partition that is not there, 409 for one whose record is a newer program's, 503 where it
+/// cannot be gone by, or where the setting names one that is not there: then the same request will do later.
+pub fn enter(
+    root: &Root,
+    partitions: &Partitions,
+    request: &Map<String, Value>,
+    spec: Spec,
+) -> Result<Entered> {
+    let by_setting = root.settings.partition.as_ref().filter(|_| spec.partition.is_none());
+    let Some(name) = spec.partition.as_ref().or(by_setting) else {
+        return Ok(Entered { spec, partition: None, defaults: Map::new() });
+    };
+    let partition = match (partitions.look(name)?, by_setting) {
+        (Recorded::Absent, None) => {
+            return Err(Error::bad(format!("there is no partition {name}")));
+        }
+        (Recorded::Absent, Some(_)) => {
+            let why = format!(
+                "there is no partition {name}, into which jobs go that name none (setting partition)"
+            );
+            return Err(Error::new(Kind::Unavailable, why));
+        }
+        (recorded, _) => recorded.for_use(name)?,
+    };
+    let wrong = |error: Error| {
+        Error::new(Kind::Unavailable, format!("partition {name}: {}", error.message))
+    };
+    defaults::check(&partition.defaults).map_err(wrong)?;
+    let mut given = Map::new();
+    if by_setting.is_some() {
+        given.insert("partition".into(), name.clone().into());
+    }
+    given.extend(defaults::lacking(request, &partition.defaults));
+    let whole = defaults::filled(request, &given).into_owned();
+    let spec = Spec::for_head(&Value::Object(whole)).map_err(|error| {
+        let why = format!("with what partition {name} gives the request: {}", error.message);
+        Error::new(error.kind, why)
+    })?;
+    Ok(Entered { spec, partition: Some(partition), defaults: given })
+}
+
+/// Refuses with 403 whoever may not submit to this partition: the user whose job it is to be has to be one
+/// of its own. Whoever may change it may, too.
+pub fn check_may(who: &Who, partition: &Partition) -> Result<()> {
+    if partition.admits(who.user.as_deref()) || who.reach(Need::Admin) == Reach::All {
+        return Ok(());
+    }
+    let user = who.user.as_ref().unwrap_or(&who.name);
+    let why = format!("{user} may not use partition {}: it is for other users", partition.name);
+    Err(Error::new(Kind::Forbidden, why))
+}
