@@ -16,6 +16,7 @@ use corkboard::model::card::{Card, Column, Event, What};
 use corkboard::model::change::Change;
 use corkboard::model::ids::NodejobId;
 use corkboard::model::node::{DriverKind, Node, NodeState};
+use corkboard::model::partition::Partition;
 use corkboard::model::report::Report;
 use corkboard::model::resources::Resources;
 use corkboard::model::run_status::RunStatus;
@@ -26,6 +27,8 @@ use serde_json::json;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
+const PARTITIONS: [&str; 3] = ["p", "q", "r"];
+
 /// A board, nodes, and what the poller knows of them.
 struct World {
     dice: Dice,
@@ -35,12 +38,14 @@ struct World {
     /// Cards as they were: a power loss, or a hand, may put them back.
     past: Vec<Card>,
     nodes: BTreeMap<String, Node>,
+    partitions: BTreeMap<String, Partition>,
     ahead: BTreeMap<String, u64>,
     index: Index,
     jobs: u64,
     why: String,
     placed: u64,
     aside: u64,
+    barred: u64,
 }
 
 impl World {
@@ -53,14 +58,17 @@ impl World {
             cards: BTreeMap::new(),
             past: Vec::new(),
             nodes: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             ahead: BTreeMap::new(),
             index: Index::default(),
             jobs: 0,
             why: String::new(),
             placed: 0,
             aside: 0,
+            barred: 0,
         };
         (0..3).for_each(|_| world.change_node());
+        (0..3).for_each(|_| world.change_partition());
         world
     }
 
@@ -106,6 +114,9 @@ impl World {
             let at_once = ["", "%1", "%2"][self.dice.below(3) as usize];
             request["array"] = format!("0-{tasks}{at_once}").into();
         }
+        if self.dice.one_in(3) {
+            request["partition"] = self.dice.of(&PARTITIONS).into();
+        }
         if self.dice.one_in(4) {
             request["expires"] = self.dice.of(&["5s", "10m", "3h"]).into();
         }
@@ -142,6 +153,27 @@ impl World {
         self.index.rooms.update(&node);
         self.why = format!("{node:?}");
         self.nodes.insert(name, node);
+    }
+
+    fn change_partition(&mut self) {
+        let name = self.dice.of(&PARTITIONS).to_string();
+        let mut fields = json!({"priority": self.dice.below(3) as i64 - 1});
+        for cap in ["max_jobs", "max_cores", "max_jobs_per_user", "max_cores_per_user"] {
+            if self.dice.one_in(3) {
+                fields[cap] = (1 + self.dice.below(6)).into();
+            }
+        }
+        if self.dice.one_in(2) {
+            fields["node"] = json!([self.dice.of(&NAMES), self.dice.of(&NAMES)]);
+        }
+        self.why = format!("partition {name}: {fields}");
+        let partition = Partition::parse(&name, fields.to_string().as_bytes()).unwrap();
+        let partition = (!self.dice.one_in(4)).then_some(partition);
+        self.index.set_partition(&name, partition.as_ref());
+        match partition {
+            Some(partition) => _ = self.partitions.insert(name, partition),
+            None => _ = self.partitions.remove(&name),
+        }
     }
 
     /// What a node says of an attempt that it has.
@@ -200,7 +232,9 @@ impl World {
                 self.cards.get_mut(&job).unwrap().newer = newer;
                 return self.put(job);
             }
-            (12 | 13, _) => return self.change_node(),
+            (12, _) => return self.change_node(),
+            (13, _) if self.dice.one_in(2) => return self.change_node(),
+            (13, _) => return self.change_partition(),
             (14..=16, _) => {
                 self.now +=
                     Duration::from_millis(self.dice.of(&[7, 7, 40, 150, 1900, 60_000, 1_200_000]));
@@ -325,7 +359,7 @@ impl World {
 
 #[test]
 fn what_is_known_without_looking_is_what_is_there() {
-    let (mut placed, mut aside, mut leaving) = (0, 0, 0);
+    let (mut placed, mut aside, mut leaving, mut barred) = (0, 0, 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         for step in 0..80 {
@@ -342,8 +376,10 @@ fn what_is_known_without_looking_is_what_is_there() {
         }
         placed += world.placed;
         aside += world.aside;
+        barred += world.barred;
     }
-    let counted =
-        format!("{placed} placed, {aside} set aside, {leaving} with room about to be free");
-    assert!(placed > 1500 && aside > 200 && leaving > 10, "{counted}");
+    let counted = format!(
+        "{placed} placed, {aside} set aside, {barred} times one was barred by its partition, {leaving} with room about to be free"
+    );
+    assert!(placed > 1500 && aside > 200 && leaving > 10 && barred > 1500, "{counted}");
 }

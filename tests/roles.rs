@@ -60,6 +60,11 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("scheduler", "GET", "nodes/:name/claim", WORK),
     ("scheduler", "POST", "nodes/:name/report", WORK),
     ("scheduler", "GET", "workers", LOOK),
+    ("scheduler", "GET", "partitions", LOOK),
+    ("scheduler", "POST", "partitions/new", ADMIN),
+    ("scheduler", "GET", "partitions/:name", LOOK),
+    ("scheduler", "POST", "partitions/:name/update", ADMIN),
+    ("scheduler", "POST", "partitions/:name/remove", ADMIN),
     ("scheduler", "POST", "pause", ADMIN),
     ("scheduler", "POST", "resume", ADMIN),
     ("scheduler", "GET", "tokens", SHELL),
@@ -174,7 +179,7 @@ impl Scene {
             ("scheduler", "worker") if pattern.starts_with("nodes") => {
                 ("laps".into(), "bens".into())
             }
-            ("scheduler", _) if pattern.starts_with("nodes") => {
+            ("scheduler", _) if pattern.starts_with("nodes") || pattern.starts_with("part") => {
                 ("nowhere".into(), "nowhere".into())
             }
             ("scheduler", _) => (self.waiting.0.to_string(), self.waiting.1.to_string()),

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use corkboard::attempts::ranges;
 use corkboard::model::card::{Card, Column};
 use corkboard::model::draft;
+use corkboard::model::partition::Partition;
 
 use super::World;
 
@@ -95,15 +96,50 @@ impl World {
                     && room.takes(cores, free)
                     && owner(name).is_none_or(|owner| *owner == card.accepted.by)
             });
+            let within = self.partition(card);
+            let fit = fit.filter(|(name, _)| {
+                let node = self.nodes.get(*name);
+                within.is_none_or(|within| node.is_some_and(|node| within.has(node)))
+            });
             fit.map(|(name, room)| (room.load(), name)).min().map(|(_, name)| name.clone())
         })
     }
 
+    fn partition(&self, card: &Card) -> Option<&Partition> {
+        self.partitions.get(card.spec.partition.as_ref()?)
+    }
+
+    /// Whether the rules of its partition let a job be placed beside these placements.
+    fn is_let(&self, card: &Card, plan: &[(u64, String)]) -> bool {
+        if card.spec.partition.is_none() {
+            return true;
+        }
+        let Some(rules) = self.partition(card) else { return false };
+        let all = self.cards.values().filter(|other| other.newer.is_none());
+        let all = all.flat_map(|other| other.with_nodes().map(move |_| other));
+        let all: Vec<&Card> = all.chain(plan.iter().map(|(job, _)| &self.cards[job])).collect();
+        let count = |of_user: bool| {
+            let mut used = (1, card.spec.resources.cores);
+            for other in &all {
+                let same_user = other.accepted.user() == card.accepted.user();
+                if other.spec.partition == card.spec.partition && (same_user || !of_user) {
+                    used = (used.0 + 1, used.1 + other.spec.resources.cores);
+                }
+            }
+            used
+        };
+        let within = |used: (u64, u64), jobs: Option<u64>, cores: Option<u64>| {
+            jobs.is_none_or(|most| used.0 <= most) && cores.is_none_or(|most| used.1 <= most)
+        };
+        within(count(false), rules.max_jobs, rules.max_cores)
+            && within(count(true), rules.max_jobs_per_user, rules.max_cores_per_user)
+    }
+
     /// The next placements, and the jobs that only nodes could have that would not have them.
-    pub(super) fn plan(&self, at_once: u64) -> (Vec<(u64, String)>, BTreeMap<u64, SystemTime>) {
+    pub(super) fn plan(&mut self, at_once: u64) -> (Vec<(u64, String)>, BTreeMap<u64, SystemTime>) {
         let mut left: BTreeMap<u64, u64> = BTreeMap::new();
         left.extend(self.cards.iter().map(|(job, card)| (*job, self.due(card).0)));
-        let (mut rooms, mut aside) = (self.rooms(), BTreeMap::new());
+        let (mut rooms, mut aside, mut barred) = (self.rooms(), BTreeMap::new(), 0);
         let mut plan: Vec<(u64, String)> = Vec::new();
         while (plan.len() as u64) < at_once {
             let mut turns: Vec<&Card> = self.cards.values().collect();
@@ -119,7 +155,13 @@ impl World {
                     .sum::<u64>()
                     + placed.map(|(job, _)| self.cards[job].spec.resources.cores).sum::<u64>()
             };
-            turns.sort_by_cached_key(|card| (Reverse(card.priority), cores(card), card.job()));
+            let before = turns.len();
+            turns.retain(|card| self.is_let(card, &plan));
+            barred += (before - turns.len()) as u64;
+            let priority = |card: &Card| {
+                card.priority + self.partition(card).map_or(0, |partition| partition.priority)
+            };
+            turns.sort_by_cached_key(|card| (Reverse(priority(card)), cores(card), card.job()));
             let fits = |card: &&Card| Some((card.job(), self.choose(&rooms, card)?));
             let Some((job, node)) = turns.iter().find_map(fits) else { break };
             if let Some(until) = self.cards[&job].tasks.refused_until(&node, self.now) {
@@ -131,6 +173,7 @@ impl World {
             rooms.get_mut(&node).unwrap().used += self.cards[&job].spec.resources.cores;
             plan.push((job, node));
         }
+        self.barred += barred;
         (plan, aside)
     }
 }
