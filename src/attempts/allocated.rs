@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::lasting;
 use crate::board::cards::Cards;
 use crate::board::root::Root;
-use crate::board::{owners, partitions, reservations, steps};
+use crate::board::{owners, partitions, poller_lock, reservations, steps};
 use crate::clock;
 use crate::error::Result;
 use crate::model::asked::Asked;
@@ -60,7 +60,9 @@ impl Allocated {
             }
         }
         let cards = Cards::new(root);
-        for kept in reservations::read(root)? {
+        // What the last poller said counts for nothing where there is none.
+        let kept = if poller_lock::is_held(root)? { reservations::read(root)? } else { Vec::new() };
+        for kept in kept {
             let Ok(Some(card)) = cards.read_in(Column::Queue, kept.job) else { continue };
             let until = kept.until.as_deref().and_then(clock::parse_rfc3339);
             let left = until.map(|until| until.duration_since(SystemTime::now()));

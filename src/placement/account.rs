@@ -27,7 +27,7 @@ use super::sites::SiteId;
 use super::spots::PlaceId;
 
 /// Of those that are beyond what is left to an account so many are looked at for the first that is not.
-const LOOKED_AT: usize = 8;
+const LOOKED_AT: usize = 64;
 
 /// Before every other.
 const AT_ONCE: Turn = (Reverse(i64::MAX), 0);
@@ -65,6 +65,8 @@ pub(super) struct Account {
     passed: BTreeSet<Turn>,
     /// ...and of those that no open node could ever have.
     hopeless: BTreeSet<Turn>,
+    /// ...and of those whose nodes are all reserved for others.
+    outdone: BTreeSet<Turn>,
     /// Jobs for which something is reserved, and whether rooms have grown since they were looked at.
     reserved: BTreeMap<Turn, bool>,
     /// Those of them that need more than was left to the account.
@@ -123,7 +125,8 @@ impl Account {
     /// A room may have grown; whether that means something to it.
     pub fn hope(&mut self, place: PlaceId) -> bool {
         self.reserved.values_mut().for_each(|grown| *grown = true);
-        let waits = !(self.passed.is_empty() && self.hopeless.is_empty());
+        let sets = [&self.passed, &self.hopeless, &self.outdone];
+        let waits = sets.iter().any(|blocked| !blocked.is_empty());
         (waits && self.hopes.insert((AT_ONCE, place))) || !self.reserved.is_empty()
     }
 
@@ -166,6 +169,20 @@ impl Account {
     /// There may be one now.
     pub fn take_heart(&mut self) {
         self.passed.append(&mut self.hopeless);
+    }
+
+    /// All nodes that could have it are reserved for others.
+    pub fn stand_back(&mut self, turn: Turn) {
+        if self.passed.remove(&turn) {
+            self.outdone.insert(turn);
+        }
+    }
+
+    /// One of them may not be any more. Whether that means something to it.
+    pub fn come_forward(&mut self) -> bool {
+        let any = !self.outdone.is_empty();
+        self.passed.append(&mut self.outdone);
+        any
     }
 
     /// More cores are left to it than before.
@@ -328,8 +345,8 @@ impl Account {
     }
 
     fn unlist_blocked(&mut self, ask: &Ask, first: Turn) {
-        if !self.passed.remove(&first) {
-            self.hopeless.remove(&first);
+        for blocked in [&mut self.passed, &mut self.hopeless, &mut self.outdone] {
+            blocked.remove(&first);
         }
         if !ask.site.is_narrow() {
             return self.blocked.remove(ask, first);

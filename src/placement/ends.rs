@@ -10,6 +10,9 @@ pub type Millis = u64;
 /// Nobody knows when.
 pub const NEVER: Millis = Millis::MAX;
 
+/// What should have ended so long ago, and has not, ends nobody knows when.
+const LATE_AT_MOST: Millis = 60_000;
+
 /// What ends when; what ends nobody knows when is not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ends(BTreeMap<Millis, Resources>);
@@ -47,7 +50,7 @@ impl Ends {
         if has_room(job, total, &used) {
             return now;
         }
-        for (until, ends) in &self.0 {
+        for (until, ends) in self.0.range(now.saturating_sub(LATE_AT_MOST)..) {
             used.sub(ends);
             if has_room(job, total, &used) {
                 return now.max(*until);
@@ -94,6 +97,8 @@ mod tests {
         assert_eq!(when(&Resources::of(1, 4), 7), 7);
         assert_eq!(when(&Resources::of(1, 5), 7), 50);
         assert_eq!(when(&Resources::of(1, 5), 60), 60);
+        assert_eq!(when(&Resources::of(1, 5), 60_050), 60_050, "it is late");
+        assert_eq!(when(&Resources::of(1, 5), 60_080), NEVER, "so late that nobody knows");
         assert_eq!(when(&gpu, 0), 70);
         assert_eq!(when(&Resources::of(3, 10), 0), 70);
         assert_eq!(when(&Resources::of(4, 0), 0), NEVER);

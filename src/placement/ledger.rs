@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::account::Account;
 use super::candidates::Turn;
-use super::gates::{Cap, InUse, within_u64};
+use super::gates::{Cap, Caps, InUse, Uses, within_u64};
 use super::groups::{Bound, Group, Rules, move_in};
 use crate::model::resources::Resources;
 
@@ -243,7 +243,33 @@ impl Ledger {
         own.min(left)
     }
 
-    /// The same, but for what is left to its partition.
+    /// The same if these jobs of these accounts were placed before.
+    pub fn limit_beside(&mut self, index: usize, reserved: &[(usize, Resources)]) -> u64 {
+        let own = &self.accounts[index];
+        let mut uses = Uses {
+            user: self.users[own.user].used,
+            partition: self.groups[own.group].used,
+            user_in: own.used,
+        };
+        for (account, job) in reserved {
+            let other = &self.accounts[*account];
+            let same = [
+                (&mut uses.user, other.user == own.user),
+                (&mut uses.partition, other.group == own.group),
+                (&mut uses.user_in, *account == index),
+            ];
+            same.into_iter().filter(|(_, same)| *same).for_each(|(used, _)| used.add(job));
+        }
+        let group = own.group;
+        let rules = self.groups[group].rules.as_ref();
+        let caps = rules.map(|rules| Caps { user: self.cap, ..rules.caps });
+        if rules.is_some_and(|rules| rules.caps.partition != Cap::default()) {
+            self.groups[group].limited.insert(index);
+        }
+        caps.map_or(0, |caps| caps.left(uses))
+    }
+
+    /// The same as [`Ledger::limit`], but for what is left to its partition.
     pub fn own_limit(&self, index: usize) -> u64 {
         let own = &self.accounts[index];
         let rules = self.groups[own.group].rules.as_ref();

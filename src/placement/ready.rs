@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::Candidate;
 use super::account::Account;
-use super::candidates::{Candidates, Held};
+use super::candidates::{Candidates, Held, Turn};
 use super::ends::Millis;
 use super::gates::{Cap, InUse};
 use super::groups::{Bound, Rules, move_in};
@@ -30,6 +30,9 @@ use crate::strategy::Strategy;
 /// So many sites that nobody's jobs have any more are kept.
 const MOST_IDLE_SITES: usize = 64;
 
+/// So many jobs for which nothing can be reserved are passed over at a time.
+const LOOKED_AT: usize = 256;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Ready {
@@ -41,6 +44,9 @@ pub struct Ready {
     most_reserved: usize,
     /// Those of them that were taken out since this was last looked at.
     gone: BTreeSet<u64>,
+    /// How often something had been reserved no more when it was last found that all nodes that could have a job
+    /// are reserved for others.
+    opened: u64,
     /// What nodes had in all, and were like, when it was last found that none could have a job.
     shape: u64,
     /// How many jobs each site has.
@@ -64,6 +70,7 @@ impl Ready {
             candidates: HashMap::new(),
             passed: BTreeSet::new(),
             gone: BTreeSet::new(),
+            opened: 0,
             shape: 0,
             in_use: HashMap::new(),
             epoch: 0,
@@ -270,6 +277,7 @@ impl Ready {
         for job in std::mem::take(&mut self.gone) {
             rooms.cancel(job);
         }
+        rooms.look_at_changed();
         for job in rooms.take_lost() {
             if let Some(held) = self.candidates.get(&job) {
                 self.ledger.accounts[held.account].account.cancel(&held.ask(), held.turn());
@@ -289,6 +297,14 @@ impl Ready {
             self.ledger.accounts.iter_mut().for_each(|own| own.account.take_heart());
             self.ledger.stale.extend(0..self.ledger.accounts.len());
         }
+        if self.opened != rooms.opened {
+            self.opened = rooms.opened;
+            for (index, own) in self.ledger.accounts.iter_mut().enumerate() {
+                if own.account.come_forward() {
+                    self.ledger.stale.insert(index);
+                }
+            }
+        }
         for index in std::mem::take(&mut self.ledger.stale) {
             self.ledger.sort_anew(index);
             self.note_passed(index);
@@ -298,8 +314,35 @@ impl Ready {
     /// Reserves something for the first job that fits nowhere and comes before this, if for fewer than may be
     /// something is reserved, or for one of lower priority. Whether it did.
     fn reserve_before(&mut self, rooms: &mut Rooms, exact: Option<Bound>) -> bool {
-        while let Some((bound, index)) = self.passed.first().copied() {
-            if exact.is_some_and(|exact| exact <= bound) || self.most_reserved == 0 {
+        let comes_before = |bound: Bound| exact.is_none_or(|exact| bound < exact);
+        if !self.passed.first().is_some_and(|(bound, _)| comes_before(*bound)) {
+            return false;
+        }
+        // Together they must not be more than may be had.
+        let reserved = self.reserved(rooms);
+        self.reserve_one(rooms, &reserved, &comes_before)
+    }
+
+    /// Those for which something is reserved, in their order: whose they are, and what they ask for.
+    fn reserved(&self, rooms: &Rooms) -> Vec<(usize, Resources)> {
+        let known = |job: u64| {
+            let held = self.candidates.get(&job)?;
+            Some((held.turn(), held.account, held.candidate.resources.clone()))
+        };
+        let mut all: Vec<_> = rooms.reserved().filter_map(|(job, ..)| known(job)).collect();
+        all.sort();
+        all.into_iter().map(|(_, account, job)| (account, job)).collect()
+    }
+
+    fn reserve_one(
+        &mut self,
+        rooms: &mut Rooms,
+        reserved: &[(usize, Resources)],
+        comes_before: &dyn Fn(Bound) -> bool,
+    ) -> bool {
+        for _ in 0..LOOKED_AT {
+            let Some((bound, index)) = self.passed.first().copied() else { return false };
+            if !comes_before(bound) {
                 return false;
             }
             let last = rooms.last_reserved();
@@ -307,7 +350,7 @@ impl Ready {
             if is_full && last.is_none_or(|(_, turn)| turn.0 <= bound.0) {
                 return false;
             }
-            let limit = self.ledger.limit(index);
+            let limit = self.ledger.limit_beside(index, reserved);
             let turn = self.ledger.accounts[index].account.passed(limit, &self.candidates);
             let passed = turn.map(|turn| self.ledger.at(index, turn));
             let held = turn.and_then(|turn| self.candidates.get(&turn.1));
@@ -326,7 +369,10 @@ impl Ready {
                     self.ledger.stale.insert(index);
                     return true;
                 }
-                Reserved::Taken => return false,
+                Reserved::Taken => {
+                    self.ledger.accounts[index].account.stand_back(turn);
+                    self.note_passed(index);
+                }
                 Reserved::Never => {
                     self.ledger.accounts[index].account.give_up(turn);
                     self.note_passed(index);
@@ -345,12 +391,18 @@ impl Ready {
 
     /// The same of those to whose user, or partition, less is left than they ask for.
     fn cancel_capped(&mut self, rooms: &mut Rooms) {
-        let reserved: Vec<u64> = rooms.reserved().map(|(job, ..)| job).collect();
-        for job in reserved {
+        let mut reserved: Vec<(Turn, u64)> = rooms
+            .reserved()
+            .filter_map(|(job, ..)| Some((self.candidates.get(&job)?.turn(), job)))
+            .collect();
+        reserved.sort_unstable();
+        let mut counted = Vec::new();
+        for (_, job) in reserved {
             let Some(held) = self.candidates.get(&job) else { continue };
-            let cores = held.candidate.resources.cores;
-            if self.ledger.limit(held.account) < cores {
-                self.cancel(rooms, job);
+            let (account, resources) = (held.account, held.candidate.resources.clone());
+            match self.ledger.limit_beside(account, &counted) < resources.cores {
+                true => self.cancel(rooms, job),
+                false => counted.push((account, resources)),
             }
         }
     }

@@ -4,6 +4,9 @@ use super::candidates::Turn;
 use super::ends::{Millis, NEVER, has_room};
 use crate::model::resources::Resources;
 
+/// So long a job may last that goes before one of which nobody knows when it will begin.
+const UNKNOWN_AT_MOST: Millis = 3_600_000;
+
 /// What is reserved on a node, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reservation {
@@ -15,6 +18,8 @@ pub(super) struct Reservation {
     pub until: Millis,
     /// What others may have beside it from then on.
     pub spare: Resources,
+    /// When it was made.
+    pub since: Millis,
 }
 
 impl Reservation {
@@ -27,9 +32,12 @@ impl Reservation {
         lasts <= self.time_left(now)
     }
 
-    /// How long at most a job may last that will have ended before; all that is known to end will, where it is
-    /// not known when that is.
+    /// How long at most a job may last that will have ended before. Where nobody knows when that is, what is short
+    /// beside such a wait may go first.
     pub fn time_left(&self, now: Millis) -> Millis {
-        self.until.saturating_sub(now).min(NEVER - 1)
+        match self.until {
+            NEVER => UNKNOWN_AT_MOST,
+            until => until.saturating_sub(now),
+        }
     }
 }

@@ -24,6 +24,12 @@ use crate::model::resources::Resources;
 /// So many nodes that could have it are looked at for the one to be reserved: all, where there are few, else any.
 const LOOKED_AT: usize = 16;
 
+/// Times that differ by less are the same: what is counted anew is not the same to the millisecond.
+const ABOUT: Millis = 1000;
+
+/// So long a node is kept where nobody knows when there will be room, the first time.
+const FIRST_PATIENCE: Millis = 600_000;
+
 /// What became of a wish to have something reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reserved {
@@ -49,21 +55,16 @@ impl Rooms {
         else {
             return;
         };
-        self.close(place, turn, needs);
-        for (other, known) in &mut self.reservations {
-            if *other == place {
-                known.until = known.until.min(until);
-            }
-        }
+        self.close(place, turn, needs, until);
     }
 
-    fn close(&mut self, place: PlaceId, turn: Turn, needs: &Resources) {
+    fn close(&mut self, place: PlaceId, turn: Turn, needs: &Resources, until: Millis) {
         self.unlist(place);
         self.at_mut(place).reserved = true;
-        let needs = needs.clone();
-        let reservation = Reservation { turn, needs, until: NEVER, spare: Resources::NONE };
+        let (needs, since) = (needs.clone(), self.now);
+        let reservation = Reservation { turn, needs, until, spare: Resources::NONE, since };
         self.reservations.push((place, reservation));
-        self.look_again(place);
+        self.look_at(place);
     }
 
     /// Reserves a node for a job that fits nowhere now. One that is reserved for a job of lower priority is taken
@@ -84,6 +85,7 @@ impl Rooms {
             (
                 avoid.iter().any(|other| **other == **name),
                 until,
+                self.tried.get(&turn.1).is_some_and(|(tried, _)| tried == place),
                 lacks.cores,
                 lacks.memory,
                 name.clone(),
@@ -91,7 +93,7 @@ impl Rooms {
         });
         let place = found[0];
         self.cancel_on(place);
-        self.close(place, turn, &ask.resources);
+        self.close(place, turn, &ask.resources, NEVER);
         Reserved::Made
     }
 
@@ -161,11 +163,24 @@ impl Rooms {
         std::mem::take(&mut self.lost)
     }
 
-    /// Looks again at those whose time has passed.
+    /// Looks again at those whose time has passed, and gives up for another node what nobody knows the time of for
+    /// so long: each time for twice as long, so that each node is kept for long enough in the end.
     pub(super) fn pass_reserved(&mut self) {
+        self.look_at_changed();
         let passed = self.reservations.iter().filter(|(_, known)| known.until < self.now);
         let passed: Vec<PlaceId> = passed.map(|(place, _)| *place).collect();
-        passed.into_iter().for_each(|place| self.look_again(place));
+        passed.into_iter().for_each(|place| self.look_at(place));
+        let now = self.now;
+        let patience = |job: u64| self.tried.get(&job).map_or(FIRST_PATIENCE, |(_, span)| *span);
+        let vain = self.reservations.iter().filter(|(_, known)| {
+            known.until == NEVER && now.saturating_sub(known.since) >= patience(known.turn.1)
+        });
+        let vain: Vec<(PlaceId, u64, Millis)> =
+            vain.map(|(place, known)| (*place, known.turn.1, patience(known.turn.1))).collect();
+        for (place, job, span) in vain {
+            self.tried.insert(job, (place, span.saturating_mul(2)));
+            self.cancel_on(place);
+        }
     }
 
     /// What is reserved: the job, the node, and when there will be room, where that is known.
@@ -178,6 +193,7 @@ impl Rooms {
 
     /// Nothing is reserved for this job any more, if anything was.
     pub(super) fn cancel(&mut self, job: u64) {
+        self.tried.remove(&job);
         let own = self.reservations.iter().find(|(_, reservation)| reservation.turn.1 == job);
         if let Some((place, _)) = own.cloned() {
             self.open_again(place);
@@ -197,16 +213,36 @@ impl Rooms {
         self.at_mut(place).reserved = false;
         self.list(place);
         self.grown.insert(place);
+        self.opened += 1;
     }
 
-    /// What is in use of a node is different from before. The time of a reservation only ever comes nearer, but
-    /// where it has passed.
+    /// What is in use of a node may be different from before: it is looked at with the next decision. By then what was
+    /// taken out to be taken in anew is there again.
     pub(super) fn look_again(&mut self, place: PlaceId) {
+        if self.at(place).reserved {
+            self.unlooked.insert(place);
+        }
+    }
+
+    /// Looks at what is reserved where something is different from before.
+    pub(super) fn look_at_changed(&mut self) {
+        for place in std::mem::take(&mut self.unlooked) {
+            self.look_at(place);
+        }
+    }
+
+    /// The time of a reservation only ever comes nearer, but where it has passed. Where somebody of higher priority
+    /// has put it off, the job is given another.
+    fn look_at(&mut self, place: PlaceId) {
         let Some(known) = self.reservation(place) else { return };
         let (room, now) = (self.room(place), self.now);
         let found = room.ends.room_for(&known.needs, (&room.total, &room.used), now);
-        let until = if known.until < now { found } else { known.until.min(found) };
-        let stays = room.used.minus(&room.ends.by(until.min(NEVER - 1)));
+        let is_over = known.until < now;
+        if !is_over && known.until != NEVER && found > known.until.saturating_add(ABOUT) {
+            return self.cancel_on(place);
+        }
+        let until = if is_over { found } else { known.until.min(found) };
+        let stays = room.used.minus(&room.ends.by(until.saturating_add(ABOUT).min(NEVER - 1)));
         let spare = room.total.minus(&stays).minus(&known.needs);
         let later = until > known.until;
         for (other, known) in &mut self.reservations {

@@ -49,6 +49,12 @@ pub struct Rooms {
     pub(super) reservations: Vec<(PlaceId, Reservation)>,
     /// Jobs that lost theirs.
     pub(super) lost: Vec<u64>,
+    /// Nodes with something reserved of which something is different since that was looked at.
+    pub(super) unlooked: HashSet<PlaceId>,
+    /// Jobs that gave up what was reserved for them: where, and for how long the next is kept.
+    pub(super) tried: HashMap<u64, (PlaceId, Millis)>,
+    /// How often something was reserved no more.
+    pub(super) opened: u64,
     pub(super) now: Millis,
 }
 
@@ -56,6 +62,11 @@ impl Rooms {
     /// Nodes whose rooms may have grown since this was last asked.
     pub(super) fn take_grown(&mut self) -> impl Iterator<Item = PlaceId> {
         self.grown.drain()
+    }
+
+    /// Whether there are any.
+    pub fn has_grown(&self) -> bool {
+        !self.grown.is_empty()
     }
 
     /// What is known of a node.
@@ -137,7 +148,9 @@ impl Rooms {
         own.class = class;
         self.list(place);
         self.list_total(place);
-        self.shape += 1;
+        if self.room(place).open {
+            self.shape += 1; // one that closes gives nobody hope
+        }
         self.grown.insert(place);
     }
 

@@ -89,7 +89,13 @@ pub fn why_waiting(asked: &Asked, nodes: &[Node], seen: Option<Seen>) -> String 
         if let Some(next) = next.min_by_key(|node| (load(node), node.name.clone())) {
             return format!("about to be placed on {}", next.name);
         }
-        return format!("waiting for room on {}", names(&open));
+        let kept = open.iter().find_map(|node| {
+            let seen =
+                seen.filter(|seen| seen.room(node).is_some_and(|room| fits_now(asked, room)));
+            seen?.kept_for(asked, node)
+        });
+        let kept = kept.map_or(String::new(), |(job, _)| format!("; some is kept for job {job}"));
+        return format!("waiting for room on {}{kept}", names(&open));
     }
     let unknown = nodes.iter().any(|node| node.resources.is_none() && node.newer.is_none());
     let what = asked.human();

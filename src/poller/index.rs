@@ -236,6 +236,11 @@ impl Index {
         reserved.collect()
     }
 
+    /// Whether some node may have room of which nobody has been told yet.
+    pub fn has_grown(&self) -> bool {
+        self.rooms.has_grown()
+    }
+
     fn millis(&self, steady: Instant) -> Millis {
         whole_millis(steady.saturating_duration_since(self.origin.0))
     }

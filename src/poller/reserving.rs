@@ -24,6 +24,9 @@ impl Engine<'_> {
             true => Vec::new(),
             false => self.index.reserve_first(Moment::now()),
         };
+        if self.index.has_grown() {
+            let _ = self.yield_round(); // others may have what is kept no more
+        }
         if self.reserving.is_said(&all) {
             return;
         }
@@ -35,9 +38,10 @@ impl Engine<'_> {
                 until: one.until.map(clock::rfc3339),
             })
             .collect();
-        let written = reservations::write(self.root, &lines);
-        if self.told(written).is_some() {
-            self.reserving.said = Some(all);
+        // Nothing is decided by it: nothing need be looked at again where it cannot be written.
+        if let Err(error) = reservations::write(self.root, &lines) {
+            self.complain(error);
         }
+        self.reserving.said = Some(all);
     }
 }

@@ -1,7 +1,7 @@
 //! What is reserved, and who may pass: against the rule in words, and over time.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::ends::{Millis, NEVER};
 use super::super::kdtree::dice;
@@ -160,6 +160,8 @@ struct Slow {
     total: BTreeMap<String, u64>,
     there: Vec<(String, Candidate, Millis)>,
     reserved: Vec<Kept>,
+    /// Nodes that are to be looked at with the next decision.
+    changed: BTreeSet<String>,
     waiting: BTreeMap<u64, Candidate>,
 }
 
@@ -176,17 +178,33 @@ impl Slow {
             return self.now;
         }
         let ends = self.there.iter().filter(|(name, ..)| name == node);
-        let ends = ends.map(|(_, _, until)| *until).filter(|until| *until != NEVER);
-        let enough = |until: &Millis| self.used(node, Some(*until)) + cores <= total;
+        let known = |until: &Millis| *until != NEVER && *until + 60_000 >= self.now;
+        let ends = ends.map(|(_, _, until)| *until).filter(known);
+        let late = |end: Millis| end + 60_000 < self.now;
+        let stays = |until: Millis| -> u64 {
+            let there = self.there.iter().filter(|(name, ..)| name == node);
+            let there = there.filter(|(_, _, end)| *end > until || late(*end));
+            there.map(|(_, job, _)| job.resources.cores).sum()
+        };
+        let enough = |until: &Millis| stays(*until) + cores <= total;
         ends.filter(enough).min().map_or(NEVER, |until| until.max(self.now))
     }
 
-    fn look_again(&mut self, node: &str) {
-        let known = self.reserved.iter().position(|(name, ..)| name == node);
-        let Some(index) = known else { return };
-        let found = self.when(node, self.reserved[index].2);
-        let until = &mut self.reserved[index].3;
-        *until = if *until < self.now { found } else { found.min(*until) };
+    /// The time only comes nearer; where it has passed it is another, and who was put off has none any more.
+    fn look(&mut self) {
+        for node in std::mem::take(&mut self.changed) {
+            let known = self.reserved.iter().position(|(name, ..)| *name == node);
+            let Some(index) = known else { continue };
+            let found = self.when(&node, self.reserved[index].2);
+            let until = self.reserved[index].3;
+            if until < self.now {
+                self.reserved[index].3 = found;
+            } else if until != NEVER && found > until + 1000 {
+                self.reserved.remove(index);
+            } else {
+                self.reserved[index].3 = found.min(until);
+            }
+        }
     }
 
     fn may(&self, job: &Candidate, node: &str) -> bool {
@@ -200,8 +218,9 @@ impl Slow {
             .iter()
             .find(|(name, other, ..)| name == node && *other != turn && other.0 <= turn.0);
         let Some((_, _, needs, until)) = against else { return true };
-        let in_time = job.lasts != NEVER && (*until == NEVER || self.now + job.lasts <= *until);
-        let then = self.used(node, Some((*until).min(NEVER - 1)));
+        let left = if *until == NEVER { 3_600_000 } else { until.saturating_sub(self.now) };
+        let in_time = job.lasts <= left;
+        let then = self.used(node, Some(until.saturating_add(1000).min(NEVER - 1)));
         in_time || then + needs + cores <= self.total[node]
     }
 
@@ -218,18 +237,16 @@ impl Slow {
     }
 
     fn next(&mut self) -> Option<(u64, String)> {
+        self.look();
         loop {
             let mut order: Vec<&Candidate> = self.waiting.values().collect();
             order.sort_by_key(|job| (Reverse(job.priority), self.cores_of(job), job.job));
             let (job, node) = order.iter().find_map(|job| Some((job.job, self.choose(job)?)))?;
-            let reserved =
-                |job: &Candidate| self.reserved.iter().any(|(_, turn, ..)| turn.1 == job.job);
-            let could =
-                |job: &Candidate| self.total.values().any(|total| job.resources.cores <= *total);
-            let mut before = order.into_iter().take_while(|other| other.job != job);
-            let passed = before.find(|other| !reserved(other) && could(other)).cloned();
-            let Some(passed) = passed else { return Some((job, node)) };
-            if !self.reserve(&passed) {
+            let before = order.into_iter().take_while(|other| other.job != job);
+            let kept = |job: u64| self.reserved.iter().any(|(_, turn, ..)| turn.1 == job);
+            let passed = before.filter(|other| !kept(other.job)).cloned();
+            let passed: Vec<Candidate> = passed.collect();
+            if !passed.iter().any(|other| self.reserve(other)) {
                 return Some((job, node));
             }
         }
@@ -267,7 +284,7 @@ impl Slow {
         self.reserved.retain(|(_, turn, ..)| turn.1 != job.job);
         let until = self.now.saturating_add(job.lasts);
         self.there.push((node.to_string(), job, until));
-        self.look_again(node);
+        self.changed.insert(node.to_string());
     }
 }
 
@@ -287,10 +304,11 @@ fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
             total,
             there: Vec::new(),
             reserved: Vec::new(),
+            changed: BTreeSet::new(),
             waiting: BTreeMap::new(),
         };
         for job in 1..200 {
-            let lasts = if below(4) == 0 { NEVER } else { 1 + below(300) };
+            let lasts = if below(4) == 0 { NEVER } else { 1000 * (1 + below(300)) };
             let owner = Some(["ada", "ben"][below(2) as usize].into());
             let cores = [1, 1, 1, 2, 4, 7, 8, 12, 17][below(9) as usize];
             let priority = i64::from(below(12) == 0);
@@ -304,7 +322,7 @@ fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
                 slow.reserved.retain(|(_, turn, ..)| turn.1 != gone);
                 ready.remove(gone).unwrap();
             }
-            slow.now += below(30);
+            slow.now += 1000 * below(30);
             rooms.set_now(slow.now);
             // What is over has ended, some of it long before, some of it late.
             let over = |until: Millis, late: bool| until < slow.now && !late;
@@ -315,7 +333,7 @@ fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
                 let (node, job, until) = slow.there.remove(index);
                 rooms.give_back(&node, &job.resources, until);
                 ready.discharge(job.owner.as_ref(), None, &job.resources);
-                slow.look_again(&node);
+                slow.changed.insert(node);
             }
             for _ in 0..below(5) {
                 let next = slow.next();
@@ -364,20 +382,20 @@ fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
         let mut promised: BTreeMap<u64, Millis> = BTreeMap::new();
         let mut wide: BTreeMap<u64, Millis> = BTreeMap::new();
         let (mut now, mut job, mut kept, mut longest) = (0, 0, 0, 0);
-        while now < 40_000 {
+        while now < 40_000_000 {
             // There is always a small one.
             while ready.len() < 30 {
                 job += 1;
                 let is_wide = job % 10 == 0;
                 let cores = if is_wide { 4 + below(5) } else { 1 + below(2) };
-                ready.insert(&mut rooms, lasting(job, cores, 1 + below(200)));
+                ready.insert(&mut rooms, lasting(job, cores, 1000 * (1 + below(200))));
                 if is_wide {
                     wide.insert(job, now);
                 }
             }
             while let Some(Placed { candidate, node, until }) = ready.place_next(&mut rooms) {
                 if let Some(promise) = promised.remove(&candidate.job) {
-                    assert!(now <= promise, "job {} at {now}, not {promise}", candidate.job);
+                    assert!(now <= promise + 1000, "job {} at {now}, not {promise}", candidate.job);
                     kept += 1;
                 }
                 if let Some(since) = wide.remove(&candidate.job) {
@@ -399,6 +417,151 @@ fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
             }
         }
         assert!(kept > 100, "{kept}");
-        assert!(longest < 4000, "one waited for {longest}");
+        assert!(longest < 4_000_000, "one waited for {longest}");
     }
+}
+
+#[test]
+fn who_waits_for_what_ends_nobody_knows_when_is_not_bound_to_one_node() {
+    let one = Resources::of(1, 0);
+    let mut rooms = rooms(&[("a", 4), ("b", 4)]);
+    let mut ready = with(1);
+    rooms.take("a", &one, NEVER); // goes on for ever
+    let mut there = std::collections::VecDeque::from(["b".to_string(), "b".to_string()]);
+    there.iter().for_each(|node| rooms.take(node, &one, NEVER));
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    for minute in 0..10_000u64 {
+        rooms.set_now(minute * 60_000);
+        ready.insert(&mut rooms, lasting(2 + minute, 1, NEVER)); // there is always another small one
+        if let Some(node) = there.pop_front() {
+            rooms.give_back(&node, &one, NEVER); // none of them lasts for more than a few minutes
+        }
+        while let Some(Placed { candidate, node, .. }) = ready.place_next(&mut rooms) {
+            if candidate.job == 1 {
+                return;
+            }
+            there.push_back(node);
+        }
+        ready.reserve_first(&mut rooms);
+    }
+    panic!("it has waited for a week: {:?}", reserved(&rooms));
+}
+
+#[test]
+fn who_waits_for_a_node_that_is_taken_keeps_nobody_from_another_one() {
+    let mut rooms = rooms(&[("a", 4), ("g", 8)]);
+    let mut ready = with(4);
+    rooms.take("a", &Resources::of(1, 0), NEVER);
+    rooms.take("g", &Resources::of(1, 0), NEVER);
+    for (job, cores) in [(1, 8), (2, 8), (3, 4), (4, 1)] {
+        ready.insert(&mut rooms, lasting(job, cores, NEVER));
+    }
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(1, "g", None), (3, "a", None)]);
+    // It is looked for again once the other has begun.
+    rooms.give_back("g", &Resources::of(1, 0), NEVER);
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1, "g")]));
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(3, "a", None), (2, "g", None)]);
+}
+
+#[test]
+fn a_card_that_is_taken_in_again_changes_nothing_of_what_is_reserved() {
+    let two = Resources::of(2, 0);
+    let mut rooms = rooms(&[("a", 4)]);
+    let mut ready = with(1);
+    rooms.take("a", &two, 1000);
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    ready.insert(&mut rooms, lasting(2, 1, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    rooms.give_back("a", &two, 1000);
+    rooms.take("a", &two, 1003); // as the index does with each line
+    ready.insert(&mut rooms, lasting(3, 1, 900));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+    assert_eq!(reserved(&rooms), [(1, "a", Some(1000))]);
+}
+
+#[test]
+fn who_was_put_off_by_higher_priority_is_given_the_next_best_node() {
+    let mut rooms = rooms(&[("a", 4), ("b", 4)]);
+    let mut ready = with(1);
+    rooms.take("a", &Resources::of(2, 0), 1000);
+    rooms.take("b", &Resources::of(4, 0), 2000);
+    ready.insert(&mut rooms, lasting(1, 4, NEVER));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(1, "a", Some(1000))]);
+    ready.insert(&mut rooms, Candidate { priority: 1, ..lasting(2, 2, 100_000) });
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(2, "a")]));
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(1, "b", Some(2000))]);
+}
+
+#[test]
+fn where_nobody_knows_when_only_what_is_short_runs_past() {
+    let mut rooms = rooms(&[("a", 2)]);
+    let mut ready = with(1);
+    rooms.take("a", &Resources::of(1, 0), NEVER);
+    const HOUR: Millis = 3_600_000;
+    for (job, cores, lasts) in [(1, 2, NEVER), (2, 1, 87_600 * HOUR), (3, 1, HOUR / 2)] {
+        ready.insert(&mut rooms, lasting(job, cores, lasts));
+    }
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
+}
+
+#[test]
+fn those_beyond_the_cap_hide_nobody_of_the_same_user() {
+    let mut ready = Ready::with(Cap { jobs: None, cores: Some(12) }, 4);
+    let mut rooms = Rooms::default();
+    rooms.set("a", Room::of(true, Resources::of(12, 10)));
+    rooms.take("a", &Resources::of(12, 5), NEVER);
+    let ada = |job, resources| Candidate {
+        owner: Some("ada".into()),
+        priority: 1,
+        resources,
+        ..lasting(job, 1, NEVER)
+    };
+    (1..=8).for_each(|job| ready.insert(&mut rooms, ada(job, Resources::of(job + 1, 0))));
+    ready.insert(&mut rooms, ada(9, Resources::of(1, 10)));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.charge(Some(&"ada".into()), None, &Resources::of(11, 0)); // one core is left to her
+    let small = Candidate { resources: Resources::of(1, 1), ..lasting(10, 1, NEVER) };
+    ready.insert(&mut rooms, small);
+    rooms.give_back("a", &Resources::of(1, 0), NEVER);
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(reserved(&rooms), [(9, "a", None)]);
+}
+
+#[test]
+fn what_is_reserved_for_one_user_is_no_more_than_they_may_have() {
+    let one = Resources::of(1, 0);
+    let mut ready = Ready::with(Cap { jobs: Some(1), cores: None }, 4);
+    let mut rooms = rooms(&[("a", 1), ("b", 1), ("c", 1)]);
+    ["a", "b", "c"].iter().for_each(|node| rooms.take(node, &one, NEVER));
+    let of = |owner: &str, job| Candidate { owner: Some(owner.into()), ..lasting(job, 1, NEVER) };
+    (1..=3).for_each(|job| ready.insert(&mut rooms, of("ada", job)));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.reserve_first(&mut rooms);
+    assert_eq!(reserved(&rooms), [(1, "a", None)], "she may have one job");
+    ready.insert(&mut rooms, of("ben", 4));
+    ["a", "b"].iter().for_each(|node| rooms.give_back(node, &one, NEVER));
+    // Hers goes where nothing is kept, and what was kept is free again.
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1, "b"), (4, "a")]));
+    assert_eq!(reserved(&rooms), []);
+}
+
+#[test]
+fn who_comes_to_their_cap_while_a_node_is_kept_for_them_keeps_it_no_more() {
+    let mut ready = Ready::with(Cap { jobs: Some(1), cores: None }, 4);
+    let mut rooms = rooms(&[("a", 2), ("b", 1)]);
+    rooms.take("a", &Resources::of(1, 0), NEVER);
+    let of = |owner: &str, job, cores| Candidate {
+        owner: Some(owner.into()),
+        ..lasting(job, cores, NEVER)
+    };
+    ready.insert(&mut rooms, of("ada", 1, 2));
+    ready.insert(&mut rooms, of("ada", 2, 1));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(2, "b")]));
+    ready.insert(&mut rooms, of("ben", 3, 1));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(3, "a")]));
 }
