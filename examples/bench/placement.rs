@@ -8,7 +8,7 @@ use corkboard::model::node::{Node, NodeState};
 use corkboard::model::resources::Resources;
 use corkboard::model::selector::{Labels, Selector};
 use corkboard::placement::ends::NEVER;
-use corkboard::placement::{Candidate, Placed, Ready, Rooms};
+use corkboard::placement::{Candidate, Cap, Placed, Ready, Rooms};
 use corkboard::strategy::Strategy;
 use serde_json::{Value, json};
 
@@ -16,6 +16,9 @@ use crate::table::{Limit, Table};
 use crate::{Bench, Result};
 
 const GIB: u64 = 1 << 30;
+
+/// As the settings have it.
+const RESERVATIONS: usize = 4;
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -201,7 +204,7 @@ fn once(mix: Mix) -> Result<(f64, f64)> {
             }
         })
         .collect();
-    let mut ready = Ready::default();
+    let mut ready = Ready::with(Cap::default(), RESERVATIONS);
     let begun = Instant::now();
     for candidate in candidates {
         ready.insert(&mut rooms, candidate);
