@@ -29,6 +29,7 @@
 //! - [`unheard`]: attempts of which rounds from cron have heard nothing.
 //! - [`uploads`]: those of a job, until it stopped.
 //! - [`vault`]: `state/open`, tokens and secrets.
+//! - [`head_contact`]: when it last heard of its head.
 //! - [`worker_state`]: what a root keeps that is a worker. [`conf`]: settings that programs put there.
 //! - [`watch`]: waiting for a change; `bell`: the same by a pipe.
 //! - [`workers`]: what the head keeps of nodes that ask here; [`mail`]: their orders; [`say`]: what they answer;
@@ -54,6 +55,7 @@ pub mod feed;
 mod feed_file;
 pub mod files;
 pub mod gpus;
+pub mod head_contact;
 pub mod incoming;
 pub mod leftovers;
 pub mod links;

@@ -27,6 +27,7 @@ pub mod check;
 mod child;
 mod claim;
 pub mod cleanup;
+mod contact;
 mod contain;
 mod end_waiting;
 mod ending;

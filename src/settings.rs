@@ -65,6 +65,9 @@ pub struct Settings {
     pub ping_timer: Duration,
     /// A worker that has not asked for so long is disconnected.
     pub silence_timeout: Duration,
+    /// A worker that cannot reach this head for so long ends what it has of it; told no longer than 4/5 of
+    /// `lost_after`.
+    pub give_up_after: Duration,
     /// A job whose order a worker has not fetched for so long is taken back.
     pub dead_timeout: Duration,
     /// Whether it ends then, and does not wait for another node.
@@ -150,6 +153,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(20),
             ping_timer: Duration::from_secs(5),
             silence_timeout: Duration::from_secs(10),
+            give_up_after: Duration::from_secs(4 * MINUTE),
             dead_timeout: Duration::from_secs(MINUTE),
             dead_timeout_ends: false,
             lost_after: Duration::from_secs(5 * MINUTE),
@@ -277,6 +281,7 @@ impl Settings {
             "request_timeout" => self.request_timeout = wait()?,
             "ping_timer" => self.ping_timer = wait()?,
             "silence_timeout" => self.silence_timeout = wait()?,
+            "give_up_after" => self.give_up_after = wait()?,
             "dead_timeout" => self.dead_timeout = wait()?,
             "dead_timeout_ends" => self.dead_timeout_ends = switch()?,
             "lost_after" => self.lost_after = wait()?,

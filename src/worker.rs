@@ -5,6 +5,7 @@
 //! - [`program`]: its options, its threads, its end; `conf`: a file of options.
 //! - `heads`: where the head is, and what it is asked; `joining`: this root becomes its node.
 //! - `conversation`: claims, one after the other.
+//! - `overdue`: what its head was not heard of for too long for.
 //! - `orders`: carries out what is ordered, in order.
 //! - `outbox`: what is to be told, until it is taken.
 //! - `reporter`: what happens here; `tending`: sweeps, clean-up, and what this machine has.
@@ -15,6 +16,7 @@ mod heads;
 mod joining;
 mod orders;
 mod outbox;
+mod overdue;
 pub mod program;
 mod reporter;
 mod tending;

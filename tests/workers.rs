@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 
 /// An open head whose own machine takes no jobs, with a poller.
 fn head() -> (TestRoot, Httpd, common::head::Poller) {
-    let head = TestRoot::new(CONF);
+    head_with("")
+}
+
+/// The same with these settings.
+fn head_with(more: &str) -> (TestRoot, Httpd, common::head::Poller) {
+    let head = TestRoot::new(&format!("{CONF}{more}"));
     head.open();
     drain_localhost(&head);
     let (httpd, poller) = (head.httpd(), head.poller());
@@ -181,4 +186,48 @@ fn options_may_stand_in_a_file() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(root.read("corkboard.conf").matches("cores = ").count(), 1);
+}
+
+#[test]
+fn what_a_head_is_not_heard_of_ends_before_the_head_counts_it_as_lost() {
+    let (head, httpd, _poller) = head_with(
+        "ping_timer = 500ms\nsilence_timeout = 1s\nlost_after = 10s\ngive_up_after = 3s\n",
+    );
+    let (root, worker) = at_work(&head, &httpd.url(), "");
+    let door = Door::Web(&httpd);
+    let stubborn = format!("trap '' TERM; {}; sleep 600", witness(&root, "ran"));
+    let plain = door.submit(&json!({ "command": stubborn, "max_termination_time": 600 }));
+    let array = door.submit(&json!({ "command": "exec sleep 600", "array": "1-4%1" }));
+    head.reaches(plain, "running");
+    head.reaches(array, "running");
+    worker.end("KILL");
+    // The worker is dead: supervisors end it by themselves, whatever grace it has.
+    wait_for(SOON, || {
+        let left = root.supervisors();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    for job in [plain, array] {
+        assert_eq!(head.status(job)["state"], "running", "nobody has told the head");
+    }
+    let id = head.card(plain)[1]["nodejob"].as_str().unwrap().to_string();
+    let ended = root.node_status(&id);
+    let why = ended["reason"].as_str().unwrap();
+    assert!(ended["cause"] == "lost" && why.contains("not heard of for 3s"), "{ended}");
+    // What it is given after that is run.
+    let _worker = Worker::start(&root, &httpd.url(), &[]);
+    assert_eq!(head.reaches(plain, "stopped")["cause"], "lost");
+    connected(&head);
+    let later = door.submit(&json!({"command": witness(&root, "later")}));
+    assert_eq!(ended_good(&head, later)["node"], "lap");
+    head.update(array, "kill=1");
+    head.reaches(array, "stopped");
+    assert_eq!(root.read("witness"), "ran\nlater\n");
+    head.check();
+    assert_clean(&root);
+}
+
+fn ended_good(head: &TestRoot, job: u64) -> Value {
+    let status = ended(head, job);
+    assert_eq!(status["status"], "good", "{status}");
+    status
 }

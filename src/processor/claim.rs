@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::status::{self, Unfit};
 use super::supervisor::{Claimed, Supervisor};
 use super::units::Given;
-use super::{end_waiting, start, wishes};
+use super::{contact, end_waiting, start, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -193,7 +193,7 @@ impl Supervisor<'_> {
         let unfit = match status::unfit(&spec, newer, &self.total) {
             Some(Unfit::NotKnown(_)) => return Ok(Found::Unsure),
             Some(Unfit::Never(why)) => Some(why),
-            None => None,
+            None => contact::overdue(self.runs.root(), id).map(|(why, _)| why),
         };
         Ok(Found::Job(Box::new(Claimed { id: id.clone(), spec, request, unfit })))
     }

@@ -2,7 +2,7 @@
 //! come for something.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -14,8 +14,9 @@ use super::pace::{AGAIN, LOOK_EVERY};
 use super::phase::{Happening, Phase};
 use super::running::Running;
 use super::supervisor::Supervisor;
-use super::{reap, small, wishes};
+use super::{contact, reap, small, wishes};
 use crate::error::Result;
+use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 
 /// What signals say.
@@ -125,6 +126,14 @@ impl Supervisor<'_> {
     /// a signal is a hint.
     fn look(&mut self, running: &mut Running) -> Result<()> {
         self.look_for_words(&running.id);
+        if let Some((why, grace)) = contact::overdue(self.runs.root(), &running.id) {
+            let outcome = contact::outcome(&why);
+            if running.phase == Phase::Idle {
+                running.wanted = Some(outcome.clone()); // between two programs, perhaps
+            }
+            let grace = grace.min(running.grace);
+            self.happens_to_end(running, Happening::Late, Some(outcome), grace);
+        }
         let kills =
             wishes::all(&self.runs, &running.id, self.slot.as_ref(), running.task.is_some())?;
         if let Some(outcome) = kills.outcome(running.task) {
@@ -135,6 +144,12 @@ impl Supervisor<'_> {
             self.happens_to_end(running, Happening::Wanted, Some(outcome), grace);
         }
         self.take_kills(kills)
+    }
+
+    /// After how long it is looked again.
+    pub(super) fn look_every(&self, id: &RunId) -> Duration {
+        contact::left(self.runs.root(), id)
+            .map_or(LOOK_EVERY, |left| LOOK_EVERY.min(left.max(AGAIN)))
     }
 
     fn reap(&mut self, running: &mut Running) {
@@ -155,7 +170,7 @@ impl Supervisor<'_> {
     fn heed_clock(&mut self, running: &mut Running) {
         let now = Instant::now();
         if running.look_at <= now {
-            running.look_at = now + LOOK_EVERY;
+            running.look_at = now + self.look_every(&running.id);
             if let Err(error) = self.look(running) {
                 eprintln!("processor: {}", error.message);
                 running.look_at = now + AGAIN;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::run::{Ran, renew};
 use super::running_range::RunningRange;
 use super::supervisor::{Claimed, Supervisor};
-use super::wishes;
+use super::{contact, wishes};
 use crate::board::story::Story;
 use crate::error::{Error, Kind, Result};
 use crate::model::kill::Kills;
@@ -77,6 +77,9 @@ impl Supervisor<'_> {
             let Some(task) = range.left.first() else { break };
             let started = range.begun.is_some();
             if self.stopping || self.failed || range.kills.whole.is_some() {
+                break;
+            }
+            if contact::overdue(self.runs.root(), &job.id).is_some() {
                 break;
             }
             let enough = started && count - range.left.len() >= count / TURN;

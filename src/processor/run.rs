@@ -9,7 +9,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use super::capture::Capture;
 use super::child::{Child, Gate, Program};
 use super::ending::TOLD_TO_END;
-use super::pace::{AGAIN, KEEP_CLAIMS, LOOK_EVERY, REPORT_RUNNING};
+use super::pace::{AGAIN, KEEP_CLAIMS, REPORT_RUNNING};
 use super::phase::{Happening, Phase};
 use super::remains::{self, Remains};
 use super::running::Running;
@@ -192,7 +192,7 @@ impl Supervisor<'_> {
             begun: None,
             report_at: now + REPORT_RUNNING,
             put_back_at: begun_at + KEEP_CLAIMS,
-            look_at: now + LOOK_EVERY,
+            look_at: now + self.look_every(&job.id),
         };
         let outcome = self.run_in_order(job, story, &mut running);
         if outcome.is_ok() {

@@ -19,6 +19,7 @@ use crate::client::form::Form;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::DriverKind;
+use crate::settings::Settings;
 use crate::wire::log;
 use crate::wire::worker::{Answer, Claim, News, OFFSET, ORDER, Orders, STATUS};
 
@@ -80,7 +81,14 @@ fn orders(root: &Root, handed: Handed) -> Result<Orders> {
         cluster: Some(numbers::cluster(root)?),
         ping_ms: settings.ping_timer.as_millis() as u64,
         silence_ms: settings.silence_timeout.as_millis() as u64,
+        give_up_ms: give_up_after(settings).as_millis() as u64,
     })
+}
+
+/// With an eighth of it, which is the longest that a job has between SIGTERM and SIGKILL then, this is over before
+/// the head gives up what the worker has.
+fn give_up_after(settings: &Settings) -> Duration {
+    settings.give_up_after.min(settings.lost_after * 4 / 5)
 }
 
 fn tell(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {

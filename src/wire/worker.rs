@@ -95,6 +95,10 @@ pub struct Orders {
     /// After how many milliseconds in which it has not asked it counts as disconnected.
     #[serde(default)]
     pub silence_ms: u64,
+    /// After how many milliseconds in which it has not heard of the head it drops what it has not started, and ends
+    /// what runs.
+    #[serde(default)]
+    pub give_up_ms: u64,
 }
 
 /// A request of the head: of `processor`, below its name.

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::heads::Head;
 use super::joining::is_absence;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Parcel};
+use super::overdue;
 use crate::board::files::random_hex;
-use crate::board::root::boot_id;
+use crate::board::head_contact;
+use crate::board::root::{Root, boot_id};
 use crate::cgi::remote::Remote;
 use crate::error::{Error, Kind, Result};
 use crate::wire::worker::{Claim, News, Order, Orders};
@@ -31,6 +33,12 @@ const WAIT: Duration = Duration::from_secs(50);
 
 /// Orders just got are answered with the next claim, where that takes no longer.
 const ANSWERED_SOON: Duration = Duration::from_millis(500);
+
+/// An answer begins within this time, unless something in between keeps it until it is whole.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// For so long that is taken to be so.
+const BUFFERED_FOR: Duration = Duration::from_secs(600);
 
 /// Who tells.
 #[derive(Clone)]
@@ -60,8 +68,11 @@ pub(super) struct Conversation {
     pub who: Who,
     pub orders: Sender<Order>,
     pub quiet: bool,
+    pub root: Root,
     /// Which head it is.
     pub cluster: Option<String>,
+    /// When an answer did not begin at once.
+    pub buffered_at: Option<Instant>,
 }
 
 impl Conversation {
@@ -109,11 +120,20 @@ impl Conversation {
 
     /// One claim.
     fn claim(&mut self) -> Result<Vec<Order>> {
+        overdue::give_back(&self.root);
         let silence = self.head.silence();
         let parcel = self.outbox.for_claim(silence * 2);
         let parcel = parcel.ok_or_else(|| {
             Error::new(Kind::GatewayTimeout, format!("{} takes no news", self.head.url()))
         })?;
+        let parcel = match self.is_buffered() {
+            true => self.told_before(parcel)?,
+            false => parcel,
+        };
+        let (begun, is_news) = (Instant::now(), parcel.is_news());
+        if !is_news {
+            self.outbox.note_held(true); // what happens meanwhile need not wait for the answer to begin
+        }
         let claim = Claim {
             news: self.who.signed(&parcel.0),
             wait_ms: WAIT.as_millis() as u64,
@@ -124,12 +144,16 @@ impl Conversation {
         let lines = match asked {
             Ok(lines) => lines,
             Err(error) => {
+                self.outbox.note_held(false);
                 self.outbox.returned(parcel);
                 return Err(error);
             }
         };
         self.outbox.taken(parcel);
         self.outbox.note_held(true);
+        if is_news && begun.elapsed() >= AT_ONCE {
+            self.buffered_at = Some(Instant::now());
+        }
         let orders = lines.into_iter().find(|line| !line.as_ref().is_ok_and(String::is_empty));
         self.outbox.note_held(false);
         let broken = || Error::new(Kind::GatewayTimeout, format!("{} broke off", self.head.url()));
@@ -137,12 +161,37 @@ impl Conversation {
         self.read(&orders)
     }
 
+    /// Whether something in between passes on an answer only when it is whole: news that goes with a claim is
+    /// known to be taken when that is over, and what happens meanwhile waits for it.
+    fn is_buffered(&self) -> bool {
+        self.buffered_at.is_some_and(|at| at.elapsed() < BUFFERED_FOR)
+    }
+
+    /// Tells news by itself; what goes with the claim then.
+    fn told_before(&self, parcel: Parcel) -> Result<Parcel> {
+        if !parcel.is_news() {
+            return Ok(parcel);
+        }
+        let told =
+            self.head.open().and_then(|open| self.head.report(&open, &self.who.signed(&parcel.0)));
+        match told {
+            Ok(()) => {
+                self.outbox.taken(parcel);
+                Ok(Parcel(News::default()))
+            }
+            Err(error) => {
+                self.outbox.returned(parcel);
+                Err(error)
+            }
+        }
+    }
+
     fn read(&mut self, line: &str) -> Result<Vec<Order>> {
         let nonsense = |why: String| {
             Error::new(Kind::BadGateway, format!("{} answers nonsense: {why}", self.head.url()))
         };
         let said: Orders = serde_json::from_str(line).map_err(|e| nonsense(e.to_string()))?;
-        let Orders { orders, superseded, cluster, ping_ms: _, silence_ms } = said;
+        let Orders { orders, superseded, cluster, ping_ms: _, silence_ms, give_up_ms } = said;
         if silence_ms > 0 {
             self.head.note_silence(Duration::from_millis(silence_ms));
         }
@@ -152,6 +201,8 @@ impl Conversation {
             let why = format!("{} is another head: {cluster}, not {known}", self.head.url());
             return Err(Error::new(Kind::Conflict, why));
         }
+        let give_up = Duration::from_millis(give_up_ms);
+        head_contact::note(&self.root, &cluster, give_up)?;
         if superseded {
             let why = "another process asks for this node's orders";
             return Err(Error::new(Kind::GatewayTimeout, why));

@@ -139,7 +139,7 @@ impl Outbox {
                     return Some(None);
                 }
                 let is_due = state.not_before.is_none_or(|time| time <= Instant::now());
-                let goes = state.is_held && !state.is_sent && is_due && state.has_news();
+                let goes = state.is_held && !state.is_sent && is_due && is_news(&state.news);
                 goes.then(|| Some(state.parcel()))
             });
             if let Some(found) = found {
@@ -183,18 +183,24 @@ impl Outbox {
     }
 }
 
-impl State {
-    fn has_news(&self) -> bool {
-        let News { anew, events, answers, info, .. } = &self.news;
-        *anew || !events.is_empty() || !answers.is_empty() || info.is_some()
+impl Parcel {
+    /// Whether there is anything in it.
+    pub(super) fn is_news(&self) -> bool {
+        is_news(&self.0)
     }
+}
 
+fn is_news(News { anew, events, answers, info, .. }: &News) -> bool {
+    *anew || !events.is_empty() || !answers.is_empty() || info.is_some()
+}
+
+impl State {
     fn parcel(&mut self) -> Parcel {
         let mut news = std::mem::take(&mut self.news);
         if news.answers.len() > MOST_ANSWERS {
             self.news.answers = news.answers.split_off(MOST_ANSWERS);
         }
-        self.is_sent = true;
+        self.is_sent = is_news(&news); // nothing is on its way that has to come before anything
         Parcel(news)
     }
 }

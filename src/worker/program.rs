@@ -146,17 +146,15 @@ fn run(words: &ArgMatches) -> anyhow::Result<()> {
     let outbox = Arc::new(Outbox::default());
     end_by(signals, &head, &outbox, &who)?;
     joining::join(&head, &own, &token, &hostname).context("joining the head")?;
-    work(root, head, outbox, who, quiet)?;
-    drop(own);
-    Ok(())
+    work(root, own, head, (outbox, who), quiet)
 }
 
 /// Does all that a worker does; comes back only if it cannot.
 fn work(
     root: Root,
+    own: WorkerState,
     head: Arc<Head>,
-    outbox: Arc<Outbox>,
-    who: Who,
+    (outbox, who): (Arc<Outbox>, Who),
     quiet: bool,
 ) -> anyhow::Result<()> {
     let (orders, inbox) = channel();
@@ -170,9 +168,10 @@ fn work(
     spawn("feed", move || reporter::run(&at, &out))?;
     let (at, out) = (root.clone(), outbox.clone());
     spawn("tending", move || tending::run(&at, &out))?;
-    let (to, out, own) = (head.clone(), outbox.clone(), who.clone());
-    spawn("reports", move || conversation::report(&to, &out, &own))?;
-    Conversation { head, outbox, who, orders, quiet, cluster: None }.run();
+    let (to, out, by) = (head.clone(), outbox.clone(), who.clone());
+    spawn("reports", move || conversation::report(&to, &out, &by))?;
+    Conversation { head, outbox, who, orders, quiet, root, cluster: None, buffered_at: None }.run();
+    drop(own); // until here no other one is at work
     Err(Error::bad("orders cannot be carried out any more").into())
 }
 
