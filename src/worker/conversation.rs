@@ -87,9 +87,11 @@ impl Conversation {
                         eprintln!("worker: at work for {}", self.head.url());
                     }
                     let since = *began.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= GOOD {
-                        (pause, failed) = (FIRST_PAUSE, 0);
-                    }
+                    failed = 0;
+                    pause = match since.elapsed() >= GOOD {
+                        true => FIRST_PAUSE,
+                        false => FIRST_PAUSE.max(pause / 2),
+                    };
                     let some = !orders.is_empty();
                     for order in orders {
                         if self.outbox.take_on(&order.order) && self.orders.send(order).is_err() {

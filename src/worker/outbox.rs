@@ -150,6 +150,9 @@ impl Outbox {
 
     /// The head has taken this.
     pub(super) fn taken(&self, Parcel(news): Parcel) {
+        if !is_news(&news) {
+            return; // another one may be on its way
+        }
         self.change(|state| {
             state.is_sent = false;
             state.not_before = (news.events.len() > BUSY).then(|| Instant::now() + GATHER);
@@ -161,6 +164,9 @@ impl Outbox {
 
     /// The head has perhaps not taken this.
     pub(super) fn returned(&self, Parcel(mut news): Parcel) {
+        if !is_news(&news) {
+            return;
+        }
         self.change(|state| {
             state.is_sent = false;
             let later = std::mem::take(&mut state.news);
