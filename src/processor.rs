@@ -4,7 +4,7 @@
 //! - [`status`], [`tasks`], [`list`], [`log`], [`files`], [`info`] (`labels`, `gpus`, `live`): what is known.
 //! - [`kill`] (`end_waiting`: of what has not started), [`ack`]: what others want of a job; [`report`]: what heads are told of it.
 //! - `supervise`: runs jobs. What it knows: `supervisor`, `running` (one job), `phase` (what may happen to it, and
-//!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `claim` and `tell` (what is durable when), `linger`, `run`
+//!   what follows), `running_range` (an array's tasks), `pace` (how long it waits for what). What it does: `next` (what waits first), `claim` and `tell` (what is durable when), `linger`, `run`
 //!   (one job), `range` (one task after another), `heed`, `ending`, `surroundings`, `inherited` (what it must not
 //!   have from its starter), `child` (fork and exec), `contain` (where it is born), `limits` and `units` (what it is held to), `reap` (how it ended), `capture` (output), `small`
 //!   (memory).
@@ -46,6 +46,7 @@ mod live;
 pub mod log;
 mod lost;
 mod named;
+mod next;
 mod pace;
 mod phase;
 mod processes;

@@ -22,10 +22,10 @@ use super::story::Story;
 use super::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result, is_shortage};
 use crate::model::ids::{self, RunId};
-use crate::model::newer;
+use crate::model::newer::{self, written_by_newer};
 use crate::model::range::{Line, Range};
 use crate::model::request::Spec;
-use crate::model::run_status::{RunState, RunStatus};
+use crate::model::run_status::{RunStatus, answer};
 
 /// The field of a `request.json` that says: cancelled before it came, never to be started.
 pub const REFUSED: &str = "refused";
@@ -346,37 +346,6 @@ impl<'r> Runs<'r> {
     }
 }
 
-/// The answer in a story: the first end, which stands, else the last line that can be read.
-pub fn answer(bytes: &[u8]) -> Option<RunStatus> {
-    let mut last = None;
-    for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-        if let Ok(status) = serde_json::from_slice::<RunStatus>(line) {
-            let ended = status.state == RunState::Stopped;
-            last = Some(status);
-            if ended {
-                break;
-            }
-        }
-    }
-    last
-}
-
-/// The same of a story that this program is going to continue: 409 if a newer one wrote in it what
-/// this one does not know.
-pub fn known_answer(id: &str, bytes: &[u8]) -> Result<Option<RunStatus>> {
-    match newer::in_story::<RunStatus>(bytes) {
-        None => Ok(answer(bytes)),
-        Some(what) => {
-            Err(Error::conflict(format!("{id}: its status was {}", written_by_newer(&what))))
-        }
-    }
-}
-
-/// Why this program leaves something alone of which it does not know this.
-pub fn written_by_newer(what: &str) -> String {
-    format!("written by a newer version of corkboard ({what})")
-}
-
 /// Refuses what cannot be an id with 404, before it becomes part of a path.
 pub fn check_id(id: &str) -> Result<()> {
     if ids::is_valid(id) { Ok(()) } else { Err(Error::not_found("no such job here")) }
@@ -390,24 +359,4 @@ pub fn run_id(text: &str) -> Result<RunId> {
 /// 404 for an id that is not here.
 pub fn unknown(id: &str) -> Error {
     Error::not_found(format!("no job {id} here"))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::model::outcome::Outcome;
-
-    #[test]
-    fn the_first_end_is_the_answer() {
-        assert_eq!(answer(b""), None);
-        assert_eq!(answer(b"\0\0\0\n{\"state\":"), None);
-        let running = RunStatus::running(7, 1, "b");
-        let good = RunStatus::stopped(&Outcome::exit(0));
-        let lost = RunStatus::stopped(&Outcome::lost("x"));
-        let bytes = files::json_lines(&[&running, &good, &lost]).unwrap();
-        assert_eq!(answer(&bytes), Some(good));
-        let torn = [files::json_lines(&[&running]).unwrap(), b"\n{\"sta".to_vec()].concat();
-        assert_eq!(answer(&torn), Some(running));
-    }
 }

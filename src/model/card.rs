@@ -10,6 +10,7 @@ pub use super::event::{Accepted, Event, What};
 use super::ids::NodejobId;
 use super::job_tasks::Tasks;
 pub use super::line::Line;
+use super::newer::written_by_newer;
 use super::outcome::{Outcome, Status};
 use super::request::{Expires, Spec};
 pub use super::state::{Column, State};
@@ -101,7 +102,7 @@ impl Card {
 
     /// Why this program leaves the card alone, if it does.
     pub fn newer_reason(&self) -> Option<String> {
-        self.newer.as_ref().map(|what| format!("written by a newer version of corkboard ({what})"))
+        self.newer.as_deref().map(written_by_newer)
     }
 
     /// The same card without its history: what it says now.

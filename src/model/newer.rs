@@ -5,6 +5,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// Why this program leaves something alone of which it does not know this.
+pub fn written_by_newer(what: &str) -> String {
+    format!("written by a newer version of corkboard ({what})")
+}
+
 /// The first whole line of a story that is not known in full, in words; damaged lines are none.
 pub fn in_story<T: Serialize + DeserializeOwned>(story: &[u8]) -> Option<String> {
     let lines = story.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());

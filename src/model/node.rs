@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::about::{About, Live};
 use super::ids::NodejobId;
-use super::newer;
+use super::newer::{self, written_by_newer};
 use super::resources::Resources;
 use super::selector::Labels;
 use crate::error::{Error, Result};
@@ -223,7 +223,7 @@ impl Node {
     /// Why this program leaves the node alone, if it does.
     pub fn newer_reason(&self) -> Option<String> {
         let newer = self.newer.as_ref()?;
-        Some(format!("written by a newer version of corkboard ({})", newer.what))
+        Some(written_by_newer(&newer.what))
     }
 
     /// Refuses with 409 what this program may not touch, nor talk to.

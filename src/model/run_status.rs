@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::enforced::Enforced;
+use super::newer::{self, written_by_newer};
 use super::outcome::{Cause, Outcome, Status, is_false};
 use super::progress::Word;
 use super::report::Report;
 use super::usage::Usage;
 use crate::clock;
+use crate::error::{Error, Result};
 
 /// The state of a job on its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +191,32 @@ impl RunStatus {
     }
 }
 
+/// The answer in a story: the first end, which stands, else the last line that can be read.
+pub fn answer(bytes: &[u8]) -> Option<RunStatus> {
+    let mut last = None;
+    for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        if let Ok(status) = serde_json::from_slice::<RunStatus>(line) {
+            let ended = status.state == RunState::Stopped;
+            last = Some(status);
+            if ended {
+                break;
+            }
+        }
+    }
+    last
+}
+
+/// The same of a story that this program is going to continue: 409 if a newer one wrote in it what
+/// this one does not know.
+pub fn known_answer(id: &str, bytes: &[u8]) -> Result<Option<RunStatus>> {
+    match newer::in_story::<RunStatus>(bytes) {
+        None => Ok(answer(bytes)),
+        Some(what) => {
+            Err(Error::conflict(format!("{id}: its status was {}", written_by_newer(&what))))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,5 +235,26 @@ mod tests {
         assert!(!Outcome::killed("ada; bob").is_killed_by("ada"));
         assert!(Outcome { by: None, ..Outcome::killed("ada; bob") }.is_killed_by("ada"));
         assert!(!Outcome::lost("killed by ada").is_killed_by("ada"));
+    }
+
+    fn story(lines: &[&RunStatus]) -> Vec<u8> {
+        lines
+            .iter()
+            .map(|line| format!("\n{}\n", serde_json::json!(line)))
+            .collect::<String>()
+            .into_bytes()
+    }
+
+    #[test]
+    fn the_first_end_is_the_answer() {
+        assert_eq!(answer(b""), None);
+        assert_eq!(answer(b"\0\0\0\n{\"state\":"), None);
+        let running = RunStatus::running(7, 1, "b");
+        let good = RunStatus::stopped(&Outcome::exit(0));
+        let lost = RunStatus::stopped(&Outcome::lost("x"));
+        let bytes = story(&[&running, &good, &lost]);
+        assert_eq!(answer(&bytes), Some(good));
+        let torn = [story(&[&running]), b"\n{\"sta".to_vec()].concat();
+        assert_eq!(answer(&torn), Some(running));
     }
 }

@@ -13,12 +13,13 @@ use crate::board::files;
 use crate::board::links;
 use crate::board::lock::{self, Lock};
 use crate::board::root::Root;
-use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id, written_by_newer};
+use crate::board::runs::{RUNS_PER_LOCK, Runs, check_id};
 use crate::board::slots::{self, Seen};
 use crate::board::steps;
 use crate::board::walk;
 use crate::check::Found;
 use crate::error::{At, Kind, Result};
+use crate::model::newer::written_by_newer;
 use crate::model::outcome::Outcome;
 use crate::model::run_status::{RunState, RunStatus};
 

@@ -20,7 +20,7 @@ use super::{lost, wishes};
 use crate::board::acceptance::is_refused;
 use crate::board::links;
 use crate::board::lock;
-use crate::board::runs::{Stream, known_answer};
+use crate::board::runs::Stream;
 use crate::board::story::Story;
 use crate::clock;
 use crate::error::{At, Result};
@@ -28,7 +28,7 @@ use crate::model::ids::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::request::{Output, Spec};
 use crate::model::resources::human_size;
-use crate::model::run_status::RunStatus;
+use crate::model::run_status::{RunStatus, known_answer};
 use crate::model::usage::Usage;
 
 /// How a job, or a task, ran.

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Child;
 
 use corkboard::board::cards::Cards;
@@ -11,7 +12,7 @@ use corkboard::model::outcome::Cause;
 use serde_json::{Value, json};
 
 use crate::common::head::{drain_localhost, node_reaches, register};
-use crate::common::{SOON, TestRoot, signal, until, wait_for};
+use crate::common::{Answer, Httpd, SOON, TestRoot, signal, until, wait_for};
 use crate::net::Server;
 use crate::proxy::{Act, Proxy};
 
@@ -137,6 +138,20 @@ impl Cluster {
         self.until_node_is_idle();
     }
 
+    /// Changes what is registered of a node.
+    pub fn change(&self, name: &str, change: &Value) -> Answer {
+        self.head.cmd_in("scheduler", &["nodes", name, "update"], &change.to_string())
+    }
+
+    pub fn remove_far(&self) -> Answer {
+        self.head.cmd("scheduler", &["nodes", "far", "remove"])
+    }
+
+    /// What is registered of it.
+    pub fn record(&self) -> PathBuf {
+        self.head.path("state/scheduler/nodes/far.json")
+    }
+
     /// Waits until nothing is left to do on the node: what was wrongly accepted has run, too.
     pub fn until_node_is_idle(&self) {
         wait_for(SOON, || {
@@ -204,4 +219,16 @@ pub fn lates(card: &Card) -> Vec<(u32, Cause)> {
 
 pub fn cause(card: &Card) -> Cause {
     card.outcome.as_ref().unwrap().cause
+}
+
+/// Another machine that could be taken for the node.
+pub fn other_machine() -> (TestRoot, Httpd) {
+    let other = TestRoot::new("cores = 2\nmemory = 4 GiB\n");
+    other.open();
+    let httpd = other.httpd();
+    (other, httpd)
+}
+
+pub fn has_had_jobs(root: &TestRoot) -> bool {
+    fs::read_dir(root.path("state/processor/job")).is_ok_and(|mut jobs| jobs.next().is_some())
 }
