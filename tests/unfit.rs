@@ -54,6 +54,24 @@ fn one_that_no_longer_fits_keeps_no_other_waiting() {
     assert_eq!((check.code, check.body.as_str()), (0, ""));
 }
 
+/// Who sends it again, since the answer did not arrive, is not told that it was refused: it is there, and may run.
+#[test]
+fn one_that_is_there_is_not_refused_when_it_is_sent_again() {
+    let root = root();
+    root.starts_no_supervisor();
+    let needs = json!({"cores": 2});
+    let request =
+        json!({"command": ["true"], "request_id": "head-1.1", "requested_resources": needs});
+    assert!(Act::accept(&root, &request).acknowledged());
+    root.write("corkboard.conf", "cores = 1\nmemory = 4 GiB\n");
+    let again = Act::cmd(&root, "processor", &["jobs", "new"], &request.to_string()).run();
+    assert!(again.stderr.contains("it may have been recorded"), "{again:?}");
+    root.write("corkboard.conf", common::node::CONF);
+    assert!(Act::accept(&root, &request).acknowledged());
+    assert!(Act::cmd(&root, "processor", &["supervise", "--stay"], "").run().acknowledged());
+    assert_eq!(root.ended("head-1.1")["status"], "good");
+}
+
 /// The head hears that, says why, and sends it elsewhere or once more; one that scans seldom hears of it
 /// at once, by the feed.
 #[test]

@@ -42,7 +42,7 @@ impl Inbox {
 
     /// Refuses with 504 to wait for a worker that does not ask.
     pub(super) fn is_in_touch(&self) -> Result<()> {
-        match self.place.silence()? {
+        match self.place.silence().map_err(own)? {
             None => Ok(()),
             Some(how) => Err(self.silent(&how)),
         }
@@ -57,12 +57,16 @@ impl Inbox {
         self.is_in_touch().map_err(|silent| match order.runs.is_empty() {
             true => silent,
             // It has not got them, and will not: nothing is put there.
-            false => Error { kind: Kind::Unavailable, ..silent },
+            false if silent.kind == Kind::GatewayTimeout => {
+                Error { kind: Kind::Unavailable, ..silent }
+            }
+            false => silent,
         })?;
         let stays = !order.is_question();
-        let id = self.place.next_order()?;
-        let waiting = Waiting::new(&self.place, &id)?;
-        self.place.order(&id, order)?;
+        let runs = !order.runs.is_empty();
+        let id = self.place.next_order().map_err(own)?;
+        let waiting = Waiting::new(&self.place, &id).map_err(own)?;
+        self.place.order(&id, order).map_err(|error| if runs { error } else { own(error) })?;
         let deadline = Instant::now() + patience;
         let answer = waiting.answer(|| {
             self.is_in_touch()?;
@@ -74,7 +78,8 @@ impl Inbox {
         if answer.is_err() && !stays {
             let _ = self.place.take_back(&id); // or it is over in time
         }
-        answer
+        // It may be fetched from now on: what goes wrong here is no word of the worker's.
+        answer.map_err(own)
     }
 
     fn whole(&self, (head, answer): (say::Head, say::Answer)) -> Result<Reply> {
@@ -93,6 +98,14 @@ impl Inbox {
 
     fn question(&self, method: &str, path: &str, patience: Duration) -> Result<Order> {
         Order::question(method, path, patience.as_millis() as u64)
+    }
+}
+
+/// What is wrong with this root's own files says nothing of the worker: it has not refused anything, and is not silent.
+fn own(error: Error) -> Error {
+    match error.kind {
+        Kind::Unavailable => Error { kind: Kind::Shortage, ..error },
+        _ => error,
     }
 }
 
@@ -137,12 +150,12 @@ impl Carrier for Inbox {
     }
 
     fn feed(&self, since: &Since) -> Result<FeedPage> {
-        self.place.follow(&self.node, since.cursor, since.wait)
+        self.place.follow(&self.node, since.cursor, since.wait).map_err(own)
     }
 
     fn info(&self) -> Result<Info> {
         self.is_in_touch()?;
-        match self.place.info()? {
+        match self.place.info().map_err(own)? {
             Some(said) => read(&self.node, Info::read(&said)),
             None => Err(self.silent("has not said what it has")),
         }

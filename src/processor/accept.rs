@@ -75,17 +75,19 @@ pub fn accept(root: &Root, requests: Vec<NewRun>) -> Result<Vec<Result<Accepted>
             Ok(held) => held,
             // Those before have names already, and may run: the error is that of these alone.
             Err(error) => {
-                for (_, prepared) in prepared {
+                for (new, prepared) in prepared {
                     if let Ok(prepared) = &prepared {
                         runs.discard(prepared);
                     }
-                    results.push(Err(error.clone()));
+                    results.push(Err(of_known(&runs, &new.id, error.clone())));
                 }
                 continue;
             }
         };
         for (new, prepared) in prepared {
-            let entered = prepared.and_then(|prepared| runs.enter(&held, &new.id, prepared));
+            let entered = prepared
+                .and_then(|prepared| runs.enter(&held, &new.id, prepared))
+                .map_err(|error| of_known(&runs, &new.id, error));
             results.push(entered.and_then(|entered| match entered {
                 Entered::New(set) => {
                     sync.merge(set);
@@ -134,6 +136,15 @@ fn check(root: &Root, request: &Value, total: &mut Total) -> Result<()> {
         None => Ok(()),
         Some(Unfit::Never(why)) => Err(Error::new(Kind::Unprocessable, why)),
         Some(Unfit::NotKnown(why)) => Err(Error::new(Kind::Unavailable, why)),
+    }
+}
+
+/// Why a job cannot be accepted now, where it may have been before: then that is no word that it does not run.
+fn of_known(runs: &Runs, id: &str, error: Error) -> Error {
+    let refuses = matches!(error.kind, Kind::Unavailable | Kind::Unprocessable);
+    match refuses && runs.is_here(id).unwrap_or(true) {
+        true => files::unknown(Error { kind: Kind::Unavailable, ..error }),
+        false => error,
     }
 }
 

@@ -126,8 +126,9 @@ pub fn report(call: &Call) -> Result<Response> {
     let headers = offset.map(|offset| (log::OFFSET.to_string(), offset.to_string()));
     let (length, mut body) = call.request.body.reader()?;
     let head = say::Head { status, headers: headers.into_iter().collect(), length };
-    let given = say::give(&place, id, &head, &mut body)?;
+    // Before anybody hears of it: an order that was refused must not go out again.
     place.is_answered(id)?;
+    let given = say::give(&place, id, &head, &mut body)?;
     if given { Ok(taken) } else { Err(Error::new(Kind::Gone, "nobody waits for that answer")) }
 }
 
@@ -177,8 +178,8 @@ fn take(place: &WorkerBox, news: News) -> Result<()> {
     for Answer { order, status, headers, body } in news.answers {
         let body = files::json_line(&body)?;
         let head = say::Head { status, headers, length: body.len() as u64 };
+        place.is_answered(&order)?; // first, as above
         say::give(place, &order, &head, &mut Cursor::new(body))?;
-        place.is_answered(&order)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::board::nodes;
 use crate::board::partitions::{self, Recorded};
 use crate::board::root::Root;
 use crate::cgi::{Call, Response};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::defaults;
 use crate::model::ids;
 use crate::model::node::Node;
@@ -63,7 +63,7 @@ pub fn new(call: &Call) -> Result<Response> {
 }
 
 /// `POST partitions/NAME/update`: changes the fields that are given; null takes one away. In place of a
-/// record that cannot be read they are all of it.
+/// record that cannot be read they are all of it, with its name.
 pub fn update(call: &Call) -> Result<Response> {
     let fields = fields(call)?; // before the lock: a body may come slowly
     let name = call.value(0);
@@ -73,6 +73,10 @@ pub fn update(call: &Call) -> Result<Response> {
     let lock = Cards::new(call.root).lock()?;
     let mut merged = match partitions::look(call.root, name)? {
         Recorded::Known(old) => json!(*old).as_object().cloned().unwrap_or_default(),
+        // Of one that an editor is writing just then nothing must get lost.
+        Recorded::Damaged(why) if !fields.contains_key("name") => {
+            return Err(Error::new(Kind::Unavailable, format!("{why}, its name among them")));
+        }
         Recorded::Damaged(_) => Map::new(),
         Recorded::Absent => return Err(partitions::none(name)),
         Recorded::Newer(why) => return Err(Error::conflict(why)),
