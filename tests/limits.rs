@@ -12,7 +12,7 @@ use std::fs;
 use common::head::{both_ways, open_root};
 use common::node::{assert_clean, log, submit};
 use common::ways::{kill_supervisor, notes};
-use common::{SOON, TestRoot, lives, until, wait_for};
+use common::{SOON, TestRoot, lives, program, signal, until, wait_for};
 use serde_json::{Value, json};
 
 fn info(root: &TestRoot) -> Value {
@@ -93,6 +93,52 @@ fn cores_are_free_again_when_a_supervisor_dies() {
     let next = give(&root, "true", json!({}));
     assert_eq!(root.ended(&next)["enforced"]["cpus"], first);
     until("its supervisor knows", || root.supervisors().is_empty());
+    assert_clean(&root);
+}
+
+/// The supervisor that has this job.
+fn supervisor_of(root: &TestRoot, id: &str) -> i32 {
+    let slots = fs::read_dir(root.path("state/processor/slot")).unwrap();
+    let records = slots.map(|slot| fs::read_to_string(slot.unwrap().path()).unwrap());
+    let mut records = records.filter_map(|text| serde_json::from_str::<Value>(&text).ok());
+    let has =
+        |record: &Value| record["jobs"].as_array().is_some_and(|all| all.contains(&json!(id)));
+    records.find(has).unwrap()["pid"].as_i64().unwrap() as i32
+}
+
+/// A supervisor that lives may be the first who sees that another one has died.
+#[test]
+fn what_a_dead_supervisor_had_is_given_to_nobody_before_what_is_left_of_its_job_has_ended() {
+    let root = TestRoot::new("cores = 2\nmemory = 1 GiB\ngpus = 1\n");
+    let (go, left) = (root.path("go"), root.path("left"));
+    let leaves = format!("sleep 1000 & echo $! > {}; wait", left.display());
+    let dies = give(&root, &leaves, json!({"gpus": 1}));
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    let lives_on = give(&root, &wait, json!({}));
+    until("both run", || {
+        [&dies, &lives_on].iter().all(|id| root.node_status(id)["state"] == "running")
+    });
+    until("it has a child", || root.read("left").ends_with('\n'));
+    // One of which only its exit code is left is gone: it is the test's to wait for it.
+    let look = format!(
+        "grep -qs '^State:.[^Z]' /proc/$(cat {})/status && echo there || echo gone",
+        left.display()
+    );
+    let next = give(&root, &look, json!({"gpus": 1}));
+    let survivor: i32 = root.read("left").trim().parse().unwrap();
+    root.starts_no_supervisor();
+    let supervisor = supervisor_of(&root, &dies);
+    signal(supervisor, "KILL");
+    until("it is dead", || !lives(supervisor));
+    assert!(lives(survivor), "nobody has ended it yet");
+    fs::write(&go, "").unwrap();
+    let end = root.ended(&next);
+    assert_eq!((&end["status"], &end["enforced"]["gpus"]), (&json!("good"), &json!("0")), "{end}");
+    assert_eq!(root.read(&format!("state/processor/job/{next}/log")), "gone\n");
+    assert_eq!(root.ended(&dies)["cause"], "lost");
+    until("all are told", || root.supervisors().is_empty());
+    fs::remove_file(root.path("cgi-bin/processor")).unwrap();
+    root.install("cgi-bin/processor", &program("processor"), "755");
     assert_clean(&root);
 }
 

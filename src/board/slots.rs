@@ -357,6 +357,16 @@ pub fn note_kill(runs: &Runs, _held: &Lock, kill: &Kill) -> Result<bool> {
     Ok(false)
 }
 
+/// A slot in which a dead supervisor left claims: its number, and that supervisor.
+pub type DeadSlot = (u64, i32);
+
+/// All of those. Until they are recovered, what is left of their jobs uses what those were given.
+pub fn dead(seen: &[Seen]) -> impl Iterator<Item = DeadSlot> {
+    let left = seen.iter().filter(|slot| !slot.live && !slot.jobs().is_empty());
+    let records = left.filter_map(|slot| Some((slot.number, slot.record.as_ref()?)));
+    records.filter(|(_, record)| !record.newer).map(|(number, record)| (number, record.pid))
+}
+
 /// The cores and the GPUs that live supervisors' jobs have for themselves, `except` left out.
 pub fn units(seen: &[Seen], except: Option<u64>) -> (TaskSet, TaskSet) {
     let others = || seen.iter().filter(|slot| slot.live && Some(slot.number) != except);

@@ -7,10 +7,11 @@
 //! the disk is at it, the first program's process is made: it waits at its gate.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::supervisor::{Claimed, Supervisor};
 use super::units::Given;
-use super::{end_waiting, start, wishes};
+use super::{end_waiting, start, sweep, wishes};
 use crate::board::feed;
 use crate::board::files;
 use crate::board::lock::Lock;
@@ -22,6 +23,21 @@ use crate::model::ids::RunId;
 use crate::model::proof::{self, KEY_VARIABLE};
 use crate::model::resources::Resources;
 use crate::model::run_status::RunStatus;
+
+/// How long a slot is waited for that a dead supervisor left and others look at.
+const UNTIL_TAKEN: Duration = Duration::from_secs(1);
+
+/// What there is for a job.
+enum Room {
+    /// Not enough.
+    None,
+    /// That which the slot's last job had.
+    Had,
+    /// Enough; what is left beside it, and which cores and GPUs it would have.
+    Free { left: Resources, given: Given },
+    /// It is not known yet: a supervisor has died, and what it left may use what it had.
+    OfTheDead,
+}
 
 impl Supervisor<'_> {
     /// Claims the next jobs. `false` if there are none for this supervisor: its slot is free then
@@ -56,14 +72,24 @@ impl Supervisor<'_> {
             }
             let unfit = picked[0].unfit.is_some();
             let resources = if unfit { Resources::NONE } else { picked[0].spec.resources.clone() };
-            let Some(room) = self.room(&held, &resources)? else {
-                self.queue.clear(); // nobody overtakes the one that has waited longest
-                if self.ended.is_empty() {
-                    return self.end_under(held, false);
+            let found = match self.room(&held, &resources)? {
+                Room::Had => None,
+                Room::Free { left, given } => Some((left, given)),
+                Room::OfTheDead => {
+                    self.queue.clear();
+                    drop(held);
+                    self.recover()?;
+                    continue;
                 }
-                drop(held);
-                self.tell_all()?;
-                continue;
+                Room::None => {
+                    self.queue.clear(); // nobody overtakes the one that has waited longest
+                    if self.ended.is_empty() {
+                        return self.end_under(held, false);
+                    }
+                    drop(held);
+                    self.tell_all()?;
+                    continue;
+                }
             };
             let mut jobs = Vec::new();
             for job in picked {
@@ -82,7 +108,7 @@ impl Supervisor<'_> {
             // Only now: what was picked may have been somebody else's by then, and what the slot has is of what it
             // ran last.
             self.resources = Some(resources);
-            let room_left = room.map(|(left, given)| {
+            let room_left = found.map(|(left, given)| {
                 self.limits.give(given);
                 left
             });
@@ -127,15 +153,10 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Whether there is room for a job: `None` if not; otherwise what is left beside it and which cores
-    /// and GPUs it would have, where that had to be found out.
-    fn room(
-        &mut self,
-        held: &Lock,
-        needed: &Resources,
-    ) -> Result<Option<Option<(Resources, Given)>>> {
+    /// The room that there is for a job.
+    fn room(&mut self, held: &Lock, needed: &Resources) -> Result<Room> {
         if self.slot.is_some() && self.resources.as_ref() == Some(needed) {
-            return Ok(Some(None));
+            return Ok(Room::Had);
         }
         if self.slot.is_none() {
             let slot = Slot::take(&self.runs, held)?;
@@ -143,13 +164,43 @@ impl Supervisor<'_> {
             self.slot = Some(slot);
         }
         let seen = slots::all(&self.runs)?;
+        if slots::dead(&seen).any(|slot| !self.unrecovered.contains(&slot)) {
+            return Ok(Room::OfTheDead);
+        }
         let own = self.slot.as_ref().map(|slot| slot.number);
         let free = self.total.resources.minus(&slots::used(&seen, own));
         if !needed.fits(&free) {
-            return Ok(None);
+            return Ok(Room::None);
         }
         let given = self.limits.units().choose(needed, &seen, own.unwrap_or(0));
-        Ok(Some(Some((free.minus(needed), given))))
+        Ok(Room::Free { left: free.minus(needed), given })
+    }
+
+    /// Ends what dead supervisors left: until then it uses what they had, and nobody else may. What cannot be
+    /// ended keeps nothing from running.
+    fn recover(&mut self) -> Result<()> {
+        self.tell_all()?; // it may take a while
+        let deadline = Instant::now() + UNTIL_TAKEN;
+        loop {
+            let recovered = sweep::recover_all(self.runs.root());
+            self.unrecovered = slots::dead(&slots::all(&self.runs)?).collect();
+            let left = match recovered {
+                Ok((_, left)) => left,
+                Err(error) => {
+                    eprintln!(
+                        "processor: what dead supervisors left is not ended: {}",
+                        error.message
+                    );
+                    return Ok(());
+                }
+            };
+            // Whoever looks at a slot keeps others from taking it, for an instant.
+            if self.unrecovered.iter().all(|dead| left.contains(dead)) || Instant::now() > deadline
+            {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Writes the claim; what it returns makes it durable. What the slot has no room to name is not

@@ -18,7 +18,7 @@ use super::running_range::RunningRange;
 use super::units::Units;
 use crate::board::root::{Root, SettingsFile, boot_id};
 use crate::board::runs::{Runs, Waiting};
-use crate::board::slots::Slot;
+use crate::board::slots::{DeadSlot, Slot};
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Result};
 use crate::model::ids::RunId;
@@ -68,6 +68,8 @@ pub(super) struct Supervisor<'r> {
     pub limits: Limits,
     /// What the slot's jobs are given, once there were any.
     pub resources: Option<Resources>,
+    /// Slots in which dead supervisors left what cannot be ended.
+    pub unrecovered: Vec<DeadSlot>,
     /// The jobs that have waited longest, as seen a while ago.
     pub queue: VecDeque<Waiting>,
     /// Jobs that wait and that this process does not start, whatever room there is.
@@ -140,6 +142,7 @@ impl<'r> Supervisor<'r> {
             place,
             group,
             resources: None,
+            unrecovered: Vec::new(),
             queue: VecDeque::new(),
             passed_over: Vec::new(),
             batch: 1,

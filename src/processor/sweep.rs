@@ -19,7 +19,7 @@ use crate::board::links::Starts;
 use crate::board::lock::{self, Lock};
 use crate::board::root::{Root, boot_id};
 use crate::board::runs::Runs;
-use crate::board::slots::{self, Record, Slot};
+use crate::board::slots::{self, DeadSlot, Record, Slot};
 use crate::board::spoilt;
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
@@ -52,6 +52,11 @@ pub fn sweep(root: &Root) -> Result<Swept> {
 
 /// [`sweep`] without starting anyone.
 pub fn recover(root: &Root) -> Result<Swept> {
+    recover_all(root).map(|(swept, _)| swept)
+}
+
+/// The same; also the slots in which something is left that cannot be recovered now.
+pub(super) fn recover_all(root: &Root) -> Result<(Swept, Vec<DeadSlot>)> {
     tree::is_of_this_namespace()?;
     let runs = Runs::new(root);
     let mut swept = Swept::default();
@@ -60,8 +65,14 @@ pub fn recover(root: &Root) -> Result<Swept> {
     let mut dead = Vec::new();
     // What cannot be recovered now keeps its names in its slot for the next sweep, and must not
     // keep the others from being recovered, nor a supervisor from starting.
-    let passed_over = |slot: &Slot, error: Error| {
-        tell_once(&format!("slot {} is not recovered", slot.number), &error);
+    let mut left = Vec::new();
+    let mut passed_over = |slot: &Slot, pid: i32, kept: Result<usize>| match kept {
+        Ok(0) => {}
+        Ok(_) => left.push((slot.number, pid)),
+        Err(error) => {
+            tell_once(&format!("slot {} is not recovered", slot.number), &error);
+            left.push((slot.number, pid));
+        }
     };
     let (found, unreadable) = Slot::take_dead(&runs, &held)?;
     for error in unreadable {
@@ -69,20 +80,21 @@ pub fn recover(root: &Root) -> Result<Swept> {
     }
     let starts = Starts::default();
     for (slot, record) in found {
+        let pid = record.pid;
         match decide(&runs, &held, &slot, record, &starts, &mut swept) {
             Ok(record) => dead.push((slot, record)),
-            Err(error) => passed_over(&slot, error),
+            Err(error) => passed_over(&slot, pid, Err(error)),
         }
     }
     drop(held);
     // Until it is let go, one that names nothing looks like that of a supervisor that lingers.
     dead.sort_by_key(|(_, record)| !record.jobs.is_empty());
     for (slot, record) in dead {
-        if let Err(error) = finish(&runs, &slot, record, &starts, &mut swept) {
-            passed_over(&slot, error);
-        }
+        let pid = record.pid;
+        let finished = finish(&runs, &slot, record, &starts, &mut swept);
+        passed_over(&slot, pid, finished);
     }
-    Ok(swept)
+    Ok((swept, left))
 }
 
 /// Says what every sweep finds anew as long as nobody mends it: once, and not each few seconds.
@@ -163,15 +175,15 @@ fn is_over(runs: &Runs, id: &str) -> bool {
     runs.request(id).is_err_and(|e| matches!(e.kind, Kind::Gone | Kind::NotFound))
 }
 
-/// Ends what ran and has no end, and reports all. What is left of its processes is killed first,
-/// so that an end is an end.
+/// Ends what ran and has no end, and reports all; returns of how many that cannot be done now. What is left of its
+/// processes is killed first, so that an end is an end.
 fn finish(
     runs: &Runs,
     slot: &Slot,
     mut record: Record,
     starts: &Starts,
     swept: &mut Swept,
-) -> Result<()> {
+) -> Result<usize> {
     let mut sync = SyncSet::new();
     let mut lines = Vec::new();
     let mut kept = Vec::new();
@@ -193,7 +205,8 @@ fn finish(
     let held = runs.lock()?;
     feed::append(runs.root(), &held, &lines)?;
     record.jobs = kept;
-    slot.write(&record)
+    slot.write(&record)?;
+    Ok(record.jobs.len())
 }
 
 /// The end of one of those jobs, as the feed is to have it.

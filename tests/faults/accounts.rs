@@ -39,9 +39,9 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// What a node's runs had of it, by their own stories. One whose supervisor was killed had it until then: it is
-/// told as lost by whoever comes next. `kills`: when supervisors of this node were.
-pub fn of_node(node: &TestRoot, kills: &[SystemTime]) -> Vec<Use> {
+/// What a node's runs had of it, by their own stories. One whose supervisor was killed has it until what is left of
+/// it has been ended, and it is told as lost.
+pub fn of_node(node: &TestRoot) -> Vec<Use> {
     let mut uses = Vec::new();
     for entry in fs::read_dir(node.path("state/processor/job")).unwrap() {
         let id = entry.unwrap().file_name().into_string().unwrap();
@@ -52,11 +52,7 @@ pub fn of_node(node: &TestRoot, kills: &[SystemTime]) -> Vec<Use> {
         let Some(first) = story.iter().find(|line| line["state"] == "running") else { continue };
         let last = story.last().unwrap();
         assert_eq!(last["state"], "stopped", "{id} has no end: {story:?}");
-        let (from, mut until) = (time(&first["at"]), time(&last["at"]));
-        if last["cause"] == "lost" {
-            let killed = kills.iter().filter(|kill| **kill >= from).min();
-            until = killed.map_or(until, |killed| until.min(*killed));
-        }
+        let (from, until) = (time(&first["at"]), time(&last["at"]));
         let asked = request["requested_resources"].clone();
         let resources: Resources = serde_json::from_value(asked).unwrap();
         let (cpus, gpus) = (set(&first["enforced"]["cpus"]), set(&first["enforced"]["gpus"]));
@@ -110,19 +106,22 @@ fn larger(one: &Resources, other: &Resources) -> Resources {
     })
 }
 
-/// The same of what a node's slots have right now: no slot is given anything while its board is locked.
+/// The same of what a node's slots name right now, those of dead supervisors, too: no slot is given anything while
+/// its board is locked.
 pub fn assert_slots_within(dir: &Path, total: &Resources, name: &str) -> u64 {
     let root = Root::open(dir).unwrap();
     let runs = Runs::new(&root);
     let held = runs.lock().unwrap();
     let seen = slots::all(&runs).unwrap();
     drop(held);
-    let used = slots::used(&seen, None);
+    let records = || {
+        let named = seen.iter().filter(|slot| !slot.jobs().is_empty());
+        named.filter_map(|slot| slot.record.as_ref())
+    };
+    let used = records().fold(Resources::NONE, |sum, record| sum.plus(&record.resources));
     assert!(used.fits(total), "{name}: {} of {}: {seen:?}", used.human(), total.human());
-    let busy: Vec<_> = seen.iter().filter(|slot| slot.live && !slot.jobs().is_empty()).collect();
-    let records = busy.iter().filter_map(|slot| slot.record.as_ref());
     let (mut cpus, mut gpus) = (TaskSet::default(), TaskSet::default());
-    for record in records {
+    for record in records() {
         assert_eq!(record.gpus.len(), record.resources.others.get("gpus"), "{record:?}");
         for (all, own) in [(&mut cpus, &record.cpus), (&mut gpus, &record.gpus)] {
             assert!(own.iter().all(|unit| !all.contains(unit)), "{seen:?}");
