@@ -372,13 +372,16 @@ fn what_is_called_like_a_supervisor_ends_with_its_job() {
         )
         .unwrap();
         let script = format!(
-            "cd {} && cp $(command -v perl) processor && {{ ./processor supervise & }}; \
+            "cd {} && cp $(command -v perl) processor && {{ $WAY ./processor supervise & }}; \
              until [ -e pid ]; do sleep 0.01; done",
             dir.display()
         );
-        let id = give(root, &script, json!({}));
-        let left = pid_in(&dir.join("pid"));
-        assert_eq!(root.ended(&id)["status"], "good");
-        assert!(!lives(left), "{}", root.node_status(&id));
+        for way in ["", "env -i CORKBOARD_ROOT=/"] {
+            let id = give(root, &script.replace("$WAY", way), json!({}));
+            let left = pid_in(&dir.join("pid"));
+            assert_eq!(root.ended(&id)["status"], "good");
+            assert!(!lives(left), "{way}: {}", root.node_status(&id));
+            fs::remove_file(dir.join("pid")).unwrap();
+        }
     });
 }

@@ -103,6 +103,12 @@ impl Root {
         opened.map_err(|error| closed_to(dir).unwrap_or(error))
     }
 
+    /// Whether a root has been made in this directory. Where it cannot be looked, it counts as one.
+    pub fn is_in(dir: &Path) -> bool {
+        files::gone_is_fine(fs::metadata(dir.join("state").join(LAST)))
+            .map_or(true, |found| found.is_some())
+    }
+
     fn try_open(dir: &Path) -> Result<Root> {
         let settings = Settings::read(&dir.join(SETTINGS))?;
         let mut root = Root {

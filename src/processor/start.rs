@@ -1,5 +1,7 @@
 //! Starting supervisors.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::{env, path::Path};
@@ -33,12 +35,19 @@ pub(super) const FIND_GPUS: &str = "--gpus";
 pub(super) const ROOT: &str = "CORKBOARD_ROOT";
 
 /// Whether a process is a supervisor, of whatever root. It is known by what it executes, wherever that
-/// lies: it may not have taken a slot yet, and may be of another version. It was started with a root and with
-/// nothing of a job's ([`command`]), unlike what a job starts that is merely called so.
+/// lies: it may not have taken a slot yet, and may be of another version. It was started with a root that is
+/// there and with nothing of a job's ([`command`]), unlike what a job starts that is merely called so.
 pub(super) fn is_supervisor(pid: i32) -> bool {
     tree::runs(pid, PROGRAM, SUPERVISE)
-        && tree::variable(pid, ROOT).is_some()
+        && tree::variable(pid, ROOT).is_some_and(|root| has_root(pid, root))
         && tree::variable(pid, NODEJOB).is_none()
+}
+
+/// Whether there is a root in this directory, as the process sees it: it may have been started in a container.
+fn has_root(pid: i32, dir: Vec<u8>) -> bool {
+    let dir = PathBuf::from(OsString::from_vec(dir));
+    let Ok(below) = dir.strip_prefix("/") else { return false }; // a supervisor's is given in full
+    Root::is_in(&Path::new(&format!("/proc/{pid}/root")).join(below))
 }
 
 /// Starts a supervisor if a job waits and there is room for one. A hint: whether the job fits is
