@@ -8,6 +8,8 @@
 #[path = "faults/accounts.rs"]
 mod accounts;
 mod common;
+#[path = "faults/judged.rs"]
+mod judged;
 #[path = "common/keeper.rs"]
 mod keeper;
 #[path = "faults/mixed_jobs.rs"]
@@ -15,26 +17,22 @@ mod mixed_jobs;
 #[path = "common/net.rs"]
 mod net;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accounts::Use;
 use common::head::{drain_localhost, node_reaches, register};
 use common::processes::{self, Process};
 use common::rights::token;
 use common::{TestRoot, wait_for};
 use corkboard::board::cards::Cards;
 use corkboard::board::root::Root;
-use corkboard::model::card::{Card, Column, What};
-use corkboard::model::outcome::Cause;
+use corkboard::model::card::Column;
 use corkboard::model::resources::Resources;
-use corkboard::model::tasks::TaskSet;
 use keeper::Keeper;
-use mixed_jobs::{End, Kind, USERS, Wanted};
+use mixed_jobs::{Kind, USERS, Wanted};
 use net::{Random, Server, http_with};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -105,17 +103,6 @@ impl Site {
     }
 }
 
-fn kind_of(process: &Process) -> &'static str {
-    let words = process.words();
-    match words.first().and_then(|word| word.rsplit('/').next()) {
-        _ if words.get(1).is_some_and(|word| word == "supervise") => "supervisor",
-        _ if process.has("GATEWAY_INTERFACE=CGI/1.1") => "cgi",
-        Some("poller") => "poller",
-        Some("busybox") => "server",
-        _ => "other",
-    }
-}
-
 /// Kills one process at random; what it was.
 fn kill_one(random: &mut Random, site: &Site) -> Option<&'static str> {
     let kind = match random.below(10) {
@@ -127,7 +114,8 @@ fn kill_one(random: &mut Random, site: &Site) -> Option<&'static str> {
     let at = random.below(site.nodes.len() as u64 + 1) as usize;
     let root = site.roots().nth(at)?.dir.clone();
     let all = processes::of_roots(&[root]);
-    let fitting: Vec<&Process> = all.iter().filter(|process| kind_of(process) == kind).collect();
+    let fitting: Vec<&Process> =
+        all.iter().filter(|process| judged::kind_of(process) == kind).collect();
     random.pick(&fitting)?.signal(Signal::SIGKILL).then_some(kind)
 }
 
@@ -152,67 +140,6 @@ fn submit(port: u16, token: &str, jobs: &[Wanted]) -> Vec<(u64, Wanted)> {
     known
 }
 
-/// How each job ended, against what it asked for.
-fn judge(card: &Card, wanted: &Wanted, user: &str, ran: &HashMap<String, usize>) {
-    let job = card.job();
-    assert_eq!(card.accepted.user().as_deref(), Some(user), "job {job}");
-    let allowed: Vec<String> = wanted.nodes.iter().map(|name| name.to_string()).collect();
-    for attempt in &card.attempts {
-        assert!(
-            allowed.contains(&attempt.node),
-            "job {job}: {attempt:?} is not one of {allowed:?}"
-        );
-        let cause = attempt.outcome.as_ref().map(|outcome| outcome.cause);
-        if cause == Some(Cause::Exit) && wanted.tasks.is_none() {
-            assert_eq!(ran.get(&**attempt.nodejob), Some(&1), "job {job}: {attempt:?}");
-        }
-    }
-    let Some(tasks) = wanted.tasks else {
-        let end = card.outcome.as_ref().unwrap_or_else(|| panic!("job {job} has no end"));
-        // The last try of one that fails may be hit, too.
-        let hit = wanted.end != End::Good && matches!(end.cause, Cause::Lost | Cause::Signal);
-        let as_meant = match wanted.end {
-            End::Good => end.code == Some(0),
-            End::Fails => end.code == Some(3),
-            End::TimesOut => end.cause == Cause::Timeout,
-        };
-        assert!(as_meant || hit, "job {job}: {end:?}, {wanted:?}");
-        return;
-    };
-    let array = card.array().unwrap();
-    for task in 0..tasks {
-        let end = array.outcome_of(task).unwrap_or_else(|| panic!("job {job} task {task}"));
-        assert_eq!(end.code, Some(0), "job {job} task {task}: {end:?}");
-        let of = |id: &str| ran.get(&format!("{id}/{task}")).copied().unwrap_or(0);
-        let runs: usize = card.attempts.iter().map(|attempt| of(&attempt.nodejob)).sum();
-        assert!(runs >= 1, "job {job} task {task} has never run");
-        assert!(runs <= 1 + array.retries_of(task) as usize, "job {job} task {task}: {runs} runs");
-    }
-}
-
-/// What nodes had of a job, by its card: from the moment at which it was placed.
-fn placed(card: &Card) -> Vec<Use> {
-    let refused = |attempt: u32| {
-        card.events.iter().find_map(|event| match &event.what {
-            What::Refused { attempt: of, .. } if *of == attempt => Some(&event.at),
-            _ => None,
-        })
-    };
-    let of = |attempt: &corkboard::model::card::Attempt| {
-        let until = attempt.ended_at.as_ref().or_else(|| refused(attempt.attempt));
-        let until = until.unwrap_or_else(|| panic!("{attempt:?} has no end"));
-        Use {
-            what: attempt.nodejob.to_string(),
-            from: accounts::time(&json!(attempt.placed_at)),
-            until: accounts::time(&json!(until)),
-            resources: Resources::of(card.spec.resources.cores, 1),
-            cpus: TaskSet::default(),
-            gpus: TaskSet::default(),
-        }
-    };
-    card.attempts.iter().map(of).collect()
-}
-
 #[test]
 fn mixed_jobs_on_nodes_that_die_have_no_more_than_there_is() {
     let begun = Instant::now();
@@ -220,7 +147,7 @@ fn mixed_jobs_on_nodes_that_die_have_no_more_than_there_is() {
     let mut random = Random::seeded();
     let mut site = Site::new();
     let witness = site.head.path("witness");
-    let all = mixed_jobs::all(&mut random, jobs, &witness);
+    let all = mixed_jobs::all(&mut random, jobs, &witness, &mixed_jobs::kinds());
     let tokens = USERS.map(|user| token(&site.head, &["role=user", &format!("user={user}")]));
     let port = site.servers[0].port;
 
@@ -284,33 +211,9 @@ fn mixed_jobs_on_nodes_that_die_have_no_more_than_there_is() {
     println!("all have ended after {:.1} s", begun.elapsed().as_secs_f64());
     site.pollers.iter_mut().for_each(Keeper::end);
 
-    let text = fs::read_to_string(&witness).unwrap();
-    let mut ran: HashMap<String, usize> = HashMap::new();
-    text.lines().for_each(|line| *ran.entry(line.to_string()).or_default() += 1);
-    let twice: Vec<_> = ran.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.is_empty(), "{twice:?}");
     let known = known.into_inner().unwrap();
     assert_eq!(known.len(), jobs);
-    let done = site.cards(Column::Done);
-    assert_eq!(done.len(), jobs);
-    let root = Root::open(&site.head.dir).unwrap();
-    let mut had: BTreeMap<&str, Vec<Use>> = BTreeMap::new();
-    let (mut attempts, mut lost) = (0, 0);
-    for job in &done {
-        let card = Cards::new(&root).find(*job).unwrap();
-        let (user, wanted) =
-            known.get(job).unwrap_or_else(|| panic!("job {job} is nobody's: {card:?}"));
-        judge(&card, wanted, user, &ran);
-        let is_lost = |cause: Cause| usize::from(cause == Cause::Lost);
-        attempts += card.attempts.len();
-        lost += card
-            .attempts
-            .iter()
-            .filter_map(|a| Some(is_lost(a.outcome.as_ref()?.cause)))
-            .sum::<usize>();
-        had.entry(user).or_default().extend(placed(&card));
-    }
-    println!("{jobs} jobs, {attempts} attempts, {lost} of them lost");
+    let had = judged::all(&site.head, &known, &witness);
     println!("{samples:?} looks, {most:?} cores in use at most");
     for (user, uses) in &had {
         let cap = Resources::of(MOST_CORES, MOST_JOBS);

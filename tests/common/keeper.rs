@@ -16,12 +16,13 @@ pub struct Keeper {
 type Start = Box<dyn Fn() -> Child>;
 
 impl Keeper {
-    pub fn new(root: &TestRoot, all: &[&[&'static str]]) -> Keeper {
+    pub fn new(root: &TestRoot, all: &[&[&str]]) -> Keeper {
         let (dir, wrap, user) = (root.dir.clone(), root.wrap.clone(), root.user);
-        let start = |words: &&[&'static str]| {
-            let (dir, wrap, words) = (dir.clone(), wrap.clone(), words.to_vec());
+        let start = |words: &&[&str]| {
+            let (dir, wrap) = (dir.clone(), wrap.clone());
+            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
             let start = move || {
-                let program = dir.join(words[0]).into_os_string();
+                let program = dir.join(&words[0]).into_os_string();
                 let mut all = wrap.iter().map(OsString::from).chain([program]);
                 let mut command = Command::new(all.next().unwrap());
                 if let Some(user) = user {

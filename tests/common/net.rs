@@ -49,6 +49,8 @@ pub fn free_port() -> u16 {
 /// `busybox httpd` of a root, always on the same port.
 pub struct Server {
     root: PathBuf,
+    /// Where it listens.
+    address: String,
     pub port: u16,
     env: Vec<(String, String)>,
     /// Words before it, and whom it belongs to, if not to who runs the test.
@@ -64,11 +66,16 @@ impl Server {
 
     /// The same with words before it, and as another user.
     pub fn start_as(root: &Path, wrap: &[String], user: Option<u32>) -> Server {
-        let (port, wrap) = (free_port(), wrap.to_vec());
-        let mut server =
-            Server { root: root.into(), port, env: Vec::new(), wrap, user, child: None };
+        let mut server = Server::on(root, wrap, "127.0.0.1", free_port());
+        server.user = user;
         server.up();
         server
+    }
+
+    /// One at this address, of a network perhaps in which this process is not. It is not started yet.
+    pub fn on(root: &Path, wrap: &[String], address: &str, port: u16) -> Server {
+        let (root, address, wrap) = (root.into(), address.into(), wrap.to_vec());
+        Server { root, address, port, env: Vec::new(), wrap, user: None, child: None }
     }
 
     /// What programs that it starts from now on are to have in their environment.
@@ -107,7 +114,7 @@ impl Server {
         }
         let child = command
             .args(words)
-            .args(["httpd", "-f", "-p", &format!("127.0.0.1:{}", self.port), "-h"])
+            .args(["httpd", "-f", "-p", &format!("{}:{}", self.address, self.port), "-h"])
             .arg(self.root.join("www"))
             .env_clear()
             .env("CORKBOARD_ROOT", &self.root)

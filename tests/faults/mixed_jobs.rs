@@ -104,12 +104,12 @@ fn amounts(random: &mut Random) -> Resources {
     Resources::of(cores, mib << 20).and("gpus", gpus).and("licenses", licenses)
 }
 
-/// A job that some node could have, and that notes each start in the witness.
-pub fn wanted(random: &mut Random, number: usize, witness: &Path) -> Wanted {
+/// A job that some of these nodes could have, and that notes each start in the witness.
+pub fn wanted(random: &mut Random, number: usize, witness: &Path, kinds: &[Kind]) -> Wanted {
     let (resources, more, nodes) = loop {
         let (resources, (more, takes)) = (amounts(random), ask(random));
         let fits = |kind: &&Kind| resources.fits(&kind.total) && takes(kind);
-        let nodes: Vec<&str> = kinds().iter().filter(fits).map(|kind| kind.name).collect();
+        let nodes: Vec<&str> = kinds.iter().filter(fits).map(|kind| kind.name).collect();
         if !nodes.is_empty() {
             break (resources, more, nodes);
         }
@@ -149,12 +149,13 @@ pub fn all(
     random: &mut Random,
     count: usize,
     witness: &Path,
+    kinds: &[Kind],
 ) -> BTreeMap<&'static str, Vec<Wanted>> {
     let mut all: BTreeMap<&str, Vec<Wanted>> = BTreeMap::new();
     for number in 0..count {
         // One has far more of them than the others.
         let user = USERS[(random.below(6) as usize).saturating_sub(3)];
-        all.entry(user).or_default().push(wanted(random, number, witness));
+        all.entry(user).or_default().push(wanted(random, number, witness, kinds));
     }
     all
 }
