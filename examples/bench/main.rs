@@ -25,6 +25,7 @@ mod start;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod touched;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ const CASES: &[(&str, &str, Case)] = &[
     ("run-disk", "the same on the disk", run::on_disk),
     ("array-tmpfs", "one array of 10,000 tasks, in memory", run::array_in_memory),
     ("array-disk", "the same on the disk", run::array_on_disk),
+    ("worker-run", "the same by a worker that asks for its orders", workers::run),
+    ("worker-many", "the same by 32 workers of one slot each", workers::contention),
     ("peers", "the same on the disk against other job systems", peers::measure),
     (
         "scale",
