@@ -87,7 +87,7 @@ fn by_workers(bench: &Bench, dir: &Path, many: usize, slots: usize, jobs: usize)
 fn wait_for_workers(head: &Site, many: usize) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let text = head.ask(&["workers", "-o", "json"])?;
+        let text = head.ask(&["workers"])?;
         let said: serde_json::Value = serde_json::from_str(&text)?;
         let workers = said["workers"].as_array().ok_or("no workers")?;
         if workers.iter().filter(|worker| worker["state"] == "connected").count() == many {
