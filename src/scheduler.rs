@@ -47,6 +47,7 @@ pub mod nodes;
 pub mod outputs;
 pub mod partitions;
 pub mod pausing;
+pub mod possible;
 pub mod reason;
 pub mod registration;
 pub mod roles;

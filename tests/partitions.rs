@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::head::{Door, both_ways, host, node_reaches, open_root, register};
 use common::rights::{ask, running, submit, token};
@@ -355,6 +355,42 @@ fn each_of_many_jobs_in_one_request_is_given_what_it_lacks() {
     let _poller = root.poller();
     (1..=3).for_each(|job| assert_eq!(root.reaches(job, "stopped")["status"], "good"));
     root.check();
+}
+
+#[test]
+fn many_jobs_for_a_partition_of_few_nodes_take_no_longer_than_for_none() {
+    let root = open_root("");
+    let asleep = json!({"driver": "http", "uri": "http://127.0.0.1:9", "drain": true,
+        "resources": {"cores": 2, "memory": 1 << 30}});
+    make(&root, &json!({"name": "last", "node": "z"}));
+    for index in 0..300 {
+        root.write(&format!("state/scheduler/nodes/a{index:03}.json"), &asleep.to_string());
+    }
+    root.write("state/scheduler/nodes/z.json", &asleep.to_string());
+    let time = |more: Value| {
+        let one = |index: usize| {
+            let mut request = json!({"command": ["true"], "request_id": format!("{more}{index}")
+                .replace(|odd: char| !odd.is_ascii_alphanumeric(), "")});
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            request
+        };
+        let many: Value = (0..2000).map(one).collect();
+        let text = many.to_string();
+        [201, 200].map(|code| {
+            let since = Instant::now();
+            let made = root.cgi("POST", "/scheduler/jobs/new", &[], text.as_bytes()).expect(code);
+            assert!(made.json()[1999].get("warning").is_none());
+            since.elapsed()
+        })
+    };
+    let plain = time(json!({}));
+    let of_partition = time(json!({"partition": "last"}));
+    for (plain, of_partition) in plain.into_iter().zip(of_partition) {
+        assert!(
+            of_partition < plain * 3 + Duration::from_millis(500),
+            "{of_partition:?}, and of none {plain:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,26 +1,12 @@
-//! Where nodes are, and what that means: whether a registration leads to this very root, which node an
-//! attempt was given to, whether any is large enough.
+//! Where nodes are, and what that means: whether a registration leads to this very root, and which node an
+//! attempt was given to.
 
-use super::nodes::{find, names, read};
+use super::nodes::read;
 use super::root::Root;
 use super::runs::Runs;
 use crate::error::{Error, Kind, Result};
-use crate::model::asked::Asked;
 use crate::model::attempt::Attempt;
 use crate::model::node::{DriverKind, Node};
-
-/// Says so where no node could ever have this, as they are registered, and of every one that takes jobs of
-/// this user it is known what it has.
-pub fn none_has(root: &Root, asked: &Asked) -> Option<String> {
-    for name in names(root).ok()? {
-        let node = find(root, &name).ok()?; // one that cannot be read may have it
-        let Some(node) = node else { continue };
-        if asked.might_go_to(&node) {
-            return None;
-        }
-    }
-    Some(format!("no node has {}", asked.human()))
-}
 
 /// Whether this registration leads to this very root: by its files, or to the address of its own
 /// server.

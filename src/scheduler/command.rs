@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction};
 use serde_json::Value;
 
+use super::possible::Possible;
 use super::rounds::Rounds;
 use super::{interrupt, jobs, outputs, submit};
 use crate::auth;
@@ -110,7 +111,7 @@ fn new(words: &Given) -> anyhow::Result<i32> {
     let job = accepted.job;
     // Who waits is told why in any case.
     let may_warn = fresh && !words.flag("wait");
-    if let Some(why) = submit::warning(&root, &accepted).filter(|_| may_warn) {
+    if may_warn && let Some(why) = Possible::new(&root).warning(&accepted) {
         eprintln!("scheduler: job {job}: {why}: it waits until one has");
     }
     if words.flag("wait") {

@@ -60,6 +60,9 @@ pub fn enter(
         given.insert("partition".into(), name.clone().into());
     }
     given.extend(defaults::lacking(request, &partition.defaults));
+    if given.is_empty() {
+        return Ok(Entered { spec, partition: Some(partition), defaults: given });
+    }
     let whole = defaults::filled(request, &given).into_owned();
     let spec = Spec::for_head(&Value::Object(whole)).map_err(|error| {
         let why = format!("with what partition {name} gives the request: {}", error.message);

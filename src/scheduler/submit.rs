@@ -6,14 +6,15 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::entry::{Entered, check_may, enter};
+use super::possible::Possible;
 use crate::attempts::allocated;
 use crate::auth::{self, Who, ownership};
 use crate::board::cards::Cards;
 use crate::board::incoming::{Incoming, Place};
-use crate::board::partitions::{self, Partitions};
+use crate::board::partitions::Partitions;
 use crate::board::submission::Submitted;
 use crate::board::waiting::{self, Waiting};
-use crate::board::{addresses, batches, files, numbers, root::Root, uploads};
+use crate::board::{batches, files, numbers, root::Root, uploads};
 use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -34,8 +35,9 @@ pub fn new(call: &Call) -> Result<Response> {
                 return Err(Error::bad("files can be sent with one job, not with an array"));
             }
             let (accepted, fresh) = submit_array(call.root, call.who, requests)?;
+            let possible = Possible::new(call.root);
             let told = |accepted: Accepted| {
-                let warning = warning(call.root, &accepted).filter(|_| fresh);
+                let warning = if fresh { possible.warning(&accepted) } else { None };
                 answer(accepted, warning)
             };
             let answers: Vec<Value> = accepted.into_iter().map(told).collect();
@@ -45,7 +47,7 @@ pub fn new(call: &Call) -> Result<Response> {
         request => {
             let (accepted, fresh) = submit(call.root, call.who, request, parts.uploads)?;
             let job = accepted.job;
-            let warning = warning(call.root, &accepted).filter(|_| fresh);
+            let warning = if fresh { Possible::new(call.root).warning(&accepted) } else { None };
             let response = Response::of(answer(accepted, warning))
                 .location(super::PROGRAM.name, &format!("jobs/{job}"));
             Ok(if fresh { response.status(201, "Created") } else { response })
@@ -71,7 +73,7 @@ pub fn submit(
     }
     let entered = enter(root, &Partitions::new(root), &accepted.request, spec)?;
     accepted.defaults = entered.defaults.clone();
-    admit(root, who, &accepted, &entered)?;
+    admit(&Possible::new(root), who, &accepted, &entered)?;
     let bytes = files.as_ref().map_or(0, |files| files.files().iter().map(|file| file.size).sum());
     let account = account(&cards, who, std::slice::from_ref(&accepted), bytes)?;
     if !chosen {
@@ -140,12 +142,12 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
             "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
         )));
     }
-    let partitions = Partitions::new(root);
+    let (partitions, possible) = (Partitions::new(root), Possible::new(root));
     for (index, (accepted, spec)) in all.iter_mut().zip(specs).enumerate() {
         let entered = enter(root, &partitions, &accepted.request, spec);
         let entered = entered.map_err(|e| of(index, e))?;
         accepted.defaults = entered.defaults.clone();
-        admit(root, who, accepted, &entered).map_err(|e| of(index, e))?;
+        admit(&possible, who, accepted, &entered).map_err(|e| of(index, e))?;
     }
     let account = account(&cards, who, &all, 0)?;
     let numbers = numbers::reserve(root, all.len() as u64)?;
@@ -262,7 +264,8 @@ fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
 }
 
 /// Whether a request may be accepted now, which may change: asked of new ones alone.
-fn admit(root: &Root, who: &Who, accepted: &Accepted, entered: &Entered) -> Result<()> {
+fn admit(possible: &Possible, who: &Who, accepted: &Accepted, entered: &Entered) -> Result<()> {
+    let root = possible.root();
     let Entered { spec, partition, .. } = entered;
     if let Some(partition) = partition {
         check_may(who, partition)?;
@@ -285,7 +288,7 @@ fn admit(root: &Root, who: &Who, accepted: &Accepted, entered: &Entered) -> Resu
     if spec.strict {
         let user = accepted.user();
         let asked = spec.asked(user.as_deref(), partition.as_deref());
-        let never = allocated::never(root, &asked).or_else(|| addresses::none_has(root, &asked));
+        let never = allocated::never(root, &asked).or_else(|| possible.none_has(&asked));
         if let Some(why) = never {
             return Err(Error::bad(format!("{why}, and the request is strict")));
         }
@@ -330,22 +333,6 @@ fn files_of(root: &Root, card: &Card) -> Result<Option<String>> {
         return Ok(card.accepted.files.clone());
     }
     uploads::digest_of(root, card.job())
-}
-
-/// Fields by which a job asks nodes for more than any of them has.
-const ASKING: &[&str] = &["requested_resources", "constraints", "node", "exclude", "partition"];
-
-/// What is to be said of a job that no node could ever run, as the nodes are now. Asked of jobs that want
-/// more than the least alone: any node has that. Reads nodes' records until one fits, each 20 µs or so.
-pub fn warning(root: &Root, accepted: &Accepted) -> Option<String> {
-    let request = accepted.whole_request();
-    ASKING.iter().find(|field| request.contains_key(**field))?;
-    let (spec, _) = Spec::of_card(&request);
-    let partition = match &spec.partition {
-        Some(name) => Some(partitions::look(root, name).ok()?.for_use(name).ok()?),
-        None => None,
-    };
-    addresses::none_has(root, &spec.asked(accepted.user().as_deref(), partition.as_deref()))
 }
 
 /// The request as accepted, with its number and id, and what there is to be warned of.
