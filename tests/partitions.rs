@@ -657,6 +657,35 @@ fn a_record_that_is_edited_counts_at_once_and_a_bad_one_stops_its_own_jobs_alone
             }
             assert_eq!(door.ended(held)["status"], "good");
         }
+        // One that cannot be looked at is told among the others.
+        make(root, &json!({"name": "other"}));
+        let held = job(json!({"state": "held"}));
+        fs::remove_file(root.path(&path("main"))).unwrap();
+        fs::create_dir(root.path(&path("main"))).unwrap();
+        door.post(&format!("/scheduler/jobs/{held}/update?release=1"), &Value::Null).expect(200);
+        let why = format!("{file}: is a directory");
+        assert_eq!(root.reason(held, &why)["state"], "queued");
+        assert_eq!(objections(door, held), [why.clone()]);
+        let list = format!("/scheduler/nodes/list?job={held}");
+        assert_eq!(door.get(&list).expect(200).json()["nodes"][0]["objection"], why);
+        let listed = door.get("/scheduler/partitions").expect(200).json();
+        assert_eq!(listed["partitions"][0]["reason"], why);
+        assert_eq!(listed["partitions"][1]["name"], "other");
+        assert_eq!(door.get("/scheduler/partitions/main").expect(200).json()["reason"], why);
+        let whole = json!({"name": "main"});
+        for path in
+            ["jobs/new", "partitions/new", "partitions/main/update", "partitions/main/remove"]
+        {
+            let plain = json!({"command": ["true"], "partition": "main"});
+            let body = if path == "jobs/new" { &plain } else { &whole };
+            assert_eq!(error(door.post(&format!("/scheduler/{path}"), body).expect(503)), why);
+        }
+        let said = root.cmd("scheduler", &["check"]).expect(1).body;
+        assert_eq!(said, format!("{why}\n"));
+        assert_eq!(door.ended(door.submit(&json!({"command": ["true"]})))["status"], "good");
+        fs::remove_dir(root.path(&path("main"))).unwrap();
+        write_over(root, "main", "{}");
+        assert_eq!(door.ended(held)["status"], "good");
         // What no job can be given stops new ones alone.
         let held = job(json!({"state": "held"}));
         write_over(root, "main", "{\"defaults\": {\"command\": [\"true\"]}}");

@@ -112,10 +112,17 @@ pub fn names(root: &Root) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// All partitions by name, in whatever state their records are.
-pub fn all(root: &Root) -> Result<Vec<(String, Recorded)>> {
-    let found = names(root)?.into_iter().map(|name| Ok((name.clone(), look(root, &name)?)));
-    found.collect()
+/// All partitions by name, in whatever state their records are; of one that cannot be looked at the error.
+pub fn all(root: &Root) -> Result<Vec<(String, Result<Recorded>)>> {
+    let names = names(root)?.into_iter();
+    Ok(names.map(|name| (name.clone(), look(root, &name))).collect())
+}
+
+/// Why nothing was done with a partition whose record cannot be looked at: 503, for nothing was recorded, and
+/// whoever mends that has not lost what was asked for meanwhile.
+pub fn not_now(error: Error) -> Error {
+    let kind = if error.kind == Kind::Internal { Kind::Unavailable } else { error.kind };
+    Error { kind, ..error }
 }
 
 /// What is wrong with what lies there, a line for each; then what is to be noted. Of what an editor leaves

@@ -98,7 +98,7 @@ pub fn check(root: &Root, repair: bool) -> Result<Found> {
         wrong.extend(found);
         noticed.notes.extend(noted);
     }
-    told(noticed.note_without_partition(root), &mut wrong);
+    noticed.note_without_partition(root);
     match numbers::known_cluster(root) {
         Err(e) if with_nodes || numbers::has_cluster(root) => wrong.push(e.message),
         Ok(Some(cluster)) => {
@@ -127,12 +127,12 @@ struct Noticed {
 
 impl Noticed {
     /// Notes partitions for which jobs wait, or into which the setting has them go, and that are not there.
-    fn note_without_partition(&mut self, root: &Root) -> Result<()> {
+    fn note_without_partition(&mut self, root: &Root) {
         let by_setting = root.settings.partition.as_ref();
         for name in self.waiting.keys().chain(by_setting.filter(|n| !self.waiting.contains_key(*n)))
         {
-            if partitions::look(root, name)? != Recorded::Absent {
-                continue;
+            if !partitions::look(root, name).is_ok_and(|found| found == Recorded::Absent) {
+                continue; // whatever is wrong with one has been said
             }
             let what = match self.waiting.get(name) {
                 None => "it is the setting, and jobs that name none are refused".to_string(),
@@ -141,7 +141,6 @@ impl Noticed {
             };
             self.notes.push(format!("partition {name} is not there: {what}"));
         }
-        Ok(())
     }
 }
 

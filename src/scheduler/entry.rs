@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::auth::Who;
-use crate::board::partitions::{Partitions, Recorded};
+use crate::board::partitions::{Partitions, Recorded, not_now};
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Reach};
@@ -39,7 +39,7 @@ pub fn enter(
     let Some(name) = spec.partition.as_ref().or(by_setting) else {
         return Ok(Entered { spec, partition: None, defaults: Map::new() });
     };
-    let partition = match (partitions.look(name)?, by_setting) {
+    let partition = match (partitions.look(name).map_err(not_now)?, by_setting) {
         (Recorded::Absent, None) => {
             return Err(Error::bad(format!("there is no partition {name}")));
         }

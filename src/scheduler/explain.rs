@@ -32,7 +32,7 @@ pub fn explain(call: &Call) -> Result<Response> {
     let card = cards.find(number(call)?)?;
     let owner = owners::of(&cards, &card)?;
     let reasons = Reasons::with(call.root, Allocated::read(call.root, MOST)?);
-    let (partition, closed) = reasons.partition_of(&card)?;
+    let (partition, closed) = reasons.partition_of(&card);
     let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
     let mut map = Map::new();
     map.insert("job".into(), card.job().into());
@@ -132,7 +132,7 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
             auth::allow_to(call.who, Need::Read, Whose::Others)?; // they tell what it asks for
         }
         let owner = owners::of(&cards, &card)?;
-        let (partition, closed) = reasons.partition_of(&card)?;
+        let (partition, closed) = reasons.partition_of(&card);
         let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
         return fit(call.root, &asked, closed, Some(&card), reasons).map(Some);
     }

@@ -30,7 +30,12 @@ pub fn list(call: &Call) -> Result<Response> {
 /// `GET partitions/NAME`.
 pub fn show(call: &Call) -> Result<Response> {
     let name = call.value(0);
-    let recorded = partitions::look(call.root, name)?;
+    let recorded = partitions::look(call.root, name);
+    if let Err(error) = &recorded
+        && error.kind == Kind::BadRequest
+    {
+        return Err(error.clone());
+    }
     let shown = Beside::read(call.root, true)?.shown(call, name, &recorded);
     Ok(Response::of(shown.ok_or_else(|| partitions::none(name))?))
 }
@@ -46,7 +51,7 @@ pub fn new(call: &Call) -> Result<Response> {
     }
     let partition = checked(&name, fields)?;
     let lock = Cards::new(call.root).lock()?; // of two who make one at once one finds the other's
-    match partitions::look(call.root, &name)? {
+    match partitions::look(call.root, &name).map_err(partitions::not_now)? {
         Recorded::Absent => {}
         Recorded::Known(there) if *there == partition => return Ok(Response::of(partition)),
         Recorded::Known(_) => {
@@ -71,7 +76,7 @@ pub fn update(call: &Call) -> Result<Response> {
         return Err(Error::bad("a partition's name cannot be changed"));
     }
     let lock = Cards::new(call.root).lock()?;
-    let mut merged = match partitions::look(call.root, name)? {
+    let mut merged = match partitions::look(call.root, name).map_err(partitions::not_now)? {
         Recorded::Known(old) => json!(*old).as_object().cloned().unwrap_or_default(),
         // Of one that an editor is writing just then nothing must get lost.
         Recorded::Damaged(why) if !fields.contains_key("name") => {
@@ -95,7 +100,7 @@ pub fn update(call: &Call) -> Result<Response> {
 pub fn remove(call: &Call) -> Result<Response> {
     let name = call.value(0);
     let lock = Cards::new(call.root).lock()?;
-    let recorded = partitions::look(call.root, name)?;
+    let recorded = partitions::look(call.root, name).map_err(partitions::not_now)?;
     let shown = match &recorded {
         Recorded::Known(partition) => json!(**partition),
         Recorded::Absent => return Err(partitions::none(name)),
@@ -145,11 +150,14 @@ impl Beside {
 
     /// A partition as it is shown, with what is in use, where that can be told at little cost, and the names of its
     /// nodes; `None` for one that is not there.
-    fn shown(&self, call: &Call, name: &str, recorded: &Recorded) -> Option<Value> {
+    fn shown(&self, call: &Call, name: &str, recorded: &Result<Recorded>) -> Option<Value> {
         let mut shown = match recorded {
-            Recorded::Absent => return None,
-            Recorded::Newer(why) | Recorded::Damaged(why) => json!({"name": name, "reason": why}),
-            Recorded::Known(partition) => {
+            Ok(Recorded::Absent) => return None,
+            Ok(Recorded::Newer(why) | Recorded::Damaged(why)) => {
+                json!({"name": name, "reason": why})
+            }
+            Err(error) => json!({"name": name, "reason": error.message}),
+            Ok(Recorded::Known(partition)) => {
                 let mut shown = json!(**partition);
                 if !sees_values(call.who, partition)
                     && let Some(given) = shown["defaults"].as_object_mut()

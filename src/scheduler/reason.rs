@@ -87,12 +87,13 @@ impl<'r> Reasons<'r> {
     }
 
     /// The partition that a job is for; or why nothing of that is placed, where nobody can go by its record.
-    pub fn partition_of(&self, card: &Card) -> Result<(Option<Arc<Partition>>, Option<String>)> {
-        let Some(name) = &card.spec.partition else { return Ok((None, None)) };
-        Ok(match self.partitions.look(name)? {
-            Recorded::Known(partition) => (Some(partition), None),
-            other => (None, other.objection(name)),
-        })
+    pub fn partition_of(&self, card: &Card) -> (Option<Arc<Partition>>, Option<String>) {
+        let Some(name) = &card.spec.partition else { return (None, None) };
+        match self.partitions.look(name) {
+            Ok(Recorded::Known(partition)) => (Some(partition), None),
+            Ok(other) => (None, other.objection(name)),
+            Err(error) => (None, Some(error.message)),
+        }
     }
 
     fn rooms(&self) -> Result<Option<&Rooms>> {
@@ -166,7 +167,7 @@ impl Nodes for Reasons<'_> {
         if let Some(pause) = pause::read(self.root)? {
             return Ok(Some(pause.human()));
         }
-        let (partition, closed) = self.partition_of(card)?;
+        let (partition, closed) = self.partition_of(card);
         if closed.is_some() {
             return Ok(closed);
         }
@@ -179,7 +180,7 @@ impl Nodes for Reasons<'_> {
     }
 
     fn partition(&self, card: &Card) -> Result<Option<Arc<Partition>>> {
-        self.partition_of(card).map(|(partition, _)| partition)
+        Ok(self.partition_of(card).0)
     }
 
     /// Where that can be told at little cost.
