@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::head::{both_ways, node_reaches};
 use serde_json::{Value, json};
 
@@ -96,6 +98,53 @@ fn what_takes_too_long_to_find_out_is_told_as_not_known() {
         assert_eq!(door.ended(waits)["status"], "good");
         root.update(long, "kill=1").expect(0);
         root.reaches(long, "stopped");
+        root.check();
+    });
+}
+
+#[test]
+fn more_than_a_few_cards_are_read_for_those_alone_who_have_a_cap() {
+    both_ways("", |root, door| {
+        let poller = root.poller();
+        node_reaches(root, "localhost", "connected");
+        for partition in [json!({"name": "free"}), json!({"name": "small", "max_jobs": 1})] {
+            door.post("/scheduler/partitions/new", &partition).expect(201);
+        }
+        let job = |partition: &str| {
+            door.submit(&json!({"command": "sleep 1000", "dir": "/", "partition": partition}))
+        };
+        let long = job("small");
+        root.reaches(long, "running");
+        assert!(poller.end("TERM").success());
+        let lock = fs::File::open(root.path("state/scheduler/poller.lock")).unwrap();
+        fs2::FileExt::lock_exclusive(&lock).unwrap(); // as if one were at work
+        let waits = [door.submit(&json!({"command": ["true"]})), job("free"), job("small")];
+        let reasons = || {
+            waits.map(|job| {
+                let status = door.get(&format!("/scheduler/jobs/{job}/status")).expect(200).json();
+                status["reason"].as_str().unwrap().to_string()
+            })
+        };
+        let at_cap = "partition small is at the cap of 1 jobs at a time";
+        let next = "about to be placed on localhost";
+        assert_eq!(reasons(), [next, next, at_cap]);
+        let card = root.read(&format!("state/scheduler/running/{long}.job"));
+        let path = |job: u64| format!("state/scheduler/running/{job}.job");
+        let others = 100_000..100_100;
+        for job in others.clone() {
+            let other = card.replace(&format!("\"job\":{long},"), &format!("\"job\":{job},"));
+            let other = other.replace("\"node\":\"localhost\"", "\"node\":\"elsewhere\"");
+            root.write(&path(job), &other.replace(&format!("-{long}.1"), &format!("-{job}.1")));
+        }
+        let room = "waiting for room on localhost";
+        assert_eq!(reasons(), [room, room, at_cap]);
+        others.for_each(|job| fs::remove_file(root.path(&path(job))).unwrap());
+        drop(lock);
+        let _poller = root.poller();
+        for job in [long, waits[1], waits[2]] {
+            root.update(job, "kill=1").expect(0);
+        }
+        waits.iter().chain([&long]).for_each(|job| _ = root.reaches(*job, "stopped"));
         root.check();
     });
 }

@@ -125,7 +125,7 @@ impl Allocated {
 
     /// Why a job that asks for this has to wait for others of its user, or of its partition, for a person.
     pub fn objection(&self, root: &Root, asked: &Asked) -> Option<String> {
-        let caps = caps(root, asked);
+        let caps = caps(root, asked.partition);
         if caps.is_none() {
             return None;
         }
@@ -169,18 +169,18 @@ fn add(used: &mut InUse, card: &Card) {
     card.with_nodes().for_each(|_| used.add(&card.spec.resources));
 }
 
-/// What each user may have, by the settings of this root.
-pub fn cap(root: &Root) -> Cap {
-    Cap::of(&root.settings)
+/// What of a job for this partition is bounded, by the settings of this root and by the partition's rules.
+fn caps(root: &Root, partition: Option<&Partition>) -> Caps {
+    Caps::of(Cap::of(&root.settings), partition)
 }
 
-/// What of a job that asks for this is bounded, by these and by its partition's rules.
-fn caps(root: &Root, asked: &Asked) -> Caps {
-    Caps::of(cap(root), asked.partition)
+/// Whether anything of a job for this partition is bounded.
+pub fn is_capped(root: &Root, partition: Option<&Partition>) -> bool {
+    !caps(root, partition).is_none()
 }
 
 /// Why a job that asks for this will never be placed, by these, for a person.
 pub fn never(root: &Root, asked: &Asked) -> Option<String> {
     let name = asked.partition.map(|partition| partition.name.as_str());
-    caps(root, asked).never(name, asked.resources.cores)
+    caps(root, asked.partition).never(name, asked.resources.cores)
 }

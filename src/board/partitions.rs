@@ -2,7 +2,7 @@
 //! with an editor. The programs change them only under the board's lock, and replace them whole. The
 //! directory is made with the first.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -190,18 +190,12 @@ pub fn remove(root: &Root, _lock: &Lock, name: &str) -> Result<()> {
 pub struct Partitions<'r> {
     root: &'r Root,
     read: RefCell<HashMap<String, Result<Recorded>>>,
-    any: OnceCell<bool>,
 }
 
 impl Partitions<'_> {
     /// Nothing is read yet.
     pub fn new(root: &Root) -> Partitions<'_> {
-        Partitions { root, read: RefCell::default(), any: OnceCell::new() }
-    }
-
-    /// Whether there are any.
-    pub fn are_any(&self) -> bool {
-        *self.any.get_or_init(|| names(self.root).is_ok_and(|names| !names.is_empty()))
+        Partitions { root, read: RefCell::default() }
     }
 
     /// See [`look`].

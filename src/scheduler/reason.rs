@@ -24,11 +24,11 @@ use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
 use crate::model::partition::Partition;
 use crate::model::waits::Waits;
+use crate::placement::Rooms;
 use crate::placement::ends::NEVER;
 use crate::placement::why::Seen;
-use crate::placement::{Cap, Rooms};
 
-/// So many running cards are read to tell whether a node is idle, and no more, unless users have caps: 20 µs each.
+/// So many running cards are read to tell whether a node is idle, and no more but for a job that has a cap: 20 µs each.
 const FEW: usize = 64;
 
 const NO_POLLER: &str = "no poller is running";
@@ -45,8 +45,9 @@ pub struct Reasons<'r> {
     registered: Registered<'r>,
     nodes: OnceCell<Result<Vec<Node>>>,
     partitions: Partitions<'r>,
-    allocated: OnceCell<Option<Allocated>>,
-    rooms: OnceCell<Option<Rooms>>,
+    few: OnceCell<Option<Allocated>>,
+    most: OnceCell<Option<Allocated>>,
+    rooms: OnceCell<Rooms>,
     poller: OnceCell<Result<bool>>,
     reserved: OnceCell<Vec<Reservation>>,
     present: OnceCell<Result<Present>>,
@@ -61,7 +62,8 @@ impl<'r> Reasons<'r> {
             registered,
             nodes: OnceCell::new(),
             partitions: Partitions::new(root),
-            allocated: OnceCell::new(),
+            few: OnceCell::new(),
+            most: OnceCell::new(),
             rooms: OnceCell::new(),
             poller: OnceCell::new(),
             reserved: OnceCell::new(),
@@ -71,19 +73,23 @@ impl<'r> Reasons<'r> {
 
     /// With what is known to be allocated.
     pub fn with(root: &'r Root, allocated: Option<Allocated>) -> Reasons<'r> {
-        Reasons { allocated: allocated.into(), ..Reasons::new(root) }
+        Reasons { most: allocated.into(), ..Reasons::new(root) }
     }
 
-    /// What is allocated, where that was told, or can be found out at little cost.
+    /// What is allocated, where that was told, is known, or can be found out at little cost.
     pub fn allocated(&self) -> Option<&Allocated> {
-        let most = if self.is_capped() { allocated::MOST } else { FEW };
-        let read = || Allocated::read(self.root, most).ok().flatten();
-        self.allocated.get_or_init(read).as_ref()
+        let known = self.most.get();
+        known.unwrap_or_else(|| self.few.get_or_init(|| self.read(FEW))).as_ref()
     }
 
-    /// Whether users have caps, or may have some in partitions.
-    fn is_capped(&self) -> bool {
-        allocated::cap(self.root) != Cap::default() || self.partitions.are_any()
+    /// The same at some cost: for a job that has a cap.
+    fn counted(&self) -> Option<&Allocated> {
+        let known = self.few.get().and_then(Option::as_ref);
+        known.or_else(|| self.most.get_or_init(|| self.read(allocated::MOST)).as_ref())
+    }
+
+    fn read(&self, most: usize) -> Option<Allocated> {
+        Allocated::read(self.root, most).ok().flatten()
     }
 
     /// The partition that a job is for; or why nothing of that is placed, where nobody can go by its record.
@@ -97,9 +103,12 @@ impl<'r> Reasons<'r> {
     }
 
     fn rooms(&self) -> Result<Option<&Rooms>> {
+        if let Some(known) = self.rooms.get() {
+            return Ok(Some(known));
+        }
         let nodes = self.all()?;
-        let found = || self.allocated().and_then(|known| known.rooms(self.root, nodes).ok());
-        Ok(self.rooms.get_or_init(found).as_ref())
+        let found = self.allocated().and_then(|known| known.rooms(self.root, nodes).ok());
+        Ok(found.map(|rooms| self.rooms.get_or_init(|| rooms)))
     }
 
     /// What nodes have room for, as a job that does not wait yet would look at it.
@@ -171,9 +180,10 @@ impl Nodes for Reasons<'_> {
         if closed.is_some() {
             return Ok(closed);
         }
-        let Some(allocated) = self.is_capped().then(|| self.allocated()).flatten() else {
+        if !allocated::is_capped(self.root, partition.as_deref()) {
             return Ok(None);
-        };
+        }
+        let Some(allocated) = self.counted() else { return Ok(None) };
         let owner = self.owner(card)?;
         let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
         Ok(allocated.objection(self.root, &asked))
