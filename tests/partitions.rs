@@ -665,7 +665,7 @@ fn a_record_that_is_edited_counts_at_once_and_a_bad_one_stops_its_own_jobs_alone
         door.post(&format!("/scheduler/jobs/{held}/update?release=1"), &Value::Null).expect(200);
         let why = format!("{file}: is a directory");
         assert_eq!(root.reason(held, &why)["state"], "queued");
-        assert_eq!(objections(door, held), [why.clone()]);
+        assert_eq!(objections(door, held), std::slice::from_ref(&why));
         let list = format!("/scheduler/nodes/list?job={held}");
         assert_eq!(door.get(&list).expect(200).json()["nodes"][0]["objection"], why);
         let listed = door.get("/scheduler/partitions").expect(200).json();
