@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::head::{Door, both_ways, host, node_reaches, open_root, register};
 use common::rights::{ask, running, submit, token};
-use common::{TestRoot, let_pass, until};
+use common::{TestRoot, let_pass, signal, until};
 use serde_json::{Value, json};
 
 /// Makes a partition, by command.
@@ -358,6 +358,44 @@ fn each_of_many_jobs_in_one_request_is_given_what_it_lacks() {
 }
 
 #[test]
+fn a_repeat_of_what_is_being_submitted_is_not_refused_for_what_was_changed_since() {
+    let root = open_root("");
+    make(&root, &json!({"name": "main"}));
+    for round in 0.. {
+        let one = |index: usize| json!({"command": ["true"], "partition": "main", "request_id": format!("{round}-{index}")});
+        let many: Value = (0..2000).map(one).collect();
+        root.write("many.json", &many.to_string());
+        let file = format!("@{}", root.path("many.json").display());
+        let mut first = root.start("scheduler", &["jobs", "new", "-d", &file]);
+        let is_there = |dir: &str, end: &str| {
+            let names = fs::read_dir(root.path(dir)).into_iter().flatten().flatten();
+            names.into_iter().any(|entry| entry.file_name().to_string_lossy().ends_with(end))
+        };
+        until("it has claimed some", || is_there("state/scheduler/requests", ""));
+        signal(first.id() as i32, "STOP");
+        if is_there("state/scheduler/queue", ".batch") || is_there("state/scheduler/queue", ".job")
+        {
+            assert!(round < 20, "it is always too fast");
+            signal(first.id() as i32, "CONT");
+            assert!(first.wait().unwrap().success());
+            fs::remove_dir_all(root.path("state/scheduler/requests")).unwrap();
+            fs::create_dir(root.path("state/scheduler/requests")).unwrap();
+            continue;
+        }
+        remove(&root, "main");
+        let send = || root.cmd("scheduler", &["jobs", "new", "-d", &file]);
+        let said = send().expect(75).stderr;
+        assert!(said.contains("is being submitted by another process"), "{said}");
+        signal(first.id() as i32, "CONT");
+        assert!(first.wait().unwrap().success());
+        assert_eq!(send().expect(0).json()[1999]["request_id"], format!("{round}-1999"));
+        break;
+    }
+    make(&root, &json!({"name": "main"}));
+    root.check();
+}
+
+#[test]
 fn many_jobs_for_a_partition_of_few_nodes_take_no_longer_than_for_none() {
     let root = open_root("");
     let asleep = json!({"driver": "http", "uri": "http://127.0.0.1:9", "drain": true,
@@ -464,6 +502,9 @@ fn who_may_submit() {
         let job = new(&ada).expect(201).json()["job"].as_u64().unwrap();
         let said = error(new(&ben).expect(403));
         assert_eq!(said, "ben may not use partition own: it is for other users");
+        let list = |token: &str| as_holder(token, "POST", "/scheduler/nodes/list", &request);
+        assert_eq!(error(list(&ben).expect(403)), said);
+        list(&ada).expect(200);
         new(&admin).expect(201);
         // Whoever may not use it does not see what its jobs are given.
         for (token, value) in [(&ada, "x"), (&ben, "…"), (&admin, "x"), (&viewer, "…")] {
@@ -686,6 +727,36 @@ fn a_record_that_is_edited_counts_at_once_and_a_bad_one_stops_its_own_jobs_alone
         fs::remove_dir(root.path(&path("main"))).unwrap();
         write_over(root, "main", "{}");
         assert_eq!(door.ended(held)["status"], "good");
+        // What a job is given and cannot be is nothing that its submitter has to mend.
+        for (defaults, why) in [
+            (json!({"max_retry_count": 5000}), "max_retry_count must be at most 1000"),
+            (json!({"expires": "2001-01-01T00:00:00Z"}), "expires lies in the past"),
+            (
+                json!({"timeout": "soon"}),
+                "the request has a wrong value: \"soon\" is not a duration",
+            ),
+        ] {
+            let whole = json!({"name": "main", "defaults": defaults});
+            let said = error(door.post("/scheduler/partitions/main/update", &whole).expect(400));
+            assert!(said.starts_with("defaults: "), "{said}");
+            write_over(root, "main", &whole.to_string());
+            let said = root.cmd("scheduler", &["check"]).expect(1).body;
+            assert!(said.starts_with("partition main: defaults: "), "{said}");
+            let request = json!({"command": ["true"], "partition": "main"});
+            let said = error(door.post("/scheduler/jobs/new", &request).expect(503));
+            let all = format!("with what partition main gives the request: {why}");
+            assert!(said.starts_with(&all), "{said}");
+            let own = json!({"max_retry_count": 0, "expires": "1h", "timeout": "1h"});
+            assert_eq!(door.ended(job(own))["status"], "good");
+        }
+        let labels = |word: &str| -> Value {
+            (0..40).map(|index| (format!("{word}{index}"), json!({"exists": false}))).collect()
+        };
+        change(root, "main", &json!({"defaults": {"constraints": labels("a")}}));
+        job(json!({"state": "held"}));
+        let many = json!({"command": ["true"], "partition": "main", "constraints": labels("b")});
+        let said = error(door.post("/scheduler/jobs/new", &many).expect(503));
+        assert!(said.contains("gives the request: "), "{said}");
         // What no job can be given stops new ones alone.
         let held = job(json!({"state": "held"}));
         write_over(root, "main", "{\"defaults\": {\"command\": [\"true\"]}}");

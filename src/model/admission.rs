@@ -8,6 +8,17 @@ use super::ids;
 use super::request::{BY_FIELD, HEAD_FIELDS, NODE_FIELDS, RANGE_FIELD, Raw, Spec};
 use crate::error::{Error, Result};
 
+/// Most attempts after the first: each is a line that every reader of the card reads.
+const MOST_RETRIES: u32 = 1000;
+
+/// Refuses more attempts than a job may have. Asked of new requests to the head alone, after they were read.
+pub fn check_retries(spec: &Spec) -> Result<()> {
+    if spec.max_retry_count <= MOST_RETRIES {
+        return Ok(());
+    }
+    Err(Error::bad(format!("max_retry_count must be at most {MOST_RETRIES}")))
+}
+
 impl Spec {
     /// Reads a request to the head.
     pub fn for_head(request: &Value) -> Result<Spec> {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::request::Spec;
+use super::admission::check_retries;
+use super::request::{Expires, Spec};
 use super::requested;
 use crate::error::{Error, Result};
 
@@ -31,18 +32,32 @@ pub const FIELDS: &[&str] = &[
 /// Fields of which a job is given those members that its own has not got.
 const BY_MEMBER: &[&str] = &["constraints", "environment", "requested_resources"];
 
-/// Refuses with 400 what no job can be given.
+/// Refuses with 400 what no job can be given, or not for long.
 pub fn check(defaults: &Map<String, Value>) -> Result<()> {
-    if let Some(odd) = defaults.keys().find(|field| !FIELDS.contains(&field.as_str())) {
-        return Err(Error::bad(format!(
-            "defaults: {odd:?} is no field for which there can be one; these are {}",
-            FIELDS.join(", ")
-        )));
-    }
+    check_fields(defaults)?;
     let mut request = defaults.clone();
     request.insert("command".into(), "true".into());
-    let read = Spec::for_head(&Value::Object(request));
-    read.map(|_| ()).map_err(|error| Error::new(error.kind, format!("defaults: {}", error.message)))
+    let read = Spec::for_head(&Value::Object(request)).and_then(|spec| {
+        check_retries(&spec)?;
+        match spec.expires {
+            Some(Expires::At(_)) => {
+                Err(Error::bad("expires must be a duration: a time is over for later jobs"))
+            }
+            _ => Ok(()),
+        }
+    });
+    read.map_err(|error| Error::new(error.kind, format!("defaults: {}", error.message)))
+}
+
+/// Refuses with 400 what is no field for which there can be a default.
+pub fn check_fields(defaults: &Map<String, Value>) -> Result<()> {
+    let Some(odd) = defaults.keys().find(|field| !FIELDS.contains(&field.as_str())) else {
+        return Ok(());
+    };
+    Err(Error::bad(format!(
+        "defaults: {odd:?} is no field for which there can be one; these are {}",
+        FIELDS.join(", ")
+    )))
 }
 
 /// What a request does not say of these. One that it says is null it says.
@@ -146,6 +161,8 @@ mod tests {
             (json!({"partition": "p"}), "\"partition\" is no field"),
             (json!({"share": "read"}), "\"share\" is no field"),
             (json!({"timeout": "soon"}), "not a duration"),
+            (json!({"max_retry_count": 1001}), "at most 1000"),
+            (json!({"expires": "2999-01-01T00:00:00Z"}), "must be a duration"),
             (json!({"requested_resources": {"cores": 0}}), "at least 1"),
             (json!({"environment": {"A=B": "1"}}), "cannot be a name"),
         ] {

@@ -2,6 +2,7 @@
 //! card. What its record says of nodes, caps and priority counts as it is when the job is placed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
@@ -10,9 +11,10 @@ use crate::board::partitions::{Partitions, Recorded, not_now};
 use crate::board::root::Root;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::{Need, Reach};
+use crate::model::admission::check_retries;
 use crate::model::defaults;
 use crate::model::partition::Partition;
-use crate::model::request::Spec;
+use crate::model::request::{Expires, Spec};
 
 /// A request as it is meant.
 pub struct Entered {
@@ -27,10 +29,12 @@ pub struct Entered {
 /// Finds a request's partition, the one that it names or the setting's, and gives it what it lacks. Without
 /// either it is as it was, and nothing is read.
 ///
-/// Errors: 400 for a partition that is not there, 409 for one whose record is a newer program's, 503 where it
-/// cannot be gone by, or where the setting names one that is not there: then the same request will do later.
+/// Errors: 400 for a partition that is not there, 403 for one that is other users', 409 for one whose record is a
+/// newer program's, 503 where it cannot be gone by, where the setting names one that is not there, or where the
+/// request is refused for what it is given alone: then the same request will do later.
 pub fn enter(
     root: &Root,
+    who: &Who,
     partitions: &Partitions,
     request: &Map<String, Value>,
     spec: Spec,
@@ -51,10 +55,11 @@ pub fn enter(
         }
         (recorded, _) => recorded.for_use(name)?,
     };
+    check_may(who, &partition)?; // nobody else is told more of it
     let wrong = |error: Error| {
         Error::new(Kind::Unavailable, format!("partition {name}: {}", error.message))
     };
-    defaults::check(&partition.defaults).map_err(wrong)?;
+    defaults::check_fields(&partition.defaults).map_err(wrong)?;
     let mut given = Map::new();
     if by_setting.is_some() {
         given.insert("partition".into(), name.clone().into());
@@ -64,11 +69,36 @@ pub fn enter(
         return Ok(Entered { spec, partition: Some(partition), defaults: given });
     }
     let whole = defaults::filled(request, &given).into_owned();
-    let spec = Spec::for_head(&Value::Object(whole)).map_err(|error| {
-        let why = format!("with what partition {name} gives the request: {}", error.message);
-        Error::new(error.kind, why)
-    })?;
+    let spec = Spec::for_head(&Value::Object(whole)).and_then(|spec| {
+        // Of what it says itself this is asked where it is admitted.
+        if given.contains_key("max_retry_count") {
+            check_retries(&spec)?;
+        }
+        if given.contains_key("expires") {
+            check_in_time(&spec)?;
+        }
+        Ok(spec)
+    });
+    let spec = spec.map_err(|error| with_given(&partition, error))?;
     Ok(Entered { spec, partition: Some(partition), defaults: given })
+}
+
+/// Refuses what has expired before it begins.
+pub fn check_in_time(spec: &Spec) -> Result<()> {
+    match spec.expires {
+        Some(Expires::At(time)) if time <= SystemTime::now() => {
+            Err(Error::bad("expires lies in the past"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why a request, of which nothing is wrong by itself, cannot be accepted with what it is given: 503, for it is
+/// not who asks that has to change something.
+pub fn with_given(partition: &Partition, error: Error) -> Error {
+    let name = &partition.name;
+    let why = format!("with what partition {name} gives the request: {}", error.message);
+    Error::new(Kind::Unavailable, why)
 }
 
 /// Refuses with 403 whoever may not submit to this partition: the user whose job it is to be has to be one

@@ -144,7 +144,7 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
     };
     let spec = Spec::for_head(&request)?;
     let request = request.as_object().cloned().unwrap_or_default();
-    let entered = enter(call.root, &Partitions::new(call.root), &request, spec)?;
+    let entered = enter(call.root, call.who, &Partitions::new(call.root), &request, spec)?;
     let asked = entered.spec.asked(call.who.user.as_deref(), entered.partition.as_deref());
     fit(call.root, &asked, None, None, reasons).map(Some)
 }

@@ -1,11 +1,10 @@
 //! Submission: one job, or an array of jobs, accepted whole or not at all.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::entry::{Entered, check_may, enter};
+use super::entry::{Entered, check_in_time, enter, with_given};
 use super::possible::Possible;
 use crate::attempts::allocated;
 use crate::auth::{self, Who, ownership};
@@ -19,12 +18,9 @@ use crate::cgi::{Call, Response};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::access::Need;
+use crate::model::admission::check_retries;
 use crate::model::card::{Accepted, Card, State};
-use crate::model::request::{Expires, Spec, split_request_id};
-
-/// Most attempts after the first: each is a line that every reader of the card reads. Asked of new
-/// requests alone: cards that are there stay readable.
-const MOST_RETRIES: u32 = 1000;
+use crate::model::request::{Spec, split_request_id};
 
 /// `POST jobs/new`.
 pub fn new(call: &Call) -> Result<Response> {
@@ -67,13 +63,16 @@ pub fn submit(
     accepted.files = files.as_ref().and_then(|files| uploads::digest(files.files()));
     let cards = Cards::new(root);
     let chosen = !accepted.request_id.is_empty();
-    if let Some(card) = earlier(&cards, who, &accepted)? {
+    let earlier = Earlier::look(&cards, who, &accepted)?;
+    if let Some(card) = earlier.card {
         same_request(root, &accepted, &card)?;
         return Ok((card.accepted, false));
     }
-    let entered = enter(root, &Partitions::new(root), &accepted.request, spec)?;
+    let refused = |refusal| earlier.unsure.clone().unwrap_or(refusal);
+    let entered = enter(root, who, &Partitions::new(root), &accepted.request, spec);
+    let entered = entered.map_err(refused)?;
     accepted.defaults = entered.defaults.clone();
-    admit(&Possible::new(root), who, &accepted, &entered)?;
+    admit(&Possible::new(root), who, &accepted, &entered).map_err(refused)?;
     let bytes = files.as_ref().map_or(0, |files| files.files().iter().map(|file| file.size).sum());
     let account = account(&cards, who, std::slice::from_ref(&accepted), bytes)?;
     if !chosen {
@@ -132,11 +131,13 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     }
     drop(ids);
     let cards = Cards::new(root);
-    if let Some(first) = all.first()
-        && earlier(&cards, who, first)?.is_some()
-    {
+    let first = all.first().map(|first| Earlier::look(&cards, who, first));
+    let earlier = first.transpose()?.unwrap_or_default();
+    if earlier.card.is_some() {
         return Ok((all_earlier(root, who, &all)?, false));
     }
+    let refused =
+        |index: usize, refusal: Error| earlier.unsure.clone().unwrap_or_else(|| of(index, refusal));
     if count == 0 || count > most {
         return Err(Error::bad(format!(
             "an array must have 1 to {most} jobs (setting max_jobs_per_request)"
@@ -144,10 +145,10 @@ fn submit_array(root: &Root, who: &Who, requests: Vec<Value>) -> Result<(Vec<Acc
     }
     let (partitions, possible) = (Partitions::new(root), Possible::new(root));
     for (index, (accepted, spec)) in all.iter_mut().zip(specs).enumerate() {
-        let entered = enter(root, &partitions, &accepted.request, spec);
-        let entered = entered.map_err(|e| of(index, e))?;
+        let entered = enter(root, who, &partitions, &accepted.request, spec);
+        let entered = entered.map_err(|e| refused(index, e))?;
         accepted.defaults = entered.defaults.clone();
-        admit(&possible, who, accepted, &entered).map_err(|e| of(index, e))?;
+        admit(&possible, who, accepted, &entered).map_err(|e| refused(index, e))?;
     }
     let account = account(&cards, who, &all, 0)?;
     let numbers = numbers::reserve(root, all.len() as u64)?;
@@ -192,15 +193,27 @@ fn note(account: Option<(Waiting, Vec<u64>)>, all: &[Accepted]) {
     }
 }
 
-/// The card that an earlier request of this client with the same id made. One that is being made,
-/// or was abandoned, is met again when the id is claimed.
-fn earlier(cards: &Cards, who: &Who, accepted: &Accepted) -> Result<Option<Card>> {
-    if accepted.request_id.is_empty() {
-        return Ok(None);
-    }
-    match claimed(cards, who, &accepted.request_id) {
-        Err(error) if error.kind == Kind::Unavailable => Ok(None),
-        found => found,
+/// What came of an earlier request of this client with the same id.
+#[derive(Default)]
+struct Earlier {
+    /// The card that it made.
+    card: Option<Card>,
+    /// That cannot be told yet: it is being made, or was abandoned, and is met again when the id is claimed. Where
+    /// a new request would be refused this is to be said instead, for the job may be there in a moment.
+    unsure: Option<Error>,
+}
+
+impl Earlier {
+    fn look(cards: &Cards, who: &Who, accepted: &Accepted) -> Result<Earlier> {
+        if accepted.request_id.is_empty() {
+            return Ok(Earlier::default());
+        }
+        match claimed(cards, who, &accepted.request_id) {
+            Err(error) if error.kind == Kind::Unavailable => {
+                Ok(Earlier { unsure: Some(error), ..Earlier::default() })
+            }
+            found => Ok(Earlier { card: found?, ..Earlier::default() }),
+        }
     }
 }
 
@@ -267,17 +280,8 @@ fn understand(who: &Who, request: &Value) -> Result<(Accepted, Spec)> {
 fn admit(possible: &Possible, who: &Who, accepted: &Accepted, entered: &Entered) -> Result<()> {
     let root = possible.root();
     let Entered { spec, partition, .. } = entered;
-    if let Some(partition) = partition {
-        check_may(who, partition)?;
-    }
-    if let Some(Expires::At(time)) = spec.expires
-        && time <= SystemTime::now()
-    {
-        return Err(Error::bad("expires lies in the past"));
-    }
-    if spec.max_retry_count > MOST_RETRIES {
-        return Err(Error::bad(format!("max_retry_count must be at most {MOST_RETRIES}")));
-    }
+    check_in_time(spec)?;
+    check_retries(spec)?;
     if let Some(parent) = spec.parent.filter(|parent| Some(*parent) != who.job()) {
         let cards = Cards::new(root);
         let of = |e: Error| format!("parent: {}", e.message);
@@ -293,16 +297,21 @@ fn admit(possible: &Possible, who: &Who, accepted: &Accepted, entered: &Entered)
             return Err(Error::bad(format!("{why}, and the request is strict")));
         }
     }
-    check_size(root, accepted)
+    check_size(root, &accepted.whole_request()).map_err(|error| match partition {
+        Some(partition) if check_size(root, &accepted.request).is_ok() => {
+            with_given(partition, error)
+        }
+        _ => error,
+    })
 }
 
 /// Refuses with 413 what would not fit into the request to a node that accepts as much as this
 /// root does: there the job's environment is added. Its files were counted when they came.
-fn check_size(root: &Root, accepted: &Accepted) -> Result<()> {
+fn check_size(root: &Root, request: &Map<String, Value>) -> Result<()> {
     const HEADROOM: u64 = 64 << 10;
     let limit = root.settings.max_body;
     let most = limit - HEADROOM.min(limit / 4);
-    let size = files::json_line(&*accepted.whole_request())?.len() as u64;
+    let size = files::json_line(request)?.len() as u64;
     if size <= most {
         return Ok(());
     }
