@@ -130,6 +130,23 @@ fn more_than_a_few_cards_are_read_for_those_alone_who_have_a_cap() {
         assert_eq!(reasons(), [next, next, at_cap]);
         let card = root.read(&format!("state/scheduler/running/{long}.job"));
         let path = |job: u64| format!("state/scheduler/running/{job}.job");
+        // What a newer program's job has counts for no cap of this one.
+        let in_use = || {
+            let shown = door.get("/scheduler/partitions/small").expect(200).json();
+            shown["in_use"]["jobs"].clone()
+        };
+        assert_eq!(in_use(), 1);
+        root.write(&path(long), &format!("{card}\n{{\"at\":\"\",\"event\":\"frozen\"}}\n"));
+        assert_eq!((reasons(), in_use()), ([next, next, next].map(String::from), json!(0)));
+        root.write(&path(long), &card);
+        // Nor is it known what a partition was that is gone.
+        let record = root.read("state/scheduler/partitions/small.json");
+        fs::remove_file(root.path("state/scheduler/partitions/small.json")).unwrap();
+        let explained =
+            door.get(&format!("/scheduler/jobs/{}/explain", waits[2])).expect(200).json();
+        let why = json!("partition small does not exist any more");
+        assert_eq!(told(&explained), (&json!(false), &Value::Null, &why));
+        root.write("state/scheduler/partitions/small.json", &record);
         let others = 100_000..100_100;
         for job in others.clone() {
             let other = card.replace(&format!("\"job\":{long},"), &format!("\"job\":{job},"));

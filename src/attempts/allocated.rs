@@ -56,6 +56,7 @@ impl Allocated {
         for card in &self.cards {
             for attempt in card.with_nodes() {
                 let rest = lasting::rest(card, attempt, &now, root.settings.default_grace);
+                let rest = rest.filter(|_| card.newer.is_none());
                 rooms.take(&attempt.node, &card.spec.resources, rest.map_or(NEVER, millis));
             }
         }
@@ -165,7 +166,11 @@ pub fn not_known() -> String {
     format!("what nodes have room for is not looked up: they have more than {MOST} jobs")
 }
 
+/// What a newer program's job has is counted by no poller of this one.
 fn add(used: &mut InUse, card: &Card) {
+    if card.newer.is_some() {
+        return;
+    }
     card.with_nodes().for_each(|_| used.add(&card.spec.resources));
 }
 

@@ -56,7 +56,7 @@ fn waits(card: &Card) -> bool {
 
 /// Each node's name, with what speaks against it. Where it is not known what nodes have room for, neither is
 /// whether they could have it now, unless something else speaks against it. Of a job of a partition that is
-/// `closed`, that does first.
+/// `closed`, that does first, and whether they could have it ever is not known.
 fn told(
     root: &Root,
     asked: &Asked,
@@ -70,19 +70,22 @@ fn told(
     };
     let unknown = seen.is_none().then(allocated::not_known);
     let beside = beside_nodes(root, asked, card, reasons)?;
-    let never = closed.is_some() || allocated::never(root, asked).is_some();
+    let never = allocated::never(root, asked).is_some();
     let avoid = card.map_or(Vec::new(), Card::nodes_to_avoid);
     let failed = || "it failed there: any other comes first".to_string();
     let told = |node: &Node| {
         let own = || against(asked, node, seen, card).or_else(|| beside.clone());
         let against = closed.clone().or_else(own);
         let now = (against.is_some() || unknown.is_none()).then_some(against.is_none());
+        // Nobody knows what a record says that is away, or cannot be gone by.
+        let ever = asked.might_go_to(node) && !never;
+        let ever = (!ever || closed.is_none()).then_some(ever);
         let avoided = || avoid.contains(&node.name.as_str()).then(failed);
         let objection = against.or_else(|| unknown.clone()).or_else(avoided);
         Map::from_iter([
             ("name".into(), json!(node.name)),
             ("now".into(), json!(now)),
-            ("ever".into(), json!(asked.might_go_to(node) && !never)),
+            ("ever".into(), json!(ever)),
             ("objection".into(), json!(objection)),
         ])
     };
