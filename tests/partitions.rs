@@ -5,11 +5,13 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::head::{Door, both_ways, host, node_reaches, open_root, register};
+use common::head::{Door, Poller, both_ways, host, node_reaches, open_root, register};
 use common::rights::{ask, running, submit, token};
-use common::{TestRoot, let_pass, signal, until};
+use common::{TestRoot, let_pass, signal, until, wait_for};
 use serde_json::{Value, json};
 
 /// Makes a partition, by command.
@@ -775,6 +777,79 @@ fn a_record_that_is_edited_counts_at_once_and_a_bad_one_stops_its_own_jobs_alone
         let said = root.cmd("scheduler", &["check"]).expect(1).body;
         assert!(said.ends_with("notes.txt: not a partition's record\n"), "{said}");
     });
+}
+
+/// A root whose poller looks for itself no sooner than a test lasts.
+fn root_without_scans() -> TestRoot {
+    let root = TestRoot::new("cores = 2\nmemory = 4 GiB\nscan_every = 10m\n");
+    root.open();
+    root
+}
+
+/// A job is in this state within two or three seconds.
+fn soon(root: &TestRoot, job: u64, state: &str) {
+    wait_for(Duration::from_secs(3), || {
+        let status = root.status(job);
+        if status["state"] == state { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[test]
+fn whatever_is_done_to_a_record_counts_at_once() {
+    type Start = fn(&TestRoot) -> Poller;
+    for start in [TestRoot::poller as Start, TestRoot::poller_without_inotify] {
+        let root = root_without_scans();
+        make(&root, &json!({"name": "main"}));
+        let (record, aside) = (root.path(&path("main")), root.path("main.json"));
+        let poller = start(&root);
+        node_reaches(&root, "localhost", "connected");
+        let job = || root.submit(&json!({"command": ["true"], "partition": "main"}));
+        // What lies elsewhere, by another name.
+        for link in [
+            |from: &Path, to: &Path| symlink(from, to),
+            |from: &Path, to: &Path| fs::hard_link(from, to),
+        ] {
+            let held =
+                root.submit(&json!({"command": ["true"], "partition": "main", "state": "held"}));
+            fs::rename(&record, &aside).unwrap();
+            root.update(held, "release=1").expect(0);
+            root.reason(held, "partition main does not exist any more");
+            let next = root.submit(&json!({"command": ["true"]}));
+            soon(&root, next, "stopped"); // what was released before was looked at before
+            link(&aside, &record).unwrap();
+            soon(&root, held, "stopped");
+            fs::remove_file(&record).unwrap();
+            fs::rename(&aside, &record).unwrap();
+        }
+        // Written where it lies.
+        root.write(&path("main"), "{\"node\": \"none\"}");
+        let waits = job();
+        root.reason(waits, "no node has 1 core, in partition main");
+        let next = root.submit(&json!({"command": ["true"]}));
+        soon(&root, next, "stopped");
+        root.write(&path("main"), "{}");
+        soon(&root, waits, "stopped");
+        // What is kept for a job is not, when its partition is moved away.
+        let runs = root.submit(&until_file(&root, "main", "go", json!({})));
+        root.reaches(runs, "running");
+        let wide = json!({"command": ["true"], "partition": "main", "priority": 5,
+            "requested_resources": {"cores": 2}});
+        let wide = root.submit(&wide);
+        root.reason(wide, "waiting for room");
+        let narrow = root.submit(&json!({"command": ["true"]}));
+        let kept = format!("; some is kept for job {wide}");
+        until("a node is kept for the wide one", || {
+            root.submit(&json!({"command": ["true"], "state": "held"})); // it is said with the next that comes
+            root.status(narrow)["reason"].as_str().is_some_and(|reason| reason.ends_with(&kept))
+        });
+        fs::rename(&record, &aside).unwrap();
+        soon(&root, narrow, "stopped");
+        root.write("go", "");
+        fs::rename(&aside, &record).unwrap();
+        [runs, wide].iter().for_each(|job| _ = root.reaches(*job, "stopped"));
+        assert!(poller.end("TERM").success());
+        root.check();
+    }
 }
 
 #[test]

@@ -219,11 +219,13 @@ fn open_plain(options: &mut OpenOptions, flags: OFlag, path: &Path) -> io::Resul
     }
 }
 
-/// One version of a file: another one is another file, or has another time or length.
+/// One version of a file: another one is another file, or has another time or length, or others may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     file: u64,
     changed: (i64, i64),
+    /// When anything of it last changed, its mode and its names, too.
+    altered: (i64, i64),
     length: u64,
 }
 
@@ -233,6 +235,7 @@ pub fn version(path: &Path) -> Result<Option<Version>> {
     Ok(meta.map(|meta| Version {
         file: meta.ino(),
         changed: (meta.mtime(), meta.mtime_nsec()),
+        altered: (meta.ctime(), meta.ctime_nsec()),
         length: meta.len(),
     }))
 }

@@ -156,6 +156,16 @@ pub fn version(root: &Root, name: &str) -> Result<Option<Version>> {
     files::version(&path(root, name)?)
 }
 
+/// Which versions of all partitions' records are there; of what cannot be looked at `None`.
+pub fn versions(root: &Root) -> Vec<(String, Option<Version>)> {
+    let names = names(root).unwrap_or_default().into_iter();
+    let known = |name: String| {
+        let version = version(root, &name).unwrap_or(None);
+        (name, version)
+    };
+    names.map(known).collect()
+}
+
 /// Refuses with 409 to change what a newer program wrote. A damaged record may be replaced, or removed.
 fn check_known(root: &Root, name: &str) -> Result<()> {
     match look(root, name)? {

@@ -14,6 +14,7 @@ use super::voice::Voice;
 use super::wake::Wake;
 use crate::board::card_tail::{News, Tail};
 use crate::board::cards::Cards;
+use crate::board::files::Version;
 use crate::board::root::Root;
 use crate::board::{files, partitions, pause};
 use crate::error::{At, Error, Kind, Result};
@@ -65,14 +66,22 @@ pub fn watch_board(root: &Root, wakes: &Sender<Wake>) -> Result<()> {
     Ok(())
 }
 
+/// What tells that a record may have changed: of the nodes, which these programs replace, when their directory
+/// did.
+#[derive(Default, PartialEq, Eq)]
+struct Seen {
+    nodes: Option<SystemTime>,
+    partitions: Vec<(String, Option<Version>)>,
+    paused: bool,
+}
+
 struct Notice<'r> {
     root: &'r Root,
     tail: Tail<'r>,
     /// The directories of the nodes' and the partitions' records.
     records: [PathBuf; 2],
-    /// When these last changed, as far as was looked.
-    records_at: [Option<SystemTime>; 2],
-    paused: bool,
+    /// How these were when they were last looked at.
+    seen: Seen,
     looked: Instant,
     told: bool,
     voice: Voice,
@@ -86,19 +95,19 @@ impl<'r> Notice<'r> {
             root,
             tail,
             records,
-            records_at: [None; 2],
-            paused: false,
+            seen: Seen::default(),
             looked,
             told: false,
             voice: Voice::new(true),
         };
         notice.watch_records();
-        notice.records_at = notice.records_changed();
+        notice.seen = notice.look();
         notice
     }
 
     /// Watches the directories by their names: one that has come, also in the place of another, is watched from
-    /// now on. What people edit may be written where it lies.
+    /// now on. What people edit may be written where it lies, linked, moved away, or closed to this process for a
+    /// while.
     fn watch_records(&mut self) {
         let changes = AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_DELETE
@@ -106,9 +115,11 @@ impl<'r> Notice<'r> {
             | AddWatchFlags::IN_DELETE_SELF;
         let [nodes, partitions] = &self.records;
         self.tail.watch.add(nodes, changes);
-        self.tail.watch.add(partitions, changes | AddWatchFlags::IN_CLOSE_WRITE);
+        let hands = changes | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_FROM;
+        let edits = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB;
+        self.tail.watch.add(partitions, hands | edits);
         // A pause, and the first of the partitions.
-        self.tail.watch.add(files::parent(nodes), changes | AddWatchFlags::IN_CREATE);
+        self.tail.watch.add(files::parent(nodes), hands);
         if self.tail.watch.is_deaf() && !self.told {
             eprintln!("poller: no inotify watches are to be had; looking every few milliseconds");
         }
@@ -121,9 +132,21 @@ impl<'r> Notice<'r> {
         thread::sleep(AFTER_TROUBLE);
     }
 
-    fn records_changed(&self) -> [Option<SystemTime>; 2] {
-        let changed = |dir| fs::metadata(dir).and_then(|meta| meta.modified()).ok();
-        [changed(&self.records[0]), changed(&self.records[1])]
+    fn look(&self) -> Seen {
+        let nodes = fs::metadata(&self.records[0]).and_then(|meta| meta.modified()).ok();
+        Seen {
+            nodes,
+            partitions: partitions::versions(self.root),
+            paused: pause::is_paused(self.root),
+        }
+    }
+
+    /// Whether this tells of a partition's record that somebody has made and not written yet.
+    fn is_begun(&self, event: &InotifyEvent) -> bool {
+        let Some(name) = &event.name else { return false };
+        let is_empty =
+            || fs::metadata(self.records[1].join(name)).is_ok_and(|meta| meta.len() == 0);
+        event.mask.contains(AddWatchFlags::IN_CREATE) && is_empty()
     }
 
     /// Waits for something, and passes it on.
@@ -137,7 +160,8 @@ impl<'r> Notice<'r> {
         };
         let is_record = |event: &InotifyEvent| {
             let name = event.name.as_ref().map(|name| name.as_encoded_bytes());
-            name.is_some_and(|name| name.ends_with(b".json")) || is_of(event, pause::NAME)
+            name.is_some_and(|name| name.ends_with(b".json")) && !self.is_begun(event)
+                || is_of(event, pause::NAME)
         };
         let mut records = events.iter().any(is_record);
         if events.iter().any(|event| is_of(event, partitions::DIR)) {
@@ -145,10 +169,9 @@ impl<'r> Notice<'r> {
             records = true;
         }
         if self.tail.watch.is_deaf() || self.looked.elapsed() >= LOOK_AGAIN {
-            let changed = self.records_changed();
-            let paused = pause::is_paused(self.root);
-            records |= changed != self.records_at || paused != self.paused;
-            (self.records_at, self.paused) = (changed, paused);
+            let seen = self.look();
+            records |= seen != self.seen;
+            self.seen = seen;
         }
         if records {
             wakes.send(Wake::Records)?;
