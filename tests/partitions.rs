@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -772,6 +774,30 @@ fn a_record_that_is_edited_counts_at_once_and_a_bad_one_stops_its_own_jobs_alone
         assert_eq!(door.ended(held)["status"], "good");
         change(root, "main", &json!({"defaults": null}));
         root.write(&format!("{}~", path("main")), "what an editor left");
+        root.write("state/scheduler/partitions/#main.json#", "what another one keeps");
+        root.check();
+        // A copy is another partition, and the name that is no text none.
+        root.write(&path("main.bak"), "{\"name\": \"main\"}");
+        let said = root.cmd("scheduler", &["check"]).expect(0).body;
+        let copy = dir.join("main.bak.json");
+        let copy = copy.display();
+        let note = format!("{copy}: it is partition main.bak, though the name in it is \"main\"");
+        assert_eq!(said, format!("note: {note}\n"));
+        fs::remove_file(root.path(&path("main.bak"))).unwrap();
+        let odd = dir.join(OsStr::from_bytes(b"odd\xff.json"));
+        fs::write(&odd, "{}").unwrap();
+        let said = root.cmd("scheduler", &["check"]).expect(1).body;
+        assert!(said.ends_with("odd\u{fffd}.json: not a partition's record\n"), "{said}");
+        fs::remove_file(odd).unwrap();
+        // Where a link leads counts, and goes on to do so.
+        fs::rename(root.path(&path("main")), root.path("elsewhere.json")).unwrap();
+        symlink(root.path("elsewhere.json"), root.path(&path("main"))).unwrap();
+        let update = door.post("/scheduler/partitions/main/update", &json!({"max_jobs": 3}));
+        let said = error(update.expect(409));
+        assert!(said.ends_with("elsewhere.json, where it leads"), "{said}");
+        door.get("/scheduler/partitions/main").expect(200);
+        fs::remove_file(root.path(&path("main"))).unwrap();
+        fs::rename(root.path("elsewhere.json"), root.path(&path("main"))).unwrap();
         root.check();
         root.write("state/scheduler/partitions/notes.txt", "what nobody knows");
         let said = root.cmd("scheduler", &["check"]).expect(1).body;

@@ -5,10 +5,11 @@
 //! atomic, and after power loss directory changes are there in the order in which they were made,
 //! up to some point. What must not vanish is synced before anyone is told of it ([`super::sync_set`]).
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -313,18 +314,28 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Names in a directory, in no order. Empty where there is none; entries may vanish at any time.
+/// Names in a directory, in no order, but for those that are no text. Empty where there is none; entries may
+/// vanish at any time.
 pub fn names(dir: &Path) -> Result<Vec<String>> {
+    let all = all_names(dir)?.into_iter();
+    Ok(all.filter_map(|name| name.into_string().ok()).collect())
+}
+
+/// The same with those.
+pub fn all_names(dir: &Path) -> Result<Vec<OsString>> {
     let Some(entries) = gone_is_fine(fs::read_dir(dir)).at(dir)? else {
         return Ok(Vec::new());
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        if let Ok(name) = entry.at(dir)?.file_name().into_string() {
-            names.push(name);
-        }
+    entries.map(|entry| Ok(entry.at(dir)?.file_name())).collect()
+}
+
+/// Where a link leads, as it says itself; `None` for what is none, or is not there.
+pub fn link(path: &Path) -> Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(leads) => Ok(Some(leads)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) => gone_is_fine(Err(error)).at(path),
     }
-    Ok(names)
 }
 
 /// Lines of JSON, with a newline before the first and after each.

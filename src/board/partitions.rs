@@ -9,6 +9,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::files::{self, Version};
 use super::lock::Lock;
 use super::root::Root;
@@ -129,12 +131,15 @@ pub fn not_now(error: Error) -> Error {
 /// beside a file nothing is said.
 pub fn check(root: &Root) -> Result<(Vec<String>, Vec<String>)> {
     let (mut wrong, mut notes) = (Vec::new(), Vec::new());
-    for name in files::names(&dir(root))? {
-        if name.starts_with('.') || name.ends_with('~') {
+    for entry in files::all_names(&dir(root))? {
+        let path = dir(root).join(&entry);
+        let name = entry.to_string_lossy();
+        let is_autosave = name.starts_with('#') && name.ends_with('#');
+        if name.starts_with('.') || name.ends_with('~') || is_autosave {
             continue;
         }
         let Some(partition) = name.strip_suffix(".json").filter(|name| ids::is_valid(name)) else {
-            wrong.push(format!("{}: not a partition's record", dir(root).join(&name).display()));
+            wrong.push(format!("{}: not a partition's record", path.display()));
             continue;
         };
         match look(root, partition) {
@@ -143,12 +148,25 @@ pub fn check(root: &Root) -> Result<(Vec<String>, Vec<String>)> {
             Ok(Recorded::Known(known)) => {
                 let given = defaults::check(&known.defaults).err();
                 wrong.extend(given.map(|why| format!("partition {partition}: {}", why.message)));
+                let said = files::read(&path).ok().flatten().and_then(|bytes| said_name(&bytes));
+                if let Some(said) = said.filter(|said| said != partition) {
+                    let path = path.display();
+                    notes.push(format!(
+                        "{path}: it is partition {partition}, though the name in it is {said:?}"
+                    ));
+                }
             }
             Ok(Recorded::Absent) => {}
             Err(error) => wrong.push(error.message),
         }
     }
     Ok((wrong, notes))
+}
+
+/// The name that a record says.
+fn said_name(record: &[u8]) -> Option<String> {
+    let record: Value = serde_json::from_slice(record).ok()?;
+    record["name"].as_str().map(str::to_string)
 }
 
 /// Which version of a partition's record is there; `None` where there is none.
@@ -174,10 +192,15 @@ fn check_known(root: &Root, name: &str) -> Result<()> {
     }
 }
 
-/// Writes a partition's record, whole and durable. A crash leaves the old one or the new one.
+/// Writes a partition's record, whole and durable. A crash leaves the old one or the new one. 409 where it is a
+/// link: what it leads to would not count any more.
 pub fn write(root: &Root, _lock: &Lock, partition: &Partition) -> Result<()> {
     let path = path(root, &partition.name)?;
     check_known(root, &partition.name)?;
+    if let Some(leads) = files::link(&path)? {
+        let (path, leads) = (path.display(), leads.display());
+        return Err(Error::conflict(format!("{path} is a link: change {leads}, where it leads")));
+    }
     let text = serde_json::to_string_pretty(partition)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
     let dir = dir(root);
