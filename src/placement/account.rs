@@ -7,8 +7,8 @@
 //! blocked fits no room at that time, and one whose first job comes earlier than before is not
 //! blocked any more. Whatever else changes is found when a hope's turn comes.
 //!
-//! What is reserved for a job of an account ([`super::reservations`]) is asked for with each room that has grown;
-//! such a job is of no kind.
+//! What is kept for a job of an account ([`super::keeping`]) is asked for with each room that has grown; such a job
+//! is of no kind.
 //!
 //! An account may be at its cap, and then only kinds that need no more cores than are left to it are
 //! looked at. Those that need more are *gated* until more is left; rooms that grew meanwhile, and might have
@@ -21,6 +21,7 @@ use super::ask::Ask;
 use super::blocked::{Blocked, First};
 use super::candidates::{Candidates, Turn};
 use super::kdtree::ALL_MARKS;
+use super::limits::Limits;
 use super::offers::{Offer, offers};
 use super::rooms::Rooms;
 use super::sites::SiteId;
@@ -67,10 +68,12 @@ pub(super) struct Account {
     hopeless: BTreeSet<Turn>,
     /// ...and of those whose nodes are all reserved for others.
     outdone: BTreeSet<Turn>,
-    /// Jobs for which something is reserved, and whether rooms have grown since they were looked at.
+    /// Jobs for which something is kept, and whether rooms have grown since they were looked at.
     reserved: BTreeMap<Turn, bool>,
     /// Those of them that need more than was left to the account.
     beyond: Vec<Turn>,
+    /// Those that may be placed, and for which there is no room.
+    stuck: Vec<Turn>,
     /// Rooms that may take a blocked kind. None of those that fit comes before this turn.
     hopes: BTreeSet<(Turn, PlaceId)>,
     missed: HashSet<PlaceId>,
@@ -130,7 +133,7 @@ impl Account {
         (waits && self.hopes.insert((AT_ONCE, place))) || !self.reserved.is_empty()
     }
 
-    /// Something is reserved for a job, which is there already if it is not new.
+    /// Something is kept for a job, which is there already if it is not new.
     pub fn reserve(&mut self, ask: &Ask, turn: Turn) {
         self.remove(ask, turn);
         self.reserved.insert(turn, true);
@@ -154,9 +157,41 @@ impl Account {
             .copied()
     }
 
-    /// Jobs for which something was reserved that they may not have.
-    pub fn take_beyond(&mut self) -> Vec<Turn> {
-        std::mem::take(&mut self.beyond)
+    /// Jobs for which something is kept: those that may not have it, and those for which there is no room.
+    pub fn take_stuck(&mut self) -> (Vec<Turn>, Vec<Turn>) {
+        (std::mem::take(&mut self.beyond), std::mem::take(&mut self.stuck))
+    }
+
+    /// The first of those that nothing is kept for, and that need more cores than is left, but no more than these.
+    pub fn first_put_off(
+        &self,
+        limits: &Limits,
+        most: u64,
+        candidates: &Candidates,
+    ) -> Option<Turn> {
+        let is_beyond = |turn: &Turn| {
+            let cores = candidates.get(&turn.1).map(|held| held.candidate.resources.cores);
+            cores.is_some_and(|cores| cores <= most && !limits.allow(*turn, cores))
+        };
+        let gated = self.gated.range(..=most).filter_map(|(_, kinds)| kinds.first());
+        let gated = gated.map(|(turn, _)| *turn).filter(is_beyond).min();
+        let blocked = self.passed.iter().take(LOOKED_AT).copied().find(is_beyond);
+        [gated, blocked].into_iter().flatten().min()
+    }
+
+    /// None of those that are put off or fit nowhere, and need no more cores than these, comes before this turn.
+    pub fn first_waiting(&self, most: u64) -> Option<Turn> {
+        let gated = self.gated.range(..=most).filter_map(|(_, kinds)| kinds.first());
+        let gated = gated.map(|(turn, _)| *turn).min();
+        [gated, self.passed.first().copied()].into_iter().flatten().min()
+    }
+
+    /// No open node could ever have this one, which is put off.
+    pub fn lay_hopeless(&mut self, ask: &Ask, turn: Turn) {
+        if self.kinds.get(ask).is_some_and(|kind| kind.first == turn) {
+            self.lay(ask, Lies::Blocked);
+            self.give_up(turn);
+        }
     }
 
     /// No open node could ever have it.
@@ -180,8 +215,9 @@ impl Account {
 
     /// One of them may not be any more. Whether that means something to it.
     pub fn come_forward(&mut self) -> bool {
-        let any = !self.outdone.is_empty();
+        let any = !self.outdone.is_empty() || !self.reserved.is_empty();
         self.passed.append(&mut self.outdone);
+        self.reserved.values_mut().for_each(|grown| *grown = true);
         any
     }
 
@@ -200,7 +236,8 @@ impl Account {
         }
         let heads = self.heads.first().map(|(turn, _)| *turn);
         let hopes = self.hopes.first().map(|(turn, _)| *turn);
-        let gated = self.first_gated(limit).map(|(turn, _)| *turn);
+        let gated = self.gated.range(..=limit).filter_map(|(_, kinds)| kinds.first());
+        let gated = gated.map(|(turn, _)| *turn).min();
         [heads, hopes, gated, self.first_reserved()].into_iter().flatten().min()
     }
 
@@ -208,28 +245,32 @@ impl Account {
         self.reserved.iter().find(|(_, grown)| **grown).map(|(turn, _)| *turn)
     }
 
-    fn first_gated(&self, limit: u64) -> Option<&(Turn, Ask)> {
-        self.gated.range(..=limit).filter_map(|(_, kinds)| kinds.first()).min()
+    /// Of those that need as much the first may have the most.
+    fn first_gated(&self, limits: &Limits) -> Option<&(Turn, Ask)> {
+        let alike = self.gated.range(..=limits.most());
+        let firsts = alike.filter_map(|(cores, kinds)| Some((*cores, kinds.first()?)));
+        let allowed = firsts.filter(|(cores, (turn, _))| limits.allow(*turn, *cores));
+        allowed.map(|(_, first)| first).min()
     }
 
     /// The next of its jobs that is to be placed, and where, if there is one that needs no more cores.
     pub fn next(
         &mut self,
-        limit: u64,
+        limits: &Limits,
         rooms: &Rooms,
         candidates: &Candidates,
     ) -> Option<(Turn, PlaceId)> {
-        if limit == 0 {
+        if limits.most() == 0 {
             return None;
         }
         loop {
-            if let Some((turn, ask)) = self.first_gated(limit)
+            if let Some((turn, ask)) = self.first_gated(limits)
                 && self.heads.first().is_none_or(|(head, _)| turn < head)
             {
                 let ask = ask.clone();
                 self.lay(&ask, Lies::Head);
             }
-            let hope = self.take_hope(limit, rooms, candidates);
+            let hope = self.take_hope(limits, rooms, candidates);
             let head = || self.heads.first().map(|(turn, _)| *turn);
             let turn = hope.map(|(turn, _)| turn).or_else(head);
             let reserved = self.first_reserved();
@@ -238,18 +279,20 @@ impl Account {
                 self.reserved.insert(first, false);
                 let held = candidates.get(&first.1)?;
                 let ask = held.ask();
-                if ask.resources.cores > limit {
+                if !limits.allow_kept(first, ask.resources.cores) {
                     self.beyond.push(first);
                 } else if let Some(place) = rooms.choose(&ask, first, &held.candidate.avoid) {
                     self.reserved.insert(first, true); // until it is taken out
                     return Some((first, place));
+                } else {
+                    self.stuck.push(first);
                 }
                 continue;
             }
             let turn = turn?;
             let held = candidates.get(&turn.1)?;
             let ask = held.ask();
-            if ask.resources.cores > limit {
+            if !limits.allow(turn, ask.resources.cores) {
                 self.lay(&ask, Lies::Gated);
                 continue;
             }
@@ -277,7 +320,7 @@ impl Account {
     /// forgotten.
     fn take_hope(
         &mut self,
-        limit: u64,
+        limits: &Limits,
         rooms: &Rooms,
         candidates: &Candidates,
     ) -> Option<(Turn, PlaceId)> {
@@ -290,13 +333,13 @@ impl Account {
             let still = candidates.get(&turn.1).is_some_and(|held| {
                 let ask = held.ask();
                 held.turn() == turn
-                    && ask.resources.cores <= limit
+                    && limits.allow(turn, ask.resources.cores)
                     && [true, false].iter().any(|free| rooms.takes(place, &ask, turn, *free))
                     && rooms.sites().is_taken(held.site, rooms.class(place))
             });
             let first = match still {
                 true => Some(turn),
-                false => self.first_for(limit, rooms, place, candidates),
+                false => self.first_for(limits, rooms, place, candidates),
             };
             let Some(first) = first else { continue };
             let others = self.hopes.first().map(|(turn, _)| *turn);
@@ -361,18 +404,27 @@ impl Account {
     /// The first of the blocked kinds that a room takes.
     fn first_for(
         &mut self,
-        limit: u64,
+        limits: &Limits,
         rooms: &Rooms,
         place: PlaceId,
         candidates: &Candidates,
     ) -> Option<Turn> {
         let mut best = None;
+        let cores =
+            |turn: &Turn| candidates.get(&turn.1).map(|held| held.candidate.resources.cores);
         for mut offer in offers(rooms, place) {
-            if limit < offer.window.to[0] {
-                offer.window.to[0] = limit;
+            if limits.least() < offer.window.to[0] {
                 self.missed.insert(place);
             }
-            let found = self.first_of(&offer, rooms, place, candidates);
+            let mut found = None;
+            for left in limits.all().take_while(|left| *left > 0) {
+                offer.window.to[0] = offer.window.to[0].min(left);
+                found = self.first_of(&offer, rooms, place, candidates);
+                if found.is_none_or(|turn| cores(&turn).is_some_and(|c| limits.allow(turn, c))) {
+                    break;
+                }
+                found = None; // it comes behind those for which something is kept, who leave it less
+            }
             best = [best, found.filter(|turn| offer.is_for(*turn))].into_iter().flatten().min();
         }
         best

@@ -54,6 +54,9 @@ pub(super) fn within_u64(amount: u128) -> u64 {
 }
 
 impl Cap {
+    /// Nothing may be had.
+    pub(super) const NOTHING: Cap = Cap { jobs: Some(0), cores: Some(0) };
+
     /// As these settings have it.
     pub fn of(settings: &Settings) -> Cap {
         Cap { jobs: settings.max_jobs_per_user, cores: settings.max_cores_per_user }

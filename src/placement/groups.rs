@@ -1,10 +1,12 @@
 //! The jobs of each partition, and those of none: what their rules let be placed, and whose is next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::candidates::Turn;
 use super::gates::{Caps, InUse};
 use crate::model::partition::Partition;
+use crate::model::resources::Resources;
 use crate::model::selector::Selector;
 
 /// The order of accounts: by priority, by what their user has had, by number.
@@ -50,14 +52,34 @@ pub(super) struct Group {
     pub used: InUse,
     /// Its accounts with jobs that may be placed, as far as is known, and as if it had no cap of its own.
     pub order: BTreeSet<(Bound, usize)>,
-    /// Those of which something was looked for that is no more than is left to it: they may have had more.
-    pub limited: BTreeSet<usize>,
+    /// Those of which something was looked for that is no more than is left to it, and what was in use then: they may
+    /// have had more.
+    pub limited: BTreeMap<usize, InUse>,
+    /// Its jobs for which something is kept, by priority; each leaves what is kept for those before it.
+    pub kept: Vec<(Turn, Resources)>,
+    /// Its accounts with jobs that wait for what is left to it, or for room, by the first of these.
+    pub waiting: BTreeSet<(Bound, usize)>,
 }
 
 impl Group {
     /// The most cores that one more job of it may have.
     pub fn left(&self) -> u64 {
         self.rules.as_ref().map_or(0, |rules| rules.caps.partition.left(self.used))
+    }
+
+    /// The most cores that any job of it may ever have.
+    pub fn most(&self) -> u64 {
+        self.rules.as_ref().map_or(0, |rules| rules.caps.partition.left(InUse::default()))
+    }
+
+    /// Takes out the accounts that may have more than when they were last looked at.
+    pub fn take_freed(&mut self) -> Vec<usize> {
+        let used = self.used;
+        let less = |then: &InUse| used.jobs < then.jobs || used.cores < then.cores;
+        let freed: Vec<usize> =
+            self.limited.iter().filter(|(_, then)| less(then)).map(|(own, _)| *own).collect();
+        freed.iter().for_each(|own| _ = self.limited.remove(own));
+        freed
     }
 
     /// Its first account.

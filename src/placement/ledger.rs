@@ -8,6 +8,7 @@ use super::account::Account;
 use super::candidates::Turn;
 use super::gates::{Cap, Caps, InUse, Uses, within_u64};
 use super::groups::{Bound, Group, Rules, move_in};
+use super::limits::Limits;
 use crate::model::resources::Resources;
 
 /// A core that a user has now counts as if they had had it for so long already, in seconds: of two who have had
@@ -31,6 +32,8 @@ pub(super) struct Own {
     bound: Option<Bound>,
     /// Where it is among those with jobs that fit nowhere now.
     pub passed: Option<Bound>,
+    /// Where it is in [`Group::waiting`].
+    waiting: Option<Bound>,
 }
 
 /// A user.
@@ -63,6 +66,8 @@ pub(super) struct Ledger {
     /// The first is for the jobs of no partition.
     pub groups: Vec<Group>,
     by_partition: HashMap<Arc<str>, usize>,
+    /// Groups of which less may be in use than before.
+    freed: BTreeSet<usize>,
     /// Accounts that are to be sorted in anew.
     pub stale: BTreeSet<usize>,
     /// What each user may have at a time.
@@ -81,6 +86,7 @@ impl Ledger {
             by_name: HashMap::new(),
             vacant: (Vec::new(), Vec::new()),
             by_partition: HashMap::new(),
+            freed: BTreeSet::new(),
             stale: BTreeSet::new(),
         }
     }
@@ -131,8 +137,8 @@ impl Ledger {
         self.groups[*group?].rules.as_ref()
     }
 
-    /// Takes over rules; whether its jobs go to other nodes, or come in another order, than before.
-    pub fn set_rules(&mut self, partition: &Arc<str>, rules: Option<Rules>) -> bool {
+    /// Takes over rules: of which group, and whether its jobs go to other nodes, or come in another order, than before.
+    pub fn set_rules(&mut self, partition: &Arc<str>, rules: Option<Rules>) -> (usize, bool) {
         let group = self.group(Some(partition));
         let known = &mut self.groups[group];
         let sorted = |rules: &Option<Rules>| {
@@ -147,7 +153,7 @@ impl Ledger {
                 self.stale.insert(index);
             }
         }
-        sort_anew
+        (group, sort_anew)
     }
 
     /// A node has a job of this account's.
@@ -166,9 +172,39 @@ impl Ledger {
         let (user, group) = (&mut self.users[own.user], &mut self.groups[own.group]);
         user.used.sub(job);
         group.used.sub(job);
-        for index in user.own.iter().copied().chain(std::mem::take(&mut group.limited)) {
+        self.freed.insert(own.group);
+        for index in user.own.iter().copied() {
             self.accounts[index].account.revive();
             self.stale.insert(index);
+        }
+    }
+
+    /// Looks again for what may be had by now of partitions that have more left. What was taken out to be taken in anew
+    /// is there again.
+    pub fn look_at_freed(&mut self) {
+        for group in std::mem::take(&mut self.freed) {
+            let freed = self.groups[group].take_freed();
+            self.revive(freed);
+        }
+    }
+
+    fn revive(&mut self, all: Vec<usize>) {
+        for index in all {
+            self.accounts[index].account.revive();
+            self.stale.insert(index);
+        }
+    }
+
+    /// For which jobs of a group something is kept from now on.
+    pub fn set_kept(&mut self, group: usize, mut kept: Vec<(Turn, Resources)>) {
+        let known = &mut self.groups[group];
+        if known.rules.as_ref().is_none_or(|rules| rules.caps.partition == Cap::default()) {
+            kept.clear();
+        }
+        if known.kept != kept {
+            known.kept = kept;
+            let limited = std::mem::take(&mut known.limited).into_keys().collect();
+            self.revive(limited);
         }
     }
 
@@ -202,7 +238,8 @@ impl Ledger {
         let (accounts, stale) = (&self.accounts, &self.stale);
         let idle = |index: usize| {
             let own = &accounts[index];
-            let nowhere = own.bound.is_none() && own.passed.is_none() && !stale.contains(&index);
+            let sorted = [own.bound, own.passed, own.waiting];
+            let nowhere = sorted.iter().all(Option::is_none) && !stale.contains(&index);
             nowhere && own.used == InUse::default() && own.jobs == 0
         };
         let gone = self.by_key.iter().filter(|(_, index)| idle(**index));
@@ -232,18 +269,25 @@ impl Ledger {
         (Reverse(priority), self.users[self.accounts[index].user].standing(), number)
     }
 
-    /// The most cores that the next job of an account may have. What is looked for by that has to be looked for
-    /// again once more is left to its partition.
-    pub fn limit(&mut self, index: usize) -> u64 {
-        let group = self.accounts[index].group;
-        let (own, left) = (self.own_limit(index), self.groups[group].left());
-        if left < own {
-            self.groups[group].limited.insert(index);
+    /// What the next job of an account may have. What is looked for by that has to be looked for again once more is
+    /// left to its partition.
+    pub fn limits(&mut self, index: usize) -> Limits {
+        let (group, own) = (self.accounts[index].group, self.own_limit(index));
+        let known = &mut self.groups[group];
+        let cap = known.rules.as_ref().map_or(Cap::NOTHING, |rules| rules.caps.partition);
+        let limits = Limits::new(own, &cap, known.used, &known.kept);
+        if limits.least() < own {
+            known.limited.insert(index, known.used);
         }
-        own.min(left)
+        limits
     }
 
-    /// The same if these jobs of these accounts were placed before.
+    /// The most that a job of an account may have that waits for what its partition has left alone.
+    pub fn most(&self, index: usize) -> u64 {
+        self.own_limit(index).min(self.groups[self.accounts[index].group].most())
+    }
+
+    /// The most cores that the next job of an account may have if these jobs of these accounts were placed before.
     pub fn limit_beside(&mut self, index: usize, reserved: &[(usize, Resources)]) -> u64 {
         let own = &self.accounts[index];
         let mut uses = Uses {
@@ -264,12 +308,13 @@ impl Ledger {
         let rules = self.groups[group].rules.as_ref();
         let caps = rules.map(|rules| Caps { user: self.cap, ..rules.caps });
         if rules.is_some_and(|rules| rules.caps.partition != Cap::default()) {
-            self.groups[group].limited.insert(index);
+            let known = &mut self.groups[group];
+            known.limited.insert(index, known.used);
         }
         caps.map_or(0, |caps| caps.left(uses))
     }
 
-    /// The same as [`Ledger::limit`], but for what is left to its partition.
+    /// The same as [`Ledger::limits`], but for what is left to its partition.
     pub fn own_limit(&self, index: usize) -> u64 {
         let own = &self.accounts[index];
         let rules = self.groups[own.group].rules.as_ref();
@@ -297,7 +342,18 @@ impl Ledger {
         move_in(&mut self.groups[own.group].order, index, before, bound);
     }
 
-    /// The same, as if its partition had no cap of its own.
+    /// Puts an account where it belongs by its first job that waits for what is left, or for room.
+    pub fn note_waiting(&mut self, index: usize) {
+        let group = self.accounts[index].group;
+        let rules = self.groups[group].rules.as_ref();
+        let is_capped = rules.is_some_and(|rules| rules.caps.partition.cores.is_some());
+        let first = is_capped.then(|| self.accounts[index].account.first_waiting(self.most(index)));
+        let bound = first.flatten().map(|turn| self.at(index, turn));
+        let before = std::mem::replace(&mut self.accounts[index].waiting, bound);
+        move_in(&mut self.groups[group].waiting, index, before, bound);
+    }
+
+    /// Puts an account where it belongs by its next job, as if its partition had no cap of its own.
     pub fn sort_anew(&mut self, index: usize) {
         let turn = self.accounts[index].account.bound(self.own_limit(index));
         let bound = turn.map(|turn| self.at(index, turn));

@@ -7,20 +7,20 @@
 //! the bounds of all others. Accounts are kept by partition (`groups`): one that is at its cap is passed over with
 //! all that are in it.
 //!
-//! Where a job is to be placed past others that come before it and fit nowhere, something is reserved for the
-//! first of these, and it is looked again who is next.
+//! Where a job is to be placed past others that come before it and have to wait, something is kept for the first of
+//! these (`keeping`), and it is looked again who is next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Candidate;
 use super::account::Account;
-use super::candidates::{Candidates, Held, Turn};
+use super::candidates::{Candidates, Held};
 use super::ends::Millis;
 use super::gates::{Cap, InUse};
-use super::groups::{Bound, Rules, move_in};
+use super::groups::Rules;
+use super::kept::Keeping;
 use super::ledger::Ledger;
-use super::reservations::Reserved;
 use super::rooms::Rooms;
 use super::sites::SiteId;
 use crate::model::resources::Resources;
@@ -30,20 +30,14 @@ use crate::strategy::Strategy;
 /// So many sites that nobody's jobs have any more are kept.
 const MOST_IDLE_SITES: usize = 64;
 
-/// So many jobs for which nothing can be reserved are passed over at a time.
-const LOOKED_AT: usize = 256;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Ready {
-    candidates: Candidates,
-    ledger: Ledger,
-    /// Accounts with jobs that fit nowhere now, by the first of these, as if no partition had a cap of its own.
-    passed: BTreeSet<(Bound, usize)>,
-    /// For so many jobs at most something is reserved.
-    most_reserved: usize,
-    /// Those of them that were taken out since this was last looked at.
-    gone: BTreeSet<u64>,
+    pub(super) candidates: Candidates,
+    pub(super) ledger: Ledger,
+    pub(super) keeping: Keeping,
+    /// Jobs that were taken out since this was last looked at, and the groups that they were in.
+    gone: BTreeMap<u64, usize>,
     /// How often something had been reserved no more when it was last found that all nodes that could have a job
     /// are reserved for others.
     opened: u64,
@@ -65,11 +59,10 @@ impl Ready {
     /// Without jobs; each user may have so much at a time, and for so many jobs at most something is reserved.
     pub fn with(cap: Cap, most_reserved: usize) -> Ready {
         Ready {
-            most_reserved,
+            keeping: Keeping::new(most_reserved),
             ledger: Ledger::new(cap),
             candidates: HashMap::new(),
-            passed: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
             opened: 0,
             shape: 0,
             in_use: HashMap::new(),
@@ -79,7 +72,9 @@ impl Ready {
 
     /// By which rules jobs of this partition are placed; `None`: none is placed.
     pub fn set_partition(&mut self, rooms: &mut Rooms, name: &Arc<str>, rules: Option<Rules>) {
-        if !self.ledger.set_rules(name, rules) {
+        let (group, sort_anew) = self.ledger.set_rules(name, rules);
+        self.release_kept(group);
+        if !sort_anew {
             return;
         }
         let its = self.candidates.values().map(|held| &held.candidate);
@@ -124,13 +119,16 @@ impl Ready {
         let (ask, turn) = (held.ask(), held.turn());
         self.candidates.insert(turn.1, held);
         *self.in_use.entry(site).or_insert(0) += 1;
-        self.gone.remove(&turn.1);
+        let before = self.gone.remove(&turn.1);
+        let group = self.ledger.accounts[account].group;
+        let is_kept = self.keeping.has(group, account, turn, &ask.resources);
         let own = &mut self.ledger.accounts[account];
         own.jobs += 1;
-        if more.is_some() && rooms.is_reserved(turn, &ask.resources) {
+        if more.is_some() && (is_kept || rooms.is_reserved(turn, &ask.resources)) {
             own.account.reserve(&ask, turn);
         } else {
             rooms.cancel(turn.1);
+            before.into_iter().for_each(|group| self.keeping.forget(group, turn.1));
             if more.is_some() {
                 own.account.add(&ask, turn);
             }
@@ -164,8 +162,8 @@ impl Ready {
         let own = &mut self.ledger.accounts[held.account];
         own.account.remove(&held.ask(), held.turn());
         own.jobs -= 1;
-        if self.most_reserved > 0 {
-            self.gone.insert(job);
+        if self.keeping.most > 0 {
+            self.gone.insert(job, own.group);
         }
         self.ledger.stale.insert(held.account);
         Some(held.candidate)
@@ -228,10 +226,10 @@ impl Ready {
         self.catch_up(rooms);
         loop {
             let ((bound, index), second) = self.ledger.first()?;
-            let limit = self.ledger.limit(index);
-            let next = self.ledger.accounts[index].account.next(limit, rooms, &self.candidates);
+            let limits = self.ledger.limits(index);
+            let next = self.ledger.accounts[index].account.next(&limits, rooms, &self.candidates);
             self.note_passed(index);
-            if self.cancel_beyond(rooms, index) {
+            if self.settle_kept(rooms, index) {
                 self.catch_up(rooms); // others may have it
                 continue;
             }
@@ -244,12 +242,13 @@ impl Ready {
                 self.ledger.sort_in(index, Some(exact));
                 continue;
             }
-            if self.reserve_before(rooms, Some(exact)) {
+            if self.reserve_before(rooms, Some(exact)) || self.keep_before(rooms, index, exact) {
                 self.catch_up(rooms);
                 continue;
             }
             let candidate = self.remove(turn.1)?;
             self.gone.remove(&turn.1);
+            self.keeping.forget(self.ledger.accounts[index].group, turn.1);
             rooms.cancel(turn.1);
             let until = rooms.now.saturating_add(candidate.lasts);
             rooms.take_at(place, &candidate.resources, until);
@@ -274,8 +273,9 @@ impl Ready {
     /// What is different from when this was last looked at.
     fn catch_up(&mut self, rooms: &mut Rooms) {
         self.follow(rooms);
-        for job in std::mem::take(&mut self.gone) {
+        for (job, group) in std::mem::take(&mut self.gone) {
             rooms.cancel(job);
+            self.keeping.forget(group, job);
         }
         rooms.look_at_changed();
         for job in rooms.take_lost() {
@@ -285,6 +285,9 @@ impl Ready {
             }
         }
         self.cancel_capped(rooms);
+        self.release_vain(rooms, self.shape != rooms.shape);
+        self.note_kept(rooms);
+        self.ledger.look_at_freed();
         for place in rooms.take_grown() {
             for (index, own) in self.ledger.accounts.iter_mut().enumerate() {
                 if own.account.hope(place) {
@@ -309,126 +312,6 @@ impl Ready {
             self.ledger.sort_anew(index);
             self.note_passed(index);
         }
-    }
-
-    /// Reserves something for the first job that fits nowhere and comes before this, if for fewer than may be
-    /// something is reserved, or for one of lower priority. Whether it did.
-    fn reserve_before(&mut self, rooms: &mut Rooms, exact: Option<Bound>) -> bool {
-        let comes_before = |bound: Bound| exact.is_none_or(|exact| bound < exact);
-        if !self.passed.first().is_some_and(|(bound, _)| comes_before(*bound)) {
-            return false;
-        }
-        // Together they must not be more than may be had.
-        let reserved = self.reserved(rooms);
-        self.reserve_one(rooms, &reserved, &comes_before)
-    }
-
-    /// Those for which something is reserved, in their order: whose they are, and what they ask for.
-    fn reserved(&self, rooms: &Rooms) -> Vec<(usize, Resources)> {
-        let known = |job: u64| {
-            let held = self.candidates.get(&job)?;
-            Some((held.turn(), held.account, held.candidate.resources.clone()))
-        };
-        let mut all: Vec<_> = rooms.reserved().filter_map(|(job, ..)| known(job)).collect();
-        all.sort();
-        all.into_iter().map(|(_, account, job)| (account, job)).collect()
-    }
-
-    fn reserve_one(
-        &mut self,
-        rooms: &mut Rooms,
-        reserved: &[(usize, Resources)],
-        comes_before: &dyn Fn(Bound) -> bool,
-    ) -> bool {
-        for _ in 0..LOOKED_AT {
-            let Some((bound, index)) = self.passed.first().copied() else { return false };
-            if !comes_before(bound) {
-                return false;
-            }
-            let last = rooms.last_reserved();
-            let is_full = rooms.reserved_places().count() >= self.most_reserved;
-            if is_full && last.is_none_or(|(_, turn)| turn.0 <= bound.0) {
-                return false;
-            }
-            let limit = self.ledger.limit_beside(index, reserved);
-            let turn = self.ledger.accounts[index].account.passed(limit, &self.candidates);
-            let passed = turn.map(|turn| self.ledger.at(index, turn));
-            let held = turn.and_then(|turn| self.candidates.get(&turn.1));
-            let Some(held) = held.filter(|_| passed == Some(bound)) else {
-                self.set_passed(index, passed); // by what is left to its partition, too
-                continue;
-            };
-            let (ask, turn) = (held.ask(), held.turn());
-            match rooms.reserve(&ask, turn, &held.candidate.avoid) {
-                Reserved::Made => {
-                    let too_many = rooms.reserved_places().count() > self.most_reserved;
-                    if let Some((place, _)) = rooms.last_reserved().filter(|_| too_many) {
-                        rooms.cancel_on(place);
-                    }
-                    self.ledger.accounts[index].account.reserve(&ask, turn);
-                    self.ledger.stale.insert(index);
-                    return true;
-                }
-                Reserved::Taken => {
-                    self.ledger.accounts[index].account.stand_back(turn);
-                    self.note_passed(index);
-                }
-                Reserved::Never => {
-                    self.ledger.accounts[index].account.give_up(turn);
-                    self.note_passed(index);
-                }
-            }
-        }
-        false
-    }
-
-    /// Nothing is reserved any more for jobs that may not be placed now. Whether anything was.
-    fn cancel_beyond(&mut self, rooms: &mut Rooms, index: usize) -> bool {
-        let beyond = self.ledger.accounts[index].account.take_beyond();
-        beyond.iter().for_each(|turn| self.cancel(rooms, turn.1));
-        !beyond.is_empty()
-    }
-
-    /// The same of those to whose user, or partition, less is left than they ask for.
-    fn cancel_capped(&mut self, rooms: &mut Rooms) {
-        let mut reserved: Vec<(Turn, u64)> = rooms
-            .reserved()
-            .filter_map(|(job, ..)| Some((self.candidates.get(&job)?.turn(), job)))
-            .collect();
-        reserved.sort_unstable();
-        let mut counted = Vec::new();
-        for (_, job) in reserved {
-            let Some(held) = self.candidates.get(&job) else { continue };
-            let (account, resources) = (held.account, held.candidate.resources.clone());
-            match self.ledger.limit_beside(account, &counted) < resources.cores {
-                true => self.cancel(rooms, job),
-                false => counted.push((account, resources)),
-            }
-        }
-    }
-
-    fn cancel(&mut self, rooms: &mut Rooms, job: u64) {
-        rooms.cancel(job);
-        if let Some(held) = self.candidates.get(&job) {
-            self.ledger.accounts[held.account].account.cancel(&held.ask(), held.turn());
-            self.ledger.stale.insert(held.account);
-        }
-    }
-
-    /// Puts an account where it belongs by its first job that fits nowhere now.
-    fn note_passed(&mut self, index: usize) {
-        if self.most_reserved == 0 {
-            return;
-        }
-        let limit = self.ledger.own_limit(index);
-        let first = self.ledger.accounts[index].account.passed(limit, &self.candidates);
-        let passed = first.map(|turn| self.ledger.at(index, turn));
-        self.set_passed(index, passed);
-    }
-
-    fn set_passed(&mut self, index: usize, passed: Option<Bound>) {
-        let before = std::mem::replace(&mut self.ledger.accounts[index].passed, passed);
-        move_in(&mut self.passed, index, before, passed);
     }
 }
 

@@ -72,10 +72,7 @@ impl Rooms {
     pub(super) fn reserve(&mut self, ask: &Ask, turn: Turn, avoid: &[String]) -> Reserved {
         let mut found = self.looked_at(ask, turn);
         if found.is_empty() {
-            return match self.first_total(ask, 0, &|spot| self.might_have(spot.place, ask)) {
-                Some(_) => Reserved::Taken,
-                None => Reserved::Never,
-            };
+            return if self.is_possible(ask) { Reserved::Taken } else { Reserved::Never };
         }
         found.sort_by_cached_key(|place| {
             let room = self.room(*place);
@@ -120,6 +117,11 @@ impl Rooms {
             }
         }
         found
+    }
+
+    /// Whether some open node could ever have it.
+    pub(super) fn is_possible(&self, ask: &Ask) -> bool {
+        self.first_total(ask, 0, &|spot| self.might_have(spot.place, ask)).is_some()
     }
 
     /// Whether a node has as much in all.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::ends::NEVER;
 use super::super::kdtree::dice;
 use super::super::*;
-use super::candidate;
+use super::{candidate, place_all, places, rooms};
 
 const USERS: [&str; 4] = ["ada", "ben", "cleo", "dan"];
 const PARTITIONS: [&str; 3] = ["p", "q", "r"];
@@ -96,6 +96,29 @@ impl Slow {
         })
     }
 
+    /// A job that was placed leaves to those that do not come behind it what is kept for them: room, and cores and jobs of
+    /// its partition.
+    fn minds(&self, job: &Candidate, node: &str, rooms: &Rooms, kept: &[u64]) {
+        let reserved: Vec<(u64, &str)> =
+            rooms.reserved().map(|(job, node, _)| (job, node)).collect();
+        let known = |other: &u64| self.waiting.get(other);
+        let before =
+            |other: &&Candidate| other.job != job.job && self.priority(other) >= self.priority(job);
+        let room = rooms.get(node).unwrap(); // the job is there
+        let on_it = reserved.iter().filter(|(_, name)| *name == node);
+        for other in on_it.filter_map(|(other, _)| known(other)).filter(before) {
+            let free = room.total.cores >= room.used.cores.saturating_add(other.resources.cores);
+            assert!(free, "{job:?} is on {node} against {other:?}");
+        }
+        let own =
+            |other: &&Candidate| other.partition.is_some() && other.partition == job.partition;
+        let all = reserved.iter().map(|(other, _)| other).chain(kept).filter_map(known);
+        let mut used = self.used(|other| own(&other));
+        all.filter(before).filter(own).for_each(|other| used.add(&other.resources));
+        let cap = self.rules(job).unwrap().caps.partition;
+        assert!(job.resources.cores <= cap.left(used), "{job:?} against {reserved:?}, {kept:?}");
+    }
+
     fn next(&self, rooms: &Rooms) -> Option<u64> {
         let may = self.waiting.values().filter(|job| self.fits(job, rooms) && self.is_allowed(job));
         let key =
@@ -104,14 +127,16 @@ impl Slow {
     }
 }
 
-#[test]
-fn the_next_job_is_by_the_rules_of_its_partition() {
+/// Where something is kept for others, that no job is placed against it; else that it is the one that the rule in
+/// words has.
+fn by_the_rules(reservations: usize) {
     let mut below = dice(11);
     let (mut placed, mut in_partitions, mut capped, mut closed) = (0, 0, 0, 0);
+    let (mut beside, mut kept) = (0, 0);
     for round in 0..60 {
         let mut rooms = nodes();
         let cap = if round % 3 == 0 { Cap { jobs: None, cores: Some(9) } } else { Cap::default() };
-        let mut ready = Ready::with(cap, 0);
+        let mut ready = Ready::with(cap, reservations);
         let mut slow = Slow {
             waiting: BTreeMap::new(),
             running: Vec::new(),
@@ -167,10 +192,24 @@ fn the_next_job_is_by_the_rules_of_its_partition() {
                     .partition(|job| slow.rules(job).is_none());
                 closed += usize::from(!out.is_empty());
                 capped += usize::from(!held.is_empty());
+                let reserved = rooms.reserved().map(|(job, ..)| job);
+                let before: Vec<u64> = ready.kept().chain(reserved).collect();
                 let fast = ready.place_next(&mut rooms);
                 let said = fast.as_ref().map(|placed| placed.candidate.job);
-                assert_eq!(said, next, "round {round}, job {job}");
+                let after = ready.kept().count() + rooms.reserved().count();
+                let is_kept = after > 0 || !before.is_empty();
+                if !is_kept {
+                    assert_eq!(said, next, "round {round}, job {job}");
+                }
+                kept += ready.kept().count();
                 let Some(Placed { candidate, node, .. }) = fast else { continue };
+                beside += usize::from(is_kept);
+                if is_kept {
+                    assert!(slow.is_allowed(&candidate), "round {round}, job {job}");
+                }
+                if !before.contains(&candidate.job) {
+                    slow.minds(&candidate, &node, &rooms, &ready.kept().collect::<Vec<_>>());
+                }
                 assert!(
                     ready
                         .selector(&candidate)
@@ -185,9 +224,20 @@ fn the_next_job_is_by_the_rules_of_its_partition() {
         }
     }
     let told = format!(
-        "{placed} placed, {in_partitions} in partitions, {capped} times one was at a cap, {closed} times in none that is there"
+        "{placed} placed, {in_partitions} in partitions, {capped} times one was at a cap, {closed} times in none that is there, {beside} beside what is kept, {kept} times of what a partition has left"
     );
-    assert!(placed > 3000 && in_partitions > 1000 && capped > 1000 && closed > 1000, "{told}");
+    assert!(placed > 2500 && in_partitions > 1000 && capped > 1000 && closed > 1000, "{told}");
+    assert!(reservations == 0 || (beside > 300 && kept > 80), "{told}");
+}
+
+#[test]
+fn the_next_job_is_by_the_rules_of_its_partition() {
+    by_the_rules(0);
+}
+
+#[test]
+fn no_job_is_placed_against_what_is_kept_for_others() {
+    by_the_rules(4);
 }
 
 fn of(job: u64, user: &str, partition: &str, cores: u64) -> Candidate {
@@ -369,4 +419,65 @@ fn nothing_is_reserved_for_a_job_that_comes_behind_whoever_is_placed() {
     rooms.give_back("a", &Resources::of(1, 0), NEVER);
     assert_eq!(ready.place_next(&mut rooms), None);
     assert_eq!(rooms.reserved().map(|(job, ..)| job).collect::<Vec<_>>(), [3]);
+}
+
+fn capped(partition: Cap) -> Option<Rules> {
+    let caps = Caps { partition, ..Caps::default() };
+    Some(Rules { caps, ..Rules::default() })
+}
+
+#[test]
+fn what_is_kept_for_the_first_of_a_partition_is_not_put_off_by_others_of_it() {
+    let (one, p): (_, Arc<str>) = (Resources::of(1, 0), "p".into());
+    let mut rooms = rooms(&[("a", 4), ("b", 4)]);
+    let mut ready = Ready::with(Cap::default(), 4);
+    ready.set_partition(&mut rooms, &p, capped(Cap { jobs: Some(2), cores: None }));
+    rooms.take("a", &one, NEVER);
+    for _ in 0..2 {
+        rooms.take("b", &one, NEVER);
+        ready.charge(Some(&"ben".into()), Some(&p), &one);
+    }
+    ready.insert(&mut rooms, Candidate { priority: 1, ..of(1, "ada", "p", 4) });
+    (2..=9).for_each(|job| ready.insert(&mut rooms, of(job, "ben", "p", 1)));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    for placed in [vec![], vec![(1, "b"), (2, "a")]] {
+        rooms.give_back("b", &one, NEVER);
+        ready.discharge(Some(&"ben".into()), Some(&p), &one);
+        assert_eq!(place_all(&mut ready, &mut rooms), places(&placed));
+    }
+}
+
+#[test]
+fn what_a_partition_may_have_is_kept_for_the_first_that_asks_for_more_than_is_left() {
+    let (one, p): (_, Arc<str>) = (Resources::of(1, 0), "p".into());
+    let mut rooms = rooms(&[("a", 64)]);
+    let mut ready = Ready::with(Cap::default(), 1);
+    ready.set_partition(&mut rooms, &p, capped(Cap { jobs: None, cores: Some(4) }));
+    for _ in 0..4 {
+        rooms.take("a", &one, NEVER);
+        ready.charge(Some(&"ben".into()), Some(&p), &one);
+    }
+    ready.insert(&mut rooms, Candidate { priority: 1, ..of(1, "ada", "p", 4) });
+    ready.insert(&mut rooms, Candidate { priority: 1, ..of(2, "ada", "p", 5) }); // never
+    (3..=9).for_each(|job| ready.insert(&mut rooms, of(job, "ben", "p", 1)));
+    let end = |ready: &mut Ready, rooms: &mut Rooms, user: &str, cores: u64| {
+        rooms.give_back("a", &Resources::of(cores, 0), NEVER);
+        ready.discharge(Some(&user.into()), Some(&p), &Resources::of(cores, 0));
+        place_all(ready, rooms)
+    };
+    for placed in [vec![], vec![], vec![], vec![(1, "a")]] {
+        assert_eq!(end(&mut ready, &mut rooms, "ben", 1), places(&placed));
+    }
+    let rest = [(3, "a"), (4, "a"), (5, "a"), (6, "a")];
+    assert_eq!(end(&mut ready, &mut rooms, "ada", 4), places(&rest), "the other never may");
+    // Who comes before by priority does not mind; whoever it is kept for may go.
+    ready.insert(&mut rooms, Candidate { priority: 1, ..of(10, "ada", "p", 3) });
+    assert_eq!(end(&mut ready, &mut rooms, "ben", 1), []);
+    ready.insert(&mut rooms, Candidate { priority: 2, ..of(11, "cleo", "p", 1) });
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(11, "a")]));
+    assert_eq!(end(&mut ready, &mut rooms, "ben", 1), []);
+    ready.insert(&mut rooms, Candidate { priority: 1, ..of(10, "ada", "p", 3) }); // its card has another line
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert_eq!(ready.remove(10).map(|one| one.job), Some(10));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(7, "a")]));
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::super::ends::{Millis, NEVER};
 use super::super::kdtree::dice;
@@ -375,20 +376,27 @@ fn what_is_reserved_and_who_passes_is_as_the_rule_says() {
 #[test]
 fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
     let mut below = dice(5);
-    for most in [1, 3] {
+    for (most, in_partition) in [(1, false), (3, false), (1, true), (3, true)] {
         let mut rooms = rooms(&[("a", 8), ("b", 8), ("c", 4)]);
         let mut ready = with(most);
+        let (p, cap) = (Arc::from("p"), Cap { jobs: Some(3), cores: Some(8) });
+        let caps = Caps { partition: cap, ..Caps::default() };
+        ready.set_partition(&mut rooms, &p, Some(Rules { caps, ..Rules::default() }));
         let mut there: Vec<(Millis, String, Candidate, Millis)> = Vec::new();
         let mut promised: BTreeMap<u64, Millis> = BTreeMap::new();
         let mut wide: BTreeMap<u64, Millis> = BTreeMap::new();
         let (mut now, mut job, mut kept, mut longest) = (0, 0, 0, 0);
-        while now < 40_000_000 {
+        while now < if in_partition { 20_000_000 } else { 40_000_000 } {
             // There is always a small one.
             while ready.len() < 30 {
                 job += 1;
                 let is_wide = job % 10 == 0;
                 let cores = if is_wide { 4 + below(5) } else { 1 + below(2) };
-                ready.insert(&mut rooms, lasting(job, cores, 1000 * (1 + below(200))));
+                let lasts = 1000 * (1 + below(200));
+                let partition = (in_partition && below(3) == 0).then(|| p.clone());
+                let owner = Some(if below(2) == 0 { "ada" } else { "ben" }.into());
+                let new = Candidate { partition, owner, ..lasting(job, cores, lasts) };
+                ready.insert(&mut rooms, new);
                 if is_wide {
                     wide.insert(job, now);
                 }
@@ -413,7 +421,8 @@ fn nothing_is_starved_and_nothing_that_passes_puts_off_what_is_reserved() {
             there = rest;
             for (_, node, job, until) in Vec::from_iter(over) {
                 rooms.give_back(&node, &job.resources, until);
-                ready.discharge(None, None, &job.resources);
+                let (owner, partition) = (job.owner.as_ref(), job.partition.as_ref());
+                ready.discharge(owner, partition, &job.resources);
             }
         }
         assert!(kept > 100, "{kept}");
