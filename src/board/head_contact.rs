@@ -38,13 +38,14 @@ pub struct Left {
     pub in_all: Duration,
 }
 
-/// The head of this cluster was heard of now.
-pub fn note(root: &Root, cluster: &str, give_up: Duration) -> Result<()> {
+/// The head of this cluster has answered what was sent to it at this time, in milliseconds since this machine was
+/// started: it was heard of at least then.
+pub fn note(root: &Root, cluster: &str, give_up: Duration, sent_at: u64) -> Result<()> {
     let written = Written {
         cluster: cluster.to_string(),
         give_up_ms: format!("{:012}", give_up.as_millis()),
         boot: boot_id()?,
-        at: format!("{:015}", steady_ms()?),
+        at: format!("{sent_at:015}"),
     };
     let line = serde_json::to_string(&written)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;

@@ -80,7 +80,7 @@ pub(super) fn steady() -> Result<Duration> {
 }
 
 /// The same in milliseconds.
-pub(super) fn steady_ms() -> Result<u64> {
+pub fn steady_ms() -> Result<u64> {
     Ok(steady()?.as_millis() as u64)
 }
 

@@ -6,15 +6,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::heads::Head;
+use super::heard::Heard;
 use super::joining::is_absence;
+use super::orders::Got;
 use super::outbox::{Outbox, Parcel};
 use super::overdue;
 use crate::board::files::random_hex;
 use crate::board::head_contact;
 use crate::board::root::{Root, boot_id};
+use crate::board::workers::steady_ms;
 use crate::cgi::remote::Remote;
 use crate::error::{Error, Kind, Result};
-use crate::wire::worker::{Claim, News, Order, Orders};
+use crate::wire::worker::{Claim, News, Orders};
 
 /// The first pause after a failure; each is twice as long as the one before...
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -66,7 +69,8 @@ pub(super) struct Conversation {
     pub head: Arc<Head>,
     pub outbox: Arc<Outbox>,
     pub who: Who,
-    pub orders: Sender<Order>,
+    pub heard: Arc<Heard>,
+    pub orders: Sender<Got>,
     pub quiet: bool,
     pub root: Root,
     /// Which head it is.
@@ -93,8 +97,8 @@ impl Conversation {
                         false => FIRST_PAUSE.max(pause / 2),
                     };
                     let some = !orders.is_empty();
-                    for order in orders {
-                        if self.outbox.take_on(&order.order) && self.orders.send(order).is_err() {
+                    for got in orders {
+                        if self.outbox.take_on(&got.order.order) && self.orders.send(got).is_err() {
                             return; // it is at its end
                         }
                     }
@@ -121,7 +125,7 @@ impl Conversation {
     }
 
     /// One claim.
-    fn claim(&mut self) -> Result<Vec<Order>> {
+    fn claim(&mut self) -> Result<Vec<Got>> {
         overdue::give_back(&self.root);
         let silence = self.head.silence();
         let parcel = self.outbox.for_claim(silence * 2);
@@ -142,6 +146,7 @@ impl Conversation {
             have: self.outbox.in_hand(),
             version: env!("CARGO_PKG_VERSION").to_string(),
         };
+        let sent_at = steady_ms()?;
         let asked = self.head.open().and_then(|remote| self.head.claim(&remote, &claim));
         let lines = match asked {
             Ok(lines) => lines,
@@ -160,7 +165,7 @@ impl Conversation {
         self.outbox.note_held(false);
         let broken = || Error::new(Kind::GatewayTimeout, format!("{} broke off", self.head.url()));
         let orders = orders.ok_or_else(broken)??;
-        self.read(&orders)
+        self.read(&orders, sent_at)
     }
 
     /// Whether something in between passes on an answer only when it is whole: news that goes with a claim is
@@ -188,7 +193,7 @@ impl Conversation {
         }
     }
 
-    fn read(&mut self, line: &str) -> Result<Vec<Order>> {
+    fn read(&mut self, line: &str, sent_at: u64) -> Result<Vec<Got>> {
         let nonsense = |why: String| {
             Error::new(Kind::BadGateway, format!("{} answers nonsense: {why}", self.head.url()))
         };
@@ -204,12 +209,13 @@ impl Conversation {
             return Err(Error::new(Kind::Conflict, why));
         }
         let give_up = Duration::from_millis(give_up_ms);
-        head_contact::note(&self.root, &cluster, give_up)?;
+        let spell = self.heard.note(sent_at, give_up)?;
+        head_contact::note(&self.root, &cluster, give_up, sent_at)?;
         if superseded {
             let why = "another process asks for this node's orders";
             return Err(Error::new(Kind::GatewayTimeout, why));
         }
-        Ok(orders)
+        Ok(orders.into_iter().map(|order| Got { order, spell }).collect())
     }
 }
 

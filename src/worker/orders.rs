@@ -2,6 +2,8 @@
 //! attempts are, is done in the order in which it was ordered, one after the other: what is said of an attempt
 //! comes after all that was ordered of it before, and that is what makes it safe to send it again. Only
 //! questions for logs and files, which are long, go beside it.
+//!
+//! What is to be run is begun only as long as the head is heard of as when it ordered it, see [`super::heard`].
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +11,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use super::fetched::{Broke, Fetched};
 use super::heads::Head;
+use super::heard::{Heard, Spell};
 use super::outbox::Outbox;
 use crate::auth::Who;
 use crate::board::root::Root;
@@ -18,7 +22,7 @@ use crate::cgi::request::parse_query;
 use crate::cgi::response::Content;
 use crate::cgi::{self, Method, Request, Response};
 use crate::client::server;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::model::proof::KEY_VARIABLE;
 use crate::processor;
 use crate::wire::log::OFFSET;
@@ -28,22 +32,29 @@ use crate::wire::worker::{Answer, Order, SMALL};
 /// Threads for what is long.
 const THREADS: usize = 8;
 
+/// An order, and when it was got.
+pub(super) struct Got {
+    pub order: Order,
+    pub spell: Spell,
+}
+
 /// See the module.
 pub(super) struct Orders {
     pub root: Root,
     pub head: Arc<Head>,
+    pub heard: Arc<Heard>,
     pub outbox: Arc<Outbox>,
 }
 
 impl Orders {
     /// Carries out what comes.
-    pub(super) fn run(self, orders: Receiver<Order>) -> Result<()> {
+    pub(super) fn run(self, orders: Receiver<Got>) -> Result<()> {
         let own = Arc::new(self);
         let beside = own.clone().beside()?;
-        for order in orders {
-            if !is_long(&order) {
-                own.carry_out(order);
-            } else if let Err(unsent) = beside.send(order) {
+        for got in orders {
+            if !is_long(&got.order) {
+                own.carry_out(got);
+            } else if let Err(unsent) = beside.send(got) {
                 own.carry_out(unsent.0);
             }
         }
@@ -51,7 +62,7 @@ impl Orders {
     }
 
     /// Threads that carry out what is long.
-    fn beside(self: Arc<Orders>) -> Result<Sender<Order>> {
+    fn beside(self: Arc<Orders>) -> Result<Sender<Got>> {
         let (sender, inbox) = channel();
         let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..THREADS {
@@ -68,32 +79,40 @@ impl Orders {
         Ok(sender)
     }
 
-    fn carry_out(&self, order: Order) {
-        let id = order.order.clone();
-        let response = self.answer(order).unwrap_or_else(|error| Response::error(&error));
+    fn carry_out(&self, got: Got) {
+        let id = got.order.order.clone();
+        if runs(&got.order) && !self.heard.is_yet(got.spell) {
+            return self.outbox.let_go(&id); // it is handed out again, if the head has not given it up
+        }
+        let response = self.answer(got).unwrap_or_else(|error| Response::error(&error));
         let told = self.tell(&id, response).unwrap_or(false);
         if !told {
             self.outbox.let_go(&id); // it is handed out again, unless nobody waits for it
         }
     }
 
-    fn answer(&self, order: Order) -> Result<Response> {
+    fn answer(&self, Got { order, spell }: Got) -> Result<Response> {
         let Order { order, method, path, body, fetch } = order;
         let method = Method::parse(&method).ok_or_else(|| Error::bad("an unknown method"))?;
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-        let body = match (body, fetch) {
-            (None, None) => Body::None,
-            (Some(body), _) => Body::Bytes(self.made_reachable(path, body).to_string().into()),
+        let (body, broke) = match (body, fetch) {
+            (None, None) => (Body::None, Broke::default()),
+            (Some(body), _) => {
+                let body = self.made_reachable(path, body).to_string();
+                (Body::Bytes(body.into()), Broke::default())
+            }
             (None, Some(content_type)) => {
-                let (content, length) = self.head.fetch(&order)?;
-                Body::stream(content_type, length, content)
+                let fetched = Fetched::of(&order, &self.head, &self.heard, spell);
+                let (content, length, broke) = fetched.map_err(unknown)?;
+                (Body::stream(content_type, length, Box::new(content)), broke)
             }
         };
         let path = path.split('/').map(str::to_string).collect();
         let request = Request::from_words(method, path, parse_query(query), body);
         // With the settings as they are now.
         let root = Root::open(self.root.dir()).unwrap_or_else(|_| self.root.clone());
-        cgi::answer(&processor::PROGRAM, &root, &request, &Who::of_worker())
+        let answer = cgi::answer(&processor::PROGRAM, &root, &request, &Who::of_worker());
+        if broke.off() { answer.map_err(unknown) } else { answer }
     }
 
     /// Jobs reach the head where this worker does.
@@ -145,6 +164,16 @@ impl Orders {
         self.outbox.tell_answer(Answer { order: id.to_string(), status, headers, body });
         Ok(true)
     }
+}
+
+/// What is wrong with what the head sends refuses no order: it may have been carried out before.
+fn unknown(error: Error) -> Error {
+    Error { kind: Kind::GatewayTimeout, ..error }
+}
+
+/// Whether an order is to run something.
+fn runs(order: &Order) -> bool {
+    order.path == run::PATH
 }
 
 /// Whether an order may take long, and changes nothing but by itself.

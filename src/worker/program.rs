@@ -15,6 +15,7 @@ use nix::unistd::gethostname;
 
 use super::conversation::{self, Conversation, Who};
 use super::heads::Head;
+use super::heard::Heard;
 use super::orders::Orders;
 use super::outbox::Outbox;
 use super::{conf, joining, reporter, tending};
@@ -158,7 +159,13 @@ fn work(
     quiet: bool,
 ) -> anyhow::Result<()> {
     let (orders, inbox) = channel();
-    let carries_out = Orders { root: root.clone(), head: head.clone(), outbox: outbox.clone() };
+    let heard = Arc::new(Heard::default());
+    let carries_out = Orders {
+        root: root.clone(),
+        head: head.clone(),
+        heard: heard.clone(),
+        outbox: outbox.clone(),
+    };
     spawn("orders", move || {
         if let Err(error) = carries_out.run(inbox) {
             eprintln!("worker: {}", error.message);
@@ -170,7 +177,8 @@ fn work(
     spawn("tending", move || tending::run(&at, &out))?;
     let (to, out, by) = (head.clone(), outbox.clone(), who.clone());
     spawn("reports", move || conversation::report(&to, &out, &by))?;
-    Conversation { head, outbox, who, orders, quiet, root, cluster: None, buffered_at: None }.run();
+    let (cluster, buffered_at) = (None, None);
+    Conversation { head, outbox, who, heard, orders, quiet, root, cluster, buffered_at }.run();
     drop(own); // until here no other one is at work
     Err(Error::bad("orders cannot be carried out any more").into())
 }

@@ -1,0 +1,70 @@
+//! A machine that sleeps, or a worker that is stopped, for longer than its head may not be heard of: what it had is
+//! another's by the time that it wakes, and is not begun, nor goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::head::{CONF, Door, drain_localhost};
+use common::node::assert_clean;
+use common::worker::{at_work, connected};
+use common::{TestRoot, let_pass, signal};
+use serde_json::json;
+
+fn localhost(head: &TestRoot, drain: bool) {
+    let body = json!({ "drain": drain }).to_string();
+    head.cmd("scheduler", &["nodes", "localhost", "update", "-d", &body]).expect(0);
+}
+
+/// Orders to run something that were handed out and not answered.
+fn handed_out(head: &TestRoot) -> usize {
+    let got = fs::read_dir(head.path("state/scheduler/workers/lap/got")).into_iter().flatten();
+    let texts = got.flatten().filter_map(|order| fs::read_to_string(order.path()).ok());
+    texts.filter(|text| text.contains("\"runs\"")).count()
+}
+
+#[test]
+fn an_order_that_came_before_it_was_stopped_is_not_carried_out_afterwards() {
+    let head = TestRoot::new(&format!(
+        "{CONF}ping_timer = 2s\nsilence_timeout = 4s\nrequest_timeout = 2s\nlost_after = 8s\ngive_up_after = 3s\n"
+    ));
+    head.open();
+    drain_localhost(&head);
+    let (httpd, _poller) = (head.httpd(), head.poller());
+    let (root, worker) = at_work(&head, &httpd.url(), "");
+    let door = Door::Web(&httpd);
+    let witness = |what: &str| {
+        json!({"command": format!("echo {what} >> {}", head.path("witness").display()),
+               "retry_lost": true, "max_retry_count": 1})
+    };
+    // It is stopped while a claim is held, to which the order is given then.
+    let mut runs = 0;
+    let job = loop {
+        signal(worker.pid(), "STOP");
+        let job = door.submit(&witness("once"));
+        let began = Instant::now();
+        while handed_out(&head) == 0 && began.elapsed() < Duration::from_secs(1) {
+            let_pass(Duration::from_millis(20));
+        }
+        if handed_out(&head) > 0 {
+            break job;
+        }
+        signal(worker.pid(), "CONT");
+        head.reaches(job, "stopped");
+        runs += 1;
+    };
+    localhost(&head, false);
+    let status = head.reaches(job, "stopped");
+    assert_eq!((&status["node"], &status["status"]), (&json!("localhost"), &json!("good")));
+    localhost(&head, true);
+    signal(worker.pid(), "CONT");
+    connected(&head);
+    let later = door.submit(&witness("later"));
+    assert_eq!(head.reaches(later, "stopped")["node"], "lap");
+    assert_eq!(head.read("witness"), "once\n".repeat(runs + 1) + "later\n");
+    drop(worker);
+    head.check();
+    assert_clean(&root);
+}
