@@ -19,7 +19,7 @@ use crate::model::ids::NodejobId;
 use crate::model::node::Node;
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::proof::KEY_VARIABLE;
-use crate::model::request::{NODE_FIELDS, RANGE_FIELD};
+use crate::model::request_fields::{NODE_FIELDS, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::model::tasks::TaskSet;
 

@@ -13,7 +13,7 @@
 //! - `audit`: what is told of who asked.
 //! - [`program`]: what a program is.
 //! - `gateway`: runs it as CGI.
-//! - [`remote`]: a root that is reached by HTTP; [`forward`]: what a command asks of it.
+//! - [`remote`]: a root that is reached by HTTP; [`presented`]: what is presented to it; [`forward`]: what a command asks of it.
 //! - [`output`]: the answer of a command.
 //! - [`view`]: the table of an answer, for a person.
 //! - [`words`]: what the words of a command ask for: `split`, the `place` they lead to, its `help`.
@@ -32,6 +32,7 @@ mod gateway;
 pub mod log;
 pub mod output;
 mod parameter;
+pub mod presented;
 pub mod program;
 pub mod remote;
 pub mod request;

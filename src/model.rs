@@ -28,6 +28,7 @@ pub mod proof;
 pub mod range;
 pub mod report;
 pub mod request;
+pub mod request_fields;
 pub mod requested;
 pub mod resources;
 pub mod retry;

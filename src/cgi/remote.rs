@@ -1,5 +1,5 @@
-//! A root that is reached by HTTP: where, by what it is believed, what is presented to it, and what came of
-//! a request.
+//! A root that is reached by HTTP: where, and what came of a request. What is presented to it:
+//! [`super::presented`].
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read};
@@ -11,6 +11,7 @@ use form_urlencoded::byte_serialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::presented::{Access, TOKEN};
 use super::response::{Content, EXIT_CODE, JSON, JSON_LINES, Response, is_value, unwritable};
 use crate::client::names::{check_uri, programs_of};
 use crate::client::papers::{Distrust, Papers, Refused, Unusable};
@@ -20,21 +21,6 @@ use crate::client::server::{self, Fetched, Head, Question, Reply, Server, Unread
 use crate::error::{Error, Kind, Result, exit, is_shortage, reason};
 use crate::wire::codes;
 use crate::wire::failure::Failure;
-
-/// Where a root is reached, such as `http://head:8080`.
-pub const URL: &str = "CORKBOARD_URL";
-
-/// What is presented to it.
-pub const TOKEN: &str = "CORKBOARD_TOKEN";
-
-/// The file of the certificates by one of which it is believed; those of this machine if absent.
-pub const CA: &str = "CORKBOARD_CA";
-
-/// The file of the certificate that is shown to it; none if absent.
-pub const CERT: &str = "CORKBOARD_CERT";
-
-/// The file of that certificate's key; the same if absent.
-pub const KEY: &str = "CORKBOARD_KEY";
 
 /// Headers that say where in which attempt's log to go on.
 pub(super) const ATTEMPT: &str = "X-Corkboard-Attempt";
@@ -76,32 +62,6 @@ pub struct Remote {
     silent: Duration,
 }
 
-/// What is presented to a root, and by what it is believed.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    /// The token that is presented to it.
-    pub token: Option<String>,
-    /// The file of the certificates by one of which it is believed; those of this machine if absent.
-    pub ca: Option<String>,
-    /// The file of the certificate that it is shown; none if absent.
-    pub cert: Option<String>,
-    /// The file of that certificate's key; the same if absent.
-    pub key: Option<String>,
-}
-
-impl Access {
-    /// That of the environment: `CORKBOARD_TOKEN`, `CORKBOARD_CA`, `CORKBOARD_CERT`, `CORKBOARD_KEY`.
-    /// Errors: one is not UTF-8.
-    pub fn from_env() -> Result<Access> {
-        Ok(Access { token: given(TOKEN)?, ca: given(CA)?, cert: given(CERT)?, key: given(KEY)? })
-    }
-
-    /// The address of a root that the environment names by `CORKBOARD_URL`. Errors: it is not UTF-8.
-    pub fn url_from_env() -> Result<Option<String>> {
-        given(URL)
-    }
-}
-
 /// The lines of an answer, as they come: see [`Remote::lines`].
 pub struct Lines {
     body: BufReader<Box<dyn Read>>,
@@ -135,7 +95,7 @@ impl Remote {
         let url = match option {
             Some(url) => Some(url.to_string()),
             None if is_here() => None,
-            None => given(URL)?,
+            None => Access::url_from_env()?,
         };
         url.map(|url| Ok(Rc::new(Remote::at(&url)?))).transpose()
     }
@@ -414,11 +374,4 @@ fn type_of(head: &Head) -> &'static str {
     let given = head.text("content-type").unwrap_or_default();
     let known = [JSON, JSON_LINES].into_iter().find(|known| given.starts_with(known));
     known.unwrap_or("application/octet-stream")
-}
-
-/// A variable, if it is there and has something in it.
-fn given(name: &str) -> Result<Option<String>> {
-    let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let text = value.into_string().map_err(|_| Error::bad(format!("{name} is not UTF-8")))?;
-    Ok(Some(text))
 }

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::ids;
-use super::request::{BY_FIELD, HEAD_FIELDS, NODE_FIELDS, RANGE_FIELD, Raw, Spec};
+use super::request::Spec;
+use super::request_fields::{BY_FIELD, HEAD_FIELDS, NODE_FIELDS, RANGE_FIELD, Raw};
 use crate::error::{Error, Result};
 
 /// Most attempts after the first: each is a line that every reader of the card reads.

@@ -1,5 +1,5 @@
-//! A job's request: its fields, and what they mean. What is refused of a new one: see
-//! [`super::admission`].
+//! What a job's request means. Its fields, as JSON has them: [`super::request_fields`]. What is refused of a new
+//! one: [`super::admission`].
 //!
 //! One reader serves the head and the node; each has its own list of fields, since a node knows
 //! nothing of priorities and retries. The card keeps the request as it was written; [`Spec`] is
@@ -10,145 +10,21 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Share;
 use super::asked::Asked;
 use super::partition::Partition;
-use super::requested::Requested;
+use super::request_fields::{
+    BY_FIELD, FirstState, HEAD_FIELDS, NODE_FIELDS, Output, RANGE_FIELD, Raw,
+};
 use super::resources::Resources;
 use super::selector::Selector;
 use super::tasks::{ArraySpec, TaskSet};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::strategy::Strategy;
-
-/// Fields of a request to a node.
-pub const NODE_FIELDS: &[&str] = &[
-    "action",
-    "command",
-    "commands",
-    "dir",
-    "environment",
-    "max_termination_time",
-    "name",
-    "output",
-    "request_id",
-    "requested_resources",
-    "stdin",
-    "timeout",
-];
-
-/// The field of a request to a node that makes it a range of tasks: it runs once for each.
-pub const RANGE_FIELD: &str = "tasks";
-
-/// The field of an accepted run that says whose it is: a user's, who asked the node itself. Nobody sends
-/// it.
-pub const BY_FIELD: &str = "by";
-
-/// Fields that a request to the head has beside [`NODE_FIELDS`].
-pub const HEAD_FIELDS: &[&str] = &[
-    "array",
-    "constraints",
-    "exclude",
-    "expires",
-    "max_retry_count",
-    "node",
-    "parent",
-    "partition",
-    "placement",
-    "priority",
-    "retry_delay",
-    "retry_lost",
-    "share",
-    "state",
-    "strict",
-];
-
-/// Whether standard output and error go to one log or two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Output {
-    /// One file, `log`.
-    #[default]
-    Combined,
-    /// Two files, `stdout` and `stderr`.
-    Split,
-}
-
-/// A program and its arguments, or a line for the shell.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-enum Command {
-    Argv(Vec<String>),
-    Shell(String),
-}
-
-impl Command {
-    fn argv(self) -> Vec<String> {
-        match self {
-            Command::Argv(argv) => argv,
-            Command::Shell(line) => vec!["sh".into(), "-c".into(), line],
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exec {
-    exec: Command,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FirstState {
-    Held,
-    Queued,
-}
-
-/// The fields as JSON has them; their names have been checked before.
-#[derive(Deserialize)]
-pub(super) struct Raw {
-    pub action: Option<String>,
-    command: Option<Command>,
-    commands: Option<Vec<Exec>>,
-    pub name: Option<String>,
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    pub dir: Option<String>,
-    stdin: Option<String>,
-    pub request_id: Option<String>,
-    #[serde(default)]
-    pub requested_resources: Requested,
-    constraints: Option<Map<String, Value>>,
-    node: Option<Value>,
-    exclude: Option<Value>,
-    placement: Option<Strategy>,
-    #[serde(default)]
-    priority: i64,
-    #[serde(default, deserialize_with = "duration")]
-    pub timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "duration")]
-    max_termination_time: Option<Duration>,
-    #[serde(default)]
-    max_retry_count: u32,
-    #[serde(default)]
-    retry_lost: bool,
-    #[serde(default, deserialize_with = "duration")]
-    retry_delay: Option<Duration>,
-    expires: Option<Value>,
-    parent: Option<u64>,
-    pub partition: Option<String>,
-    state: Option<FirstState>,
-    #[serde(default)]
-    output: Output,
-    array: Option<String>,
-    tasks: Option<String>,
-    share: Option<Share>,
-    #[serde(default)]
-    strict: bool,
-}
 
 /// Replaces the values in a request's environment: its names can be shown to anybody who may look.
 pub fn hide_values(request: &mut Map<String, Value>) {
@@ -363,22 +239,6 @@ fn expires(value: &Value) -> Result<Expires> {
         _ => None,
     }
     .ok_or_else(wrong)
-}
-
-/// Seconds, or a text such as "30s"; null is as if absent.
-fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Duration>, D::Error> {
-    let value = Value::deserialize(from)?;
-    let text = match &value {
-        Value::Null => return Ok(None),
-        Value::Number(seconds) => seconds.to_string(),
-        Value::String(text) => text.clone(),
-        _ => String::new(),
-    };
-    clock::parse_duration(&text).map(Some).ok_or_else(|| {
-        de::Error::custom(format!(
-            "{value} is not a duration: give seconds, or \"30s\", \"5m\", \"2h\""
-        ))
-    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::board::runs::{RUNS_PER_LOCK, Runs};
 use crate::board::sync_set::SyncSet;
 use crate::error::{At, Error, Kind, Result};
 use crate::model::ids::RunId;
-use crate::model::request::{BY_FIELD, Spec};
+use crate::model::request::Spec;
+use crate::model::request_fields::BY_FIELD;
 
 /// A job to be accepted.
 #[derive(Debug)]

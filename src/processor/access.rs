@@ -5,7 +5,7 @@ use crate::cgi::Call;
 use crate::error::Result;
 use crate::model::access::{Need, Reach, Whose};
 use crate::model::ids::RunId;
-use crate::model::request::BY_FIELD;
+use crate::model::request_fields::BY_FIELD;
 use crate::model::run_status::RunStatus;
 
 /// Whose a run is: the user's who had it run here, under ids of heads' form that head's; where it does not say

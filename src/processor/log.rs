@@ -13,7 +13,8 @@ use crate::board::watch::Watch;
 use crate::error::{At, Error, Result};
 use crate::model::ids::RunId;
 use crate::model::log::{LogPiece, LogQuery};
-use crate::model::request::{Output, Spec};
+use crate::model::request::Spec;
+use crate::model::request_fields::Output;
 use crate::model::run_status::RunState;
 
 /// Most bytes of output in one answer.

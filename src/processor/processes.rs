@@ -25,7 +25,8 @@ use crate::model::access::Need;
 use crate::model::excerpt::Part;
 use crate::model::ids::RunId;
 use crate::model::kill::Wish;
-use crate::model::request::{Output, RANGE_FIELD, Spec};
+use crate::model::request::Spec;
+use crate::model::request_fields::{Output, RANGE_FIELD};
 use crate::model::run_status::{RunState, RunStatus};
 use crate::wire::process::{
     QueryOneRequest, QueryOneResponse, RunningProcess, RunningProcessResponse, StartRequest,

@@ -12,7 +12,7 @@ use crate::board::runs::Runs;
 use crate::board::slots::{Record, Slot};
 use crate::error::{Kind, Result, reason};
 use crate::model::outcome::Outcome;
-use crate::model::request::RANGE_FIELD;
+use crate::model::request_fields::RANGE_FIELD;
 
 /// How long a dead supervisor's processes are waited for after SIGKILL. A program that has become
 /// another user's cannot be signalled, and waiting for it again in every sweep would keep all other

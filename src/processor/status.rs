@@ -20,7 +20,8 @@ use crate::error::{At, Result};
 use crate::model::ids::RunId;
 use crate::model::newer::written_by_newer;
 use crate::model::report::Report;
-use crate::model::request::{RANGE_FIELD, Spec};
+use crate::model::request::Spec;
+use crate::model::request_fields::RANGE_FIELD;
 use crate::model::resources::GPUS;
 use crate::model::run_status::{RunState, RunStatus};
 

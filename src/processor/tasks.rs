@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::model::ids::RunId;
 use crate::model::outcome::Status;
 use crate::model::range::{Line, Step, of_task};
-use crate::model::request::{Output, Spec};
+use crate::model::request::Spec;
+use crate::model::request_fields::Output;
 use crate::model::run_status::RunState;
 use crate::model::tasks::TaskSet;
 

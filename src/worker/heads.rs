@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cgi::remote::{Access, Lines, Remote};
+use crate::cgi::presented::Access;
+use crate::cgi::remote::{Lines, Remote};
 use crate::client::server;
 use crate::error::{Error, Kind, Result};
 use crate::wire::worker::{Claim, News, OFFSET, ORDER, STATUS};

@@ -22,7 +22,7 @@ use super::{conf, joining, reporter, tending};
 use crate::board::conf as settings;
 use crate::board::root::Root;
 use crate::board::worker_state::WorkerState;
-use crate::cgi::remote::Access;
+use crate::cgi::presented::Access;
 use crate::cgi::usage;
 use crate::cgi::words::{flag, with};
 use crate::error::{At, Error, Result};

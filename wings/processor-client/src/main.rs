@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
-use corkboard::cgi::remote::{Access, Remote};
+use corkboard::cgi::presented::Access;
+use corkboard::cgi::remote::Remote;
 use corkboard::error::{At, Error, Result, exit};
 
 use client::Client;
