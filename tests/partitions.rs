@@ -224,10 +224,11 @@ fn a_partition_has_no_more_than_its_caps_in_all_and_for_each_user() {
                 "max_cores_per_user": 4}),
         );
         let _poller = root.poller();
-        let job = |token: &str, cores: u64| {
-            let more = json!({"requested_resources": {"cores": cores}});
+        let before = |token: &str, cores: u64, priority: i64| {
+            let more = json!({"requested_resources": {"cores": cores}, "priority": priority});
             submit(root, token, &until_file(root, "small", "go", more))
         };
+        let job = |token: &str, cores: u64| before(token, cores, 0);
         let first = job(&ada, 3);
         root.reaches(first, "running");
         let second = job(&ada, 2);
@@ -237,7 +238,7 @@ fn a_partition_has_no_more_than_its_caps_in_all_and_for_each_user() {
         root.reason(second, "the user is at the cap of 2 jobs at a time in partition small");
         let fourth = job(&ben, 3);
         root.reason(fourth, "partition small has 4 of at most 6 cores");
-        let fifth = job(&ben, 2);
+        let fifth = before(&ben, 2, 1); // what is left is kept for the fourth, which it comes before
         root.reaches(fifth, "running");
         root.reason(fourth, "partition small is at the cap of 3 jobs at a time");
         assert_eq!(objections(door, fourth), ["partition small is at the cap of 3 jobs at a time"]);
