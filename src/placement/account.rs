@@ -148,6 +148,9 @@ impl Account {
 
     /// The first of the jobs that fit nowhere now, for which nothing is reserved, and which need no more cores.
     pub fn passed(&self, limit: u64, candidates: &Candidates) -> Option<Turn> {
+        if limit == 0 {
+            return None;
+        }
         let cores =
             |turn: &&Turn| candidates.get(&turn.1).map(|held| held.candidate.resources.cores);
         self.passed
@@ -169,6 +172,9 @@ impl Account {
         most: u64,
         candidates: &Candidates,
     ) -> Option<Turn> {
+        if most == 0 {
+            return None;
+        }
         let is_beyond = |turn: &Turn| {
             let cores = candidates.get(&turn.1).map(|held| held.candidate.resources.cores);
             cores.is_some_and(|cores| cores <= most && !limits.allow(*turn, cores))
@@ -181,6 +187,9 @@ impl Account {
 
     /// None of those that are put off or fit nowhere, and need no more cores than these, comes before this turn.
     pub fn first_waiting(&self, most: u64) -> Option<Turn> {
+        if most == 0 {
+            return None;
+        }
         let gated = self.gated.range(..=most).filter_map(|(_, kinds)| kinds.first());
         let gated = gated.map(|(turn, _)| *turn).min();
         [gated, self.passed.first().copied()].into_iter().flatten().min()

@@ -30,6 +30,20 @@ impl Rules {
         Rules { selector: partition.selector.clone(), priority: partition.priority, caps }
     }
 
+    /// What jobs are sorted by that go by these.
+    pub(super) fn sorted(&self) -> Sorted {
+        Sorted { selector: self.selector.clone(), priority: self.priority }
+    }
+}
+
+/// By what the jobs of a partition are sorted: to which nodes they may go, and what is added to their priority.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sorted {
+    pub selector: Option<Arc<Selector>>,
+    pub priority: i64,
+}
+
+impl Sorted {
     /// Which nodes a job of it may go to that says this.
     pub fn selector(&self, own: Option<&Arc<Selector>>) -> Option<Arc<Selector>> {
         match (&self.selector, own) {
@@ -47,8 +61,10 @@ impl Rules {
 /// The jobs of one partition, or of none.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// None while nobody can go by them: then its jobs are in no account.
+    /// None while nobody can go by them.
     pub rules: Option<Rules>,
+    /// What its jobs are sorted by: the last rules that one could go by. Without any they are in no account.
+    pub sorted: Option<Sorted>,
     pub used: InUse,
     /// Its accounts with jobs that may be placed, as far as is known, and as if it had no cap of its own.
     pub order: BTreeSet<(Bound, usize)>,
@@ -59,6 +75,8 @@ pub(super) struct Group {
     pub kept: Vec<(Turn, Resources)>,
     /// Its accounts with jobs that wait for what is left to it, or for room, by the first of these.
     pub waiting: BTreeSet<(Bound, usize)>,
+    /// Its first account, as it is among those of all groups.
+    pub leads: Option<(Bound, usize)>,
 }
 
 impl Group {

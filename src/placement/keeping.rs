@@ -240,7 +240,8 @@ impl Ready {
         all.sort_by_key(|(turn, ..)| turn.0); // as in `note_kept`
         let mut counted = Vec::new();
         for (turn, account, job, is_reserved) in all {
-            if is_reserved && self.ledger.limit_beside(account, &counted) < job.cores {
+            let limit = self.ledger.limit_beside(account, &counted);
+            if is_reserved && (limit == 0 || limit < job.cores) {
                 self.cancel(rooms, turn.1);
             } else {
                 counted.push((account, job));

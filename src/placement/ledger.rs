@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::account::Account;
 use super::candidates::Turn;
 use super::gates::{Cap, Caps, InUse, Uses, within_u64};
-use super::groups::{Bound, Group, Rules, move_in};
+use super::groups::{Bound, Group, Rules, Sorted, move_in};
 use super::limits::Limits;
 use crate::model::resources::Resources;
 
@@ -61,11 +61,16 @@ pub(super) struct Ledger {
     by_key: HashMap<Key, usize>,
     users: Vec<User>,
     by_name: HashMap<Option<Arc<str>>, usize>,
-    /// Places in `accounts`, and in `users`, that are nobody's.
-    vacant: (Vec<usize>, Vec<usize>),
+    /// Places in `accounts`, in `users`, and in `groups`, that are nobody's.
+    vacant: (Vec<usize>, Vec<usize>, Vec<usize>),
     /// The first is for the jobs of no partition.
     pub groups: Vec<Group>,
     by_partition: HashMap<Arc<str>, usize>,
+    /// Groups with jobs that may be placed, by their first accounts.
+    leading: BTreeSet<((Bound, usize), usize)>,
+    /// How often a limit was asked for.
+    #[cfg(test)]
+    pub asked: usize,
     /// Groups of which less may be in use than before.
     freed: BTreeSet<usize>,
     /// Accounts that are to be sorted in anew.
@@ -79,13 +84,20 @@ impl Ledger {
     pub fn new(cap: Cap) -> Ledger {
         Ledger {
             cap,
-            groups: vec![Group { rules: Some(Rules::default()), ..Group::default() }],
+            groups: vec![Group {
+                rules: Some(Rules::default()),
+                sorted: Some(Sorted::default()),
+                ..Group::default()
+            }],
             accounts: Vec::new(),
             by_key: HashMap::new(),
             users: Vec::new(),
             by_name: HashMap::new(),
-            vacant: (Vec::new(), Vec::new()),
+            vacant: (Vec::new(), Vec::new(), Vec::new()),
+            leading: BTreeSet::new(),
             by_partition: HashMap::new(),
+            #[cfg(test)]
+            asked: 0,
             freed: BTreeSet::new(),
             stale: BTreeSet::new(),
         }
@@ -126,26 +138,28 @@ impl Ledger {
         if let Some(known) = self.by_partition.get(name) {
             return *known;
         }
-        self.groups.push(Group::default());
-        self.by_partition.insert(name.clone(), self.groups.len() - 1);
-        self.groups.len() - 1
+        let index = self.vacant.2.pop().unwrap_or_else(|| {
+            self.groups.push(Group::default());
+            self.groups.len() - 1
+        });
+        self.by_partition.insert(name.clone(), index);
+        index
     }
 
-    /// The rules of a partition, or of none; `None` while nobody can go by them.
-    pub fn rules(&self, partition: Option<&Arc<str>>) -> Option<&Rules> {
+    /// What the jobs of a partition, or of none, are sorted by.
+    pub fn sorted(&self, partition: Option<&Arc<str>>) -> Option<&Sorted> {
         let group = partition.map_or(Some(&0), |name| self.by_partition.get(name));
-        self.groups[*group?].rules.as_ref()
+        self.groups[*group?].sorted.as_ref()
     }
 
     /// Takes over rules: of which group, and whether its jobs go to other nodes, or come in another order, than before.
     pub fn set_rules(&mut self, partition: &Arc<str>, rules: Option<Rules>) -> (usize, bool) {
         let group = self.group(Some(partition));
         let known = &mut self.groups[group];
-        let sorted = |rules: &Option<Rules>| {
-            rules.as_ref().map(|rules| (rules.selector.clone(), rules.priority))
-        };
-        let sort_anew = sorted(&known.rules) != sorted(&rules);
-        known.rules = rules;
+        // While nobody can go by them its jobs stay where they are: most often the same come again.
+        let sorted = rules.as_ref().map(Rules::sorted).or_else(|| known.sorted.clone());
+        let sort_anew = known.sorted != sorted;
+        (known.rules, known.sorted) = (rules, sorted);
         known.limited.clear();
         for (index, own) in self.accounts.iter_mut().enumerate() {
             if own.group == group {
@@ -153,6 +167,7 @@ impl Ledger {
                 self.stale.insert(index);
             }
         }
+        self.note_first(group);
         (group, sort_anew)
     }
 
@@ -161,8 +176,10 @@ impl Ledger {
         let own = &mut self.accounts[index];
         own.used.add(job);
         self.users[own.user].used.add(job);
-        self.groups[own.group].used.add(job);
+        let group = own.group;
+        self.groups[group].used.add(job);
         self.stale.extend(&self.users[own.user].own);
+        self.note_first(group);
     }
 
     /// It has it no more.
@@ -172,11 +189,10 @@ impl Ledger {
         let (user, group) = (&mut self.users[own.user], &mut self.groups[own.group]);
         user.used.sub(job);
         group.used.sub(job);
-        self.freed.insert(own.group);
-        for index in user.own.iter().copied() {
-            self.accounts[index].account.revive();
-            self.stale.insert(index);
-        }
+        let (index, freed) = (own.group, user.own.clone());
+        self.freed.insert(index);
+        self.revive(freed);
+        self.note_first(index);
     }
 
     /// Looks again for what may be had by now of partitions that have more left. What was taken out to be taken in anew
@@ -251,6 +267,7 @@ impl Ledger {
             self.by_key.remove(&key);
             self.vacant.0.push(index);
         }
+        self.forget_groups();
         let users = &self.users;
         let nobody =
             |user: &User| user.own.is_empty() && user.had == 0 && user.used == InUse::default();
@@ -264,6 +281,29 @@ impl Ledger {
         }
     }
 
+    /// Partitions that are not there, and of whose jobs nothing is known, are no more than a name.
+    fn forget_groups(&mut self) {
+        let gone = |group: usize| {
+            let known = &self.groups[group];
+            known.rules.is_none() && known.used == InUse::default()
+        };
+        let mut gone: HashMap<usize, Arc<str>> = self
+            .by_partition
+            .iter()
+            .filter(|(_, group)| gone(**group))
+            .map(|(name, group)| (*group, name.clone()))
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        self.by_key.values().for_each(|index| _ = gone.remove(&self.accounts[*index].group));
+        for (group, name) in gone {
+            self.by_partition.remove(&name);
+            self.groups[group] = Group::default();
+            self.vacant.2.push(group);
+        }
+    }
+
     /// Where a job of this turn comes among those of all accounts.
     pub fn at(&self, index: usize, (Reverse(priority), number): Turn) -> Bound {
         (Reverse(priority), self.users[self.accounts[index].user].standing(), number)
@@ -272,6 +312,10 @@ impl Ledger {
     /// What the next job of an account may have. What is looked for by that has to be looked for again once more is
     /// left to its partition.
     pub fn limits(&mut self, index: usize) -> Limits {
+        #[cfg(test)]
+        {
+            self.asked += 1;
+        }
         let (group, own) = (self.accounts[index].group, self.own_limit(index));
         let known = &mut self.groups[group];
         let cap = known.rules.as_ref().map_or(Cap::NOTHING, |rules| rules.caps.partition);
@@ -324,22 +368,30 @@ impl Ledger {
 
     /// The account whose jobs come first, as far as is known, with its bound, and the bound of the next.
     pub fn first(&self) -> Option<((Bound, usize), Option<Bound>)> {
-        let firsts = self.groups.iter().enumerate();
-        let firsts = firsts.filter_map(|(group, known)| Some((known.first()?, group)));
-        let (first, group) = firsts.min()?;
-        let seconds = self.groups.iter().enumerate();
-        let seconds = seconds.filter_map(|(other, known)| match other == group {
-            true => known.second(),
-            false => known.first(),
-        });
+        let mut leading = self.leading.iter();
+        let (first, group) = *leading.next()?;
+        let other = leading.next().map(|(first, _)| *first);
+        let seconds = [self.groups[group].second(), other].into_iter().flatten();
         Some((first, seconds.min().map(|(bound, _)| bound)))
+    }
+
+    /// Puts a group where it belongs by its first account.
+    fn note_first(&mut self, group: usize) {
+        let known = &mut self.groups[group];
+        let first = known.first();
+        let before = std::mem::replace(&mut known.leads, first);
+        if before != first {
+            before.into_iter().for_each(|before| _ = self.leading.remove(&(before, group)));
+            self.leading.extend(first.map(|first| (first, group)));
+        }
     }
 
     /// Puts an account where it belongs by this bound.
     pub fn sort_in(&mut self, index: usize, bound: Option<Bound>) {
         let own = &mut self.accounts[index];
-        let before = std::mem::replace(&mut own.bound, bound);
-        move_in(&mut self.groups[own.group].order, index, before, bound);
+        let (before, group) = (std::mem::replace(&mut own.bound, bound), own.group);
+        move_in(&mut self.groups[group].order, index, before, bound);
+        self.note_first(group);
     }
 
     /// Puts an account where it belongs by its first job that waits for what is left, or for room.

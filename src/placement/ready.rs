@@ -89,9 +89,9 @@ impl Ready {
 
     /// Which nodes may have a job, by what it asks for and by its partition's rules.
     pub fn selector(&self, candidate: &Candidate) -> Option<Arc<Selector>> {
-        let rules = self.ledger.rules(candidate.partition.as_ref());
+        let sorted = self.ledger.sorted(candidate.partition.as_ref());
         let own = candidate.selector.as_ref();
-        rules.map_or_else(|| own.cloned(), |rules| rules.selector(own))
+        sorted.map_or_else(|| own.cloned(), |sorted| sorted.selector(own))
     }
 
     /// Adds a job, or replaces what is known of it.
@@ -109,7 +109,7 @@ impl Ready {
     fn add(&mut self, rooms: &mut Rooms, candidate: Candidate) {
         let Candidate { owner, partition, strategy, .. } = &candidate;
         let account = self.ledger.account(owner.as_ref(), partition.as_ref());
-        let more = self.ledger.rules(partition.as_ref()).map(|rules| rules.priority);
+        let more = self.ledger.sorted(partition.as_ref()).map(|sorted| sorted.priority);
         let site = rooms.site(self.selector(&candidate).as_ref(), owner.as_ref());
         if *strategy != Strategy::Spread {
             rooms.use_strategy(*strategy);

@@ -481,3 +481,73 @@ fn what_a_partition_may_have_is_kept_for_the_first_that_asks_for_more_than_is_le
     assert_eq!(ready.remove(10).map(|one| one.job), Some(10));
     assert_eq!(place_all(&mut ready, &mut rooms), places(&[(7, "a")]));
 }
+
+#[test]
+fn a_partition_that_is_away_for_a_moment_sorts_nothing_anew() {
+    let mut rooms = nodes();
+    let mut ready = Ready::with(Cap::default(), 4);
+    let p: Arc<str> = "p".into();
+    let rules = Some(Rules { selector: on("a"), priority: 1, ..Rules::default() });
+    ready.set_partition(&mut rooms, &p, rules.clone());
+    for job in 1..=1000 {
+        let selector = on(&format!("zone {}", job % 20));
+        ready.insert(&mut rooms, Candidate { selector, ..of(job, "ada", "p", job % 3) });
+    }
+    ready.insert(&mut rooms, of(1001, "ada", "p", 0));
+    let sites =
+        |ready: &Ready| -> Vec<_> { (1..=1000).map(|job| ready.candidates[&job].site).collect() };
+    let (before, known) = (sites(&ready), rooms.sites().len());
+    ready.set_partition(&mut rooms, &p, None);
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    ready.reserve_first(&mut rooms);
+    assert_eq!(rooms.reserved().count() + ready.kept().count(), 0);
+    assert!(sites(&ready) == before && rooms.sites().len() == known);
+    ready.set_partition(&mut rooms, &p, rules);
+    assert_eq!(rooms.sites().len(), known);
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1001, "a")]));
+    // Another one is gone by at once.
+    let rules = Rules { selector: on("b"), ..Rules::default() };
+    ready.insert(&mut rooms, of(1002, "ada", "p", 1));
+    ready.set_partition(&mut rooms, &p, None);
+    ready.set_partition(&mut rooms, &p, Some(rules));
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1002, "b")]));
+}
+
+#[test]
+fn partitions_of_which_nothing_is_known_are_forgotten() {
+    let mut rooms = nodes();
+    let mut ready = Ready::default();
+    for job in 1..=200 {
+        let p: Arc<str> = format!("p{job}").into();
+        ready.set_partition(&mut rooms, &p, Some(Rules::default()));
+        ready.insert(&mut rooms, of(job, "ada", &p, 1));
+        assert_eq!(place_all(&mut ready, &mut rooms), places(&[(job, "a")]));
+        ready.set_partition(&mut rooms, &p, None);
+        assert_eq!(ready.remove(job), None);
+        ready.discharge(Some(&"ada".into()), Some(&p), &Resources::of(1, 0));
+        rooms.give_back("a", &Resources::of(1, 0), NEVER);
+        ready.reserve_first(&mut rooms);
+        ready.set_had(|_| 0);
+    }
+    assert!(ready.ledger.groups.len() <= 3, "{}", ready.ledger.groups.len());
+}
+
+/// A line on a card takes its job out of what is in use, and in again.
+#[test]
+fn who_waits_for_a_partition_is_looked_at_again_only_where_it_has_more_left() {
+    let mut rooms = nodes();
+    let mut ready = Ready::default();
+    let (p, ada): (Arc<str>, Arc<str>) = ("p".into(), "ada".into());
+    ready.set_partition(&mut rooms, &p, capped(Cap { jobs: None, cores: Some(4) }));
+    let two = Resources::of(2, 0);
+    ready.charge(Some(&ada), Some(&p), &two);
+    (1..=500).for_each(|job| ready.insert(&mut rooms, of(job, &format!("user {job}"), "p", 3)));
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    let asked = ready.ledger.asked;
+    ready.discharge(Some(&ada), Some(&p), &two);
+    ready.charge(Some(&ada), Some(&p), &two);
+    assert_eq!(place_all(&mut ready, &mut rooms), []);
+    assert!(ready.ledger.asked - asked <= 1, "{}", ready.ledger.asked - asked);
+    ready.discharge(Some(&ada), Some(&p), &two);
+    assert_eq!(place_all(&mut ready, &mut rooms), places(&[(1, "a")]));
+}
