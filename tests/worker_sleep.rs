@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use common::head::{CONF, Door, drain_localhost};
 use common::node::assert_clean;
-use common::worker::{at_work, connected};
+use common::worker::{Worker, at_work, connected};
 use common::{TestRoot, let_pass, signal};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn localhost(head: &TestRoot, drain: bool) {
     let body = json!({ "drain": drain }).to_string();
@@ -65,6 +65,37 @@ fn an_order_that_came_before_it_was_stopped_is_not_carried_out_afterwards() {
     assert_eq!(head.reaches(later, "stopped")["node"], "lap");
     assert_eq!(head.read("witness"), "once\n".repeat(runs + 1) + "later\n");
     drop(worker);
+    head.check();
+    assert_clean(&root);
+}
+
+#[test]
+fn what_ran_while_nothing_was_heard_for_too_long_ends_though_the_head_is_heard_of_again() {
+    let head = TestRoot::new(&format!("{CONF}give_up_after = 30s\n"));
+    head.open();
+    drain_localhost(&head);
+    let (httpd, _poller) = (head.httpd(), head.poller());
+    let (root, worker) = at_work(&head, &httpd.url(), "");
+    let door = Door::Web(&httpd);
+    let plain = door.submit(&json!({"command": "exec sleep 600"}));
+    let array = door.submit(&json!({"command": "exec sleep 600", "array": "1-4%1"}));
+    head.reaches(plain, "running");
+    head.reaches(array, "running");
+    worker.end("KILL");
+    // As if the machine had slept, and its worker were the first to wake.
+    let mut contact: Value = serde_json::from_str(&root.read("state/worker/contact")).unwrap();
+    contact["at"] = json!(format!("{:015}", 0));
+    root.write("state/worker/contact", &format!("{contact}\n"));
+    let _worker = Worker::start(&root, &httpd.url(), &[]);
+    connected(&head);
+    assert_eq!(head.reaches(plain, "stopped")["cause"], "lost");
+    let range = head.card(array)[1]["nodejob"].as_str().unwrap().to_string();
+    root.ended(&range);
+    head.update(array, "kill=1");
+    head.reaches(array, "stopped");
+    // What comes after that is run.
+    let later = door.submit(&json!({"command": "true"}));
+    assert_eq!(head.reaches(later, "stopped")["status"], "good");
     head.check();
     assert_clean(&root);
 }

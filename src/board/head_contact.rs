@@ -4,6 +4,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,24 @@ struct Written {
     boot: String,
     /// Milliseconds since this machine was started, in fifteen digits.
     at: String,
+    /// Likewise: since when it was heard of without a break of `give_up_ms`.
+    #[serde(default)]
+    since: String,
+}
+
+impl Written {
+    fn millis(text: &str) -> u64 {
+        text.parse().unwrap_or_default()
+    }
+
+    /// How long its runs may go on yet.
+    fn left(&self) -> Result<Duration> {
+        if self.boot != boot_id()? {
+            return Ok(Duration::ZERO);
+        }
+        let until = Self::millis(&self.at).saturating_add(Self::millis(&self.give_up_ms));
+        Ok(Duration::from_millis(until.saturating_sub(steady_ms()?)))
+    }
 }
 
 /// How long what a head has here may go on without a word of it.
@@ -36,20 +55,29 @@ pub struct Left {
     pub left: Duration,
     /// From its last word on.
     pub in_all: Duration,
+    /// Since when it was heard of without a break that was as long. Where that is another time than it was, there was
+    /// one, though nobody may have seen it. `None`: it cannot be read.
+    pub since: Option<u64>,
 }
 
 /// The head of this cluster has answered what was sent to it at this time, in milliseconds since this machine was
 /// started: it was heard of at least then.
 pub fn note(root: &Root, cluster: &str, give_up: Duration, sent_at: u64) -> Result<()> {
+    let path = root.state(FILE);
+    let before = read(&path)?.filter(|before| before.cluster == cluster);
+    let since = match before {
+        Some(before) if !before.left()?.is_zero() => Written::millis(&before.since),
+        _ => steady_ms()?,
+    };
     let written = Written {
         cluster: cluster.to_string(),
         give_up_ms: format!("{:012}", give_up.as_millis()),
         boot: boot_id()?,
         at: format!("{sent_at:015}"),
+        since: format!("{since:015}"),
     };
     let line = serde_json::to_string(&written)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
-    let path = root.state(FILE);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = files::open_by(&mut options, &path).at(&path)?;
@@ -58,25 +86,26 @@ pub fn note(root: &Root, cluster: &str, give_up: Duration, sent_at: u64) -> Resu
 
 /// The cluster of a head that was not heard of for too long.
 pub fn overdue(root: &Root) -> Option<String> {
-    let bytes = files::read(&root.state(FILE)).ok()??;
-    let Written { cluster, .. } = serde_json::from_slice(&bytes).ok()?;
-    left(root, &cluster).is_some_and(|contact| contact.left.is_zero()).then_some(cluster)
+    let written = read(&root.state(FILE)).ok()??;
+    written.left().is_ok_and(|left| left.is_zero()).then_some(written.cluster)
 }
 
 /// How long runs of this cluster's head may go on; `None`: for ever, as those of any head that reaches this
-/// root itself.
-pub fn left(root: &Root, cluster: &str) -> Option<Left> {
-    let path = root.state(FILE);
-    let bytes = files::read(&path).ok()??;
-    let parsed = serde_json::from_slice::<Written>(&bytes).ok();
-    let Some(written) = parsed else { return Some(Left { left: TORN, in_all: TORN }) };
+/// root itself. An error where that cannot be found out.
+pub fn left(root: &Root, cluster: &str) -> Result<Option<Left>> {
+    let Some(bytes) = files::read(&root.state(FILE))? else { return Ok(None) };
+    let Ok(written) = serde_json::from_slice::<Written>(&bytes) else {
+        return Ok(Some(Left { left: TORN, in_all: TORN, since: None }));
+    };
     if written.cluster != cluster {
-        return None;
+        return Ok(None);
     }
-    let millis = |text: &str| text.parse().map(Duration::from_millis).unwrap_or_default();
-    let (in_all, at) = (millis(&written.give_up_ms), millis(&written.at));
-    let is_now = boot_id().is_ok_and(|boot| boot == written.boot);
-    let since = Duration::from_millis(steady_ms().ok()?).saturating_sub(at);
-    let left = if is_now { in_all.saturating_sub(since) } else { Duration::ZERO };
-    Some(Left { left, in_all })
+    let in_all = Duration::from_millis(Written::millis(&written.give_up_ms));
+    let since = Some(Written::millis(&written.since));
+    Ok(Some(Left { left: written.left()?, in_all, since }))
+}
+
+fn read(path: &Path) -> Result<Option<Written>> {
+    let bytes = files::read(path)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

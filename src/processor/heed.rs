@@ -10,7 +10,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::capture::Capture;
 use super::ending::TOLD_TO_END;
-use super::pace::{AGAIN, LOOK_EVERY};
+use super::pace::{AGAIN, LOOK_EVERY, LOOK_FOR_HEAD};
 use super::phase::{Happening, Phase};
 use super::running::Running;
 use super::supervisor::Supervisor;
@@ -126,12 +126,13 @@ impl Supervisor<'_> {
     /// a signal is a hint.
     fn look(&mut self, running: &mut Running) -> Result<()> {
         self.look_for_words(&running.id);
-        if let Some((why, grace)) = contact::overdue(self.runs.root(), &running.id) {
-            let outcome = contact::outcome(&why);
+        let late = contact::overdue(self.runs.root(), &running.id, running.heard_since);
+        if let Ok(Some((why, grace))) = &late {
+            let outcome = contact::outcome(why);
             if running.phase == Phase::Idle {
                 running.wanted = Some(outcome.clone()); // between two programs, perhaps
             }
-            let grace = grace.min(running.grace);
+            let grace = running.grace.min(*grace);
             self.happens_to_end(running, Happening::Late, Some(outcome), grace);
         }
         let kills =
@@ -143,13 +144,17 @@ impl Supervisor<'_> {
             }
             self.happens_to_end(running, Happening::Wanted, Some(outcome), grace);
         }
-        self.take_kills(kills)
+        self.take_kills(kills)?;
+        late.map(|_| ())
     }
 
     /// After how long it is looked again.
     pub(super) fn look_every(&self, id: &RunId) -> Duration {
-        contact::left(self.runs.root(), id)
-            .map_or(LOOK_EVERY, |left| LOOK_EVERY.min(left.max(AGAIN)))
+        match contact::left(self.runs.root(), id) {
+            Ok(None) => LOOK_EVERY,
+            Ok(Some(heard)) => LOOK_FOR_HEAD.min(heard.left.max(AGAIN)),
+            Err(_) => LOOK_FOR_HEAD,
+        }
     }
 
     fn reap(&mut self, running: &mut Running) {

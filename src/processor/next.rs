@@ -96,12 +96,16 @@ impl Supervisor<'_> {
             return Ok(Found::Damaged); // killed while it waited, by somebody who died at it
         }
         let (spec, newer) = Spec::of_run(&map);
+        let root = self.runs.root();
+        let heard_since = contact::left(root, id)?.and_then(|heard| heard.since);
+        let late = contact::overdue(root, id, heard_since)?;
         let unfit = match status::unfit(&spec, newer, &self.total) {
             Some(Unfit::NotKnown(_)) => return Ok(Found::Unsure),
             Some(Unfit::Never(why)) => Some(why),
-            None => contact::overdue(self.runs.root(), id).map(|(why, _)| why),
+            None => late.map(|(why, _)| why),
         };
-        Ok(Found::Job(Box::new(Claimed { id: id.clone(), spec, request, unfit })))
+        let id = id.clone();
+        Ok(Found::Job(Box::new(Claimed { id, spec, request, unfit, heard_since })))
     }
 
     /// Whether a job waits that this process has not passed over.

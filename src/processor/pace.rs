@@ -17,5 +17,9 @@ pub(super) const KEEP_CLAIMS: Duration = Duration::from_millis(100);
 /// So often a supervisor looks for kills of which no signal has told it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// So often it looks whether the head of what runs was heard of, where that matters: it sleeps by a clock that stands
+/// while the machine sleeps.
+pub(super) const LOOK_FOR_HEAD: Duration = Duration::from_secs(2);
+
 /// A shutdown tells all processes to end within about this time, in no order.
 pub(super) const SHUTDOWN_TELLS_ALL: Duration = Duration::from_millis(100);

@@ -79,8 +79,9 @@ impl Supervisor<'_> {
             if self.stopping || self.failed || range.kills.whole.is_some() {
                 break;
             }
-            if contact::overdue(self.runs.root(), &job.id).is_some() {
-                break;
+            let late = contact::overdue(self.runs.root(), &job.id, job.heard_since);
+            if late.map_or(true, |late| late.is_some()) {
+                break; // nothing is started either where that cannot be found out
             }
             let enough = started && count - range.left.len() >= count / TURN;
             if enough && range.at.elapsed() > self.runs.root().settings.range_time {

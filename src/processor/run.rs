@@ -193,6 +193,7 @@ impl Supervisor<'_> {
             begun: None,
             report_at: now + REPORT_RUNNING,
             put_back_at: begun_at + KEEP_CLAIMS,
+            heard_since: job.heard_since,
             look_at: now + self.look_every(&job.id),
         };
         let outcome = self.run_in_order(job, story, &mut running);

@@ -42,6 +42,8 @@ pub(super) struct Running {
     pub put_back_at: Instant,
     /// What it ends as where its end was wanted when none of its programs ran: no other is started.
     pub wanted: Option<Outcome>,
+    /// See [`super::supervisor::Claimed::heard_since`].
+    pub heard_since: Option<u64>,
     /// When to look whether somebody wants its end.
     pub look_at: Instant,
 }

@@ -36,6 +36,8 @@ pub(super) struct Claimed {
     pub request: File,
     /// Why this node can never run it: it is given back instead.
     pub unfit: Option<String>,
+    /// Since when its head was heard of as it was when this was picked, see [`super::contact`].
+    pub heard_since: Option<u64>,
 }
 
 /// A slot that is held, with its group.
