@@ -58,6 +58,18 @@ fn others_run_past_a_wide_job_only_where_they_end_before_it() {
         let explained = door.get(&format!("/scheduler/jobs/{wide}/explain")).expect(200).json();
         assert_eq!(explained["nodes"][0]["objection"], "short of 1 core");
         assert_eq!(root.status(small)["state"], "queued");
+        // Before one is submitted it can be asked whether it would have to mind that.
+        for (more, now) in [
+            (json!({}), false),
+            (json!({"timeout": "5s"}), true),
+            (json!({"timeout": "5s", "array": "0-1"}), false),
+            (json!({"priority": 1}), true),
+        ] {
+            let mut request = more;
+            request["command"] = json!(["true"]);
+            let list = door.post("/scheduler/nodes/list", &request).expect(200).json();
+            assert_eq!(list["nodes"][0]["now"], now, "{request}: {list}");
+        }
         // One that will have ended before then runs past both.
         let short = door.submit(&json!({"command": ["true"], "timeout": "5s"}));
         assert_eq!(root.reaches(short, "stopped")["status"], "good");

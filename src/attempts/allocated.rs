@@ -15,6 +15,7 @@ use crate::model::asked::Asked;
 use crate::model::card::{Card, Column};
 use crate::model::node::Node;
 use crate::model::partition::Partition;
+use crate::model::request::Spec;
 use crate::model::resources::Resources;
 use crate::placement::ends::{Millis, NEVER};
 use crate::placement::why::Seen;
@@ -70,7 +71,7 @@ impl Allocated {
             let left = left.map_or(NEVER, |left| millis(left.unwrap_or_default()));
             let name = card.spec.partition.as_deref();
             let partition = name.and_then(|name| partitions::look(root, name).ok()?.known());
-            let turn = (kept.job, priority(&card, partition.as_deref()));
+            let turn = (kept.job, priority(card.priority, partition.as_deref()));
             rooms.keep(&kept.node, turn, &card.spec.resources, left);
         }
         Ok(rooms)
@@ -149,12 +150,23 @@ pub fn seen_by<'a>(
     partition: Option<&Partition>,
 ) -> Seen<'a> {
     let lasts = lasting::next(card, root.settings.default_grace).map_or(NEVER, millis);
-    Seen { rooms, job: Some(card.job()), priority: priority(card, partition), lasts }
+    Seen { rooms, job: Some(card.job()), priority: priority(card.priority, partition), lasts }
+}
+
+/// The same, as one would look at them that asks for this, and is not there yet.
+pub fn seen_by_new<'a>(
+    root: &Root,
+    rooms: &'a Rooms,
+    spec: &Spec,
+    partition: Option<&Partition>,
+) -> Seen<'a> {
+    let lasts = lasting::of_new(spec, root.settings.default_grace).map_or(NEVER, millis);
+    Seen { rooms, job: None, priority: priority(spec.priority, partition), lasts }
 }
 
 /// By which a job comes before others: its own, and its partition's.
-fn priority(card: &Card, partition: Option<&Partition>) -> i64 {
-    card.priority.saturating_add(partition.map_or(0, |partition| partition.priority))
+fn priority(own: i64, partition: Option<&Partition>) -> i64 {
+    own.saturating_add(partition.map_or(0, |partition| partition.priority))
 }
 
 fn millis(duration: Duration) -> Millis {

@@ -4,26 +4,32 @@ use std::time::Duration;
 
 use crate::clock::{self, Present};
 use crate::model::card::{Attempt, Card};
+use crate::model::request::Spec;
 
 /// Between the last signal to a job whose time is over and the report of its end.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// How long one task of it has a core, from its start on; nothing where it has no time limit. `default`: what it
 /// gets between SIGTERM and SIGKILL where it does not say.
-fn of_task(card: &Card, default: Duration) -> Option<Duration> {
-    let grace = card.spec.grace.unwrap_or(default);
-    Some(card.spec.timeout?.saturating_add(grace).saturating_add(SLACK))
+fn of_task(spec: &Spec, default: Duration) -> Option<Duration> {
+    let grace = spec.grace.unwrap_or(default);
+    Some(spec.timeout?.saturating_add(grace).saturating_add(SLACK))
 }
 
 /// How long the next attempt will last. Of an array nobody knows how many tasks that will be.
 pub fn next(card: &Card, default: Duration) -> Option<Duration> {
-    if card.is_array() { None } else { of_task(card, default) }
+    if card.is_array() { None } else { of_task(&card.spec, default) }
+}
+
+/// The same of a job that asks for this, and is not there yet.
+pub fn of_new(spec: &Spec, default: Duration) -> Option<Duration> {
+    if spec.array.is_some() { None } else { of_task(spec, default) }
 }
 
 /// How long an attempt that a node has will go on at most. Before it has begun nobody knows when that will be: it
 /// counts as if it began now.
 pub fn rest(card: &Card, attempt: &Attempt, now: &Present, default: Duration) -> Option<Duration> {
-    let each = of_task(card, default)?;
+    let each = of_task(&card.spec, default)?;
     let left = u32::try_from(attempt.left.len()).unwrap_or(u32::MAX).max(1);
     let since = |time: &str| clock::parse_rfc3339(time).map(|time| now.age(time));
     // Its node says when it began, by a clock that may say anything: not before it was given it.

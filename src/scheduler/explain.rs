@@ -42,7 +42,7 @@ pub fn explain(call: &Call) -> Result<Response> {
     }
     map.insert("asks".into(), asked.human().into());
     let told = match waits(&card) {
-        true => told(call.root, &asked, closed, Some(&card), &reasons)?,
+        true => told(call.root, &asked, closed, (Some(&card), reasons.seen(&card)?), &reasons)?,
         false => Vec::new(),
     };
     map.insert("nodes".into(), json!(told));
@@ -61,13 +61,9 @@ fn told(
     root: &Root,
     asked: &Asked,
     closed: Option<String>,
-    card: Option<&Card>,
+    (card, seen): (Option<&Card>, Option<Seen>),
     reasons: &Reasons,
 ) -> Result<Vec<Map<String, Value>>> {
-    let seen = match card {
-        Some(card) => reasons.seen(card)?,
-        None => reasons.seen_by_new()?,
-    };
     let unknown = seen.is_none().then(allocated::not_known);
     let beside = beside_nodes(root, asked, card, reasons)?;
     let never = allocated::never(root, asked).is_some();
@@ -137,7 +133,8 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
         let owner = owners::of(&cards, &card)?;
         let (partition, closed) = reasons.partition_of(&card);
         let asked = card.spec.asked(owner.as_deref(), partition.as_deref());
-        return fit(call.root, &asked, closed, Some(&card), reasons).map(Some);
+        let by = (Some(&card), reasons.seen(&card)?);
+        return fit(call.root, &asked, closed, by, reasons).map(Some);
     }
     let request: Value = match by_text {
         Some(text) => serde_json::from_str(text)
@@ -149,17 +146,18 @@ pub fn filter(call: &Call, reasons: &Reasons) -> Result<Option<Vec<Value>>> {
     let request = request.as_object().cloned().unwrap_or_default();
     let entered = enter(call.root, call.who, &Partitions::new(call.root), &request, spec)?;
     let asked = entered.spec.asked(call.who.user.as_deref(), entered.partition.as_deref());
-    fit(call.root, &asked, None, None, reasons).map(Some)
+    let seen = reasons.seen_by_new(&entered.spec, entered.partition.as_deref())?;
+    fit(call.root, &asked, None, (None, seen), reasons).map(Some)
 }
 
 fn fit(
     root: &Root,
     asked: &Asked,
     closed: Option<String>,
-    card: Option<&Card>,
+    by: (Option<&Card>, Option<Seen>),
     reasons: &Reasons,
 ) -> Result<Vec<Value>> {
-    let told = told(root, asked, closed, card, reasons)?;
+    let told = told(root, asked, closed, by, reasons)?;
     let fits = |node: &Node| node.is_open() && asked.may_go_to(node);
     let all = reasons.all()?.iter().zip(told).filter(|(node, _)| fits(node));
     let shown = |(node, mut told): (&Node, Map<String, Value>)| {

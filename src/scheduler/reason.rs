@@ -23,9 +23,9 @@ use crate::model::attempt::not_started;
 use crate::model::card::{Attempt, Card, State};
 use crate::model::node::Node;
 use crate::model::partition::Partition;
+use crate::model::request::Spec;
 use crate::model::waits::Waits;
 use crate::placement::Rooms;
-use crate::placement::ends::NEVER;
 use crate::placement::why::Seen;
 
 /// So many running cards are read to tell whether a node is idle, and no more but for a job that has a cap: 20 µs each.
@@ -111,10 +111,14 @@ impl<'r> Reasons<'r> {
         Ok(found.map(|rooms| self.rooms.get_or_init(|| rooms)))
     }
 
-    /// What nodes have room for, as a job that does not wait yet would look at it.
-    pub fn seen_by_new(&self) -> Result<Option<Seen<'_>>> {
+    /// What nodes have room for, as a job of this partition would look at it that asks for this.
+    pub fn seen_by_new(
+        &self,
+        spec: &Spec,
+        partition: Option<&Partition>,
+    ) -> Result<Option<Seen<'_>>> {
         let rooms = self.rooms()?;
-        Ok(rooms.map(|rooms| Seen { rooms, job: None, priority: 0, lasts: NEVER }))
+        Ok(rooms.map(|rooms| allocated::seen_by_new(self.root, rooms, spec, partition)))
     }
 
     /// What a job, some of which waits, waits for whatever nodes have room for.
