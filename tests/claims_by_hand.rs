@@ -3,13 +3,16 @@
 
 mod common;
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::head::{CONF, Door, drain_localhost, node_reaches};
 use common::rights::token;
-use common::{Answer, SOON, TestRoot, wait_for};
+use common::{Answer, SOON, TestRoot, let_pass, wait_for};
 use corkboard::model::proof;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
 /// A worker that is only what it sends.
@@ -329,5 +332,32 @@ fn what_was_given_up_is_ordered_no_more() {
     let back = worker.claim(&json!({"wait_ms": 0}));
     let all = back["orders"].as_array().unwrap();
     assert!(all.iter().all(|order| order["path"] != "jobs/new"), "{back}");
+    root.check();
+}
+
+#[test]
+fn a_claim_that_is_stopped_keeps_no_other_node_waiting() {
+    let root = TestRoot::new(CONF);
+    root.write("corkboard.conf", &format!("{CONF}{QUICK}dead_timeout = 1s\n"));
+    let httpd = root.httpd();
+    let door = Door::Web(&httpd);
+    let worker = joined(&root, &door, "lap");
+    drain_localhost(&root);
+    let _poller = root.poller();
+    let job = ordered(&root, &worker);
+    // As whoever is stopped while it has the box.
+    let lock = File::options().write(true).open(root.path("state/scheduler/workers/lap/lock"));
+    let held = Flock::lock(lock.unwrap(), FlockArg::LockExclusive).unwrap();
+    let open = r#"{"drain": false}"#;
+    root.cmd("scheduler", &["nodes", "localhost", "update", "-d", open]).expect(0);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let other = root.submit(&json!({"command": ["true"], "node": "localhost"}));
+        root.reaches(other, "stopped");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let_pass(Duration::from_secs(1));
+    }
+    drop(held);
+    assert_eq!(root.reaches(job, "stopped")["node"], "localhost");
     root.check();
 }

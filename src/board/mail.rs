@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::bell;
 use super::files;
+use super::lock::Lock;
 use super::root::boot_id;
 use super::uploads::Upload;
 use super::workers::{WorkerBox, steady, steady_ms};
@@ -25,6 +26,9 @@ use crate::error::{At, Error, Kind, Result};
 use crate::model::ids;
 use crate::wire::run;
 use crate::wire::worker::Order as Wire;
+
+/// For so long the lock of a box is waited for by who has others to deal with.
+const AN_INSTANT: Duration = Duration::from_millis(100);
 
 /// Most orders in a box.
 const MOST: usize = 1000;
@@ -223,13 +227,14 @@ impl WorkerBox {
 
     /// Takes back orders to run attempts that nobody has fetched for so long; the attempts. The worker has not
     /// seen these orders, and never will. Durable when this returns. One of another boot of the head is left
-    /// where it is: it may have been handed out.
+    /// where it is: it may have been handed out. None where somebody has the box just now.
     pub fn take_back_runs(&self, for_long: Duration) -> Result<Vec<String>> {
         let ask = self.path("ask");
         if files::names(&ask)?.is_empty() {
             return Ok(Vec::new()); // nor is there a box, perhaps
         }
-        let _held = self.lock()?;
+        // Who asks must not wait for a worker's claim that is stopped: it looks again soon.
+        let Some(_held) = Lock::try_take(&self.path("lock"))? else { return Ok(Vec::new()) };
         let (boot, now) = (boot_id()?, steady()?);
         let is_due = |id: &str| {
             let put = id.get(..20).and_then(|at| at.parse().ok()).map(Duration::from_nanos);
@@ -259,7 +264,7 @@ impl WorkerBox {
             if names.is_empty() {
                 continue;
             }
-            let _held = self.lock()?;
+            let _held = Lock::take_within(&self.path("lock"), AN_INSTANT)?;
             for path in names.into_iter().map(|id| dir.join(id)) {
                 let order = files::read(&path)?.and_then(|text| serde_json::from_slice(&text).ok());
                 if order.is_some_and(|order: Order| !order.runs.is_empty()) {
