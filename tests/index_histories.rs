@@ -21,6 +21,7 @@ use corkboard::model::report::Report;
 use corkboard::model::resources::Resources;
 use corkboard::model::run_status::RunStatus;
 use corkboard::poller::index::{Index, Moment};
+use corkboard::settings::Settings;
 use dice::{Dice, USERS};
 use model::has_waiting;
 use serde_json::json;
@@ -41,6 +42,8 @@ struct World {
     partitions: BTreeMap<String, Partition>,
     ahead: BTreeMap<String, u64>,
     index: Index,
+    reservations: usize,
+    reserved: u64,
     jobs: u64,
     why: String,
     placed: u64,
@@ -49,7 +52,8 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, reservations: usize) -> World {
+        let settings = Settings { reservations, ..Settings::default() };
         let begun = Moment { time: SystemTime::now(), steady: Instant::now() };
         let mut world = World {
             dice: Dice(seed),
@@ -60,7 +64,9 @@ impl World {
             nodes: BTreeMap::new(),
             partitions: BTreeMap::new(),
             ahead: BTreeMap::new(),
-            index: Index::default(),
+            index: Index::with(&settings),
+            reservations,
+            reserved: 0,
             jobs: 0,
             why: String::new(),
             placed: 0,
@@ -331,7 +337,24 @@ impl World {
             chosen.push((placed.candidate.job, placed.node.clone()));
             taken.push(placed);
         }
-        assert_eq!(chosen, plan, "{}", self.why);
+        if self.reservations == 0 {
+            assert_eq!(chosen, plan, "{}", self.why);
+        } else {
+            // Others may be next where something is kept; none of them beyond a cap, or on a node that is not there.
+            for (index, (job, node)) in chosen.iter().enumerate() {
+                assert!(self.is_let(&self.cards[job], &chosen[..index]), "{job}: {}", self.why);
+                assert!(self.nodes[node].takes_jobs(), "{job} on {node}: {}", self.why);
+            }
+            assert!(!chosen.is_empty() || plan.is_empty() || self.reserved > 0, "{}", self.why);
+            aside.clear();
+            let kept = self.index.reserve_first(self.moment());
+            assert!(kept.len() <= self.reservations, "{kept:?}: {}", self.why);
+            for one in &kept {
+                assert!(self.index.ready.has(one.job), "{one:?}: {}", self.why);
+                assert!(self.nodes[&one.node].takes_jobs(), "{one:?}: {}", self.why);
+            }
+            self.reserved += kept.len() as u64;
+        }
         self.placed += chosen.len() as u64;
         self.aside += aside.len() as u64;
         let open = self.nodes.values().filter(|node| node.takes_jobs());
@@ -359,9 +382,18 @@ impl World {
 
 #[test]
 fn what_is_known_without_looking_is_what_is_there() {
-    let (mut placed, mut aside, mut leaving, mut barred) = (0, 0, 0, 0);
+    histories(0);
+}
+
+#[test]
+fn so_it_is_where_something_is_kept_for_others() {
+    histories(4);
+}
+
+fn histories(reservations: usize) {
+    let (mut placed, mut aside, mut leaving, mut barred, mut reserved) = (0, 0, 0, 0, 0);
     for seed in 0..200 {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, reservations);
         for step in 0..80 {
             world.step();
             world.why = format!("seed {seed}, step {step}: {}", world.why);
@@ -377,9 +409,11 @@ fn what_is_known_without_looking_is_what_is_there() {
         placed += world.placed;
         aside += world.aside;
         barred += world.barred;
+        reserved += world.reserved;
     }
     let counted = format!(
-        "{placed} placed, {aside} set aside, {barred} times one was barred by its partition, {leaving} with room about to be free"
+        "{placed} placed, {aside} set aside, {barred} times one was barred by its partition, {leaving} with room about to be free, {reserved} times one was kept"
     );
-    assert!(placed > 1500 && aside > 200 && leaving > 10 && barred > 1500, "{counted}");
+    assert!(placed > 1500 && leaving > 10 && barred > 1500, "{counted}");
+    assert!(if reservations == 0 { aside > 200 } else { reserved > 500 }, "{counted}");
 }

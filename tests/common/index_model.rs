@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Whether the rules of its partition let a job be placed beside these placements.
-    fn is_let(&self, card: &Card, plan: &[(u64, String)]) -> bool {
+    pub(super) fn is_let(&self, card: &Card, plan: &[(u64, String)]) -> bool {
         if card.spec.partition.is_none() {
             return true;
         }
