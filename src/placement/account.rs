@@ -125,12 +125,18 @@ impl Account {
         self.unlist(ask, turn, lies);
     }
 
-    /// A room may have grown; whether that means something to it.
-    pub fn hope(&mut self, place: PlaceId) -> bool {
-        self.reserved.values_mut().for_each(|grown| *grown = true);
+    /// A room may have grown; whether that means something to it. Jobs for which something is kept are few, and asked
+    /// at once.
+    pub fn hope(&mut self, place: PlaceId, rooms: &Rooms, candidates: &Candidates) -> bool {
+        let mut is_kept_for = false;
+        for (turn, grown) in self.reserved.iter_mut().filter(|(_, grown)| !**grown) {
+            let held = candidates.get(&turn.1);
+            *grown = held.is_some_and(|held| rooms.might_take(place, &held.ask(), *turn));
+            is_kept_for |= *grown;
+        }
         let sets = [&self.passed, &self.hopeless, &self.outdone];
         let waits = sets.iter().any(|blocked| !blocked.is_empty());
-        (waits && self.hopes.insert((AT_ONCE, place))) || !self.reserved.is_empty()
+        (waits && self.hopes.insert((AT_ONCE, place))) || is_kept_for
     }
 
     /// Something is kept for a job, which is there already if it is not new.
@@ -343,8 +349,7 @@ impl Account {
                 let ask = held.ask();
                 held.turn() == turn
                     && limits.allow(turn, ask.resources.cores)
-                    && [true, false].iter().any(|free| rooms.takes(place, &ask, turn, *free))
-                    && rooms.sites().is_taken(held.site, rooms.class(place))
+                    && rooms.might_take(place, &ask, turn)
             });
             let first = match still {
                 true => Some(turn),

@@ -106,6 +106,12 @@ impl Rooms {
         }
     }
 
+    /// Whether a job of this turn may be placed there, now or ahead.
+    pub(super) fn might_take(&self, place: PlaceId, ask: &Ask, turn: Turn) -> bool {
+        [true, false].iter().any(|free| self.takes(place, ask, turn, *free))
+            && self.sites.is_taken(ask.site, self.class(place))
+    }
+
     /// The node for a job of nobody's that asks for this; `None` if none has room.
     pub fn choose_for(&mut self, spec: &Spec) -> Option<String> {
         let ask = Ask {

@@ -23,6 +23,7 @@ use super::kept::Keeping;
 use super::ledger::Ledger;
 use super::rooms::Rooms;
 use super::sites::SiteId;
+use super::spots::PlaceId;
 use crate::model::resources::Resources;
 use crate::model::selector::Selector;
 use crate::strategy::Strategy;
@@ -288,9 +289,10 @@ impl Ready {
         self.release_vain(rooms, self.shape != rooms.shape);
         self.note_kept(rooms);
         self.ledger.look_at_freed();
-        for place in rooms.take_grown() {
+        let grown: Vec<PlaceId> = rooms.take_grown().collect();
+        for place in grown {
             for (index, own) in self.ledger.accounts.iter_mut().enumerate() {
-                if own.account.hope(place) {
+                if own.account.hope(place, rooms, &self.candidates) {
                     self.ledger.stale.insert(index);
                 }
             }
