@@ -70,6 +70,22 @@ fn an_order_that_came_before_it_was_stopped_is_not_carried_out_afterwards() {
 }
 
 #[test]
+fn a_head_that_answers_is_never_given_up_however_soon_it_would_be() {
+    let head = TestRoot::new(&format!("{CONF}give_up_after = 4s\n"));
+    head.open();
+    drain_localhost(&head);
+    let (httpd, _poller) = (head.httpd(), head.poller());
+    let (root, worker) = at_work(&head, &httpd.url(), "");
+    let job = Door::Web(&httpd).submit(&json!({"command": "exec sleep 9"}));
+    assert_eq!(head.reaches(job, "stopped")["status"], "good");
+    let said = root.read("worker.log");
+    assert!(!said.contains("too old"), "{said}");
+    drop(worker);
+    head.check();
+    assert_clean(&root);
+}
+
+#[test]
 fn what_ran_while_nothing_was_heard_for_too_long_ends_though_the_head_is_heard_of_again() {
     let head = TestRoot::new(&format!("{CONF}give_up_after = 30s\n"));
     head.open();

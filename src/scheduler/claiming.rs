@@ -35,7 +35,7 @@ pub fn claim(call: &Call) -> Result<Response> {
     let turn = place.enter(&session(&claim.news, claim.version), true)?;
     take(&place, claim.news)?;
     let settings = &call.root.settings;
-    let most = settings.ping_timer.min(LONGEST_WAIT);
+    let most = longest_hold(settings);
     let deadline = Instant::now() + Duration::from_millis(claim.wait_ms).min(most);
     let (root, have) = (call.root.clone(), claim.have);
     Ok(Response::stream(
@@ -79,10 +79,16 @@ fn orders(root: &Root, handed: Handed) -> Result<Orders> {
         orders,
         superseded,
         cluster: Some(numbers::cluster(root)?),
-        ping_ms: settings.ping_timer.as_millis() as u64,
+        ping_ms: longest_hold(settings).as_millis() as u64,
         silence_ms: settings.silence_timeout.as_millis() as u64,
         give_up_ms: give_up_after(settings).as_millis() as u64,
     })
+}
+
+/// The longest that a claim waits for orders. What a worker last heard may be twice as old by the time that it hears
+/// more, and is not to be too old by then.
+fn longest_hold(settings: &Settings) -> Duration {
+    settings.ping_timer.min(LONGEST_WAIT).min(give_up_after(settings) / 3)
 }
 
 /// With an eighth of it, which is the longest that a job has between SIGTERM and SIGKILL then, this is over before
