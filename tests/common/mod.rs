@@ -20,6 +20,7 @@ pub mod head;
 pub mod httpd;
 pub mod kills;
 pub mod node;
+pub mod partitions;
 pub mod processes;
 pub mod rights;
 pub mod users;
