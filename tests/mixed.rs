@@ -23,10 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::TestRoot;
 use common::head::{drain_localhost, node_reaches, register};
 use common::processes::{self, Process};
 use common::rights::token;
-use common::{TestRoot, wait_for};
 use corkboard::board::cards::Cards;
 use corkboard::board::root::Root;
 use corkboard::model::card::Column;
@@ -35,16 +35,13 @@ use keeper::Keeper;
 use mixed_jobs::{Kind, USERS, Wanted};
 use net::{Random, Server, http_with};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CONF: &str = "scan_every = 0.3\nconnect_timeout = 1\nrequest_timeout = 4\nunknown_after = 10\nlost_after = 90\n";
 
 /// Most that the nodes may have of a user at a time.
 const MOST_CORES: u64 = 9;
 const MOST_JOBS: u64 = 14;
-
-/// Jobs that are submitted in one request.
-const AT_ONCE: usize = 20;
 
 /// Longest that something is killed...
 const STORM: Duration = Duration::from_secs(15);
@@ -121,23 +118,14 @@ fn kill_one(random: &mut Random, site: &Site) -> Option<&'static str> {
 
 /// Submits a user's jobs until all are acknowledged; their numbers.
 fn submit(port: u16, token: &str, jobs: &[Wanted]) -> Vec<(u64, Wanted)> {
-    let mut known = Vec::new();
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str())];
-    for some in jobs.chunks(AT_ONCE) {
-        let body: Value = some.iter().map(|one| one.request.clone()).collect();
-        let numbers: Vec<u64> = wait_for(STORM + CALM, || {
-            let answer =
-                http_with(port, "POST", "/scheduler/jobs/new", &headers, &body.to_string());
-            let (code, text) = answer.ok_or("no answer")?;
-            assert!(matches!(code, 200 | 201 | 500 | 503), "{code} {text}");
-            let all: Vec<Value> = serde_json::from_str(&text).map_err(|_| text.clone())?;
-            all.iter().map(|one| one["job"].as_u64()).collect::<Option<_>>().ok_or(text)
-        });
-        assert_eq!(numbers.len(), some.len());
-        known.extend(numbers.into_iter().zip(some.iter().cloned()));
-    }
-    known
+    mixed_jobs::submit(jobs, STORM + CALM, |body| {
+        let answer = http_with(port, "POST", "/scheduler/jobs/new", &headers, body);
+        let (code, text) = answer.ok_or("no answer")?;
+        assert!(matches!(code, 200 | 201 | 500 | 503), "{code} {text}");
+        Ok(text)
+    })
 }
 
 #[test]

@@ -39,15 +39,12 @@ use mixed_jobs::{Kind, Wanted};
 use net::{Random, Server};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CONF: &str = "scan_every = 0.3\nconnect_timeout = 1\nrequest_timeout = 4\nunknown_after = 10\nlost_after = 90\nping_timer = 500ms\nsilence_timeout = 2s\n";
 
 /// The port of each server, on a host of its own.
 const PORT: u16 = 8080;
-
-/// Jobs that are submitted in one request.
-const AT_ONCE: usize = 20;
 
 /// Longest that links and programs fail...
 const STORM: Duration = Duration::from_secs(20);
@@ -227,24 +224,13 @@ impl Weather<'_> {
 
 /// Submits jobs at the head until all are acknowledged; their numbers.
 fn submit(head: &Path, jobs: &[Wanted]) -> Vec<(u64, Wanted)> {
-    let mut known = Vec::new();
-    let command = || {
+    mixed_jobs::submit(jobs, STORM + CALM, |body| {
         let mut command = Command::new(head.join("cgi-bin/scheduler"));
         command.args(["jobs", "new"]).env_clear().env("CORKBOARD_ROOT", head);
-        command
-    };
-    for some in jobs.chunks(AT_ONCE) {
-        let body: Value = some.iter().map(|one| one.request.clone()).collect();
-        let numbers: Vec<u64> = wait_for(STORM + CALM, || {
-            let answer = feed(&mut command(), body.to_string().as_bytes());
-            let said = || format!("{answer:?}");
-            let all: Vec<Value> = serde_json::from_slice(&answer.stdout).map_err(|_| said())?;
-            all.iter().map(|one| one["job"].as_u64()).collect::<Option<_>>().ok_or_else(said)
-        });
-        assert_eq!(numbers.len(), some.len());
-        known.extend(numbers.into_iter().zip(some.iter().cloned()));
-    }
-    known
+        let answer = feed(&mut command, body.as_bytes());
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        if text.is_empty() { Err(format!("{answer:?}")) } else { Ok(text) }
+    })
 }
 
 #[test]

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use corkboard::model::resources::Resources;
 use serde_json::{Value, json};
 
+use crate::common::wait_for;
 use crate::net::Random;
+
+/// Jobs that are submitted in one request.
+const AT_ONCE: usize = 20;
 
 pub const USERS: [&str; 3] = ["ada", "ben", "cid"];
 
@@ -158,4 +163,25 @@ pub fn all(
         all.entry(user).or_default().push(wanted(random, number, witness, kinds));
     }
     all
+}
+
+/// Submits a user's jobs, some in each request, until all are acknowledged; their numbers. `post` sends a request's text,
+/// and returns what was answered, or why nothing was.
+pub fn submit(
+    jobs: &[Wanted],
+    patience: Duration,
+    post: impl Fn(&str) -> Result<String, String>,
+) -> Vec<(u64, Wanted)> {
+    let mut known = Vec::new();
+    for some in jobs.chunks(AT_ONCE) {
+        let body: Value = some.iter().map(|one| one.request.clone()).collect();
+        let numbers: Vec<u64> = wait_for(patience, || {
+            let text = post(&body.to_string())?;
+            let all: Vec<Value> = serde_json::from_str(&text).map_err(|_| text.clone())?;
+            all.iter().map(|one| one["job"].as_u64()).collect::<Option<_>>().ok_or(text)
+        });
+        assert_eq!(numbers.len(), some.len());
+        known.extend(numbers.into_iter().zip(some.iter().cloned()));
+    }
+    known
 }
