@@ -7,10 +7,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use common::head::{CONF, open_root};
-use common::{Httpd, TestRoot, until};
+use common::{Httpd, SOON, TestRoot, processes, until, wait_for};
 use serde_json::json;
 
 fn token(root: &TestRoot, words: &[&str]) -> String {
@@ -130,20 +131,42 @@ fn waits(job: u64, id: &str) -> Vec<String> {
     ]
 }
 
+/// How many requests are answered at this time that wait.
+fn waiting(root: &TestRoot) -> usize {
+    let all = processes::of_roots(slice::from_ref(&root.dir)).into_iter();
+    let waits = |variable: &str| {
+        let query = variable.strip_prefix("QUERY_STRING=");
+        query.is_some_and(|query| query.starts_with("wait=") || query.starts_with("follow="))
+    };
+    all.filter(|process| process.variables(waits)).count()
+}
+
 /// Begins waits, takes the right to them away, and sees that they end long before their time.
 fn end_by(root: &TestRoot, httpd: &Httpd, header: &str, take_away: impl FnOnce()) {
-    let job = root.submit(&json!({"command": "echo begun; sleep 600"}));
+    // Their own at the head, and at the node: others' logs are none of theirs.
+    let request = json!({"command": "echo begun; sleep 600"}).to_string();
+    let post = |path: &str| httpd.curl(&["-H", header, "-d", &request], path).expect(201).json();
+    let told = |since: &str| {
+        let path = format!("/processor/events{since}");
+        httpd.curl(&["-H", header], &path).expect(200).json()
+    };
+    let before = format!("?since={}", told("")["cursor"].as_str().unwrap());
+    let job = post("/scheduler/jobs/new")["job"].as_u64().unwrap();
+    let id = post("/processor/jobs/new")["request_id"].as_str().unwrap().to_string();
     root.reaches(job, "running");
-    let id = root.card(job)[1]["nodejob"].as_str().unwrap().to_string();
-    let feed = httpd.curl(&["-H", header], "/processor/events").expect(200).json();
-    let cursor = feed["cursor"].as_str().unwrap().to_string();
+    // From then on nothing is told that a wait for events would end with.
+    let cursor = wait_for(SOON, || {
+        let feed = told(&before);
+        let run = feed["events"].as_array().unwrap().iter().filter(|e| e["state"] == "running");
+        if run.count() == 2 { Ok(feed["cursor"].clone()) } else { Err(feed.to_string()) }
+    });
+    let cursor = cursor.as_str().unwrap();
     let begun = Instant::now();
-    let before = root.processes().len();
     let children: Vec<_> = waits(job, &id)
         .into_iter()
         .map(|mut path| {
             if path.ends_with("since=") {
-                path += &cursor;
+                path += cursor;
             }
             let url = format!("{}{path}", httpd.url());
             let child = Command::new("curl")
@@ -154,7 +177,10 @@ fn end_by(root: &TestRoot, httpd: &Httpd, header: &str, take_away: impl FnOnce()
             (path, child)
         })
         .collect();
-    until("all of them wait", || root.processes().len() >= before + children.len());
+    wait_for(SOON, || match waiting(root) {
+        all if all == children.len() => Ok(()),
+        some => Err(format!("{some} of {} wait: {:?}", children.len(), root.processes())),
+    });
     take_away();
     for (path, child) in children {
         let said = child.wait_with_output().unwrap();
@@ -166,6 +192,8 @@ fn end_by(root: &TestRoot, httpd: &Httpd, header: &str, take_away: impl FnOnce()
     }
     root.update(job, "kill=1").expect(0);
     root.reaches(job, "stopped");
+    root.cmd("processor", &["jobs", &id, "kill"]).expect(0);
+    root.ended(&id);
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Process {
         self.variables(|found| found == variable)
     }
 
-    fn variables(&self, is_so: impl Fn(&str) -> bool) -> bool {
+    /// Whether one of the variables in its environment is so.
+    pub fn variables(&self, is_so: impl Fn(&str) -> bool) -> bool {
         let environ = fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default();
         String::from_utf8_lossy(&environ).split('\0').any(is_so)
     }
